@@ -1,0 +1,38 @@
+# `make demo` and `make test` are all a newcomer needs; everything lands in $(VENV).
+VENV ?= .venv
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+
+.PHONY: help install demo test lint format types benchmarks clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(STAMP): pyproject.toml constraints-py311.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints-py311.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints-py311.txt --editable '.[dev]'
+	@touch $@
+
+install: $(STAMP)  ## make the virtual environment with the tested set of versions
+
+demo: $(STAMP)  ## the main job on real, embedded data
+	$(BIN)/decoct demo
+
+test: $(STAMP)  ## all tests
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+lint: $(STAMP)  ## style, import rules and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+format: $(STAMP)  ## rewrite in the house's style
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+clean:  ## remove the environments and the demo (never a workspace: it holds keys)
+	rm -rf $(VENV) .venv-ci decoct-demo

@@ -1,0 +1,1 @@
+"""What everybody in the house speaks: types, protocols, config, errors, digests, seeds, secrets."""

@@ -1,0 +1,76 @@
+"""What a plug-in looks like. Structural: a third party needs no import of ours to provide one, only an entry point.
+
+Factories: the registry calls `factory(**options)` with the options of the configuration's table of that `kind`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from pipeline.core.noise import NoiseSource
+from pipeline.core.secrets import Secret
+from pipeline.core.types import AttackResult, CondensedSet, EncodedCohort, Json
+
+OnStep = Callable[[int, int, float], None]
+"""Called as (step done, steps in all, loss); progress bars and loss curves live behind it."""
+
+
+def ignore_step(step: int, steps: int, loss: float) -> None:
+    """The `OnStep` of a caller who does not look."""
+
+
+@runtime_checkable
+class FittedEncoder(Protocol):
+    """An encoder with its key applied."""
+
+    def encode(self, cohort: EncodedCohort) -> EncodedCohort:
+        """Encode a prepared cohort; appends its `public_spec` to `transforms`."""
+        ...
+
+    def public_spec(self) -> Json:
+        """Everything about the encoder but its secret: kind, window, fingerprint, `public`, ..."""
+        ...
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """A keyed encoding of prepared series (features in [0, 1])."""
+
+    def fit(self, cohort: EncodedCohort, key: Secret) -> FittedEncoder:
+        """A new object bound to the key; `cohort` gives shapes and, for non-public encoders, statistics."""
+        ...
+
+
+@runtime_checkable
+class Condenser(Protocol):
+    """Turns the training stays of an encoded cohort into a few synthetic samples."""
+
+    def condense(
+        self, encoded: EncodedCohort, *, n_per_class: int, seed: int, noise: NoiseSource, device: str, on_step: OnStep
+    ) -> CondensedSet:
+        """`encoded` holds training stays only; task 0 defines the classes; `noise` is used by private methods alone."""
+        ...
+
+
+@runtime_checkable
+class Attack(Protocol):
+    """One attack family; scenes are defined by `pipeline.audit`."""
+
+    def unsupported(self, scene: Any) -> str | None:
+        """Why this attack cannot run on the scene, or None."""
+        ...
+
+    def run(self, scene: Any, seed: int) -> Sequence[AttackResult]:
+        """Run it; deterministic given the seed."""
+        ...
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """Reads one source format into long events plus one row per stay."""
+
+    def events(self, source: Path) -> Any:
+        """The events; see `pipeline.ingest.tables.SourceTables`."""
+        ...
