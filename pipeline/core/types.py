@@ -188,7 +188,7 @@ class EncodedCohort(ArrayRecord):
 
 @dataclass(frozen=True)
 class PrivacyGuarantee:
-    """An (epsilon, delta) statement with all that is needed to check it; the only privacy claim an artefact may carry."""
+    """An (epsilon, delta) statement with all needed to check it; the only privacy claim an artefact may carry."""
 
     epsilon: float
     delta: float
