@@ -1,0 +1,133 @@
+"""What the site report is made from: plain frozen records that the flow fills in, and their plain JSON.
+
+Nothing here is computed from patients; the record carries aggregates that earlier stages made. The JSON is what the
+page shows, small cells suppressed alike, so that neither tells more than the other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, final
+
+import numpy as np
+
+from pipeline.core.types import (
+    ContractResult,
+    GateDecision,
+    Grouping,
+    IngestReport,
+    Json,
+    LeakageReport,
+    PrivacyGuarantee,
+    UtilityReport,
+)
+from pipeline.report.suppress import suppress_small_cells
+
+SCHEMA = "decoct/site-report/1"
+
+
+@final
+@dataclass(frozen=True)
+class StageRow:
+    """One stage of the run: what it made (by digest), how long it took, in one line."""
+
+    name: str
+    digest: str
+    seconds: float
+    reused: bool  # found in the store, not computed again
+    summary: str
+
+
+@final
+@dataclass(frozen=True)
+class CondensedSummary:
+    """One condensed set of the run, without its samples."""
+
+    name: str
+    method: str
+    input: str  # name of the encoding it lives in
+    n_samples: int
+    storage_floats: int
+    guarantee: PrivacyGuarantee | None
+    starts_from_records: bool
+    soft_labels: bool
+    seconds: float
+    loss_curve: tuple[float, ...]  # thinned by the caller; () when the method has none
+
+
+@final
+@dataclass(frozen=True)
+class Trajectory:
+    """Class means over time of one variable, real training stays against one condensed set; keys "0" and "1".
+
+    `real_counts` (stays behind each real mean) lets small classes be suppressed; leave it empty only when the classes
+    are known to be large.
+    """
+
+    variable: str
+    unit: str
+    hours: tuple[float, ...]
+    real_means: Mapping[str, tuple[float, ...]]
+    condensed_means: Mapping[str, tuple[float, ...]]
+    condensed_name: str
+    real_counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@final
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything a run has to say about itself. Restricted: it holds exact figures computed from patients."""
+
+    name: str
+    created: str  # ISO 8601 date, given by the caller: the page never looks at a clock
+    code_version: str
+    config_digest: str
+    machine: Json
+    seed: int
+    site: str
+    policy: str
+    stages: tuple[StageRow, ...]
+    ingest: IngestReport
+    contracts: tuple[ContractResult, ...]
+    encoders: Mapping[str, Json]  # name -> public specification
+    condensed: tuple[CondensedSummary, ...]
+    utility: UtilityReport
+    grouping: Grouping | None
+    leakage: tuple[LeakageReport, ...]
+    decision: GateDecision | None
+    bundle_path: str | None
+    bundle_digest: str | None
+    trajectories: tuple[Trajectory, ...]
+    release_kind: Literal["condensed", "encoded", "moments"] = "condensed"
+    release_artefact: str = ""  # the artefact that the gate judged
+
+
+def record_json(record: RunRecord) -> dict[str, Any]:
+    """The record as plain JSON data: lists, dicts, str, int, float, bool, None; non-finite numbers become None.
+
+    Counts of stays below ten are replaced by the string "<10" (see `pipeline.report.suppress`).
+    """
+    data: dict[str, Any] = _plain(record)
+    return {"schema": SCHEMA, "access": "restricted", **suppress_small_cells(data)}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"the site report cannot show a {type(value).__name__}")

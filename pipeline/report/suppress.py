@@ -1,0 +1,81 @@
+"""Small-cell suppression: a count of one to nine stays is shown as "<10", as disclosure control in hospitals asks.
+
+Suppressed are counts of people: stays without series or labels, shares that stand for fewer than ten stays on either
+side, per-variable dropped rows, broken contract values, and class means of fewer than ten stays. Dropped rows are
+totalled exactly by reason (the account of rows must add up), so per variable a lone small cell takes its next smallest
+neighbour with it: it cannot be found by subtraction.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+THRESHOLD = 10
+SUPPRESSED = f"<{THRESHOLD}"
+
+
+def suppress_small_cells(data: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a record's plain JSON with small cells suppressed."""
+    return {
+        **data,
+        "ingest": _ingest(data["ingest"]),
+        "contracts": [_contract(suite) for suite in data["contracts"]],
+        "trajectories": [_trajectory(plot) for plot in data["trajectories"]],
+    }
+
+
+def is_small(count: int) -> bool:
+    """True for a count that could point at a person: one to nine. None at all tells nothing about anybody."""
+    return 0 < count < THRESHOLD
+
+
+def _cell(count: int) -> int | str:
+    return SUPPRESSED if is_small(count) else count
+
+
+def _share(share: float | None, stays: int) -> float | str | None:
+    """A share of `stays`, suppressed when it or its complement stands for fewer than ten of them."""
+    if share is None:
+        return None
+    count = round(share * stays)
+    return SUPPRESSED if is_small(count) or is_small(stays - count) else share
+
+
+def _ingest(ingest: dict[str, Any]) -> dict[str, Any]:
+    stays: int = ingest["stays"]
+    missing: dict[str, int] = ingest["labels_missing"]
+    return {
+        **ingest,
+        "dropped_by_variable": _dropped_by_variable(ingest["dropped_by_variable"]),
+        "stays_without_series": _cell(ingest["stays_without_series"]),
+        "coverage": {name: _share(share, stays) for name, share in ingest["coverage"].items()},
+        "prevalence": {
+            task: _share(share, stays - missing.get(task, 0)) for task, share in ingest["prevalence"].items()
+        },
+        "labels_missing": {task: _cell(count) for task, count in missing.items()},
+    }
+
+
+def _dropped_by_variable(table: dict[str, dict[str, int]]) -> dict[str, dict[str, int | str]]:
+    hidden: set[tuple[str, str]] = set()
+    for reason in sorted({reason for row in table.values() for reason in row}):
+        cells = sorted((row[reason], name) for name, row in table.items() if row.get(reason, 0) > 0)
+        small = [cell for cell in cells if is_small(cell[0])]
+        if len(small) == 1:
+            small = cells[:2]
+        hidden.update((name, reason) for _, name in small)
+    return {
+        name: {reason: SUPPRESSED if (name, reason) in hidden else count for reason, count in row.items()}
+        for name, row in table.items()
+    }
+
+
+def _contract(suite: dict[str, Any]) -> dict[str, Any]:
+    outcomes = [{**row, "unexpected_count": _cell(row["unexpected_count"])} for row in suite["outcomes"]]
+    return {**suite, "outcomes": outcomes}
+
+
+def _trajectory(plot: dict[str, Any]) -> dict[str, Any]:
+    counts: dict[str, int] = plot["real_counts"]
+    means = {key: curve for key, curve in plot["real_means"].items() if counts.get(key, THRESHOLD) >= THRESHOLD}
+    return {**plot, "real_means": means, "real_counts": {key: _cell(count) for key, count in counts.items()}}
