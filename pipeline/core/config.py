@@ -32,7 +32,7 @@ class Plugin(Model):
     @property
     def options(self) -> dict[str, Any]:
         """The keyword arguments for the plug-in's factory."""
-        return self.model_dump(exclude={"kind", "input", "n_per_class"})
+        return self.model_dump(exclude={"kind", "input", "n_per_class", "tasks"})
 
 
 class EmbeddedSource(Model):
@@ -143,6 +143,7 @@ class Condense(Plugin):
 
     input: Name = "raw"  # the name of an [encode.NAME] table
     n_per_class: PositiveInt = 40
+    tasks: Literal["first", "all", "group"] = "first"  # group = the tasks that grouping puts with the first one
 
 
 class DistributionMatching(Condense):
@@ -257,6 +258,10 @@ class Config(Model):
         for name, table in self.condense.items():
             if table.input not in self.encode:
                 raise ValueError(f"condense.{name}.input names no [encode.*] table")
+            if table.tasks == "group" and self.group is None:
+                raise ValueError(f"condense.{name}.tasks = 'group' needs a [group] table")
+            if table.tasks == "group" and isinstance(table, PrivateMoments):
+                raise ValueError(f"condense.{name}.tasks: a group chosen on real data is outside the privacy account")
         known = self.encode if self.release.kind == "encoded" else self.condense
         if self.release.artefact not in known:
             raise ValueError("release.artefact names no table of the kind that release.kind asks for")

@@ -115,6 +115,7 @@ class Cohort(ArrayRecord):
     tasks: tuple[Task, ...]
     step_hours: float
     provenance: Provenance
+    subjects_known: bool = True  # False: the source has no person ids, so every guarantee is per stay
 
     def __post_init__(self) -> None:
         stays, steps = self.values.shape[:2]

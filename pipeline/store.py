@@ -1,0 +1,179 @@
+"""Content-addressed artefacts: stage, hash, rename.
+
+    objects/ab/abcd.../  meta.json  arrays.safetensors     an artefact, named by the digest of what it says
+    index/<stage key>    the digest that a stage made from these parents, options and code: what resume looks up
+
+A write goes to a temporary folder, is synced and renamed: a kill or a full disk leaves an artefact whole or absent.
+Folders are 0700: a store holds patients' data and never leaves the site.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar, final
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from pipeline.core import types
+from pipeline.core.codec import from_parts, to_parts
+from pipeline.core.digest import canonical_json, digest_array, digest_json
+from pipeline.core.errors import DataError, UsageError
+
+T = TypeVar("T")
+
+KINDS: Final[Mapping[str, type[Any]]] = {
+    kind.__name__: kind
+    for kind in (
+        types.Cohort,
+        types.EncodedCohort,
+        types.Moments,
+        types.CondensedSet,
+        types.IngestReport,
+        types.ContractResult,
+        types.UtilityReport,
+        types.Grouping,
+        types.LeakageReport,
+        types.GateDecision,
+    )
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stored artefact, without its content."""
+
+    digest: str
+    kind: str
+    size_bytes: int
+
+
+@final
+class Store:
+    """The artefacts of one workspace."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for part in ("objects", "index", "tmp"):
+            (root / part).mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def put(self, record: Any) -> str:
+        """Store a dataclass of a known kind; returns its digest. Storing the same content again is a no-op."""
+        kind = type(record).__name__
+        meta, arrays = to_parts(record)
+        head = {"kind": kind, "meta": meta, "arrays": {name: digest_array(array) for name, array in arrays.items()}}
+        digest = digest_json(head)
+        target = self._object(digest)
+        if target.exists():
+            return digest
+        staged = Path(tempfile.mkdtemp(dir=self.root / "tmp"))
+        try:
+            _write_synced(staged / "meta.json", canonical_json(head))
+            save_file(dict(arrays), staged / "arrays.safetensors")
+            _sync(staged / "arrays.safetensors")
+            target.parent.mkdir(exist_ok=True, mode=0o700)
+            staged.rename(target)
+        except OSError:
+            shutil.rmtree(staged, ignore_errors=True)
+            if target.exists():  # another process stored the same content meanwhile
+                return digest
+            raise
+        return digest
+
+    def get(self, digest: str, kind: type[T]) -> T:
+        """Load an artefact and check that it still is what its name says.
+
+        Raises:
+            DataError: absent, of another kind, or damaged on disk.
+        """
+        head, folder = self._head(digest)
+        if head["kind"] != kind.__name__:
+            raise DataError(f"artefact {digest[:12]} is a {head['kind']}, expected a {kind.__name__}")
+        try:
+            arrays: dict[str, np.ndarray] = load_file(folder / "arrays.safetensors")
+        except Exception:
+            raise DataError(f"artefact {digest[:12]} is damaged on disk: its arrays cannot be read") from None
+        found = {name: digest_array(array) for name, array in arrays.items()}
+        if found != head["arrays"] or digest_json(head) != digest:
+            raise DataError(f"artefact {digest[:12]} is damaged on disk: its content does not match its digest")
+        return from_parts(kind, head["meta"], arrays)
+
+    def kind_of(self, digest: str) -> str:
+        """The kind of a stored artefact."""
+        return str(self._head(digest)[0]["kind"])
+
+    def describe(self, digest: str) -> dict[str, Any]:
+        """An artefact's plain fields and array digests, without loading arrays."""
+        return self._head(digest)[0]
+
+    def resolve(self, prefix: str) -> str:
+        """The full digest that starts with `prefix`.
+
+        Raises:
+            UsageError: none or several do.
+        """
+        found = [entry.digest for entry in self.entries() if entry.digest.startswith(prefix)]
+        if len(found) != 1:
+            raise UsageError(f"{len(found)} artefacts in {self.root} have a digest starting with {prefix!r}")
+        return found[0]
+
+    def entries(self) -> Iterator[Entry]:
+        """All artefacts, in digest order."""
+        for folder in sorted((self.root / "objects").glob("*/*")):
+            size = sum(file.stat().st_size for file in folder.iterdir())
+            yield Entry(folder.name, self.kind_of(folder.name), size)
+
+    def made(self, stage_key: str) -> tuple[str, ...] | None:
+        """What a finished stage made, if all of it is still here."""
+        try:
+            digests = tuple(json.loads((self.root / "index" / stage_key).read_text(encoding="ascii")))
+        except (FileNotFoundError, ValueError):
+            return None
+        return digests if all(self._object(digest).exists() for digest in digests) else None
+
+    def remember(self, stage_key: str, digests: tuple[str, ...]) -> None:
+        """Note what a finished stage made; replaces an older note in one step."""
+        handle, name = tempfile.mkstemp(dir=self.root / "tmp")
+        with os.fdopen(handle, "w", encoding="ascii") as stream:
+            json.dump(list(digests), stream)
+        Path(name).replace(self.root / "index" / stage_key)
+
+    def once(
+        self, stage_key: str, make: Callable[[], tuple[Any, ...]], *, resume: bool
+    ) -> tuple[tuple[str, ...], bool]:
+        """Digests of what `make` returns, and whether they were reused from an earlier, finished call."""
+        if resume and (known := self.made(stage_key)) is not None:
+            return known, True
+        digests = tuple(self.put(record) for record in make())
+        self.remember(stage_key, digests)
+        return digests, False
+
+    def _object(self, digest: str) -> Path:
+        return self.root / "objects" / digest[:2] / digest
+
+    def _head(self, digest: str) -> tuple[dict[str, Any], Path]:
+        folder = self._object(digest)
+        try:
+            return json.loads((folder / "meta.json").read_bytes()), folder
+        except FileNotFoundError:
+            raise DataError(f"artefact {digest[:12]} is not in the store {self.root}") from None
+        except ValueError:
+            raise DataError(f"artefact {digest[:12]} is damaged on disk: its description cannot be read") from None
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())

@@ -1,0 +1,194 @@
+"""Core: records that do not leak, secrets that do not show, noise that only the secret's holder can replay."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.core.codec import from_parts, to_parts
+from pipeline.core.config import load_config, parse_config
+from pipeline.core.digest import digest_array
+from pipeline.core.errors import ConfigError, DataError, DecoctError, EnvironmentProblem
+from pipeline.core.noise import NoiseSource, keystream_normal, keystream_uniform
+from pipeline.core.redaction import scrubbed
+from pipeline.core.secrets import Secret, new_secret, read_secret, write_secret
+from pipeline.core.seeds import child_seed, generator
+from pipeline.core.types import Cohort, Provenance, Split, StaticVariable, Task, Variable
+
+SENTINEL = 777.25
+
+
+def small_cohort(**changes: object) -> Cohort:
+    values = np.full((3, 2, 1), np.nan, dtype=np.float32)
+    values[0, 0, 0] = SENTINEL
+    fields: dict[str, object] = {
+        "values": values,
+        "observed": np.isfinite(values),
+        "static": np.zeros((3, 1), np.float32),
+        "labels": np.array([[0], [1], [np.nan]], np.float32),
+        "stay_ids": np.array(["s1", "s2", "s3"]),
+        "subject_ids": np.array(["p1", "p2", "p2"]),
+        "split": np.array([0, 2, 2], np.int8),
+        "variables": (Variable("HR", "bpm", 0, 300, 30, 180, 80),),
+        "static_variables": (StaticVariable("age", "years", 0, 120, 15, 100, 60),),
+        "tasks": (Task("death"),),
+        "step_hours": 1.0,
+        "provenance": Provenance("ingest", ("a" * 64,), {"x": [1, 2.5]}, "v", 3),
+    }
+    return Cohort(**(fields | changes))  # type: ignore[arg-type]
+
+
+def test_codec_round_trip_is_the_identity() -> None:
+    cohort = small_cohort()
+    again = from_parts(Cohort, *to_parts(cohort))
+    for item in dataclasses.fields(cohort):
+        left, right = getattr(cohort, item.name), getattr(again, item.name)
+        if isinstance(left, np.ndarray):
+            np.testing.assert_array_equal(left, right)
+            assert left.dtype == right.dtype
+        else:
+            assert left == right or (item.name == "provenance" and left.config == dict(right.config))
+
+
+def test_repr_shows_shapes_and_no_value() -> None:
+    text = repr(small_cohort())
+    assert "float32[3, 2, 1]" in text
+    assert "777" not in text
+    assert "s1" not in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"stay_ids": np.array(["s1", "s1", "s3"])}, "more than once"),
+        ({"split": np.array([0, 0, 2], np.int8)}, "1 subjects appear in more than one split"),
+        ({"observed": np.zeros((3, 2, 1), bool)}, "exactly where observed"),
+        ({"labels": np.zeros((2, 1), np.float32)}, "labels has shape"),
+    ],
+)
+def test_a_broken_cohort_cannot_be_built(changes: dict[str, object], rule: str) -> None:
+    with pytest.raises(DataError, match=rule):
+        small_cohort(**changes)
+
+
+def test_array_digest_ignores_memory_layout_but_not_shape() -> None:
+    array = np.arange(12, dtype=np.float32).reshape(3, 4)
+    assert digest_array(array) == digest_array(np.asfortranarray(array)) == digest_array(array.astype(">f4"))
+    assert digest_array(array) != digest_array(array.reshape(4, 3))
+
+
+def test_secrets_are_kept_to_their_owner(tmp_path: Path) -> None:
+    secret = new_secret("noise")
+    path = tmp_path / "keys" / "noise.key"
+    write_secret(path, secret)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert read_secret(path, "noise").reveal() == secret.reveal()
+    assert secret.reveal().hex() not in repr(secret) + str(secret)
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        pickle.dumps(secret)
+    with pytest.raises(EnvironmentProblem, match="never overwritten"):
+        write_secret(path, secret)
+    with pytest.raises(EnvironmentProblem, match="purpose 'encoder'"):
+        read_secret(path, "encoder")
+    path.chmod(0o640)
+    with pytest.raises(EnvironmentProblem, match="open to group or others"):
+        read_secret(path, "noise")
+
+
+def test_keystream_is_what_the_documentation_says() -> None:
+    """Test vector: SHAKE-256(32 zero bytes || "v") as little-endian words, top 53 bits, centred."""
+    uniforms = keystream_uniform(bytes(32), "v", (2,))
+    import hashlib
+
+    words = np.frombuffer(hashlib.shake_256(bytes(32) + b"v").digest(16), "<u8")
+    expected = [((int(word) >> 11) + 0.5) / 2**53 for word in words]
+    np.testing.assert_array_equal(uniforms, expected)
+    draws = keystream_normal(bytes(32), "n", (40_000,))
+    # standard error of the mean is 1/200, of the variance sqrt(2/40000); five of each
+    assert abs(draws.mean()) < 5 / 200
+    assert abs(draws.var() - 1) < 5 * np.sqrt(2 / 40_000)
+
+
+def test_noise_replays_for_the_same_query_only() -> None:
+    secret, other = new_secret("noise"), new_secret("noise")
+    source = NoiseSource(secret, "c1")
+    first = source.normal({"q": 1}, 2.0, (5,))
+    np.testing.assert_array_equal(first, NoiseSource(secret, "c1").normal({"q": 1}, 2.0, (5,)))
+    for changed in (
+        NoiseSource(secret, "c2").normal({"q": 1}, 2.0, (5,)),
+        NoiseSource(other, "c1").normal({"q": 1}, 2.0, (5,)),
+        source.normal({"q": 2}, 2.0, (5,)),
+        source.normal({"q": 1}, 2.5, (5,)) * 2.0 / 2.5,
+    ):
+        assert not np.any(np.isclose(first, changed))
+
+
+def test_children_of_a_seed_are_named_and_stable() -> None:
+    assert child_seed(1, "a") != child_seed(1, "b") != child_seed(2, "b")
+    assert generator(1, "a").integers(1 << 30) == generator(1, "a").integers(1 << 30)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (DataError("column hr: 3 values are text"), "column hr: 3 values are text"),
+        (OSError(errno.ENOSPC, "No space left on device", "/secret/path"), "disk is full"),
+        (ValueError(f"patient has {SENTINEL}"), "ValueError in "),
+    ],
+)
+def test_only_clean_sentences_leave_a_stage(error: Exception, expected: str) -> None:
+    with pytest.raises(DecoctError) as caught, scrubbed("encode"):
+        raise error
+    assert expected in str(caught.value)
+    assert str(SENTINEL) not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+def config_table(**changes: object) -> dict[str, object]:
+    return {
+        "name": "t",
+        "source": {"kind": "embedded"},
+        "encode": {"raw": {"kind": "identity"}},
+        "condense": {"c": {"kind": "centroids"}},
+        "release": {"artefact": "c"},
+    } | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"seeed": 1}, "seeed"),
+        ({"condense": {"c": {"kind": "centroids", "iput": "raw"}}}, "iput"),
+        ({"condense": {"c": {"kind": "centroids", "input": "rqe"}}}, r"condense\.c\.input"),
+        ({"release": {"artefact": "d"}}, r"release\.artefact"),
+        ({"condense": {"c": {"kind": "centroids", "tasks": "group"}}}, r"needs a \[group\] table"),
+        ({"condense": {"c": {"kind": "private_moments", "tasks": "group"}}, "group": {}}, "privacy account"),
+    ],
+)
+def test_a_misspelt_or_contradictory_config_names_its_key(changes: dict[str, object], key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        parse_config(config_table(**changes), "c.toml", Path("."))
+
+
+def test_config_errors_never_echo_values(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text('name = "ok"\nseed = "hunter2"\n')
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert "hunter2" not in str(caught.value)
+    assert "seed" in str(caught.value)
+
+
+def test_split_names_are_those_of_meds() -> None:
+    assert [split.name.lower() for split in Split] == ["train", "tuning", "held_out"]
+
+
+def test_a_secret_of_the_wrong_length_is_refused() -> None:
+    with pytest.raises(EnvironmentProblem):
+        Secret(b"short", "noise")
