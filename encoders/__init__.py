@@ -1,0 +1,1 @@
+"""Keyed encodings of prepared series: identity, random quantum encoding, random projection [Enc]."""

@@ -1,0 +1,46 @@
+"""No encoding: the control beside which the others are judged, in utility and in the audit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from jaxtyping import Float
+
+from encoders.windows import Sealed, check_features, encoded_as
+from pipeline.core.secrets import Secret
+from pipeline.core.types import EncodedCohort, Json
+
+
+@final
+@dataclass(frozen=True)
+class IdentityEncoder:
+    """Leaves the prepared series as they are and says so."""
+
+    def fit(self, cohort: EncodedCohort, key: Secret) -> FittedIdentityEncoder:
+        """Uses neither the cohort nor the key."""
+        return FittedIdentityEncoder()
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class FittedIdentityEncoder(Sealed):
+    """The identity."""
+
+    def public_spec(self) -> Json:
+        """The whole of it."""
+        return {"kind": "identity", "public": True, "key_fingerprint": None}
+
+    def encode(self, cohort: EncodedCohort) -> EncodedCohort:
+        """The same features; the transform is recorded."""
+        return encoded_as(cohort, cohort.features, self.public_spec())
+
+    def encode_array(self, features: Float[np.ndarray, "stay step channel"]) -> Float[np.ndarray, "stay step channel"]:
+        """A copy.
+
+        Raises:
+            DataError: not float32 or float64 `(stay, step, channel)`.
+        """
+        check_features(features)
+        return features.copy()
