@@ -1,0 +1,199 @@
+"""Long events -> a cohort on a regular grid, with its labels and split, and a report of where every row went."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from pipeline.core.errors import ConfigError, DataError
+from pipeline.core.types import Cohort, IngestReport, Provenance, Split
+from pipeline.ingest.events import OUTSIDE, REASONS, USED, FlatEvents, flatten, printable
+from pipeline.ingest.grid import step_of, to_grid
+from pipeline.ingest.mapping import SourceMapping
+from pipeline.ingest.splits import SplitRule
+from pipeline.ingest.statics import static_values
+from pipeline.ingest.tables import CountsByVariable, SourceTables, totals
+from pipeline.ingest.tasks import LabelSource, TaskRule, task_of
+
+
+def build_cohort(
+    tables: SourceTables,
+    mapping: SourceMapping,
+    *,
+    step_hours: float,
+    n_steps: int,
+    tasks: tuple[str, ...] = (),
+    split: np.ndarray | SplitRule,
+) -> tuple[Cohort, IngestReport]:
+    """Grid, labels and split of a source; stays in the order of `tables.stays`, those without a series kept.
+
+    `tasks` picks and orders the mapping's tasks (() = all); the first defines the classes. `split` is `(stay,)` int8 in
+    the order of `tables.stays`, or a rule from subject ids. Values are held in single precision from here on; a cell is
+    the aggregation of its plausible events; an event at exactly the window's end belongs to the last step.
+
+    Raises:
+        ConfigError: a task that the mapping lacks, or an empty grid.
+        DataError: an unknown or never observed variable, a broken label column, or a single class in the first task.
+    """
+    if step_hours <= 0 or n_steps < 1:
+        raise ConfigError("the grid needs step_hours > 0 and n_steps >= 1")
+    rules = _pick(mapping, tasks)
+    step = step_of(tables.events["hours"].to_numpy(), step_hours, n_steps)
+    events = flatten(tables, mapping, step)
+    values = _series(events, mapping, step, tables.stays.height, n_steps)
+    static, notes = static_values(tables, mapping, events)
+    labels, label_notes = _labels(rules, tables, mapping, events)
+    subject_ids = tables.stays["subject_id"].to_numpy().astype(str)
+    cohort = Cohort(
+        values=values,
+        observed=np.isfinite(values),
+        static=static,
+        labels=labels,
+        stay_ids=tables.stays["stay_id"].to_numpy().astype(str),
+        subject_ids=subject_ids,
+        split=_split(split(subject_ids) if callable(split) else split, tables.source),
+        variables=mapping.variables,
+        static_variables=mapping.static_variables,
+        tasks=tuple(task_of(rule) for rule in rules),
+        step_hours=float(step_hours),
+        provenance=_provenance(tables, mapping, rules, step_hours, n_steps),
+        subjects_known=tables.subjects_known,
+    )
+    _check(cohort, mapping, tables.source)
+    return cohort, _report(cohort, tables, mapping, events, (*notes, *label_notes))
+
+
+def _pick(mapping: SourceMapping, tasks: tuple[str, ...]) -> tuple[TaskRule, ...]:
+    known = {rule.name: rule for rule in mapping.tasks}
+    unknown = [name for name in tasks if name not in known]
+    if unknown or len(set(tasks)) < len(tasks):
+        fault = f"has no task {unknown[0]}" if unknown else "is asked for the same task twice"
+        raise ConfigError(f"mapping {mapping.name} {fault}; its tasks are {', '.join(known)}")
+    if not known:
+        raise ConfigError(f"mapping {mapping.name} defines no task")
+    return tuple(known[name] for name in tasks) or mapping.tasks
+
+
+def _series(events: FlatEvents, mapping: SourceMapping, step: np.ndarray, n_stays: int, n_steps: int) -> np.ndarray:
+    used = np.flatnonzero((events.fate == USED) & (events.name < len(mapping.variables)))
+    return to_grid(
+        events.stay[used],
+        step[used],
+        events.name[used],
+        events.hours[used],
+        events.value[used],
+        tuple(variable.aggregation for variable in mapping.variables),
+        (n_stays, n_steps, len(mapping.variables)),
+    )
+
+
+def _labels(
+    rules: tuple[TaskRule, ...], tables: SourceTables, mapping: SourceMapping, events: FlatEvents
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels `(stay, task)`, and a note; rows beyond the window that a label rests on are used, not dropped."""
+    series = (events.name < len(mapping.variables)) & ((events.fate == USED) | (events.fate == OUTSIDE))
+    source = LabelSource(
+        stays=tables.stays,
+        source=tables.source,
+        stay=events.stay,
+        variable=np.where(series, events.name, -1),
+        hours=events.hours,
+        value=events.value,
+        variable_names=tuple(variable.name for variable in mapping.variables),
+    )
+    labels = np.stack([rule.labels(source) for rule in rules], axis=1).astype(np.float32)
+    needed = [source.in_window(*window) for rule in rules for window in rule.windows]
+    for_labels = np.logical_or.reduce(needed) & (events.fate == OUTSIDE) if needed else np.zeros(0, dtype=bool)
+    if not for_labels.any():
+        return labels, ()
+    events.fate[for_labels] = USED
+    return labels, (f"{int(for_labels.sum())} rows beyond the input window were used for labels only",)
+
+
+def _split(split: np.ndarray, source: str) -> np.ndarray:
+    parts = np.asarray(split)
+    if parts.dtype.kind not in "iu" or not np.isin(parts, [int(part) for part in Split]).all():
+        raise DataError(f"{source}: the split must be whole numbers 0 (train), 1 (tuning) or 2 (held_out)")
+    return parts.astype(np.int8)
+
+
+def _provenance(
+    tables: SourceTables, mapping: SourceMapping, rules: tuple[TaskRule, ...], step_hours: float, n_steps: int
+) -> Provenance:
+    config = {
+        "source": tables.source,
+        "mapping": mapping.name,
+        "mapping_digest": mapping.digest,
+        "step_hours": float(step_hours),
+        "n_steps": n_steps,
+        "tasks": [rule.name for rule in rules],
+    }
+    return Provenance(stage="ingest", config=config)
+
+
+def _check(cohort: Cohort, mapping: SourceMapping, source: str) -> None:
+    seen = [*np.any(cohort.observed, axis=(0, 1)).tolist(), *np.any(np.isfinite(cohort.static), axis=0).tolist()]
+    rows = (*cohort.variables, *cohort.static_variables)
+    never = [row.name for row, any_seen in zip(rows, seen, strict=True) if not any_seen]
+    never = [name for name in never if name not in mapping.optional]
+    if never:
+        raise DataError(
+            f"{source}: {', '.join(never)} ha{'s' if len(never) == 1 else 've'} no usable value in any of "
+            f"{len(cohort.stay_ids)} stays; correct the mapping, or mark optional = true"
+        )
+    for part, chosen in (("all", cohort.split >= 0), ("training", cohort.split == Split.TRAIN)):
+        labels = cohort.labels[chosen, 0]
+        classes = np.unique(labels[np.isfinite(labels)])
+        if chosen.any() and len(classes) < 2:
+            raise DataError(
+                f"{source}: the first task, {cohort.tasks[0].name}, has {len(classes)} of 2 classes among {part} "
+                f"stays ({int(chosen.sum())})"
+            )
+
+
+def _stays_with_series(events: FlatEvents, mapping: SourceMapping) -> int:
+    admission = [i for i, variable in enumerate(mapping.variables) if variable.name in mapping.admission]
+    series = (events.fate == USED) & (events.name < len(mapping.variables))
+    series &= ~(np.isin(events.name, admission) & (events.hours == 0))
+    return len(np.unique(events.stay[series]))
+
+
+def _report(
+    cohort: Cohort, tables: SourceTables, mapping: SourceMapping, events: FlatEvents, notes: tuple[str, ...]
+) -> IngestReport:
+    own = {**mapping.source_names, **mapping.static_sources}
+    by_variable: CountsByVariable = {}
+    for raw, counts in tables.dropped_by_variable.items():
+        found = by_variable.setdefault(own.get(raw, printable(raw)), {})
+        for reason, rows in counts.items():
+            found[reason] = found.get(reason, 0) + rows
+    pairs = np.bincount(events.fate.astype(np.int64) * len(events.names) + events.name)
+    for pair in np.flatnonzero(pairs):
+        fate, name = divmod(int(pair), len(events.names))
+        if fate != USED:
+            found = by_variable.setdefault(events.names[name], {})
+            found[REASONS[fate]] = found.get(REASONS[fate], 0) + int(pairs[pair])
+    without = len(cohort.stay_ids) - _stays_with_series(events, mapping)
+    covered = cohort.observed.any(axis=1).mean(axis=0)
+    known = np.isfinite(cohort.labels)
+    if without:
+        notes = (*notes, f"{without} stays have no series at all and are kept")
+    if not tables.subjects_known:
+        notes = (*notes, "the source has no subject ids: every stay counts as its own subject")
+    return IngestReport(
+        source=tables.source,
+        rows_read=tables.rows_read,
+        rows_used=int((events.fate == USED).sum()),
+        rows_dropped=totals(by_variable),
+        dropped_by_variable=by_variable,
+        stays=len(cohort.stay_ids),
+        stays_without_series=without,
+        coverage={variable.name: float(covered[i]) for i, variable in enumerate(cohort.variables)},
+        prevalence={
+            task.name: float(cohort.labels[known[:, i], i].mean(dtype=np.float64)) if known[:, i].any() else math.nan
+            for i, task in enumerate(cohort.tasks)
+        },
+        labels_missing={task.name: int((~known[:, i]).sum()) for i, task in enumerate(cohort.tasks)},
+        notes=notes,
+    )

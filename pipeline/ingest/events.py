@@ -1,0 +1,95 @@
+"""A source's events as flat arrays in the mapping's terms, each with its fate: used, or dropped for a named reason."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final, final
+
+import numpy as np
+import polars as pl
+
+from pipeline.core.errors import DataError
+from pipeline.core.types import ArrayRecord, StaticVariable, Variable
+from pipeline.ingest.mapping import SourceMapping
+from pipeline.ingest.tables import SourceTables
+
+USED, OUTSIDE, IMPLAUSIBLE, REPEATED, UNKNOWN = range(5)
+REASONS: Final = ("used", "outside the window", "implausible", "repeated static", "unknown variable")
+OTHER_NAME: Final = "(other name)"
+_MAX_NAMED: Final = 5
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class FlatEvents(ArrayRecord):
+    """`name` indexes `names`: the mapping's series first, then its statics, then names that it does not know."""
+
+    stay: np.ndarray  # (event,) int64, row of the stay
+    name: np.ndarray  # (event,) int64
+    hours: np.ndarray  # (event,) float64
+    value: np.ndarray  # (event,) float32
+    fate: np.ndarray  # (event,) int8, index into REASONS
+    names: tuple[str, ...]
+
+
+def flatten(tables: SourceTables, mapping: SourceMapping, step: np.ndarray) -> FlatEvents:
+    """The events of `tables`, fated by name, plausible range and window (`step` is -1 outside); statics stay open.
+
+    Raises:
+        DataError: names the mapping does not know, unless it says to drop them.
+    """
+    own = [variable.name for variable in mapping.variables] + [static.name for static in mapping.static_variables]
+    codes = {raw: own.index(name) for raw, name in {**mapping.source_names, **mapping.static_sources}.items()}
+    distinct = sorted(tables.events["variable"].unique().to_list())
+    strangers = [raw for raw in distinct if raw not in codes]
+    codes.update({raw: len(own) + i for i, raw in enumerate(strangers)})
+    lookup = np.array([codes[raw] for raw in distinct], dtype=np.int64)
+    name = lookup[tables.events["variable"].cast(pl.Enum(distinct)).to_physical().to_numpy()]
+    if strangers and mapping.unknown_variables == "error":
+        raise DataError(_unknown(strangers, int((name >= len(own)).sum()), tables.source, mapping.name))
+    stay = tables.events["stay_id"].cast(pl.Enum(tables.stays["stay_id"])).to_physical().to_numpy().astype(np.int64)
+    value = tables.events["value"].to_numpy().astype(np.float32)
+    is_series, is_unknown = name < len(mapping.variables), name >= len(own)
+    fate = np.zeros(len(name), dtype=np.int8)
+    fate[is_series & (step < 0)] = OUTSIDE
+    fate[~plausible(name, value, mapping)] = IMPLAUSIBLE
+    fate[is_unknown] = UNKNOWN
+    return FlatEvents(
+        stay, name, tables.events["hours"].to_numpy(), value, fate, (*own, *(printable(raw) for raw in strangers))
+    )
+
+
+def plausible(name: np.ndarray, value: np.ndarray, mapping: SourceMapping) -> np.ndarray:
+    """`(event,)` bool: within the plausible range, limits included, and a known category where there are categories.
+
+    Limits are compared in single precision, as the values are: 0.21 read as float32 is not below a limit of 0.21.
+    """
+    rows: tuple[Variable | StaticVariable, ...] = (*mapping.variables, *mapping.static_variables)
+    low = np.array([row.plausible_low for row in rows], dtype=np.float32)
+    high = np.array([row.plausible_high for row in rows], dtype=np.float32)
+    known = np.minimum(name, len(rows) - 1)
+    good: np.ndarray = (value >= low[known]) & (value <= high[known])
+    for index, static in enumerate(mapping.static_variables, start=len(mapping.variables)):
+        if static.categories:
+            here = np.flatnonzero(name == index)
+            good[here] &= in_categories(value[here], static)
+    return good | (name >= len(rows))
+
+
+def in_categories(value: np.ndarray, static: StaticVariable) -> np.ndarray:
+    """`(event,)` bool: one of the category codes."""
+    return np.isin(value, [code for code, _ in static.categories])
+
+
+def printable(name: str) -> str:
+    """A variable's name if it looks like one; a mis-mapped column could hold values, which no message may show."""
+    return name if re.fullmatch(r"[A-Za-z][\w .%/()\[\]-]{0,60}", name) else OTHER_NAME
+
+
+def _unknown(strangers: list[str], rows: int, source: str, mapping: str) -> str:
+    shown = list(dict.fromkeys(printable(raw) for raw in strangers))[:_MAX_NAMED]
+    return (
+        f"{source}: {rows} rows of {len(strangers)} variables that mapping {mapping} does not know "
+        f'({", ".join(shown)}); add them, or set unknown_variables = "drop" to drop and count them'
+    )

@@ -1,0 +1,56 @@
+"""One table from a CSV or parquet file; what is wrong is said in one sentence, without a value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from pipeline.core.errors import DataError
+
+_PARQUET_MAGIC: Final = b"PAR1"
+
+
+def read_table(path: Path, columns: tuple[str, ...] | None = None) -> pl.DataFrame:
+    """The table in `path`; CSV columns come as text, parquet columns in their type. `columns` = only these.
+
+    Raises:
+        DataError: not found, empty, not a table, or without one of `columns`.
+    """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; expected a CSV or parquet file")
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except FileNotFoundError:
+        raise DataError(f"{path} not found") from None
+    except OSError:
+        raise DataError(f"{path} cannot be read") from None
+    if not magic:
+        raise DataError(f"{path} is an empty file")
+    kind, read = ("parquet", _parquet) if magic == _PARQUET_MAGIC else ("CSV", _csv)
+    try:
+        return read(path, columns)
+    except (pl.exceptions.PolarsError, OSError):
+        raise DataError(f"{path} cannot be read as {kind}: it is damaged, ends early or is of another format") from None
+
+
+def _parquet(path: Path, columns: tuple[str, ...] | None) -> pl.DataFrame:
+    if columns is not None:
+        _require(list(pl.read_parquet_schema(path)), columns, path)
+    return pl.read_parquet(path, columns=None if columns is None else list(columns))
+
+
+def _csv(path: Path, columns: tuple[str, ...] | None) -> pl.DataFrame:
+    separator = "\t" if ".tsv" in path.suffixes else ","
+    if columns is not None:
+        _require(pl.read_csv(path, n_rows=0, infer_schema=False, separator=separator).columns, columns, path)
+    wanted = None if columns is None else list(columns)
+    return pl.read_csv(path, columns=wanted, infer_schema=False, separator=separator)
+
+
+def _require(present: list[str], wanted: tuple[str, ...], path: Path) -> None:
+    missing = [name for name in wanted if name not in present]
+    if missing:
+        raise DataError(f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}")

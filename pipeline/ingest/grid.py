@@ -1,0 +1,74 @@
+"""From flat events to a regular grid: stable sort by cell and time, then one reduction per aggregation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import numpy as np
+
+from pipeline.core.types import Aggregation
+
+TIME_TOLERANCE_HOURS: Final = 1e-9
+"""Minutes divided by 60 do not land exactly on a step's edge; this much below the edge counts as on it."""
+
+Reduction = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def step_of(hours: np.ndarray, step_hours: float, n_steps: int) -> np.ndarray:
+    """The grid step of each time `(event,)`: floor(hours / step_hours), -1 outside the window.
+
+    The window is closed: an event at exactly its end belongs to the last step (PhysioNet 2012's records run from 00:00
+    to 48:00).
+    """
+    step = np.floor((hours + TIME_TOLERANCE_HOURS) / step_hours)
+    inside = (hours >= 0) & (hours <= n_steps * step_hours + TIME_TOLERANCE_HOURS)
+    return np.where(inside, np.minimum(step, n_steps - 1), -1).astype(np.int64)
+
+
+def _mean(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    mean: np.ndarray = np.add.reduceat(values, starts) / np.diff(np.append(starts, len(values)))
+    return mean
+
+
+def _last(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    last: np.ndarray = values[np.append(starts[1:], len(values)) - 1]
+    return last
+
+
+REDUCTIONS: Final[Mapping[Aggregation, Reduction]] = {
+    "mean": _mean,
+    "last": _last,
+    "sum": np.add.reduceat,
+    "max": np.maximum.reduceat,
+    "min": np.minimum.reduceat,
+}
+
+
+def to_grid(
+    stay: np.ndarray,
+    step: np.ndarray,
+    variable: np.ndarray,
+    hours: np.ndarray,
+    value: np.ndarray,
+    aggregations: tuple[Aggregation, ...],
+    shape: tuple[int, int, int],
+) -> np.ndarray:
+    """float32 `shape` = (stay, step, variable), NaN where there was no event.
+
+    Sums run in float64 over the events of a cell in order of time (then of the source), so that the result does not
+    depend on threads.
+    """
+    grid = np.full(shape, np.nan, dtype=np.float32)
+    flat = grid.reshape(-1)
+    cell = (stay * shape[1] + step) * shape[2] + variable
+    kind_of_variable = np.array(aggregations)
+    for kind in dict.fromkeys(aggregations):
+        rows = np.flatnonzero((kind_of_variable == kind)[variable])
+        if not rows.size:
+            continue
+        rows = rows[np.lexsort((hours[rows], cell[rows]))]
+        cells = cell[rows]
+        starts = np.flatnonzero(np.append(True, cells[1:] != cells[:-1]))
+        flat[cells[starts]] = REDUCTIONS[kind](value[rows].astype(np.float64), starts)
+    return grid

@@ -1,0 +1,222 @@
+"""What a source's columns mean, as a TOML file read into a frozen dataclass: variables, statics, task labels.
+
+A mapping holds public clinical constants only. It is checked when it is read, so that a misspelt key or a range the
+wrong way round is found before any patient's data is opened.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, final, get_args
+
+from pipeline.core.digest import digest_bytes
+from pipeline.core.errors import ConfigError
+from pipeline.core.types import Aggregation, StaticVariable, Variable
+from pipeline.ingest.tasks import RULES, TaskRule
+
+MAPPINGS: Final = Path(__file__).parent / "mappings"
+UnknownVariables = Literal["error", "drop"]
+
+
+@final
+@dataclass(frozen=True)
+class SourceMapping:
+    """The meaning of a source; `source_names` and `static_sources` lead from the source's names to ours.
+
+    `optional` names the variables and statics that may be missing in every stay; any other such variable is an error.
+    `admission` names the series whose first row, at time 0, was written on admission: it does not make a stay one with
+    series.
+    """
+
+    name: str
+    variables: tuple[Variable, ...]
+    static_variables: tuple[StaticVariable, ...]
+    tasks: tuple[TaskRule, ...]
+    unknown_variables: UnknownVariables
+    source_names: Mapping[str, str]
+    static_sources: Mapping[str, str]
+    optional: frozenset[str]
+    admission: frozenset[str]
+    digest: str
+
+
+@final
+class _Table:
+    """A TOML table being read: each key is taken once, what remains is misspelt."""
+
+    def __init__(self, raw: Any, where: str) -> None:
+        if not isinstance(raw, dict):
+            raise ConfigError(f"{where} must be a table")
+        self.raw, self.where, self.taken = raw, where, set[str]()
+
+    def take(self, key: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
+        """The value of `key`; `default` when absent, an error when there is none."""
+        self.taken.add(key)
+        if key not in self.raw:
+            if default is None:
+                raise ConfigError(f"{self.where} lacks the key {key}")
+            return default
+        value = self.raw[key]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise ConfigError(f"{self.where}: the key {key} has the wrong type")
+        return value
+
+    def number(self, key: str) -> float:
+        value = float(self.take(key, (int, float)))
+        if not math.isfinite(value):
+            raise ConfigError(f"{self.where}: the key {key} must be finite")
+        return value
+
+    def range(self, key: str) -> tuple[float, float]:
+        pair = self.take(key, list)
+        numbers = [item for item in pair if isinstance(item, int | float) and not isinstance(item, bool)]
+        if len(pair) != 2 or len(numbers) != 2 or not all(map(math.isfinite, numbers)) or numbers[0] >= numbers[1]:
+            raise ConfigError(f"{self.where}: the key {key} must be two numbers, the smaller first")
+        return float(numbers[0]), float(numbers[1])
+
+    def names(self, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
+        found = tuple(self.take(key, list, list(default)))
+        if not found or not all(isinstance(item, str) and item for item in found):
+            raise ConfigError(f"{self.where}: the key {key} must be a list of names")
+        return found
+
+    def done(self) -> None:
+        strange = sorted(set(self.raw) - self.taken)
+        if strange:
+            raise ConfigError(f"{self.where}: unknown key {strange[0]}; known are {', '.join(sorted(self.taken))}")
+
+
+def load_mapping(name_or_path: str) -> SourceMapping:
+    """A shipped mapping by its name, or any by the path of its TOML file.
+
+    Raises:
+        ConfigError: not found, not TOML, a misspelt or missing key, or a constant that breaks a rule.
+    """
+    shipped = {path.stem: path for path in sorted(MAPPINGS.glob("*.toml"))}
+    path = shipped.get(name_or_path) or Path(name_or_path)
+    try:
+        content = path.read_bytes()
+        raw = tomllib.loads(content.decode("utf-8"))
+    except (OSError, UnicodeDecodeError):
+        known = ", ".join(shipped)
+        raise ConfigError(f"mapping {name_or_path} cannot be read; shipped are {known}, or give a TOML path") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"mapping {path} is not valid TOML: {error}") from None
+    return parse_mapping(raw, path.stem, str(path), digest_bytes(content))
+
+
+def parse_mapping(raw: dict[str, Any], name: str, where: str, digest: str) -> SourceMapping:
+    """Check a parsed mapping; `where` names the file in errors."""
+    top = _Table(raw, f"mapping {where}")
+    top.take("description", str, "-")
+    unknown = top.take("unknown_variables", str, "error")
+    if unknown not in get_args(UnknownVariables):
+        raise ConfigError(f"mapping {where}: unknown_variables is one of {', '.join(get_args(UnknownVariables))}")
+    variables, sources, optional, admission = _series(top.take("variables", dict), where)
+    statics, static_sources, optional_statics = _statics(top.take("statics", dict, {}), where)
+    tasks = _tasks(top.take("tasks", dict, {}), where, {variable.name for variable in variables})
+    top.done()
+    if not variables:
+        raise ConfigError(f"mapping {where}: [variables] is empty")
+    shared = set(sources) & set(static_sources)
+    if shared:
+        raise ConfigError(f"mapping {where}: the source name {min(shared)} is both a series and a static")
+    return SourceMapping(
+        name=name,
+        variables=variables,
+        static_variables=statics,
+        tasks=tasks,
+        unknown_variables=unknown,
+        source_names=sources,
+        static_sources=static_sources,
+        optional=optional | optional_statics,
+        admission=admission,
+        digest=digest,
+    )
+
+
+def _ranges(table: _Table) -> dict[str, float]:
+    plausible, scale, normal = table.range("plausible"), table.range("scale"), table.number("normal")
+    if not plausible[0] <= normal <= plausible[1]:
+        raise ConfigError(f"{table.where}: the key normal lies outside plausible")
+    return {
+        "plausible_low": plausible[0],
+        "plausible_high": plausible[1],
+        "scale_low": scale[0],
+        "scale_high": scale[1],
+        "normal": normal,
+    }
+
+
+def _series(
+    raw: dict[str, Any], where: str
+) -> tuple[tuple[Variable, ...], dict[str, str], frozenset[str], frozenset[str]]:
+    variables, sources, optional, admission = [], dict[str, str](), set[str](), set[str]()
+    for name, entry in raw.items():
+        table = _Table(entry, f"mapping {where}: variables.{name}")
+        aggregation = table.take("aggregation", str, "mean")
+        if aggregation not in get_args(Aggregation):
+            raise ConfigError(f"{table.where}: aggregation is one of {', '.join(get_args(Aggregation))}")
+        variables.append(Variable(name, table.take("unit", str), **_ranges(table), aggregation=aggregation))
+        for source in table.names("sources", (name,)):
+            if sources.setdefault(source, name) != name:
+                raise ConfigError(f"{table.where}: the source name {source} is used twice")
+        if table.take("optional", bool, False):
+            optional.add(name)
+        if table.take("admission", bool, False):
+            admission.add(name)
+        table.done()
+    return tuple(variables), sources, frozenset(optional), frozenset(admission)
+
+
+def _statics(raw: dict[str, Any], where: str) -> tuple[tuple[StaticVariable, ...], dict[str, str], frozenset[str]]:
+    statics, sources, optional = [], dict[str, str](), set[str]()
+    for name, entry in raw.items():
+        table = _Table(entry, f"mapping {where}: statics.{name}")
+        categories = tuple(
+            (_code(code, table.where), str(label)) for code, label in table.take("categories", dict, {}).items()
+        )
+        if len(categories) == 1 or len(dict(categories)) < len(categories):
+            raise ConfigError(f"{table.where}: categories must be two or more different codes")
+        statics.append(StaticVariable(name, table.take("unit", str), **_ranges(table), categories=categories))
+        source = table.take("source", str, name)
+        if source in sources:
+            raise ConfigError(f"{table.where}: the source name {source} is used twice")
+        sources[source] = name
+        if table.take("optional", bool, False):
+            optional.add(name)
+        table.done()
+    return tuple(statics), sources, frozenset(optional)
+
+
+def _code(text: str, where: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"{where}: a category's code must be a whole number") from None
+
+
+def _tasks(raw: dict[str, Any], where: str, variables: set[str]) -> tuple[TaskRule, ...]:
+    tasks = []
+    for name, entry in raw.items():
+        spot = f"mapping {where}: tasks.{name}"
+        options = dict(entry) if isinstance(entry, dict) else {}
+        kind = options.pop("kind", None)
+        if kind not in RULES:
+            raise ConfigError(f"{spot}: kind is one of {', '.join(RULES)}")
+        rule = RULES[kind]
+        try:
+            frozen: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in options.items()}
+            task = rule(name=name, **frozen)
+        except TypeError:
+            known = ", ".join(key for key in rule.__dataclass_fields__ if key != "name")
+            raise ConfigError(f"{spot}: a key is misspelt or lacking; {kind} takes {known}") from None
+        unknown = sorted({name for window in task.windows for name in window[0]} - variables)
+        if unknown:
+            raise ConfigError(f"{spot}: {unknown[0]} is no variable of the mapping")
+        tasks.append(task)
+    return tuple(tasks)

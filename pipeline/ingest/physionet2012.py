@@ -1,0 +1,195 @@
+"""The PhysioNet/CinC Challenge 2012 format: one text file per stay (`Time,Parameter,Value`) and an outcomes file.
+
+The files are joined in memory, in blocks, and parsed by one call per block: a parser call per file would cost more than
+the parsing. RecordID rows are bookkeeping; -1 means missing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from pipeline.core.errors import DataError
+from pipeline.core.protocols import OnStep, ignore_step
+from pipeline.ingest.archive import text_files
+from pipeline.ingest.files import read_table
+from pipeline.ingest.tables import (
+    SourceTables,
+    as_text_ids,
+    check_ids,
+    drop_unusable,
+    require_columns,
+    totals,
+)
+
+HEADER: Final = b"Time,Parameter,Value\n"
+RECORD_ID: Final = "RecordID"
+BOOKKEEPING: Final = "record id"
+MISSING_CODE: Final = -1.0
+_BLOCK_BYTES: Final = 32 << 20
+_MINUTES_PER_HOUR: Final = 60.0
+_SCHEMA: Final = {"Time": pl.String, "Parameter": pl.String, "Value": pl.Float64}
+
+
+def read_physionet2012(
+    *, records: Sequence[Path | str], outcomes: Sequence[Path | str], on_step: OnStep = ignore_step
+) -> SourceTables:
+    """Read folders or archives of stays and their outcome files; stays in the order given, by RecordID within each.
+
+    `on_step` is called as (stays read, stays in the outcome files, stays per second).
+
+    Raises:
+        DataError: anything missing, truncated, malformed, repeated, or records and outcomes that do not match.
+    """
+    paths, outcome_paths = [Path(path) for path in records], [Path(path) for path in outcomes]
+    if not paths or not outcome_paths:
+        raise DataError("a PhysioNet 2012 source needs at least one path of records and one of outcomes")
+    expected = read_outcomes(outcome_paths)
+    parts, started, done = [], time.monotonic(), 0
+    ids: list[str] = []
+    for path in paths:
+        here: list[str] = []
+        for block_ids, block in _blocks(path):
+            here += block_ids
+            parts.append(block)
+            done += len(block_ids)
+            on_step(done, expected.height, done / max(time.monotonic() - started, 1e-9))
+        if not here:
+            raise DataError(f"{path} holds no text file (*.txt) of a stay")
+        ids += sorted(here, key=lambda name: (len(name), name))
+    where = ", ".join(path.name for path in paths)
+    check_ids(pl.Series("stay_id", ids, dtype=pl.String), "RecordID (as file name)", where)
+    stays = match_outcomes(ids, expected, where)
+    return tidy(pl.concat(parts), stays, where)
+
+
+def tidy(events: pl.DataFrame, stays: pl.DataFrame, source: str) -> SourceTables:
+    """Account for RecordID rows and -1; no subject ids exist, so every stay is its own subject."""
+    is_record = pl.col("variable").eq_missing(RECORD_ID)
+    rest = events.filter(~is_record)
+    kept, counts = drop_unusable(rest, (MISSING_CODE,))
+    if rest.height < events.height:
+        counts[RECORD_ID] = {BOOKKEEPING: events.height - rest.height}
+    return SourceTables(
+        events=kept,
+        stays=stays.with_columns(subject_id=pl.col("stay_id")),
+        rows_read=events.height,
+        rows_dropped=totals(counts),
+        dropped_by_variable=counts,
+        subjects_known=False,
+        source=source,
+    )
+
+
+def read_outcomes(paths: Sequence[Path]) -> pl.DataFrame:
+    """The outcome files one below the other, `stay_id` first; numbers stay as they are until a task asks for them."""
+    frames = []
+    for path in paths:
+        table = read_table(path)
+        require_columns(table.columns, (RECORD_ID,), str(path))
+        ids = as_text_ids(table[RECORD_ID], str(path)).str.strip_chars().alias("stay_id")
+        frames.append(table.drop(RECORD_ID).insert_column(0, ids))
+    if len({tuple(frame.columns) for frame in frames}) > 1:
+        raise DataError(f"the outcome files {', '.join(path.name for path in paths)} differ in their columns")
+    joined = pl.concat(frames)
+    check_ids(joined["stay_id"], RECORD_ID, ", ".join(path.name for path in paths))
+    return joined
+
+
+def match_outcomes(ids: list[str], outcomes: pl.DataFrame, where: str) -> pl.DataFrame:
+    """One row of outcomes per stay, in the order of `ids`; refuses stays that only one side has."""
+    stays = pl.DataFrame({"stay_id": ids}, schema={"stay_id": pl.String})
+    unlabelled = stays.join(outcomes, on="stay_id", how="anti").height
+    recordless = outcomes.join(stays, on="stay_id", how="anti").height
+    if unlabelled or recordless:
+        raise DataError(
+            f"{where}: {unlabelled} records have no row in the outcomes and {recordless} outcomes have no record"
+        )
+    return stays.join(outcomes, on="stay_id", how="left", maintain_order="left")
+
+
+def _blocks(path: Path) -> Iterator[tuple[list[str], pl.DataFrame]]:
+    ids: list[str] = []
+    bodies: list[bytes] = []
+    size = headless = 0
+    for name, content in text_files(path):
+        body = _body(content)
+        if body is None:
+            headless += 1
+            continue
+        ids.append(name)
+        bodies.append(body)
+        size += len(body)
+        if size >= _BLOCK_BYTES:
+            yield ids, _parse(ids, bodies, path)
+            ids, bodies, size = [], [], 0
+    if headless:
+        raise DataError(f"{path}: {headless} text files do not begin with {HEADER.decode().strip()}")
+    if ids:
+        yield ids, _parse(ids, bodies, path)
+
+
+def _body(content: bytes) -> bytes | None:
+    """The lines below the header, each ended by one newline; None without the header."""
+    if b"\r" in content:
+        content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    if content.startswith(b"\xef\xbb\xbf"):
+        content = content[3:]
+    if not content.startswith(HEADER):
+        return b"" if content == HEADER.strip() else None
+    body = content[len(HEADER) :]
+    if body.startswith(b"\n") or b"\n\n" in body:
+        body = b"\n".join(line for line in body.split(b"\n") if line)
+    return body if not body or body.endswith(b"\n") else body + b"\n"
+
+
+def _parse(ids: list[str], bodies: list[bytes], path: Path) -> pl.DataFrame:
+    lines = np.fromiter((body.count(b"\n") for body in bodies), dtype=np.int64, count=len(bodies))
+    table = _parse_csv(b"".join(bodies), path) if lines.sum() else pl.DataFrame(schema=_SCHEMA)
+    if table.height != lines.sum():
+        raise DataError(f"{path}: {lines.sum()} lines give {table.height} rows; some lines are malformed")
+    stay_id = pl.Series("stay_id", ids, dtype=pl.String)[np.repeat(np.arange(len(ids)), lines)]
+    events = pl.DataFrame([stay_id, _hours(table["Time"], path), table["Parameter"].alias("variable"), table["Value"]])
+    _check_record_ids(events, path)
+    return events.rename({"Value": "value"})
+
+
+def _parse_csv(text: bytes, path: Path) -> pl.DataFrame:
+    def parse(**types: type[pl.DataType]) -> pl.DataFrame:
+        return pl.read_csv(text, has_header=False, schema={**_SCHEMA, **types}, quote_char=None)
+
+    try:
+        return parse()
+    except pl.exceptions.PolarsError:
+        pass
+    try:
+        values = parse(Value=pl.String)["Value"]
+    except pl.exceptions.PolarsError:
+        raise DataError(f"{path}: some lines do not have the three fields Time, Parameter, Value") from None
+    broken = values.str.strip_chars().cast(pl.Float64, strict=False).null_count() - values.null_count()
+    raise DataError(f"{path}: {broken} rows of column Value hold text where numbers are expected")
+
+
+def _hours(times: pl.Series, path: Path) -> pl.Series:
+    """HH:MM since the start of the stay, as hours; few distinct times, so each is parsed once."""
+    distinct = times.unique()
+    parts = distinct.str.extract_groups(r"^(-?)(\d{1,4}):([0-5]\d)$").struct.unnest()
+    sign, hours, minutes = parts.get_columns()
+    parsed = hours.cast(pl.Float64) + minutes.cast(pl.Float64) / _MINUTES_PER_HOUR
+    parsed = pl.select(pl.when(sign == "-").then(-parsed).otherwise(parsed)).to_series()
+    if parsed.null_count():
+        broken = times.is_in(distinct.filter(parsed.is_null()).implode(), nulls_equal=True).sum()
+        raise DataError(f"{path}: {broken} rows of column Time are not of the form HH:MM")
+    return times.replace_strict(distinct, parsed, return_dtype=pl.Float64).alias("hours")
+
+
+def _check_record_ids(events: pl.DataFrame, path: Path) -> None:
+    rows = events.filter(pl.col("variable") == RECORD_ID)
+    wrong = rows.filter(pl.col("Value").cast(pl.Int64, strict=False).cast(pl.String).ne_missing(pl.col("stay_id")))
+    if wrong.height:
+        raise DataError(f"{path}: in {wrong.height} text files RecordID differs from the file's name")

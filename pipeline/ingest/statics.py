@@ -1,0 +1,48 @@
+"""Static descriptors of a stay: a column of the table of stays, or the earliest plausible event of that name."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.core.types import StaticVariable
+from pipeline.ingest.events import REPEATED, USED, FlatEvents, in_categories
+from pipeline.ingest.mapping import SourceMapping
+from pipeline.ingest.tables import SourceTables, as_numbers
+
+
+def static_values(
+    tables: SourceTables, mapping: SourceMapping, events: FlatEvents
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """float32 `(stay, static_variable)`, NaN = missing, and notes; marks repeated static events in `events.fate`."""
+    columns: list[np.ndarray] = []
+    notes: list[str] = []
+    source_of = {name: source for source, name in mapping.static_sources.items()}
+    for index, static in enumerate(mapping.static_variables, start=len(mapping.variables)):
+        rows = np.flatnonzero((events.name == index) & (events.fate == USED))
+        if source_of[static.name] in tables.stays.columns:
+            values, dropped = _from_column(tables, source_of[static.name], static)
+            events.fate[rows] = REPEATED
+            if dropped:
+                notes.append(f"{dropped} stays have an implausible {static.name}, taken as missing")
+        else:
+            values = _earliest(rows, events, tables.stays.height)
+        columns.append(values)
+    return np.stack(columns, axis=1) if columns else np.zeros((tables.stays.height, 0), np.float32), tuple(notes)
+
+
+def _from_column(tables: SourceTables, source: str, static: StaticVariable) -> tuple[np.ndarray, int]:
+    values = as_numbers(tables.stays[source], tables.source).to_numpy().astype(np.float32)
+    good = (values >= np.float32(static.plausible_low)) & (values <= np.float32(static.plausible_high))
+    if static.categories:
+        good &= in_categories(values, static)
+    return np.where(good, values, np.float32(np.nan)), int((np.isfinite(values) & ~good).sum())
+
+
+def _earliest(rows: np.ndarray, events: FlatEvents, n_stays: int) -> np.ndarray:
+    rows = rows[np.lexsort((events.hours[rows], events.stay[rows]))]
+    stay = events.stay[rows]
+    first = np.append(True, stay[1:] != stay[:-1])[: len(rows)]
+    events.fate[rows[~first]] = REPEATED
+    values = np.full(n_stays, np.nan, dtype=np.float32)
+    values[stay[first]] = events.value[rows[first]]
+    return values
