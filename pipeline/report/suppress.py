@@ -3,7 +3,7 @@
 Suppressed are counts of people: stays without series or labels, shares that stand for fewer than ten stays on either
 side, per-variable dropped rows, broken contract values, and class means of fewer than ten stays. Dropped rows are
 totalled exactly by reason (the account of rows must add up), so per variable a lone small cell takes its next smallest
-neighbour with it: it cannot be found by subtraction.
+neighbour with it (shown as "withheld"), so that it cannot be found by subtraction.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 THRESHOLD = 10
 SUPPRESSED = f"<{THRESHOLD}"
+WITHHELD = "withheld"
 
 
 def suppress_small_cells(data: dict[str, Any]) -> dict[str, Any]:
@@ -57,17 +58,14 @@ def _ingest(ingest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _dropped_by_variable(table: dict[str, dict[str, int]]) -> dict[str, dict[str, int | str]]:
-    hidden: set[tuple[str, str]] = set()
+    shown: dict[str, dict[str, int | str]] = {
+        name: {reason: _cell(count) for reason, count in row.items()} for name, row in table.items()
+    }
     for reason in sorted({reason for row in table.values() for reason in row}):
         cells = sorted((row[reason], name) for name, row in table.items() if row.get(reason, 0) > 0)
-        small = [cell for cell in cells if is_small(cell[0])]
-        if len(small) == 1:
-            small = cells[:2]
-        hidden.update((name, reason) for _, name in small)
-    return {
-        name: {reason: SUPPRESSED if (name, reason) in hidden else count for reason, count in row.items()}
-        for name, row in table.items()
-    }
+        if sum(is_small(count) for count, _ in cells) == 1 and len(cells) > 1:
+            shown[cells[1][1]][reason] = WITHHELD
+    return shown
 
 
 def _contract(suite: dict[str, Any]) -> dict[str, Any]:

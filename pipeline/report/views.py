@@ -1,0 +1,201 @@
+"""From the record's plain JSON to what the template prints: choices and sentences here, layout there."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from pipeline.report.plots import curve_panel, strip
+from pipeline.report.utility import utility_view
+from pipeline.report.words import GLOSSARY, LEAVES, LIMITS, METRICS, STATISTICS, STAYS, THREAT_MODELS, VERDICTS
+
+Data = dict[str, Any]
+
+
+def page_view(data: Data) -> Data:
+    """Everything the template needs beside the JSON itself."""
+    decision = data["decision"]
+    verdict = decision["verdict"] if decision else "NOT JUDGED"
+    css, headline, meaning = VERDICTS[verdict]
+    return {
+        "data": data,
+        "verdict": {"word": verdict, "css": css, "headline": headline, "meaning": meaning},
+        "leaves": LEAVES[data["release_kind"]],
+        "stays": STAYS,
+        "released": released_summary(data),
+        "utility": utility_view(data),
+        "guarantees": [guarantee_view(item) for item in data["condensed"] if item["guarantee"]],
+        "leakage": [leakage_view(report, number) for number, report in enumerate(data["leakage"])],
+        "not_run": [item for report in data["leakage"] for item in report["not_run"]],
+        "untouched": untouched(data),
+        "glance": glance_leakage(data),
+        "reasons": gate_reasons(data),
+        "ingest": ingest_view(data["ingest"]),
+        "trajectories": [trajectory_plot(plot, number) for number, plot in enumerate(data["trajectories"])],
+        "trajectory_set": next((plot["condensed_name"] for plot in data["trajectories"]), None),
+        "losses": loss_plots(data["condensed"]),
+        "grouping": grouping_view(data["grouping"]),
+        "total_seconds": sum(stage["seconds"] for stage in data["stages"]),
+        "words": {"threats": THREAT_MODELS, "metrics": METRICS, "limits": LIMITS, "glossary": GLOSSARY},
+    }
+
+
+def released_summary(data: Data) -> Data | None:
+    """The condensed set that the gate judged, if it is one of those in the record."""
+    if data["release_kind"] != "condensed":
+        return None
+    return next((item for item in data["condensed"] if item["name"] == data["release_artefact"]), None)
+
+
+def guarantee_view(item: Data) -> Data:
+    """What (epsilon, delta) means for one person.
+
+    From the definition, an adversary who names members with false-positive rate a reaches a true-positive rate of at
+    most min(e^eps a + delta, 1 - e^-eps (1 - delta - a)) (Kairouz, Oh, Viswanath 2015, theorem 2.1); even odds become
+    at most e^eps to 1, but for delta.
+    """
+    guarantee = item["guarantee"]
+    epsilon, delta, rate = guarantee["epsilon"], guarantee["delta"], 0.01
+    factor = math.exp(min(epsilon, 700.0))
+    return {
+        **guarantee,
+        "name": item["name"],
+        "factor": factor,
+        "belief": factor / (1 + factor),
+        "tpr": min(factor * rate + delta, 1 - (1 - delta - rate) / factor, 1.0),
+    }
+
+
+def leakage_view(report: Data, number: int) -> Data:
+    """One artefact's results by threat model, each with its strip plot."""
+    order = list(THREAT_MODELS)
+    results = sorted(report["results"], key=lambda row: order.index(row["threat_model"]))
+    rows = [
+        {
+            **row,
+            "statistic_name": STATISTICS.get(row["statistic"], row["statistic"].replace("_", " ")),
+            "strip": strip(f"attack-{number}-{place}", row),
+        }
+        for place, row in enumerate(results)
+    ]
+    return {
+        **report,
+        "results": rows,
+        "models": [name for name in order if any(row["threat_model"] == name for row in rows)],
+        "scaled": any(row["strip"] for row in rows),
+    }
+
+
+def untouched(data: Data) -> list[str]:
+    """Threat models for which the audit of the judged artefact holds neither a result nor a reason."""
+    reports = [report for report in data["leakage"] if report["artefact"] == data["release_artefact"]]
+    reports = reports or data["leakage"]
+    met = {item["threat_model"] for report in reports for item in (*report["results"], *report["not_run"])}
+    return [name for name in THREAT_MODELS if name not in met]
+
+
+def glance_leakage(data: Data) -> Data:
+    """The judged artefact's audit in three numbers."""
+    reports = [report for report in data["leakage"] if report["artefact"] == data["release_artefact"]]
+    return {
+        "results": sum(len(report["results"]) for report in reports),
+        "gating": sum(row["gates"] for report in reports for row in report["results"]),
+        "not_run": sum(len(report["not_run"]) for report in reports),
+        "controls_held": all(report["controls_held"] for report in reports) if reports else None,
+    }
+
+
+def gate_reasons(data: Data) -> list[tuple[str, str]]:
+    """The gate's reasons, blocking ones first."""
+    if data["decision"] is None:
+        return []
+    order = ["FAIL", "INCONCLUSIVE", "PASS"]
+    return sorted(data["decision"]["reasons"], key=lambda reason: order.index(reason[0]))
+
+
+def ingest_view(ingest: Data) -> Data:
+    """Coverage from most to least seen, and the drop table's reasons and lines."""
+    reasons = sorted({reason for row in ingest["dropped_by_variable"].values() for reason in row})
+    coverage = sorted(
+        ingest["coverage"].items(), key=lambda item: (-item[1] if isinstance(item[1], float | int) else 0, item[0])
+    )
+    return {
+        "coverage": coverage,
+        "reasons": reasons,
+        "drops": [
+            (name, [row.get(reason) for reason in reasons]) for name, row in ingest["dropped_by_variable"].items()
+        ],
+    }
+
+
+def trajectory_plot(plot: Data, number: int) -> Data:
+    """Two classes, real drawn through and condensed dashed."""
+    curves = [
+        (f"{origin} class-{key}", plot["hours"], means[key])
+        for key in ("0", "1")
+        for origin, means in (("real", plot["real_means"]), ("condensed", plot["condensed_means"]))
+        if means.get(key) and None not in means[key]
+    ]
+    unit = f" ({plot['unit']})" if plot["unit"] else ""
+    title = f"{plot['variable']}{unit}: class means over time"
+    ends = "; ".join(f"{css.replace('class-', 'class ')} from {ys[0]:.4g} to {ys[-1]:.4g}" for css, _, ys in curves)
+    hours = max(plot["hours"], default=0.0)
+    svg = (
+        curve_panel(f"trajectory-{number}", title, ends, curves, x_name="hours", x_step=12 if hours >= 24 else None)
+        if curves
+        else None
+    )
+    return {**plot, "svg": svg}
+
+
+def loss_plots(condensed: list[Data]) -> list[Data]:
+    """One panel for every condensed set that has a curve; logarithmic when it spans more than a factor of 20."""
+    panels = []
+    for number, item in enumerate(condensed):
+        curve = [value for value in item["loss_curve"] if value is not None]
+        if len(curve) < 2:
+            continue
+        log = min(curve) > 0 and max(curve) / min(curve) > 20
+        told = f"from {curve[0]:.4g} to {curve[-1]:.4g} over {len(curve)} recorded points"
+        share = [100 * index / (len(curve) - 1) for index in range(len(curve))]
+        svg = curve_panel(
+            f"loss-{number}", f"Loss of {item['name']}", told, [("loss", share, curve)], x_name="% of the run", log=log
+        )
+        panels.append({"name": item["name"], "method": item["method"], "svg": svg, "told": told, "log": log})
+    return panels
+
+
+def grouping_view(grouping: Data | None) -> Data | None:
+    """The two matrices as tables with a shade between 0 (most alike) and 1."""
+    if grouping is None:
+        return None
+    return {
+        **grouping,
+        "tables": [
+            {"method": grouping[f"{prefix}method"], "role": role, "lines": _shaded(grouping["tasks"], grouping[matrix])}
+            for prefix, matrix, role in (("", "affinity", "Affinity"), ("control_", "control", "Label-only control"))
+        ],
+    }
+
+
+def _shaded(tasks: list[str], matrix: list[list[float | None]]) -> list[Data]:
+    values = [
+        value
+        for row, line in enumerate(matrix)
+        for column, value in enumerate(line)
+        if column != row and value is not None
+    ]
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    length = high - low if high > low else 1.0
+    return [
+        {
+            "task": tasks[row],
+            "cells": [
+                None
+                if column == row or value is None
+                else {"value": value, "shade": round(1 - (value - low) / length, 3)}
+                for column, value in enumerate(line)
+            ],
+        }
+        for row, line in enumerate(matrix)
+    ]

@@ -1,0 +1,108 @@
+"""The fixed sentences of the page: threat models, statistics, verdicts, limits, glossary. Plain words, no promises."""
+
+from __future__ import annotations
+
+from typing import Final
+
+THREAT_MODELS: Final = {
+    "T0": "holds only the released artefact",
+    "T1": "holds the artefact and patients of their own, as every receiving hospital does",
+    "T2": "also knows part of the record of the patient they look for",
+    "T3": "holds some pairs of a record and its encoding",
+    "T4": "knows the encoder and can encode what they like, as every receiving hospital can",
+    "T5": "holds several releases of the same site, or releases under several keys",
+    "T6": "holds the condensed set and a record, and asks whether it was used",
+    "T7": "holds a model trained on the released set",
+    "bytes": "reads every byte of the released files",
+}
+
+STATISTICS: Final = {
+    "r2": "R² of reconstruction",
+    "auroc": "AUROC",
+    "count": "count",
+    "top1": "top-1 linkage",
+    "top1_accuracy": "top-1 linkage",
+    "tpr_at_1pct_fpr": "TPR at 1 % FPR",
+    "tpr_at_10pct_fpr": "TPR at 10 % FPR",
+    "epsilon_lower_bound": "lower bound on ε",
+}
+
+METRICS: Final = {
+    "auroc": ("AUROC", "larger is better; 0.5 is chance"),
+    "auprc": ("AUPRC", "larger is better; chance is the prevalence"),
+    "brier": ("Brier score", "smaller is better"),
+    "calibration_error": ("Calibration error", "smaller is better"),
+}
+
+VERDICTS: Final = {
+    "PASS": ("pass", "May leave the site", "Every rule of the policy was looked at and every one held."),
+    "FAIL": ("fail", "Must not leave the site", "At least one rule of the policy was broken."),
+    "INCONCLUSIVE": (
+        "inconclusive",
+        "Must not leave the site",
+        "No rule was shown to be broken, but the evidence does not suffice to say that all hold; that blocks, too.",
+    ),
+    "NOT JUDGED": ("unjudged", "Must not leave the site", "No gate was run; without a verdict nothing may leave."),
+}
+
+LEAVES: Final = {
+    "condensed": "synthetic samples and their labels",
+    "encoded": "one encoded series for every stay: still a row per person, readable by whoever holds or finds the key",
+    "moments": "noisy sums over all training stays; no row stands for a person",
+}
+
+STAYS: Final = (
+    "the patients' records, in raw, prepared and (unless released above) encoded form",
+    "stay and subject identifiers, dates, and the split of stays into training, tuning and held-out parts",
+    "the encoders' keys, the seed of this run and the signing key",
+    "every artefact of this run that the gate did not pass",
+    "this report",
+)
+
+LIMITS: Final = (
+    "An audit shows what the attacks in this run found, with these data and this effort. It bounds what those attacks "
+    "reach; it does not bound what another attacker could do. Only an (ε, δ) statement bounds every attacker, and only "
+    "for what its account covers; what it assumes to be public is listed with it.",
+    "An encoding is pseudonymisation by key: whoever holds the encoder can undo much of it. Utility is measured on "
+    "held-out stays of this site; another hospital's patients, devices and habits differ. Intervals describe the "
+    "sampling of test stays and training seeds named beside them, nothing else. A model trained on a condensed set is "
+    "not a medical device and was not tested as one.",
+    "This report does not decide whether a release is lawful. It gives the people who do decide the figures to do so.",
+)
+
+GLOSSARY: Final = (
+    ("stay, subject", "One stay in intensive care; the person. A subject may have several stays."),
+    ("task, label", "A yes/no question about a stay, such as death in hospital, and its answer."),
+    (
+        "encoding, key",
+        "A transform of the series that depends on a secret key, kept at the site or given to receivers.",
+    ),
+    ("condensed set", "A few synthetic samples that a model can be trained on in place of the records."),
+    ("soft label", "A label between 0 and 1 given by a model. Soft labels flatter every method: read them apart."),
+    ("held-out", "Stays, chosen by subject, that no training and no condensation ever saw."),
+    (
+        "epsilon (ε)",
+        "How much one subject's presence may change the odds of anything that can be learnt from the release: by a "
+        "factor of at most e to the ε. Smaller is stricter.",
+    ),
+    ("delta (δ)", "The small probability with which the ε bound may fail."),
+    ("adjacency, unit", "What the bound compares: data with and without one subject (or one stay)."),
+    ("accountant", "The software that adds up what each use of the data costs in ε and δ."),
+    (
+        "AUROC",
+        "The probability that a model ranks a random positive stay above a random negative one: 0.5 is chance, 1 is "
+        "perfect.",
+    ),
+    ("AUPRC", "Average precision over all thresholds; chance equals the share of positive stays."),
+    ("Brier score, calibration error", "How far predicted probabilities are from what happened; smaller is better."),
+    ("R²", "The share of a record's variation that an attack rebuilds: 0 is no better than the average, 1 is exact."),
+    ("member", "A stay that the artefact was made from; a non-member is one that it was not."),
+    ("TPR at 1 % FPR", "The share of members an attack names while wrongly naming one in a hundred non-members."),
+    ("control", "The same attack where nothing can leak. A rate near its control is no leak that this attack can see."),
+    ("positive control", "The same attack where a leak was planted. If it finds nothing there, its silence is worth "
+     "nothing here."),
+    ("ceiling", "The largest value the audit could have certified with its number of targets."),
+    ("interval", "The range that holds the true value with 95 % confidence, in brackets after a figure."),
+    ("affinity", "How alike two tasks are for training: smaller is more alike."),
+    ("digest", "A fingerprint (SHA-256) of an artefact: one changed bit changes it."),
+)  # fmt: skip
