@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from pipeline.core.errors import ConfigError, DataError
-from pipeline.core.types import Cohort, IngestReport, Provenance, Split
+from pipeline.core.types import Cohort, IngestReport, Provenance, Split, StaticVariable, Variable
 from pipeline.ingest.events import OUTSIDE, REASONS, USED, FlatEvents, flatten, printable
 from pipeline.ingest.grid import step_of, to_grid
 from pipeline.ingest.mapping import SourceMapping
@@ -134,7 +134,7 @@ def _provenance(
 
 def _check(cohort: Cohort, mapping: SourceMapping, source: str) -> None:
     seen = [*np.any(cohort.observed, axis=(0, 1)).tolist(), *np.any(np.isfinite(cohort.static), axis=0).tolist()]
-    rows = (*cohort.variables, *cohort.static_variables)
+    rows: tuple[Variable | StaticVariable, ...] = (*cohort.variables, *cohort.static_variables)
     never = [row.name for row, any_seen in zip(rows, seen, strict=True) if not any_seen]
     never = [name for name in never if name not in mapping.optional]
     if never:

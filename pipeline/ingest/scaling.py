@@ -168,7 +168,8 @@ def _static_columns(cohort: Cohort) -> list[np.ndarray]:
 
 
 def _transforms(cohort: Cohort, channels: list[_Channel], imputation: str, scaling: str) -> tuple[Json, ...]:
-    constants = {row.name: float(row.normal) for row in (*cohort.variables, *cohort.static_variables)}
+    constants = {variable.name: float(variable.normal) for variable in cohort.variables}
+    constants |= {static.name: float(static.normal) for static in cohort.static_variables}
     impute: dict[str, Any] = {"kind": "imputation", "method": imputation, "public": True, "never_observed": constants}
     scale: dict[str, Any] = {
         "kind": "scaling",
