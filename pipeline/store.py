@@ -13,12 +13,14 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar, final
 
 import numpy as np
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from pipeline.core import types
@@ -35,12 +37,14 @@ KINDS: Final[Mapping[str, type[Any]]] = {
         types.EncodedCohort,
         types.Moments,
         types.CondensedSet,
+        types.LossCurve,
         types.IngestReport,
         types.ContractResult,
         types.UtilityReport,
         types.Grouping,
         types.LeakageReport,
         types.GateDecision,
+        types.ReleaseRecord,
     )
 }
 
@@ -52,6 +56,20 @@ class Entry:
     digest: str
     kind: str
     size_bytes: int
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a stage made: digests in the stage's order, seconds it took when it was computed."""
+
+    digests: tuple[str, ...]
+    seconds: float
+    reused: bool
+
+    @property
+    def first(self) -> str:
+        """The digest of the stage's main artefact."""
+        return self.digests[0]
 
 
 @final
@@ -112,6 +130,16 @@ class Store:
         """An artefact's plain fields and array digests, without loading arrays."""
         return self._head(digest)[0]
 
+    def summary(self, digest: str) -> str:
+        """Kind and shapes in a few words."""
+        head, folder = self._head(digest)
+        with safe_open(folder / "arrays.safetensors", framework="numpy") as file:
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (no dict)
+        if not shapes:
+            return str(head["kind"])
+        largest = max(shapes, key=lambda name: (np.prod(shapes[name]), name))
+        return f"{head['kind']}, {largest} {' x '.join(str(size) for size in shapes[largest])}"
+
     def resolve(self, prefix: str) -> str:
         """The full digest that starts with `prefix`.
 
@@ -129,30 +157,31 @@ class Store:
             size = sum(file.stat().st_size for file in folder.iterdir())
             yield Entry(folder.name, self.kind_of(folder.name), size)
 
-    def made(self, stage_key: str) -> tuple[str, ...] | None:
+    def made(self, stage_key: str) -> Made | None:
         """What a finished stage made, if all of it is still here."""
         try:
-            digests = tuple(json.loads((self.root / "index" / stage_key).read_text(encoding="ascii")))
-        except (FileNotFoundError, ValueError):
+            note = json.loads((self.root / "index" / stage_key).read_text(encoding="ascii"))
+            made = Made(tuple(note["digests"]), float(note["seconds"]), reused=True)
+        except (FileNotFoundError, ValueError, KeyError):
             return None
-        return digests if all(self._object(digest).exists() for digest in digests) else None
+        return made if all(self._object(digest).exists() for digest in made.digests) else None
 
-    def remember(self, stage_key: str, digests: tuple[str, ...]) -> None:
+    def remember(self, stage_key: str, made: Made) -> None:
         """Note what a finished stage made; replaces an older note in one step."""
         handle, name = tempfile.mkstemp(dir=self.root / "tmp")
         with os.fdopen(handle, "w", encoding="ascii") as stream:
-            json.dump(list(digests), stream)
+            json.dump({"digests": list(made.digests), "seconds": round(made.seconds, 3)}, stream)
         Path(name).replace(self.root / "index" / stage_key)
 
-    def once(
-        self, stage_key: str, make: Callable[[], tuple[Any, ...]], *, resume: bool
-    ) -> tuple[tuple[str, ...], bool]:
-        """Digests of what `make` returns, and whether they were reused from an earlier, finished call."""
+    def once(self, stage_key: str, make: Callable[[], tuple[Any, ...]], *, resume: bool) -> Made:
+        """Store what `make` returns; with `resume`, find what an earlier, finished call stored instead."""
         if resume and (known := self.made(stage_key)) is not None:
-            return known, True
+            return known
+        begin = time.monotonic()
         digests = tuple(self.put(record) for record in make())
-        self.remember(stage_key, digests)
-        return digests, False
+        made = Made(digests, time.monotonic() - begin, reused=False)
+        self.remember(stage_key, made)
+        return made
 
     def _object(self, digest: str) -> Path:
         return self.root / "objects" / digest[:2] / digest

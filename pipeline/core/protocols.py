@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from pipeline.core.noise import NoiseSource
 from pipeline.core.secrets import Secret
 from pipeline.core.types import AttackResult, CondensedSet, EncodedCohort, Json
@@ -29,8 +31,15 @@ class FittedEncoder(Protocol):
         """Encode a prepared cohort; appends its `public_spec` to `transforms`."""
         ...
 
+    def encode_array(self, features: np.ndarray) -> np.ndarray:
+        """Encode bare `(stay, step, channel)` features; what the audit's known-key attacker calls."""
+        ...
+
     def public_spec(self) -> Json:
-        """Everything about the encoder but its secret: kind, window, fingerprint, `public`, ..."""
+        """Everything about the encoder but its secret: `kind`, `public`, `window`, `axis`, `key_fingerprint`, ...
+
+        `window` neighbours along `axis` ("time" or "variables") are encoded together, by one map for all windows.
+        """
         ...
 
 

@@ -263,6 +263,14 @@ class CondensedSet(ArrayRecord):
         return not bool(np.isin(known, (0.0, 1.0)).all())
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class LossCurve(ArrayRecord):
+    """The losses a condenser reported, thinned; part of the site's report, never of a bundle."""
+
+    losses: Float32[np.ndarray, " point"]
+    artefact: str
+
+
 ThreatModel = Literal["T0", "T1", "T2", "T3", "T4", "T5", "T6", "T7", "bytes"]
 
 
@@ -419,6 +427,15 @@ class Grouping:
     objective: float
     n_stays: int
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReleaseRecord:
+    """A bundle that was written: its folder's name inside the workspace's releases, and the digest of its files."""
+
+    name: str
+    digest: str
+    version: int
 
 
 def subjects_in_several_splits(subject_ids: np.ndarray, split: np.ndarray) -> int:
