@@ -54,7 +54,8 @@ LEAVES: Final = {
 STAYS: Final = (
     "the patients' records, in raw, prepared and (unless released above) encoded form",
     "stay and subject identifiers, dates, and the split of stays into training, tuning and held-out parts",
-    "the encoders' keys, the seed of this run and the signing key",
+    "the encoders' keys (no bundle holds one; whoever is given one can undo much of an encoding), the seed of this run "
+    "and the signing key",
     "every artefact of this run that the gate did not pass",
     "this report",
 )
