@@ -33,12 +33,13 @@ def build_cohort(
     the aggregation of its plausible events; an event at exactly the window's end belongs to the last step.
 
     Raises:
-        ConfigError: a task that the mapping lacks, or an empty grid.
+        ConfigError: a task that the mapping lacks, an empty grid, or a label window that begins within the input.
         DataError: an unknown or never observed variable, a broken label column, or a single class in the first task.
     """
     if step_hours <= 0 or n_steps < 1:
         raise ConfigError("the grid needs step_hours > 0 and n_steps >= 1")
     rules = _pick(mapping, tasks)
+    _check_windows(rules, step_hours * n_steps)
     step = step_of(tables.events["hours"].to_numpy(), step_hours, n_steps)
     events = flatten(tables, mapping, step)
     values = _series(events, mapping, step, tables.stays.height, n_steps)
@@ -73,6 +74,15 @@ def _pick(mapping: SourceMapping, tasks: tuple[str, ...]) -> tuple[TaskRule, ...
     if not known:
         raise ConfigError(f"mapping {mapping.name} defines no task")
     return tuple(known[name] for name in tasks) or mapping.tasks
+
+
+def _check_windows(rules: tuple[TaskRule, ...], horizon_hours: float) -> None:
+    for rule in rules:
+        if any(after_hours < horizon_hours for _, after_hours, _ in rule.windows):
+            raise ConfigError(
+                f"task {rule.name}: its label window begins before the input ends ({horizon_hours:g} h), so the input "
+                "would hold the answer; choose fewer steps"
+            )
 
 
 def _series(events: FlatEvents, mapping: SourceMapping, step: np.ndarray, n_stays: int, n_steps: int) -> np.ndarray:

@@ -45,6 +45,15 @@ REDUCTIONS: Final[Mapping[Aggregation, Reduction]] = {
 }
 
 
+def _stable_order(key: np.ndarray) -> np.ndarray:
+    """The stable argsort of non-negative integers, by one sort of key and position together, which is faster."""
+    n = len(key)
+    if int(key.max()) >= np.iinfo(np.int64).max // n:
+        return np.argsort(key, kind="stable")
+    order: np.ndarray = np.sort(key * n + np.arange(n)) % n
+    return order
+
+
 def to_grid(
     stay: np.ndarray,
     step: np.ndarray,
@@ -56,8 +65,8 @@ def to_grid(
 ) -> np.ndarray:
     """float32 `shape` = (stay, step, variable), NaN where there was no event.
 
-    Sums run in float64 over the events of a cell in order of time (then of the source), so that the result does not
-    depend on threads.
+    Reductions run in float64 over the events of a cell in the order of the source, so that the result does not depend
+    on threads; "last" is the last in time, then in the order of the source.
     """
     grid = np.full(shape, np.nan, dtype=np.float32)
     flat = grid.reshape(-1)
@@ -67,7 +76,9 @@ def to_grid(
         rows = np.flatnonzero((kind_of_variable == kind)[variable])
         if not rows.size:
             continue
-        rows = rows[np.lexsort((hours[rows], cell[rows]))]
+        if kind == "last":
+            rows = rows[np.argsort(hours[rows], kind="stable")]
+        rows = rows[_stable_order(cell[rows])]
         cells = cell[rows]
         starts = np.flatnonzero(np.append(True, cells[1:] != cells[:-1]))
         flat[cells[starts]] = REDUCTIONS[kind](value[rows].astype(np.float64), starts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Literal, final, get_args
 
@@ -19,6 +19,19 @@ from pipeline.core.types import Aggregation, StaticVariable, Variable
 from pipeline.ingest.tasks import RULES, TaskRule
 
 MAPPINGS: Final = Path(__file__).parent / "mappings"
+_NUMBER: Final = (int, float)
+_TASK_KEYS: Final[Mapping[str, tuple[Any, Any]]] = {  # key -> type, type of a list's entries
+    "column": (str, None),
+    "op": (str, None),
+    "threshold": (_NUMBER, None),
+    "within_days": (_NUMBER, None),
+    "after_hours": (_NUMBER, None),
+    "to_hours": (_NUMBER, None),
+    "unmeasured_is_zero": (bool, None),
+    "description": (str, None),
+    "missing": (list, _NUMBER),
+    "variables": (list, str),
+}
 UnknownVariables = Literal["error", "drop"]
 
 
@@ -93,10 +106,23 @@ class _Table:
 def load_mapping(name_or_path: str) -> SourceMapping:
     """A shipped mapping by its name, or any by the path of its TOML file.
 
+    A mapping with `base = "physionet2012"` takes the tables that it does not have itself from that shipped mapping.
+
     Raises:
         ConfigError: not found, not TOML, a misspelt or missing key, or a constant that breaks a rule.
     """
     shipped = {path.stem: path for path in sorted(MAPPINGS.glob("*.toml"))}
+    raw, path, digest = _read(name_or_path, shipped)
+    base = raw.pop("base", None)
+    if base is not None:
+        if base not in shipped or base == path.stem:
+            raise ConfigError(f"mapping {path}: base is one of the shipped mappings {', '.join(shipped)}")
+        parent, _, parent_digest = _read(base, shipped)
+        raw, digest = {**parent, **raw}, digest_bytes((parent_digest + digest).encode())
+    return parse_mapping(raw, path.stem, str(path), digest)
+
+
+def _read(name_or_path: str, shipped: dict[str, Path]) -> tuple[dict[str, Any], Path, str]:
     path = shipped.get(name_or_path) or Path(name_or_path)
     try:
         content = path.read_bytes()
@@ -106,7 +132,7 @@ def load_mapping(name_or_path: str) -> SourceMapping:
         raise ConfigError(f"mapping {name_or_path} cannot be read; shipped are {known}, or give a TOML path") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"mapping {path} is not valid TOML: {error}") from None
-    return parse_mapping(raw, path.stem, str(path), digest_bytes(content))
+    return raw, path, digest_bytes(content)
 
 
 def parse_mapping(raw: dict[str, Any], name: str, where: str, digest: str) -> SourceMapping:
@@ -204,19 +230,29 @@ def _tasks(raw: dict[str, Any], where: str, variables: set[str]) -> tuple[TaskRu
     tasks = []
     for name, entry in raw.items():
         spot = f"mapping {where}: tasks.{name}"
-        options = dict(entry) if isinstance(entry, dict) else {}
-        kind = options.pop("kind", None)
+        table = _Table(entry, spot)
+        kind = table.take("kind", str)
         if kind not in RULES:
             raise ConfigError(f"{spot}: kind is one of {', '.join(RULES)}")
         rule = RULES[kind]
-        try:
-            frozen: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in options.items()}
-            task = rule(name=name, **frozen)
-        except TypeError:
-            known = ", ".join(key for key in rule.__dataclass_fields__ if key != "name")
-            raise ConfigError(f"{spot}: a key is misspelt or lacking; {kind} takes {known}") from None
+        defaults = {item.name: item.default for item in fields(rule) if item.name != "name"}
+        options: dict[str, Any] = {key: _task_option(table, key) for key in defaults if key in table.raw}
+        for key in (key for key, default in defaults.items() if default is MISSING):
+            table.take(key, object)
+        table.done()
+        task = rule(name=name, **options)
         unknown = sorted({name for window in task.windows for name in window[0]} - variables)
         if unknown:
             raise ConfigError(f"{spot}: {unknown[0]} is no variable of the mapping")
         tasks.append(task)
     return tuple(tasks)
+
+
+def _task_option(table: _Table, key: str) -> Any:
+    kind, item = _TASK_KEYS[key]
+    value = table.take(key, kind)
+    if kind is not list:
+        return value
+    if not all(isinstance(entry, item) and not isinstance(entry, bool) for entry in value):
+        raise ConfigError(f"{table.where}: the key {key} has an entry of the wrong type")
+    return tuple(value)

@@ -120,9 +120,13 @@ def as_numbers(column: pl.Series, where: str) -> pl.Series:
 
 def drop_unusable(events: pl.DataFrame, missing_codes: tuple[float, ...]) -> tuple[pl.DataFrame, CountsByVariable]:
     """Drop rows without a variable, a finite time or a finite value that is no missing code, and count them."""
-    value, hours = pl.col("value"), pl.col("hours")
+    variable, hours, value = pl.col("variable"), pl.col("hours"), pl.col("value")
+    good = (variable != "") & hours.is_finite() & value.is_finite() & ~value.is_in(list(missing_codes))
+    keep = events.select(good.fill_null(False)).to_series()
+    if keep.all():
+        return events, {}
     reason = (
-        pl.when(pl.col("variable").is_null() | (pl.col("variable") == ""))
+        pl.when(variable.is_null() | (variable == ""))
         .then(pl.lit(VARIABLE_MISSING))
         .when(hours.is_null())
         .then(pl.lit(TIME_MISSING))
@@ -132,16 +136,14 @@ def drop_unusable(events: pl.DataFrame, missing_codes: tuple[float, ...]) -> tup
         .then(pl.lit(VALUE_MISSING))
         .when(~value.is_finite())
         .then(pl.lit(VALUE_NOT_FINITE))
-        .when(value.is_in(list(missing_codes)))
-        .then(pl.lit(CODED_MISSING))
+        .otherwise(pl.lit(CODED_MISSING))
     )
-    marked = events.with_columns(reason=reason)
-    bad = marked.filter(pl.col("reason").is_not_null()).group_by("variable", "reason").len()
+    bad = events.filter(~keep).group_by("variable", reason.alias("reason")).len()
     counts: CountsByVariable = {}
     for name, why, rows in sorted((row[0] or UNNAMED, row[1], row[2]) for row in bad.iter_rows()):
         found = counts.setdefault(name, {})
         found[why] = found.get(why, 0) + rows
-    return (marked.filter(pl.col("reason").is_null()).drop("reason") if counts else events), counts
+    return events.filter(keep), counts
 
 
 def totals(counts: Mapping[str, Mapping[str, int]]) -> Counts:
@@ -151,9 +153,3 @@ def totals(counts: Mapping[str, Mapping[str, int]]) -> Counts:
         for reason, rows in found.items():
             reasons[reason] = reasons.get(reason, 0) + rows
     return dict(sorted(reasons.items()))
-
-
-def count_by_variable(names: list[str], codes: pl.Series, reason: str, counts: CountsByVariable) -> None:
-    """Add `reason` for the rows whose variable `codes` (indices into `names`) are given."""
-    for code, rows in sorted(codes.value_counts(name="rows").iter_rows()):
-        counts.setdefault(names[code], {})[reason] = rows
