@@ -1,0 +1,133 @@
+"""The group stage: affinity and its label-only control, the exact partition of both, and what not to conclude."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import count
+from typing import Final, Literal
+
+import numpy as np
+
+from pipeline.core.errors import DataError
+from pipeline.core.protocols import OnStep, ignore_step
+from pipeline.core.seeds import generator
+from pipeline.core.types import EncodedCohort, Grouping
+from pipeline.grouping.affinity import label_hamming, samplewise_multihead
+from pipeline.grouping.checks import N_SHUFFLES, note_on_halves, note_on_shuffles, rank_correlation, smaller_class
+from pipeline.grouping.partition import Groups, exact_partition
+
+AffinityKind = Literal["samplewise_multihead", "label_hamming"]
+
+FEW: Final = 20  # a task with fewer stays in its smaller class is flagged, without its count
+LIKE_CONTROL: Final = 0.9  # rank correlation from which the affinity adds nothing to comparing labels
+NOT_VALIDATED: Final = (
+    "Affinities propose; no gain of grouping has been validated in this version: train the groups, all tasks together "
+    "and each task alone, and compare on tuning stays before relying on one."
+)
+OUTSIDE_ACCOUNT: Final = (
+    "These figures and the choice of groups come from real stays and are outside the privacy account: they stay in the "
+    "site's own report, or the groups are fixed in public beforehand."
+)
+
+
+def group_tasks(
+    encoded: EncodedCohort,
+    *,
+    affinity: AffinityKind,
+    max_groups: int,
+    n_inits: int,
+    seed: int,
+    max_stays: int = 2000,
+    on_step: OnStep = ignore_step,
+) -> Grouping:
+    """Propose at most `max_groups` disjoint groups of tasks from training stays.
+
+    A random `max_stays` of them are looked at. Tasks with one class only are left out, with a note. The affinity is
+    computed again on two halves of these stays and on shuffled labels (`pipeline.grouping.checks`), so that the notes
+    can say that no grouping is identifiable here. Deterministic given the seed.
+
+    Raises:
+        DataError: fewer than two tasks with both classes, more than 15 tasks, or tasks never labelled together.
+    """
+    rows = _sample(len(encoded.labels), max_stays, seed)
+    features, labels = encoded.features[rows], encoded.labels[rows]
+    usable = _with_both_classes(labels)
+    if len(usable) < 2:
+        raise DataError(f"grouping needs two tasks with both classes; {len(usable)} of {labels.shape[1]} tasks qualify")
+    labels = labels[:, usable]
+    names = tuple(encoded.tasks[task].name for task in usable)
+    control = label_hamming(labels)
+    control_groups, _ = exact_partition(control, max_groups=max_groups)
+
+    steps = count(1)
+
+    def measure(part: np.ndarray, part_labels: np.ndarray, inits: int = n_inits) -> np.ndarray:
+        if affinity == "label_hamming":
+            return label_hamming(part_labels)
+        return samplewise_multihead(
+            features[part],
+            part_labels,
+            n_inits=inits,
+            seed=seed,
+            on_step=lambda _step, _steps, value: on_step(next(steps), 3 * n_inits + N_SHUFFLES + 1, value),
+        )
+
+    matrix = measure(np.arange(len(rows)), labels)
+    groups, objective = exact_partition(matrix, max_groups=max_groups)
+    correlation = rank_correlation(matrix, control)
+    left_out = [task.name for index, task in enumerate(encoded.tasks) if index not in usable]
+    notes = [
+        *_notes_on_tasks(names, labels, left_out),
+        *_notes_on_control(affinity, correlation, groups, control_groups),
+        note_on_halves(measure, labels, encoded.subject_index[rows], max_groups, seed),
+        note_on_shuffles(partial(measure, inits=1), labels, max_groups, seed),
+    ]
+    return Grouping(
+        tasks=names,
+        method=affinity,
+        affinity=_rows(matrix),
+        control_method="label_hamming",
+        control=_rows(control),
+        rank_correlation=correlation,
+        groups=_named(groups, names),
+        control_groups=_named(control_groups, names),
+        objective=objective,
+        n_stays=len(rows),
+        notes=(*notes, NOT_VALIDATED, OUTSIDE_ACCOUNT),
+    )
+
+
+def _sample(n_stays: int, max_stays: int, seed: int) -> np.ndarray:
+    order = generator(seed, "grouping", "stays").permutation(n_stays)
+    return np.sort(order[:max_stays])
+
+
+def _with_both_classes(labels: np.ndarray) -> list[int]:
+    return [task for task in range(labels.shape[1]) if smaller_class(labels[:, task]) > 0]
+
+
+def _notes_on_tasks(names: tuple[str, ...], labels: np.ndarray, left_out: list[str]) -> list[str]:
+    notes = [f"Task {name} has a single class among the stays looked at and is left out." for name in left_out]
+    few = [name for index, name in enumerate(names) if smaller_class(labels[:, index]) < FEW]
+    notes += [f"Task {name} has fewer than {FEW} stays in its smaller class: its affinities are noise." for name in few]
+    if len(names) < 3:
+        notes.append("With two tasks there is no order of pairs; rank correlations are recorded as 0.")
+    return notes
+
+
+def _notes_on_control(affinity: str, correlation: float, groups: Groups, control: Groups) -> list[str]:
+    if affinity == "label_hamming":
+        return ["The chosen affinity is the label control itself: it never looks at a feature."]
+    same = "the same groups" if set(groups) == set(control) else "other groups"
+    notes = [f"Rank correlation with the label-only control is {correlation:.2f}; the control proposes {same}."]
+    if correlation >= LIKE_CONTROL:
+        notes.append("The affinity ranks pairs as the label control does: comparing labels would have been enough.")
+    return notes
+
+
+def _rows(matrix: np.ndarray) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(float(value) for value in row) for row in matrix)
+
+
+def _named(groups: Groups, names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(names[task] for task in group) for group in groups)
