@@ -1,18 +1,20 @@
 """Small-cell suppression: a count of one to nine stays is shown as "<10", as disclosure control in hospitals asks.
 
 Suppressed are counts of people: stays without series or labels, shares that stand for fewer than ten stays on either
-side, per-variable dropped rows, broken contract values, and class means of fewer than ten stays. Dropped rows are
-totalled exactly by reason (the account of rows must add up), so per variable a lone small cell takes its next smallest
-neighbour with it (shown as "withheld"), so that it cannot be found by subtraction.
+side, few stays or subjects in a note, per-variable dropped rows, broken contract values, and class means of fewer than
+ten stays. Dropped rows are totalled exactly by reason (the account of rows must add up), so per variable a lone small
+cell takes its next smallest neighbour with it (shown as "withheld"): it cannot be found by subtraction.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
 THRESHOLD = 10
 SUPPRESSED = f"<{THRESHOLD}"
 WITHHELD = "withheld"
+_FEW: Final = re.compile(r"(?<![\d.,])[1-9](?= (?:stays?|subjects?)\b)")
 
 
 def suppress_small_cells(data: dict[str, Any]) -> dict[str, Any]:
@@ -54,6 +56,7 @@ def _ingest(ingest: dict[str, Any]) -> dict[str, Any]:
             task: _share(share, stays - missing.get(task, 0)) for task, share in ingest["prevalence"].items()
         },
         "labels_missing": {task: _cell(count) for task, count in missing.items()},
+        "notes": [_FEW.sub(SUPPRESSED, note) for note in ingest["notes"]],
     }
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Final
 
 from pipeline.report.plots import curve_panel, strip
 from pipeline.report.utility import utility_view
 from pipeline.report.words import GLOSSARY, LEAVES, LIMITS, METRICS, STATISTICS, STAYS, THREAT_MODELS, VERDICTS
 
 Data = dict[str, Any]
+BUNDLE: Final = "bundle"  # the artefact name of the scan of released bytes
 
 
 def page_view(data: Data) -> Data:
@@ -86,17 +87,21 @@ def leakage_view(report: Data, number: int) -> Data:
     }
 
 
+def judged_reports(data: Data) -> list[Data]:
+    """The audits of the judged artefact and, when there is one, of the bundle's bytes."""
+    return [report for report in data["leakage"] if report["artefact"] in (data["release_artefact"], BUNDLE)]
+
+
 def untouched(data: Data) -> list[str]:
     """Threat models for which the audit of the judged artefact holds neither a result nor a reason."""
-    reports = [report for report in data["leakage"] if report["artefact"] == data["release_artefact"]]
-    reports = reports or data["leakage"]
+    reports = judged_reports(data) or data["leakage"]
     met = {item["threat_model"] for report in reports for item in (*report["results"], *report["not_run"])}
     return [name for name in THREAT_MODELS if name not in met]
 
 
 def glance_leakage(data: Data) -> Data:
     """The judged artefact's audit in three numbers."""
-    reports = [report for report in data["leakage"] if report["artefact"] == data["release_artefact"]]
+    reports = judged_reports(data)
     return {
         "results": sum(len(report["results"]) for report in reports),
         "gating": sum(row["gates"] for report in reports for row in report["results"]),

@@ -290,7 +290,7 @@ def sample_record() -> RunRecord:
             coverage=coverage | {"Cholesterol": 0.0005},
             prevalence=dict.fromkeys(TASKS, 0.14) | {"sofa_10": 0.001},
             labels_missing=dict.fromkeys(TASKS, 0) | {"saps_18": 3, "death_30d": 212},
-            notes=("Temperatures below 25 were read as unit slips and dropped.",),
+            notes=("3 stays have an implausible height, taken as missing", "1300 stays have no label"),
         ),
         contracts=(
             ContractResult(
@@ -478,6 +478,7 @@ def test_small_cells_are_suppressed_in_page_and_json_alike(record: RunRecord, pa
     assert ingest["prevalence"]["sofa_10"] == "<10"  # 8 of 8,000
     assert ingest["prevalence"]["in_hospital_death"] == 0.14
     assert ingest["coverage"]["Cholesterol"] == "<10"  # 4 of 8,000
+    assert ingest["notes"] == ["<10 stays have an implausible height, taken as missing", "1300 stays have no label"]
     assert record_json(record)["contracts"][0]["outcomes"][1]["unexpected_count"] == "<10"
     assert re.search(r"sofa_<wbr>10</th><td class=\"right\">&lt;10</td>", page)
 
@@ -531,7 +532,7 @@ def test_words_that_promise_too_much_are_absent(page: str) -> None:
 def test_what_was_not_tested_is_named(page: str) -> None:
     section = page.split('id="not-tested"')[1].split("</section>")[0]
     assert "there is no earlier release to compare with" in section
-    # T2, T3, T4 and T7 have neither a result nor a reason for the judged artefact; T5 has a reason.
+    # Neither a result nor a reason for the judged artefact (another's do not count); T5 has a reason.
     assert re.findall(r"<li><strong>(T\d)</strong>", section) == ["T2", "T3", "T4", "T7"]
 
 
@@ -570,6 +571,15 @@ def test_a_bare_run_still_renders(record: RunRecord) -> None:
     assert "Silence is not a pass" in page
     assert "No artefact of this run carries a mathematical guarantee" in page
     assert _Outline(page).open == []
+
+
+def test_the_scan_of_the_bundle_counts_for_what_was_judged(record: RunRecord) -> None:
+    private = record.leakage[0]
+    scan = dataclasses.replace(private, artefact="bundle", results=private.results[:1], not_run=())
+    rest = dataclasses.replace(private, results=private.results[1:])
+    page = render_report(dataclasses.replace(record, leakage=(rest, scan)))
+    assert "<strong>bytes</strong>" not in page
+    assert "<strong>bytes</strong>" in render_report(dataclasses.replace(record, leakage=(rest,)))
 
 
 @pytest.mark.parametrize("kind", ["encoded", "moments"])
