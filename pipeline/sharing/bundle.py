@@ -1,0 +1,270 @@
+"""Write the bundle: exactly the format's files, the same inputs giving the same bytes, whole or not at all.
+
+What is published: accounted or public values, the policy's limits, and bounds rounded up. Exact audit and utility
+figures, counts, seeds and the cohort's digest stay in the site's own report.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import errno
+import math
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, final
+
+from securesystemslib.signer import Signer  # type: ignore[attr-defined]  # it lists no exports
+
+from pipeline.core.errors import EnvironmentProblem, ReleaseRefused, UsageError
+from pipeline.sharing.canonical import canonical, plain, read_canonical, sha256_hex
+from pipeline.sharing.card import CardFacts, card_html, card_markdown, licence_text
+from pipeline.sharing.gate import AuditedRelease, artefact_digest, attack_verdicts
+from pipeline.sharing.layout import (
+    CARD_HTML,
+    CARD_MARKDOWN,
+    ENVELOPE,
+    FORMAT,
+    LEAKAGE,
+    LEAKAGE_FORMAT,
+    LICENCE,
+    MANIFEST,
+    PAYLOAD,
+    PREDICATE_KEYS,
+    size_limit,
+)
+from pipeline.sharing.payload import data_description, guarantee_description, method_description, payload_bytes
+from pipeline.sharing.signing import make_statement, sign_statement
+
+Scan = Callable[[Mapping[str, bytes]], None]
+"""Looks at every byte that is about to be signed; raises to stop the release."""
+
+_ODD: Final = re.compile(r"[^a-z0-9]+")
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class ReleaseNotes:
+    """What people say about a release; everything else comes from the artefact and the gate.
+
+    `version` counts a name's releases upwards, so that a receiver can refuse to go back to an older one.
+    """
+
+    name: str
+    site: str
+    version: int
+    licence: str  # an SPDX identifier
+    intended_use: str = "Developing and comparing models; a model meant for care is to be validated on real data first."
+    limits: tuple[str, ...] = ()
+    recipients: tuple[str, ...] = ()
+    agreement: str = ""  # the data-use agreement's title or reference
+    contact: str = ""
+
+
+def bundle_name(notes: ReleaseNotes) -> str:
+    """The folder's name: site-name-vN in lower-case letters, digits and hyphens."""
+    words = (_ODD.sub("-", text.lower()).strip("-") for text in (notes.site, notes.name))
+    return "-".join([*(word for word in words if word), f"v{notes.version}"])
+
+
+def write_bundle(
+    release: AuditedRelease, folder: Path, *, signer: Signer, notes: ReleaseNotes, issued: datetime.date, scan: Scan
+) -> Path:
+    """Write a signed bundle as a new folder inside `folder`; returns its path.
+
+    `issued` is an argument, not the clock: with the same release, notes and key the bytes are the same.
+
+    Raises:
+        ReleaseRefused: not an audited release, a bundle of that name exists, or the policy asks for recipients and an
+            agreement that the notes do not name. `scan` may raise its own.
+        EnvironmentProblem: the files could not be written; nothing of them is left.
+    """
+    if type(release) is not AuditedRelease:
+        raise ReleaseRefused("only a release that passed the gate is written")
+    _check_notes(release, notes)
+    target = folder / bundle_name(notes)
+    if target.exists() or target.is_symlink():
+        raise ReleaseRefused(f"{target} exists already; a release is never overwritten, count its version up")
+    files = bundle_files(release, notes, issued)
+    _check_nothing_internal(release, files)
+    scan(files)
+    manifest = read_canonical(files[MANIFEST], MANIFEST)
+    statement = make_statement(files, {key: manifest[key] for key in PREDICATE_KEYS})
+    _write_folder(target, {**files, ENVELOPE: sign_statement(statement, signer)})
+    return target
+
+
+def bundle_files(release: AuditedRelease, notes: ReleaseNotes, issued: datetime.date) -> dict[str, bytes]:
+    """Name -> content of every file but the envelope."""
+    leakage = leakage_verdicts(release)
+    manifest = {
+        "format": FORMAT,
+        "name": notes.name,
+        "site": notes.site,
+        "version": notes.version,
+        "issued": issued.isoformat(),
+        "expires": (issued + datetime.timedelta(days=release.policy.valid_days)).isoformat(),
+        "licence": notes.licence,
+        "recipients": notes.recipients,
+        "release": method_description(release.artefact),
+        "data": data_description(release.artefact),
+        "guarantee": guarantee_description(getattr(release.artefact, "guarantee", None)),
+        "policy": {
+            "name": release.policy.name,
+            "digest": release.policy.digest,
+            "production": release.policy.production,
+        },
+    }
+    facts = CardFacts(
+        manifest=plain(manifest),
+        leakage=leakage,
+        utility=rounded_utility(release),
+        intended_use=notes.intended_use,
+        limits=notes.limits,
+        agreement=notes.agreement,
+        contact=notes.contact,
+    )
+    files = {
+        PAYLOAD: payload_bytes(release.artefact),
+        LEAKAGE: canonical(leakage),
+        CARD_MARKDOWN: card_markdown(facts).encode(),
+        CARD_HTML: card_html(facts).encode(),
+        LICENCE: licence_text(facts).encode(),
+    }
+    described = {name: {"bytes": len(data), "sha256": sha256_hex(data)} for name, data in files.items()}
+    files[MANIFEST] = canonical({**manifest, "files": described})
+    for name, data in files.items():
+        if len(data) > size_limit(name):
+            raise ReleaseRefused(f"{name} would have {len(data)} bytes, more than the format's {size_limit(name)}")
+    return files
+
+
+def leakage_verdicts(release: AuditedRelease) -> dict[str, Any]:
+    """The audit as it may be published: verdicts, the policy's limits, bounds rounded up; no rate, n or interval."""
+    policy = release.policy
+    worst: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for item in attack_verdicts(policy, release.reports):  # one row per figure: the largest of a ladder's steps
+        result = item.result
+        bound = published_bound(result.statistic, result.high, policy.rounding, policy.small_cell)
+        row = {
+            "attack": result.attack,
+            "threat_model": result.threat_model,
+            "statistic": result.statistic,
+            "verdict": item.verdict,
+            "limit": item.max_upper,
+            "upper_bound": bound if item.max_upper is None else min(bound, item.max_upper),  # it passed: both hold
+        }
+        key = (result.attack, result.threat_model, result.statistic)
+        if key not in worst or bound > worst[key]["upper_bound"]:
+            worst[key] = row
+    not_run = [
+        {"attack": item.attack, "threat_model": item.threat_model}
+        for report in release.reports
+        for item in report.not_run
+    ]
+    return {
+        "format": LEAKAGE_FORMAT,
+        "verdict": release.decision.verdict,
+        "policy": policy.name,
+        "rounding": policy.rounding,
+        "controls_held": all(report.controls_held for report in release.reports),
+        "attacks": [worst[key] for key in sorted(worst)],
+        "not_run": not_run,
+    }
+
+
+def published_bound(statistic: str, high: float, rounding: float, small_cell: int) -> float:
+    """An upper bound that says little about single people: rounded up to a multiple of `rounding`, never down.
+
+    Counts of people between 1 and `small_cell` become `small_cell`; larger ones are rounded up to one digit.
+    """
+    if high <= 0:
+        return 0.0
+    if statistic == "count":
+        if high <= small_cell:
+            return float(small_cell)
+        unit = 10.0 ** math.floor(math.log10(high))
+        return math.ceil(high / unit) * unit
+    return round(math.ceil(high / rounding - 1e-9) * rounding, 6)
+
+
+def rounded_utility(release: AuditedRelease) -> tuple[tuple[str, float, float], ...]:
+    """(task, least, most) mean AUROC over the models, rounded down; empty unless the policy prints utility."""
+    policy = release.policy
+    if release.utility is None or not policy.print_utility:
+        return ()
+    by_task: dict[str, list[float]] = {}
+    for row in release.utility.scores:
+        if row.training_set == release.name and row.metric == "auroc" and math.isfinite(row.mean):
+            by_task.setdefault(row.task, []).append(row.mean)
+    step = policy.rounding
+    down = {task: [round(math.floor(v / step + 1e-9) * step, 6) for v in values] for task, values in by_task.items()}
+    return tuple((task, min(values), max(values)) for task, values in sorted(down.items()))
+
+
+def _check_notes(release: AuditedRelease, notes: ReleaseNotes) -> None:
+    if notes.version < 1:
+        raise UsageError("a release's version counts from 1")
+    if not bundle_name(notes).removesuffix(f"v{notes.version}"):
+        raise UsageError("a release needs a site or a name with at least one letter or digit")
+    if not notes.licence.strip():
+        raise UsageError("a release names its licence")
+    if release.policy.require_agreement and not (notes.recipients and notes.agreement.strip()):
+        raise ReleaseRefused(
+            f"policy {release.policy.name} releases only to named recipients under a data-use agreement"
+        )
+
+
+def _check_nothing_internal(release: AuditedRelease, files: Mapping[str, bytes]) -> None:
+    """No digest that names the cohort or a store entry may be among the bytes, in hex or raw."""
+    provenance = release.artefact.provenance
+    internal = [*provenance.parents, artefact_digest(release.artefact)]
+    internal += [parent for report in release.reports for parent in report.provenance.parents]
+    needles = [digest.encode() for digest in internal if len(digest) >= 32]
+    needles += [bytes.fromhex(digest) for digest in internal if re.fullmatch(r"[0-9a-f]{64}", digest)]
+    for name, data in files.items():
+        if any(needle in data for needle in needles):
+            raise ReleaseRefused(f"{name} would hold a digest that names the site's own data")
+
+
+def _write_folder(target: Path, files: Mapping[str, bytes]) -> None:
+    """Write all files beside the target, sync, then rename: a reader sees the whole folder or none."""
+    staged = target.parent / f".{target.name}.{secrets.token_hex(8)}.partial"
+    renamed = False
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staged.mkdir()
+        for name, data in files.items():
+            _write_synced(staged / name, data)
+        _sync_folder(staged)
+        staged.rename(target)
+        renamed = True
+        _sync_folder(target.parent)
+    except OSError as error:
+        shutil.rmtree(target if renamed else staged, ignore_errors=True)
+        if target.exists() and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise ReleaseRefused(f"{target} exists already; a release is never overwritten") from None
+        what = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or type(error).__name__)
+        raise EnvironmentProblem(f"the bundle {target.name} could not be written: {what}") from None
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("xb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

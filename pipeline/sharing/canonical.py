@@ -1,0 +1,77 @@
+"""Canonical JSON and SHA-256 without numpy, and a JSON reader that refuses whatever has two readings.
+
+A verifier must not accept two byte strings for one meaning: whatever is read here is compared with its own canonical
+form (RFC 8785). Imports: the standard library and rfc8785.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+import rfc8785
+
+from pipeline.core.errors import ReleaseRefused
+
+
+def canonical(value: Any) -> bytes:
+    """RFC 8785 bytes of mappings, sequences, strings, booleans, None and finite numbers."""
+    return rfc8785.dumps(plain(value))
+
+
+def sha256_hex(data: bytes) -> str:
+    """Hex SHA-256 of `data`."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def plain(value: Any) -> Any:
+    """`value` with every mapping a dict and every sequence a list, as the JSON reader would give it back."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [plain(item) for item in value]
+    return value
+
+
+def read_canonical(data: bytes, name: str) -> dict[str, Any]:
+    """Parse a JSON object that must be in canonical form.
+
+    Raises:
+        ReleaseRefused: as `read_json`, or other bytes than the canonical ones.
+    """
+    value = read_json(data, name)
+    try:
+        again = rfc8785.dumps(value)
+    except (ValueError, RecursionError):
+        raise ReleaseRefused(f"{name} holds a number or text that has no canonical form") from None
+    if again != data:
+        raise ReleaseRefused(f"{name} is not in canonical form")
+    return value
+
+
+def read_json(data: bytes, name: str) -> dict[str, Any]:
+    """Parse a JSON object.
+
+    Raises:
+        ReleaseRefused: not UTF-8, not JSON, not an object, or a key twice.
+    """
+    try:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise ReleaseRefused(f"{name} is not valid JSON in which every key appears once") from None
+    if not isinstance(value, dict):
+        raise ReleaseRefused(f"{name} is not a JSON object")
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a key appears twice")
+    return table
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not JSON")

@@ -1,0 +1,218 @@
+"""A release policy: a file that the site owns, and that says what may leave. Every rule carries its reason.
+
+The file is TOML; a misspelt, missing or ill-typed key is refused, so that a typing error never loosens a rule.
+Standard library only, but for the canonical JSON under the digest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final, final
+
+from pipeline.core.errors import ConfigError
+from pipeline.sharing.canonical import canonical, sha256_hex
+from pipeline.sharing.layout import RELEASE_KINDS
+
+ANY: Final = "*"
+
+
+@final
+@dataclass(frozen=True)
+class Limit:
+    """A ceiling on the upper 95 % bound of one attack's statistic.
+
+    `attack`, `statistic` may be "*": all without a limit of their own. `max_upper` None: no ceiling (in
+    the file: "any"), the figure is printed and accepted. `min_n`: fewer observations than this show nothing.
+    """
+
+    attack: str
+    statistic: str
+    max_upper: float | None
+    min_n: int
+    why: str
+
+
+@final
+@dataclass(frozen=True)
+class Policy:
+    """What may leave; `whys` gives the reason of each table of the file."""
+
+    name: str
+    summary: str
+    production: bool  # false: trust roots refuse the bundle unless they say otherwise
+    release_kinds: tuple[str, ...]
+    allow_starts_from_records: bool
+    refused_methods: tuple[str, ...]
+    require_agreement: bool  # named recipients and a data-use agreement
+    valid_days: int
+    require_guarantee: bool
+    max_epsilon: float
+    max_delta: float
+    required: Mapping[str, tuple[str, ...]]  # release kind -> "attack" or "attack:statistic" that must have decided
+    small_cell: int  # counts of people below this are never published
+    require_utility: bool
+    rounding: float  # published bounds are rounded up to a multiple of this
+    print_utility: bool
+    limits: tuple[Limit, ...]
+    whys: Mapping[str, str]
+
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 of the canonical JSON of all fields, reasons included."""
+        return sha256_hex(canonical(dataclasses.asdict(self)))
+
+    def limit(self, attack: str, statistic: str) -> Limit | None:
+        """The most particular limit for this figure; None = the policy is silent about it."""
+        known = {(limit.attack, limit.statistic): limit for limit in self.limits}
+        asked = [(attack, statistic), (attack, ANY), (ANY, statistic), (ANY, ANY)]
+        return next((known[pair] for pair in asked if pair in known), None)
+
+
+def shipped_policies() -> tuple[str, ...]:
+    """Names of the policies that come with Decoct."""
+    folder = resources.files("pipeline.sharing") / "policies"
+    return tuple(sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml")))
+
+
+def load_policy(name_or_path: str | Path) -> Policy:
+    """Read a shipped policy by name, or a policy file by its path (ending in .toml).
+
+    Raises:
+        ConfigError: no such policy, unreadable, or a key is unknown, missing or ill-typed; names file and key.
+    """
+    where = str(name_or_path)
+    if not where.endswith(".toml"):
+        if where not in shipped_policies():
+            raise ConfigError(f"no policy is called {where!r}; shipped are {', '.join(shipped_policies())}")
+        text = (resources.files("pipeline.sharing") / "policies" / f"{where}.toml").read_text(encoding="utf-8")
+    else:
+        try:
+            text = Path(name_or_path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            raise ConfigError(f"policy file {where} cannot be read as UTF-8 text") from None
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"policy file {where} is not valid TOML: {error}") from None
+    return parse_policy(raw, where)
+
+
+_TABLES: Final[Mapping[str, Mapping[str, type]]] = {
+    "release": {
+        "kinds": list,
+        "allow_starts_from_records": bool,
+        "refused_methods": list,
+        "require_agreement": bool,
+        "valid_days": int,
+        "why": str,
+    },
+    "guarantee": {"required": bool, "max_epsilon": float, "max_delta": float, "why": str},
+    "audit": {"condensed": list, "encoded": list, "moments": list, "small_cell": int, "why": str},
+    "utility": {"required": bool, "why": str},
+    "card": {"rounding": float, "print_utility": bool, "why": str},
+}
+
+
+def parse_policy(raw: Mapping[str, Any], where: str) -> Policy:
+    """Check a parsed policy file.
+
+    Raises:
+        ConfigError: as `load_policy`.
+    """
+    top = {"name": str, "summary": str, "production": bool, "limits": list, **dict.fromkeys(_TABLES, dict)}
+    _check(raw, top, where, "")
+    for table, keys in _TABLES.items():
+        _check(raw[table], keys, where, f"{table}.")
+    release, guarantee, audit = raw["release"], raw["guarantee"], raw["audit"]
+    policy = Policy(
+        name=raw["name"],
+        summary=raw["summary"],
+        production=raw["production"],
+        release_kinds=_names(release["kinds"], where, "release.kinds"),
+        allow_starts_from_records=release["allow_starts_from_records"],
+        refused_methods=_names(release["refused_methods"], where, "release.refused_methods"),
+        require_agreement=release["require_agreement"],
+        valid_days=release["valid_days"],
+        require_guarantee=guarantee["required"],
+        max_epsilon=float(guarantee["max_epsilon"]),
+        max_delta=float(guarantee["max_delta"]),
+        required={kind: _names(audit[kind], where, f"audit.{kind}") for kind in RELEASE_KINDS},
+        small_cell=audit["small_cell"],
+        require_utility=raw["utility"]["required"],
+        rounding=float(raw["card"]["rounding"]),
+        print_utility=raw["card"]["print_utility"],
+        limits=tuple(_limit(item, where, index) for index, item in enumerate(raw["limits"])),
+        whys={table: raw[table]["why"] for table in _TABLES},
+    )
+    _check_rules(policy, where)
+    return policy
+
+
+def _limit(raw: Any, where: str, index: int) -> Limit:
+    keys: dict[str, type] = {"attack": str, "statistic": str, "min_n": int, "why": str}
+    place = f"limits[{index}]."
+    if not isinstance(raw, dict):
+        raise ConfigError(f"policy file {where}: limits[{index}] must be a table")
+    ceiling: Any = raw.get("max_upper")
+    _check({key: value for key, value in raw.items() if key != "max_upper"}, keys, where, place)
+    if ceiling != "any" and not (_is(ceiling, float) and math.isfinite(ceiling) and ceiling >= 0):
+        raise ConfigError(f'policy file {where}: {place}max_upper must be a number of at least 0, or "any"')
+    max_upper = None if ceiling == "any" else float(ceiling)
+    return Limit(raw["attack"], raw["statistic"], max_upper, raw["min_n"], raw["why"])
+
+
+def _check(raw: Any, keys: Mapping[str, type], where: str, place: str) -> None:
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"policy file {where}: {place.rstrip('.')} must be a table")
+    for key in raw:
+        if key not in keys:
+            raise ConfigError(f"policy file {where}: unknown key {place}{key}; known are {', '.join(sorted(keys))}")
+    for key, kind in keys.items():
+        if key not in raw:
+            raise ConfigError(f"policy file {where}: key {place}{key} is missing")
+        if not _is(raw[key], kind):
+            raise ConfigError(f"policy file {where}: {place}{key} must be of type {kind.__name__}")
+
+
+def _is(value: Any, kind: type) -> bool:
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, int | float) if kind is float else isinstance(value, kind)
+
+
+def _names(value: list[Any], where: str, key: str) -> tuple[str, ...]:
+    if not all(isinstance(item, str) for item in value):
+        raise ConfigError(f"policy file {where}: {key} must be a list of names")
+    return tuple(value)
+
+
+def _check_rules(policy: Policy, where: str) -> None:
+    """Values that would make a policy say nothing, or something else than its author thinks."""
+    pairs = [(limit.attack, limit.statistic) for limit in policy.limits]
+    reasons = [*policy.whys.items(), *((f"limits[{i}]", limit.why) for i, limit in enumerate(policy.limits))]
+    rules = {
+        "release.kinds must name at least one of condensed, encoded, moments, and nothing else": policy.release_kinds
+        and set(policy.release_kinds) <= set(RELEASE_KINDS),
+        "release.valid_days must be between 1 and 3660": 1 <= policy.valid_days <= 3660,
+        "guarantee.max_epsilon must be finite and at least 0": 0 <= policy.max_epsilon < math.inf,
+        "guarantee.max_delta must lie in [0, 1)": 0 <= policy.max_delta < 1,
+        "audit.small_cell must be at least 1": policy.small_cell >= 1,
+        "card.rounding must lie in [0.01, 0.5]": 0.01 <= policy.rounding <= 0.5,
+        "limits must not name an attack and statistic twice": len(set(pairs)) == len(pairs),
+        "limits need a min_n of at least 1": all(limit.min_n >= 1 for limit in policy.limits),
+    }
+    for rule, holds in rules.items():
+        if not holds:
+            raise ConfigError(f"policy file {where}: {rule}")
+    for place, why in reasons:
+        if not why.strip():
+            raise ConfigError(f"policy file {where}: {place} gives no reason (why)")
+    for kind in policy.release_kinds:
+        if not policy.required[kind]:
+            raise ConfigError(f"policy file {where}: audit.{kind} must name at least one attack, as {kind} may leave")

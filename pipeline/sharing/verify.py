@@ -1,0 +1,208 @@
+"""Is this bundle what an author I trust released, whole, unaltered, in force, and meant for me? Offline.
+
+Needs the standard library, cryptography, securesystemslib and rfc8785; loads neither numpy nor torch. Nothing in the
+folder is believed before the signature over its digest is.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from pipeline.core.errors import ReleaseRefused
+from pipeline.sharing.canonical import read_canonical, sha256_hex
+from pipeline.sharing.keys import PublicKey, TrustRoot, load_trust_root
+from pipeline.sharing.layout import ENVELOPE, FORMAT, MANIFEST, PREDICATE_KEYS, RELEASE_KINDS, SIGNED_FILES, size_limit
+from pipeline.sharing.signing import open_envelope
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class VerifiedBundle:
+    """A bundle that passed every check. `files` are the very bytes that were checked: use them, not the folder."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+    files: Mapping[str, bytes]
+    signed_by: PublicKey
+
+    def __repr__(self) -> str:
+        return f"VerifiedBundle({str(self.path)!r}, signed_by={self.signed_by.name!r})"
+
+    def sentence(self) -> str:
+        """What was found, for a terminal."""
+        m = self.manifest
+        return (
+            f"verified: {m['name']} version {m['version']} by {m['site']}, signed by {self.signed_by.name} "
+            f"({self.signed_by.keyid[:16]}), policy {m['policy']['name']}, in force until {m['expires']}"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The same and the manifest, for a program."""
+        signed_by = {"keyid": self.signed_by.keyid, "name": self.signed_by.name}
+        return {"verified": True, "bundle": str(self.path), "signed_by": signed_by, "manifest": dict(self.manifest)}
+
+
+def verify(bundle: Path, root: Path | TrustRoot, *, today: datetime.date) -> VerifiedBundle:
+    """Check a bundle folder against a trust root.
+
+    Raises:
+        ReleaseRefused: any check fails; one sentence says which.
+    """
+    trusted = root if isinstance(root, TrustRoot) else load_trust_root(root)
+    files = read_folder(bundle)
+    manifest, key = verify_files(files, trusted, today=today)
+    return VerifiedBundle(bundle, manifest, files, key)
+
+
+def verify_files(
+    files: Mapping[str, bytes], root: TrustRoot, *, today: datetime.date
+) -> tuple[dict[str, Any], PublicKey]:
+    """Check a bundle's files, given as name -> content; returns the manifest and the key that signed.
+
+    Raises:
+        ReleaseRefused: as `verify`.
+    """
+    if ENVELOPE not in files:
+        raise ReleaseRefused(f"the bundle has no {ENVELOPE}, so nobody vouches for it")
+    statement, key = open_envelope(files[ENVELOPE], root)
+    predicate = statement["predicate"]
+    if not isinstance(predicate, dict) or predicate.get("format") != FORMAT:
+        raise ReleaseRefused(f"the bundle is of a format that this version does not know; it reads {FORMAT}")
+    found = {name: sha256_hex(data) for name, data in files.items()}
+    _check_digests(found, statement["subject"])
+    manifest = read_canonical(files[MANIFEST], MANIFEST)
+    _check_manifest(manifest, {name: {"bytes": len(files[name]), "sha256": found[name]} for name in files})
+    if predicate != {key: manifest[key] for key in PREDICATE_KEYS}:
+        raise ReleaseRefused(f"{MANIFEST} and the signed statement disagree")
+    _check_in_force(manifest, root, today)
+    return manifest, key
+
+
+def read_folder(bundle: Path) -> dict[str, bytes]:
+    """The content of a bundle folder, which must hold exactly the format's files, all of them regular.
+
+    Raises:
+        ReleaseRefused: not a folder, a link, something missing, extra, oversize or unreadable.
+    """
+    if bundle.is_symlink() or not bundle.is_dir():
+        raise ReleaseRefused(f"{bundle} is not a bundle folder")
+    expected = {*SIGNED_FILES, ENVELOPE}
+    try:
+        with os.scandir(bundle) as entries:
+            found = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
+    except OSError:
+        raise ReleaseRefused(f"the bundle folder {bundle} cannot be read") from None
+    if extra := sorted(set(found) - expected):
+        raise ReleaseRefused(f"the bundle holds {len(extra)} files that the format does not know, such as {extra[0]!r}")
+    if missing := sorted(expected - set(found)):
+        raise ReleaseRefused(f"the bundle lacks {missing[0]}")
+    if odd := sorted(name for name, regular in found.items() if not regular):
+        raise ReleaseRefused(f"{odd[0]} is a link or something else that is not a regular file")
+    return {name: _read(bundle / name, size_limit(name)) for name in sorted(expected)}
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    except OSError:
+        raise ReleaseRefused(f"{path.name} cannot be opened as a regular file") from None
+    with os.fdopen(handle, "rb") as stream:
+        info = os.fstat(stream.fileno())
+        if not stat.S_ISREG(info.st_mode):
+            raise ReleaseRefused(f"{path.name} is not a regular file")
+        if info.st_size > limit:
+            raise ReleaseRefused(f"{path.name} is larger than the format's {limit} bytes")
+        data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise ReleaseRefused(f"{path.name} is larger than the format's {limit} bytes")
+    return data
+
+
+def _check_digests(found: Mapping[str, str], subjects: Any) -> None:
+    """The statement names every file of the format, nothing else, and each has the digest it says."""
+    if not isinstance(subjects, list):
+        raise ReleaseRefused("the signed statement lists no files")
+    digests: dict[str, str] = {}
+    for subject in subjects:
+        name = subject.get("name") if isinstance(subject, dict) else None
+        if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
+            raise ReleaseRefused("the signed statement names a file outside the bundle folder")
+        if name in digests:
+            raise ReleaseRefused(f"the signed statement names {name} twice")
+        digest = subject.get("digest")
+        if set(subject) != {"name", "digest"} or not isinstance(digest, dict) or set(digest) != {"sha256"}:
+            raise ReleaseRefused(f"the signed statement gives no SHA-256 of {name}")
+        digests[name] = digest["sha256"]
+    if set(digests) != set(SIGNED_FILES):
+        raise ReleaseRefused("the signed statement does not cover exactly the format's files")
+    if set(found) != {*SIGNED_FILES, ENVELOPE}:
+        raise ReleaseRefused("the bundle does not hold exactly the format's files")
+    for name, digest in digests.items():
+        if found[name] != digest:
+            raise ReleaseRefused(f"{name} was altered after signing")
+
+
+_MANIFEST_KEYS = {
+    "data",
+    "expires",
+    "files",
+    "format",
+    "guarantee",
+    "issued",
+    "licence",
+    "name",
+    "policy",
+    "recipients",
+    "release",
+    "site",
+    "version",
+}
+
+
+def _check_manifest(manifest: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) -> None:
+    if manifest.get("format") != FORMAT:
+        raise ReleaseRefused(f"{MANIFEST} is of a format that this version does not know; it reads {FORMAT}")
+    if set(manifest) != _MANIFEST_KEYS:
+        raise ReleaseRefused(f"{MANIFEST} has missing or unknown keys")
+    described = set(SIGNED_FILES) - {MANIFEST}
+    listed = manifest["files"]
+    if not isinstance(listed, dict) or set(listed) != described:
+        raise ReleaseRefused(f"{MANIFEST} does not describe exactly the format's files")
+    for name in sorted(described):
+        if listed[name] != found[name]:
+            raise ReleaseRefused(f"{MANIFEST} gives another size or digest of {name} than the file has")
+    policy, release = manifest["policy"], manifest["release"]
+    kinds = {"name": str, "site": str, "version": int, "issued": str, "expires": str, "recipients": list}
+    if any(type(manifest[key]) is not kind for key, kind in kinds.items()):
+        raise ReleaseRefused(f"{MANIFEST} has a value of the wrong type")
+    if not isinstance(policy, dict) or set(policy) != {"name", "digest", "production"}:
+        raise ReleaseRefused(f"{MANIFEST} does not name the policy, its digest and whether it is for production")
+    if not isinstance(release, dict) or release.get("kind") not in RELEASE_KINDS:
+        raise ReleaseRefused(f"{MANIFEST} does not say what kind of release it is")
+
+
+def _check_in_force(manifest: Mapping[str, Any], root: TrustRoot, today: datetime.date) -> None:
+    try:
+        issued, expires = (datetime.date.fromisoformat(manifest[key]) for key in ("issued", "expires"))
+    except ValueError:
+        raise ReleaseRefused(f"{MANIFEST} has a date that is not one") from None
+    if today < issued:
+        raise ReleaseRefused(f"the bundle is dated {issued}, which is in the future")
+    if today > expires:
+        raise ReleaseRefused(f"the bundle expired on {expires}")
+    policy = manifest["policy"]
+    if policy["production"] is not True and not root.accept_non_production:
+        raise ReleaseRefused(f"policy {policy['name']} is not for production, and the trust root accepts no other")
+    if root.accepted_policies and not {policy["name"], policy["digest"]} & set(root.accepted_policies):
+        raise ReleaseRefused(f"the trust root does not accept releases under policy {policy['name']}")
+    if manifest["recipients"] and root.recipient not in manifest["recipients"]:
+        raise ReleaseRefused("the bundle is addressed to other recipients than the trust root's")
+    least = root.minimum_versions.get(f"{manifest['site']}/{manifest['name']}", 0)
+    if manifest["version"] < least:
+        raise ReleaseRefused(f"version {manifest['version']} is older than {least}, the oldest the trust root accepts")
