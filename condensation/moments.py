@@ -1,0 +1,286 @@
+"""The one place where the private condenser meets patients: two Gaussian queries on one feature map, then nothing.
+
+Query 1 (a small share of the budget) asks for the number of subjects, the mean and the mean square of each feature.
+Its noisy answers centre and scale the features of query 2, which asks for the second moments z z^T and the signed sums
+(2y - 1) z of the tasks. Counts, class sizes, means and scales are therefore all inside the account; what is used
+without noise (range, blocks, weights, budget shares, clip norm) is public and fixed before any stay is read.
+
+Several stays of a subject are averaged (weights 1 / k), so one person moves the sums by at most one row's bound. No
+step raises, stops or branches on a value of the data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Final, final
+
+import numpy as np
+
+from condensation.accounting import (
+    accountant_name,
+    centre_sensitivity,
+    moment_sensitivity,
+    noise_multipliers,
+    pack_symmetric,
+    task_weights,
+    unpack_symmetric,
+)
+from condensation.feature_map import LevelAndTrend, map_digest, public_range
+from pipeline.core.digest import digest_array, digest_json
+from pipeline.core.errors import ConfigError, DataError
+from pipeline.core.noise import NoiseSource
+from pipeline.core.types import EncodedCohort, Moments, PrivacyGuarantee, Provenance
+
+CENTRE_SHARE: Final = 0.15  # of the budget, for query 1
+DEFAULT_CLIP_NORM: Final = 1.0  # of a standardised row, whose mean square norm is about 1
+COUNT_WEIGHT: Final = 0.5  # of the subject count in query 1, in units of that query's clip norm
+RAW_CLIP_SHARE: Final = 0.75  # query 1 clips ||x|| to this share of half_range * sqrt(features)
+SPREAD_FLOOR: Final = 0.13  # smallest standard deviation believed, in half ranges
+CHUNK_STAYS: Final = 1024
+PUBLIC_CONSTANTS: Final = (
+    "variables, units, plausible and scaling ranges, constants for never observed variables, grid and task definitions",
+    "feature map, its weights, clip norms, shares of the budget and regularisation, fixed before the data were read",
+    "every transform listed with the set, the encoder's public specification included",
+    "who counts as one subject, and the split by keyed hash of the subject",
+    "number of samples asked for",
+)
+FLOATING_POINT: Final = "noise is float64 and continuous in intent; floating-point attacks are not defended against"
+
+
+@final
+@dataclass(frozen=True)
+class Standardiser:
+    """Query 1's noisy answer, rounded: `z = (x - centre) * gain`, each `(feature,)`."""
+
+    centre: np.ndarray
+    gain: np.ndarray
+
+
+def release_moments(
+    encoded: EncodedCohort, *, epsilon: float, delta: float, noise: NoiseSource, clip_norm: float | None = None
+) -> Moments:
+    """Release the moments of the feature map once, (epsilon, delta)-DP per subject, add or remove one.
+
+    Args:
+        encoded: training stays; an empty cohort is as good as any.
+        clip_norm: L2 bound of a standardised row; None = `DEFAULT_CLIP_NORM`.
+
+    Raises:
+        ConfigError: a transform looked at patients, or epsilon, delta or clip_norm is out of range.
+    """
+    clip_norm = DEFAULT_CLIP_NORM if clip_norm is None else clip_norm
+    _check(encoded, clip_norm)
+    phi = LevelAndTrend(encoded.features.shape[1], len(encoded.channels), *public_range(encoded.transforms))
+    query = _query(encoded, phi, epsilon, delta, clip_norm)
+    multipliers = noise_multipliers(epsilon, delta, (CENTRE_SHARE, 1 - CENTRE_SHARE))
+    share = subject_shares(encoded.subject_index)
+    rows = _rows(encoded.features, phi)
+    signs = signed_labels(encoded.labels)
+    scaler = _ask_centre(rows, share, phi, multipliers[0], noise, query)
+    packed, scale = _ask_moments(rows, share, signs, scaler, clip_norm, multipliers[1], noise, query)
+    gram, sums = _in_public_coordinates(packed, scaler, len(encoded.tasks))
+    described = phi.describe()
+    tasks = tuple(task.name for task in encoded.tasks)
+    return Moments(
+        gram=gram,
+        signed_sums=sums,
+        signed_counts=sums[:, 0].copy(),
+        feature_map=described,
+        feature_map_digest=map_digest({**described, "clip": clip_norm}, encoded.channels, tasks, encoded.transforms),
+        channels=encoded.channels,
+        tasks=encoded.tasks,
+        n_steps=encoded.features.shape[1],
+        step_hours=encoded.step_hours,
+        transforms=encoded.transforms,
+        guarantee=_guarantee(encoded, epsilon, delta, multipliers),
+        provenance=Provenance(
+            "moments", config={"epsilon": epsilon, "delta": delta, "clip_norm": clip_norm, "noise_scale": scale}
+        ),
+    )
+
+
+def add_moments(first: Moments, second: Moments) -> Moments:
+    """The moments of two institutions with disjoint patients, as if pooled; every patient keeps their site's epsilon.
+
+    Raises:
+        DataError: the feature maps, clip norms, columns or transforms differ, or one carries no guarantee; patients in
+            both sites cannot be seen from here, and for them the two epsilons add up.
+    """
+    if first.feature_map_digest != second.feature_map_digest:
+        raise DataError("moments add up only over one feature map, clip norm, columns, tasks and transforms")
+    ours, theirs = first.guarantee, second.guarantee
+    if ours is None or theirs is None or ours.unit != theirs.unit:
+        raise DataError("moments add up only when both carry a guarantee for the same unit")
+    disjoint = "the institutions' subjects are disjoint; for a subject in both, epsilons and deltas add up"
+    guarantee = dataclasses.replace(
+        ours,
+        epsilon=max(ours.epsilon, theirs.epsilon),
+        delta=max(ours.delta, theirs.delta),
+        events=({"event": "parallel", "sites": [list(ours.events), list(theirs.events)]},),
+        assumed_public=tuple(dict.fromkeys((*ours.assumed_public, *theirs.assumed_public, disjoint))),
+    )
+    scale = math.hypot(first.provenance.config["noise_scale"], second.provenance.config["noise_scale"])
+    return dataclasses.replace(
+        first,
+        gram=first.gram + second.gram,
+        signed_sums=first.signed_sums + second.signed_sums,
+        signed_counts=first.signed_counts + second.signed_counts,
+        guarantee=guarantee,
+        provenance=Provenance("add_moments", config={**first.provenance.config, "noise_scale": scale}),
+    )
+
+
+def subject_shares(subject_index: np.ndarray) -> np.ndarray:
+    """1 / (stays of the same subject), `(stay,)`: the weights of one subject's stays sum to one."""
+    _, codes, counts = np.unique(subject_index, return_inverse=True, return_counts=True)
+    return np.asarray(1.0 / counts[codes] if len(codes) else np.zeros(0))
+
+
+def signed_labels(labels: np.ndarray) -> np.ndarray:
+    """2y - 1 in [-1, 1], a missing label is 0: `(stay, task)`."""
+    return np.asarray(np.clip(np.nan_to_num(2.0 * labels.astype(np.float64) - 1.0, nan=0.0), -1.0, 1.0))
+
+
+def clipped(rows: np.ndarray, norm: float) -> np.ndarray:
+    """Rows scaled down to an L2 norm of at most `norm`."""
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows * np.minimum(1.0, norm / np.maximum(length, 1e-300)))
+
+
+def centre_parts(rows: np.ndarray, share: np.ndarray, clip: float, square_weight: float) -> np.ndarray:
+    """Query 1 without noise: (count_weight * n, sum x, square_weight * sum x^2), flat, `(1 + 2 * feature,)`."""
+    bounded = clipped(rows, clip)
+    count = COUNT_WEIGHT * clip * share.sum()
+    return np.concatenate([[count], share @ bounded, square_weight * (share @ bounded**2)])
+
+
+def moment_parts(z: np.ndarray, share: np.ndarray, signs: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Query 2 without noise: packed sum of z z^T, then weights[t] * sum of signs[t] z, flat."""
+    gram = (z * share[:, None]).T @ z
+    sums = (signs * share[:, None]).T @ z * weights[:, None]
+    return np.concatenate([pack_symmetric(gram), sums.ravel()])
+
+
+def standardised(rows: np.ndarray, scaler: Standardiser, clip_norm: float) -> np.ndarray:
+    """(1, clipped (x - centre) * gain): rows of norm at most sqrt(1 + clip_norm^2)."""
+    z = clipped((rows - scaler.centre) * scaler.gain, clip_norm)
+    return np.concatenate([np.ones((len(z), 1)), z], axis=1)
+
+
+def gains(variance: np.ndarray, phi: LevelAndTrend) -> np.ndarray:
+    """Scale per feature from (private) variances: weight / sd^(1/2), so that the rows' mean square norm is one."""
+    variance = np.maximum(variance, (SPREAD_FLOOR * phi.half_range) ** 2)
+    gain = phi.weights / variance**0.25
+    return np.asarray(gain / math.sqrt(float(np.sum(gain**2 * variance))))
+
+
+def _check(encoded: EncodedCohort, clip_norm: float) -> None:
+    if not encoded.is_public_transform:
+        bad = ", ".join(sorted(str(step.get("kind")) for step in encoded.transforms if not step["public"]))
+        raise ConfigError(
+            f"no privacy guarantee can be given: the constants of {bad} were computed from patients; "
+            'use prepare.scaling = "public_ranges" and a public encoder'
+        )
+    if not (clip_norm > 0 and math.isfinite(clip_norm)):
+        raise ConfigError("clip_norm must be a finite number above 0")
+
+
+def _rows(series: np.ndarray, phi: LevelAndTrend) -> np.ndarray:
+    chunks = [phi.features(series[i : i + CHUNK_STAYS]) for i in range(0, len(series), CHUNK_STAYS)]
+    return np.concatenate(chunks) if chunks else np.zeros((0, phi.n_features - 1))
+
+
+def _query(
+    encoded: EncodedCohort, phi: LevelAndTrend, epsilon: float, delta: float, clip_norm: float
+) -> dict[str, object]:
+    """Everything the true answers depend on; it names the noise and is published nowhere."""
+    return {
+        "mechanism": "level_and_trend_moments",
+        "map": phi.describe(),
+        "epsilon": float(epsilon).hex(),
+        "delta": float(delta).hex(),
+        "clip": float(clip_norm).hex(),
+        "tasks": [task.name for task in encoded.tasks],
+        "channels": list(encoded.channels),
+        "transforms": digest_json([dict(step) for step in encoded.transforms]),
+        # the rows themselves: another part of the same cohort must not meet the same noise
+        "rows": [digest_array(part) for part in (encoded.features, encoded.labels, encoded.subject_index)],
+    }
+
+
+def _ask_centre(
+    rows: np.ndarray,
+    share: np.ndarray,
+    phi: LevelAndTrend,
+    multiplier: float,
+    noise: NoiseSource,
+    query: dict[str, object],
+) -> Standardiser:
+    size = phi.n_features - 1
+    half_width = 2 * phi.half_range  # of a trend; a level's is half of it
+    clip = RAW_CLIP_SHARE * phi.half_range * math.sqrt(size)
+    square_weight = 1 / half_width
+    scale = multiplier * centre_sensitivity(clip, half_width, COUNT_WEIGHT * clip, square_weight)
+    answer = centre_parts(rows, share, clip, square_weight)
+    answer = answer + noise.normal({**query, "part": "centre"}, scale, answer.shape)
+    count = max(answer[0] / (COUNT_WEIGHT * clip), 1.0)
+    centre = np.clip(answer[1 : 1 + size] / count, -half_width, half_width)
+    variance = np.clip(answer[1 + size :] / square_weight / count, 0, half_width**2) - centre**2
+    # rounded, so that the last bits of a sum on another machine do not ask for other noise in query 2
+    return Standardiser(np.round(centre, 6), np.round(gains(variance, phi), 6))
+
+
+def _ask_moments(
+    rows: np.ndarray,
+    share: np.ndarray,
+    signs: np.ndarray,
+    scaler: Standardiser,
+    clip_norm: float,
+    multiplier: float,
+    noise: NoiseSource,
+    query: dict[str, object],
+) -> tuple[tuple[np.ndarray, np.ndarray], float]:
+    row_norm = math.sqrt(1 + clip_norm**2)
+    weights = task_weights(signs.shape[1], row_norm)
+    scale = multiplier * moment_sensitivity(row_norm, [float(weight) for weight in weights])
+    answer = moment_parts(standardised(rows, scaler, clip_norm), share, signs, weights)
+    asked = {**query, "part": "moments", "scaler": [digest_array(scaler.centre), digest_array(scaler.gain)]}
+    answer = answer + noise.normal(asked, scale, answer.shape)
+    size = rows.shape[1] + 1
+    cut = size * (size + 1) // 2
+    gram = unpack_symmetric(answer[:cut], size)
+    return (gram, answer[cut:].reshape(signs.shape[1], size) / weights[:, None]), scale
+
+
+def _in_public_coordinates(
+    packed: tuple[np.ndarray, np.ndarray], scaler: Standardiser, n_tasks: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """From (1, z) to (1, x): x = centre + z / gain, so that moments of sites with other centres add up."""
+    gram, sums = packed
+    size = len(gram)
+    back = np.zeros((size, size))
+    back[0, 0] = 1.0
+    back[1:, 0] = scaler.centre
+    back[np.arange(1, size), np.arange(1, size)] = 1 / scaler.gain
+    public = back @ gram @ back.T
+    return (public + public.T) / 2, np.asarray(sums @ back.T).reshape(n_tasks, size)
+
+
+def _guarantee(
+    encoded: EncodedCohort, epsilon: float, delta: float, multipliers: tuple[float, ...]
+) -> PrivacyGuarantee:
+    known = all(step.get("known", True) for step in encoded.transforms if step.get("kind") == "subjects")
+    return PrivacyGuarantee(
+        epsilon=epsilon,
+        delta=delta,
+        unit="subject" if known else "stay",
+        adjacency="add-or-remove-one",
+        accountant=accountant_name(),
+        events=tuple(
+            {"event": "GaussianDpEvent", "noise_multiplier": multiplier, "query": name}
+            for name, multiplier in zip(("centre", "moments"), multipliers, strict=True)
+        ),
+        assumed_public=(*PUBLIC_CONSTANTS, FLOATING_POINT),
+    )
