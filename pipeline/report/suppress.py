@@ -37,11 +37,14 @@ def _cell(count: int) -> int | str:
 
 
 def _share(share: float | None, stays: int) -> float | str | None:
-    """A share of `stays`, suppressed when it or its complement stands for fewer than ten of them."""
+    """A share of `stays`, suppressed when it or its complement stands for fewer than ten of them.
+
+    Rounded to three digits: an exact fraction would tell its denominator, and with it a suppressed count.
+    """
     if share is None:
         return None
     count = round(share * stays)
-    return SUPPRESSED if is_small(count) or is_small(stays - count) else share
+    return SUPPRESSED if is_small(count) or is_small(stays - count) else round(share, 3)
 
 
 def _ingest(ingest: dict[str, Any]) -> dict[str, Any]:

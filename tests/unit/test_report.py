@@ -14,6 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.core.digest import canonical_json, digest_bytes
@@ -31,6 +32,9 @@ from pipeline.core.types import (
     UtilityReport,
     UtilityScore,
 )
+from pipeline.ingest.cohort import build_cohort
+from pipeline.ingest.mapping import load_mapping
+from pipeline.ingest.readers import read_source
 from pipeline.report.record import CondensedSummary, RunRecord, StageRow, Trajectory, record_json
 from pipeline.report.render import render_json, render_report
 
@@ -483,6 +487,12 @@ def test_small_cells_are_suppressed_in_page_and_json_alike(record: RunRecord, pa
     assert re.search(r"sofa_<wbr>10</th><td class=\"right\">&lt;10</td>", page)
 
 
+def test_no_share_is_exact_enough_to_tell_its_denominator(record: RunRecord) -> None:
+    # 67 of 292 known labels: the exact fraction would give away that 8 of 300 are missing.
+    ingest = dataclasses.replace(record.ingest, stays=300, prevalence={"t": 67 / 292}, labels_missing={"t": 8})
+    assert record_json(dataclasses.replace(record, ingest=ingest))["ingest"]["prevalence"] == {"t": 0.229}
+
+
 def test_a_lone_small_cell_takes_a_neighbour_with_it(record: RunRecord) -> None:
     # The exact total by reason is shown (9,211), so 9,211 - 611 - 8,596 would give the hidden 4 away.
     drops = record_json(record)["ingest"]["dropped_by_variable"]
@@ -593,6 +603,18 @@ def test_not_a_number_is_shown_as_missing(record: RunRecord) -> None:
     odd = dataclasses.replace(record, leakage=(dataclasses.replace(record.leakage[0], results=(broken,)),))
     assert not re.search(r"\b(nan|inf)\b", render_report(odd).split("<main")[1])
     canonical_json(record_json(odd))  # raises on NaN
+
+
+def test_a_page_on_real_stays_holds_no_id_of_theirs(record: RunRecord) -> None:
+    tables = read_source("embedded", sets=("a",), max_stays=300)
+    split = np.arange(300, dtype=np.int8) % 3
+    cohort, ingest = build_cohort(tables, load_mapping("physionet2012"), step_hours=1.0, n_steps=48, split=split)
+    page = render_report(dataclasses.replace(record, ingest=ingest))
+    assert "300 intensive-care stays" in page
+    assert "PhysioNet 2012, set A" in page
+    numbers = set(re.findall(r"\d+", page))
+    assert len(cohort.stay_ids) == 300
+    assert not numbers & set(cohort.stay_ids.tolist())
 
 
 def _chromium() -> str | None:
