@@ -120,14 +120,14 @@ def test_a_stay_is_encoded_alone_exactly_as_among_others(name: str, options: dic
     """Whatever the cutting into blocks, the same bits; and the input may be read-only and strided."""
     features = np.random.default_rng(1).random((300, 51, 45)).astype(dtype)  # more than one block
     fitted = make(name, options).fit(cohort_of((1, 51, 45)), KEY)
-    whole = fitted.encode_array(features)  # type: ignore[attr-defined]
+    whole = fitted.encode_array(features)
     assert whole.dtype == dtype
     for stay in (0, 123, 299):
-        alone = fitted.encode_array(features[stay : stay + 1])  # type: ignore[attr-defined]
+        alone = fitted.encode_array(features[stay : stay + 1])
         np.testing.assert_array_equal(alone[0], whole[stay])
     strided = np.asfortranarray(features[::50])
     strided.setflags(write=False)
-    np.testing.assert_allclose(fitted.encode_array(strided), whole[::50], atol=1e-6)  # type: ignore[attr-defined]
+    np.testing.assert_allclose(fitted.encode_array(strided), whole[::50], atol=1e-6)
     assert not np.shares_memory(whole, features)
 
 
@@ -139,7 +139,7 @@ def test_memory_is_input_plus_output_plus_little(
     features = np.zeros(shape, np.float32)
     fitted = make(name, options).fit(cohort_of((1, 2, 2)), KEY)
     tracemalloc.start()
-    encoded = fitted.encode_array(features)  # type: ignore[attr-defined]
+    encoded = fitted.encode_array(features)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak <= encoded.nbytes + 64 * 2**20
@@ -168,7 +168,7 @@ def test_wrong_input_is_refused(name: str, options: dict[str, Any]) -> None:
     fitted = make(name, options).fit(cohort_of((2, 10, 6)), KEY)
     for wrong in (np.zeros((2, 3), np.float32), np.zeros((2, 3, 4), np.int64)):
         with pytest.raises(DataError, match="float32 or float64"):
-            fitted.encode_array(wrong)  # type: ignore[attr-defined]
+            fitted.encode_array(wrong)
     if name != "identity":
         for shape in ((2, 11, 6), (2, 10, 7)):
             with pytest.raises(DataError, match="fit it again"):

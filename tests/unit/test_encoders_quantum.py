@@ -17,6 +17,10 @@ from pipeline.core.secrets import Secret
 from pipeline.core.types import EncodedCohort, Provenance
 
 KEY = Secret(bytes(range(32)), "encoder")
+GOLDEN_ANGLES = [  # of KEY, 4 qubits, 2 layers
+    [3.12573175625139, 3.31621154642253, 6.09814419269041, 0.07275100960762],
+    [2.99943689401367, 1.03348313391184, 5.73176038863450, 0.19892184746099],
+]
 
 
 def cohort_of(features: np.ndarray) -> EncodedCohort:
@@ -35,7 +39,7 @@ def cohort_of(features: np.ndarray) -> EncodedCohort:
 
 
 def fit(key: Secret = KEY, **options: int) -> FittedQuantumEncoder:
-    return QuantumEncoder(**options).fit(cohort_of(np.zeros((1, 48, 1))), key)  # type: ignore[arg-type]
+    return QuantumEncoder(**options).fit(cohort_of(np.zeros((1, 48, 1))), key)
 
 
 def oracle(angles: np.ndarray, windows: np.ndarray) -> np.ndarray:
@@ -72,7 +76,7 @@ def test_the_polynomials_are_the_circuit(n_qubits: int, n_layers: int) -> None:
 @pytest.mark.parametrize("options", [{}, {"n_qubits": 1}, {"n_qubits": 2, "n_layers": 3}, {"n_qubits": 6}])
 def test_the_encoder_is_the_circuit_window_by_window(options: dict[str, int]) -> None:
     """Cutting, order of steps and channels, padding with the last value; float64 and float32."""
-    encoder = QuantumEncoder(**options)  # type: ignore[arg-type]
+    encoder = QuantumEncoder(**options)
     n_qubits = encoder.n_qubits
     features = np.random.default_rng(3).random((3, 2 * n_qubits + 1, 2))
     encoded = fit(**options).encode_array(features)
@@ -100,8 +104,7 @@ def test_each_output_is_some_cosines_times_the_other_wires_sines() -> None:
         for words in expectation_terms(angles):
             masks = {"".join("c" if symbol == "c" else "-" for symbol in word) for word in words}
             assert len(masks) == 1
-    words = [len(terms) for terms in expectation_terms(np.full((2, 4), 0.3))]
-    assert words == [2, 2, 4, 4]
+    assert [len(words) for words in expectation_terms(np.full((2, 4), 0.3))] == [2, 2, 4, 4]
 
 
 def test_four_known_windows_identify_the_default_encoder() -> None:
@@ -158,14 +161,6 @@ def test_angles_come_from_the_key_for_this_circuit() -> None:
     assert (flat < 2 * np.pi).all()
 
 
-GOLDEN_ANGLES = np.array(
-    [
-        [3.125731756251391, 3.3162115464225317, 6.098144192690406, 0.07275100960762158],
-        [2.9994368940136744, 1.033483133911843, 5.731760388634498, 0.19892184746098923],
-    ]
-)
-
-
 def test_another_process_encodes_to_the_same_bytes() -> None:
     program = (
         "import hashlib, numpy as np\n"
@@ -188,4 +183,4 @@ def test_another_process_encodes_to_the_same_bytes() -> None:
 def test_impossible_circuits_are_refused() -> None:
     for options in ({"n_qubits": 0}, {"n_qubits": 11}, {"n_layers": 0}, {"template": "RandomLayers"}):
         with pytest.raises(ConfigError):
-            QuantumEncoder(**options)  # type: ignore[arg-type]
+            QuantumEncoder(**options)
