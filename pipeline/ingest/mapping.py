@@ -6,7 +6,6 @@ wrong way round is found before any patient's data is opened.
 
 from __future__ import annotations
 
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -17,6 +16,7 @@ from pipeline.core.digest import digest_bytes
 from pipeline.core.errors import ConfigError
 from pipeline.core.types import Aggregation, StaticVariable, Variable
 from pipeline.ingest.tasks import RULES, TaskRule
+from pipeline.ingest.toml_table import TomlTable
 
 MAPPINGS: Final = Path(__file__).parent / "mappings"
 _NUMBER: Final = (int, float)
@@ -57,52 +57,6 @@ class SourceMapping:
     digest: str
 
 
-@final
-class _Table:
-    """A TOML table being read: each key is taken once, what remains is misspelt."""
-
-    def __init__(self, raw: Any, where: str) -> None:
-        if not isinstance(raw, dict):
-            raise ConfigError(f"{where} must be a table")
-        self.raw, self.where, self.taken = raw, where, set[str]()
-
-    def take(self, key: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
-        """The value of `key`; `default` when absent, an error when there is none."""
-        self.taken.add(key)
-        if key not in self.raw:
-            if default is None:
-                raise ConfigError(f"{self.where} lacks the key {key}")
-            return default
-        value = self.raw[key]
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise ConfigError(f"{self.where}: the key {key} has the wrong type")
-        return value
-
-    def number(self, key: str) -> float:
-        value = float(self.take(key, (int, float)))
-        if not math.isfinite(value):
-            raise ConfigError(f"{self.where}: the key {key} must be finite")
-        return value
-
-    def range(self, key: str) -> tuple[float, float]:
-        pair = self.take(key, list)
-        numbers = [item for item in pair if isinstance(item, int | float) and not isinstance(item, bool)]
-        if len(pair) != 2 or len(numbers) != 2 or not all(map(math.isfinite, numbers)) or numbers[0] >= numbers[1]:
-            raise ConfigError(f"{self.where}: the key {key} must be two numbers, the smaller first")
-        return float(numbers[0]), float(numbers[1])
-
-    def names(self, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
-        found = tuple(self.take(key, list, list(default)))
-        if not found or not all(isinstance(item, str) and item for item in found):
-            raise ConfigError(f"{self.where}: the key {key} must be a list of names")
-        return found
-
-    def done(self) -> None:
-        strange = sorted(set(self.raw) - self.taken)
-        if strange:
-            raise ConfigError(f"{self.where}: unknown key {strange[0]}; known are {', '.join(sorted(self.taken))}")
-
-
 def load_mapping(name_or_path: str) -> SourceMapping:
     """A shipped mapping by its name, or any by the path of its TOML file.
 
@@ -137,7 +91,7 @@ def _read(name_or_path: str, shipped: dict[str, Path]) -> tuple[dict[str, Any], 
 
 def parse_mapping(raw: dict[str, Any], name: str, where: str, digest: str) -> SourceMapping:
     """Check a parsed mapping; `where` names the file in errors."""
-    top = _Table(raw, f"mapping {where}")
+    top = TomlTable(raw, f"mapping {where}")
     top.take("description", str, "-")
     unknown = top.take("unknown_variables", str, "error")
     if unknown not in get_args(UnknownVariables):
@@ -165,7 +119,7 @@ def parse_mapping(raw: dict[str, Any], name: str, where: str, digest: str) -> So
     )
 
 
-def _ranges(table: _Table) -> dict[str, float]:
+def _ranges(table: TomlTable) -> dict[str, float]:
     plausible, scale, normal = table.range("plausible"), table.range("scale"), table.number("normal")
     if not plausible[0] <= normal <= plausible[1]:
         raise ConfigError(f"{table.where}: the key normal lies outside plausible")
@@ -183,7 +137,7 @@ def _series(
 ) -> tuple[tuple[Variable, ...], dict[str, str], frozenset[str], frozenset[str]]:
     variables, sources, optional, admission = [], dict[str, str](), set[str](), set[str]()
     for name, entry in raw.items():
-        table = _Table(entry, f"mapping {where}: variables.{name}")
+        table = TomlTable(entry, f"mapping {where}: variables.{name}")
         aggregation = table.take("aggregation", str, "mean")
         if aggregation not in get_args(Aggregation):
             raise ConfigError(f"{table.where}: aggregation is one of {', '.join(get_args(Aggregation))}")
@@ -202,7 +156,7 @@ def _series(
 def _statics(raw: dict[str, Any], where: str) -> tuple[tuple[StaticVariable, ...], dict[str, str], frozenset[str]]:
     statics, sources, optional = [], dict[str, str](), set[str]()
     for name, entry in raw.items():
-        table = _Table(entry, f"mapping {where}: statics.{name}")
+        table = TomlTable(entry, f"mapping {where}: statics.{name}")
         categories = tuple(
             (_code(code, table.where), str(label)) for code, label in table.take("categories", dict, {}).items()
         )
@@ -230,7 +184,7 @@ def _tasks(raw: dict[str, Any], where: str, variables: set[str]) -> tuple[TaskRu
     tasks = []
     for name, entry in raw.items():
         spot = f"mapping {where}: tasks.{name}"
-        table = _Table(entry, spot)
+        table = TomlTable(entry, spot)
         kind = table.take("kind", str)
         if kind not in RULES:
             raise ConfigError(f"{spot}: kind is one of {', '.join(RULES)}")
@@ -240,7 +194,10 @@ def _tasks(raw: dict[str, Any], where: str, variables: set[str]) -> tuple[TaskRu
         for key in (key for key, default in defaults.items() if default is MISSING):
             table.take(key, object)
         table.done()
-        task = rule(name=name, **options)
+        try:
+            task = rule(name=name, **options)
+        except ConfigError as error:
+            raise ConfigError(f"mapping {where}: {error}") from None
         unknown = sorted({name for window in task.windows for name in window[0]} - variables)
         if unknown:
             raise ConfigError(f"{spot}: {unknown[0]} is no variable of the mapping")
@@ -248,7 +205,7 @@ def _tasks(raw: dict[str, Any], where: str, variables: set[str]) -> tuple[TaskRu
     return tuple(tasks)
 
 
-def _task_option(table: _Table, key: str) -> Any:
+def _task_option(table: TomlTable, key: str) -> Any:
     kind, item = _TASK_KEYS[key]
     value = table.take(key, kind)
     if kind is not list:

@@ -1,0 +1,58 @@
+"""A TOML table read key by key, so that a wrong type, a lacking or a misspelt key is named with its place."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, final
+
+from pipeline.core.errors import ConfigError
+
+
+@final
+class TomlTable:
+    """A TOML table being read: each key is taken once, what remains is misspelt."""
+
+    def __init__(self, raw: Any, where: str) -> None:
+        if not isinstance(raw, dict):
+            raise ConfigError(f"{where} must be a table")
+        self.raw, self.where, self.taken = raw, where, set[str]()
+
+    def take(self, key: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
+        """The value of `key`; `default` when absent, an error when there is none."""
+        self.taken.add(key)
+        if key not in self.raw:
+            if default is None:
+                raise ConfigError(f"{self.where} lacks the key {key}")
+            return default
+        value = self.raw[key]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise ConfigError(f"{self.where}: the key {key} has the wrong type")
+        return value
+
+    def number(self, key: str) -> float:
+        """A finite number."""
+        value = float(self.take(key, (int, float)))
+        if not math.isfinite(value):
+            raise ConfigError(f"{self.where}: the key {key} must be finite")
+        return value
+
+    def range(self, key: str) -> tuple[float, float]:
+        """Two finite numbers, the smaller first."""
+        pair = self.take(key, list)
+        numbers = [item for item in pair if isinstance(item, int | float) and not isinstance(item, bool)]
+        if len(pair) != 2 or len(numbers) != 2 or not all(map(math.isfinite, numbers)) or numbers[0] >= numbers[1]:
+            raise ConfigError(f"{self.where}: the key {key} must be two numbers, the smaller first")
+        return float(numbers[0]), float(numbers[1])
+
+    def names(self, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
+        """A list of names, not empty."""
+        found = tuple(self.take(key, list, list(default)))
+        if not found or not all(isinstance(item, str) and item for item in found):
+            raise ConfigError(f"{self.where}: the key {key} must be a list of names")
+        return found
+
+    def done(self) -> None:
+        """Refuse what nobody asked for."""
+        strange = sorted(set(self.raw) - self.taken)
+        if strange:
+            raise ConfigError(f"{self.where}: unknown key {strange[0]}; known are {', '.join(sorted(self.taken))}")
