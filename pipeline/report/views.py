@@ -26,7 +26,7 @@ def page_view(data: Data) -> Data:
         "released": released_summary(data),
         "utility": utility_view(data),
         "guarantees": [guarantee_view(item) for item in data["condensed"] if item["guarantee"]],
-        "leakage": [leakage_view(report, number) for number, report in enumerate(data["leakage"])],
+        "leakage": leakage_views(data),
         "not_run": [item for report in data["leakage"] for item in report["not_run"]],
         "untouched": untouched(data),
         "glance": glance_leakage(data),
@@ -65,6 +65,14 @@ def guarantee_view(item: Data) -> Data:
         "belief": factor / (1 + factor),
         "tpr": min(factor * rate + delta, 1 - (1 - delta - rate) / factor, 1.0),
     }
+
+
+def leakage_views(data: Data) -> list[Data]:
+    """All audits, the judged artefact's first; the others are `aside` unless nothing was judged."""
+    judged = judged_reports(data)
+    reports = judged + [report for report in data["leakage"] if report not in judged]
+    views = [leakage_view(report, number) for number, report in enumerate(reports)]
+    return [{**view, "aside": bool(judged) and place >= len(judged)} for place, view in enumerate(views)]
 
 
 def leakage_view(report: Data, number: int) -> Data:

@@ -583,6 +583,18 @@ def test_a_bare_run_still_renders(record: RunRecord) -> None:
     assert _Outline(page).open == []
 
 
+def test_the_judged_artefact_comes_first_and_others_are_folded_away(record: RunRecord) -> None:
+    page = render_report(dataclasses.replace(record, leakage=record.leakage[::-1]))
+    section = page.split('id="leakage"')[1].split("</section>")[0]
+    assert (
+        section.index("Attacks on private")
+        < section.index("<details><summary>rqe: 2 results")
+        < section.index("Attacks on rqe")
+    )
+    unjudged = render_report(dataclasses.replace(record, release_artefact="")).split('id="leakage"')[1]
+    assert "<details>" not in unjudged.split("</section>")[0]
+
+
 def test_the_scan_of_the_bundle_counts_for_what_was_judged(record: RunRecord) -> None:
     private = record.leakage[0]
     scan = dataclasses.replace(private, artefact="bundle", results=private.results[:1], not_run=())
