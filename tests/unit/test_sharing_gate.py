@@ -1,0 +1,235 @@
+"""The gate: every way of being silent blocks, a limit is held against the upper bound, and only a PASS opens it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.core.errors import LeakageError, ReleaseRefused
+from pipeline.core.types import (
+    AttackResult,
+    CondensedSet,
+    EncodedCohort,
+    LeakageReport,
+    NotRun,
+    PrivacyGuarantee,
+    Provenance,
+    Task,
+    UtilityReport,
+    UtilityScore,
+)
+from pipeline.sharing.gate import AuditedRelease, admit, artefact_digest, decide, leaks
+from pipeline.sharing.policy import Policy, load_policy
+from pipeline.store import Store
+
+STRICT = load_policy("strict")
+GUARANTEE = PrivacyGuarantee(1.0, 1e-6, "stay", "add-or-remove-one", "dp-accounting", ({"event": "Gaussian"},), ())
+SET = CondensedSet(
+    features=np.random.default_rng(0).random((80, 4, 2), dtype=np.float32),
+    labels=np.tile(np.array([[0.0], [1.0]], dtype=np.float32), (40, 1)),
+    channels=("a", "b"),
+    tasks=(Task("death"),),
+    step_hours=1.0,
+    transforms=({"kind": "public_ranges", "public": True},),
+    method="private_moments",
+    starts_from_records=False,
+    guarantee=GUARANTEE,
+    provenance=Provenance("condense"),
+)
+
+
+def result(attack: str, statistic: str, high: float, **changes: Any) -> AttackResult:
+    plain = AttackResult(
+        attack=attack,
+        threat_model="T6",
+        artefact="private",
+        statistic=statistic,
+        rate=high / 2,
+        low=0.0,
+        high=high,
+        n=1000,
+        control=0.0,
+        positive_control=1.0,
+        ceiling=1.0,
+        gates=True,
+        summary="s",
+        detail={"powered": True},
+    )
+    return dataclasses.replace(plain, **changes)
+
+
+GOOD = (
+    result("near_copy", "near_copy_share", 0.05),
+    result("membership", "auroc", 0.55, rate=0.5),
+    result("membership", "tpr_at_1pct_fpr", 0.03),
+)
+SCORE = UtilityScore("private", "raw", "tcn", "death", "auroc", 0.8, 0.75, 0.85, 0.01, 5, 800, 80)
+UTILITY = UtilityReport((SCORE,), 30, "bootstrap")
+
+
+def report(*results: AttackResult, **changes: Any) -> LeakageReport:
+    about = changes.pop("about", SET)
+    plain = LeakageReport("private", artefact_digest(about), results or GOOD, (), True, Provenance("audit"))
+    return dataclasses.replace(plain, **changes)
+
+
+def verdict(
+    *results: AttackResult, artefact: Any = SET, policy: Policy | None = STRICT, utility: Any = UTILITY, **changes: Any
+) -> str:
+    return decide(policy, artefact, [report(*results, about=artefact, **changes)], utility).verdict
+
+
+def test_a_private_set_with_a_clean_audit_passes() -> None:
+    decision = decide(STRICT, SET, [report()], UTILITY)
+    assert decision.verdict == "PASS"
+    assert (decision.policy, decision.policy_digest) == ("strict", STRICT.digest)
+    assert {outcome for outcome, _ in decision.reasons} == {"PASS"}
+
+
+def test_the_id_is_the_stores(tmp_path: Path) -> None:
+    assert artefact_digest(SET) == Store(tmp_path).put(SET)
+
+
+def test_silence_is_never_a_pass() -> None:
+    """Each of these is INCONCLUSIVE: nothing was found, but nobody could have found it."""
+    nan = math.nan
+    assert verdict(policy=None) == "INCONCLUSIVE"
+    assert decide(STRICT, SET, [], UTILITY).verdict == "INCONCLUSIVE"
+    assert verdict(controls_held=False) == "INCONCLUSIVE"
+    assert verdict(artefact_digest="0" * 64) == "INCONCLUSIVE"
+    assert verdict(*GOOD[:2]) == "INCONCLUSIVE"  # a required figure is absent
+    assert verdict(*GOOD, not_run=(NotRun("membership", "T6", "private", "too few"),)) == "INCONCLUSIVE"
+    assert verdict(*GOOD[:2], dataclasses.replace(GOOD[2], gates=False)) == "INCONCLUSIVE"
+    assert verdict(*GOOD[:2], dataclasses.replace(GOOD[2], detail={"powered": False})) == "INCONCLUSIVE"
+    assert verdict(*GOOD[:2], dataclasses.replace(GOOD[2], n=199)) == "INCONCLUSIVE"
+    for field in ("rate", "low", "high"):
+        assert verdict(*GOOD[:2], dataclasses.replace(GOOD[2], **{field: nan})) == "INCONCLUSIVE", field
+    assert verdict(*GOOD[:2], dataclasses.replace(GOOD[2], high=math.inf)) == "INCONCLUSIVE"
+    assert verdict(*GOOD[:2], dataclasses.replace(GOOD[2], rate=0.9)) == "INCONCLUSIVE"  # outside its interval
+    assert verdict(*GOOD, result("new_attack", "new_statistic", 0.0)) == "INCONCLUSIVE"  # no limit was set for it
+    assert verdict(utility=None) == "INCONCLUSIVE"
+    assert verdict(utility=UtilityReport((), 30, "i")) == "INCONCLUSIVE"
+    assert verdict(utility=UtilityReport((dataclasses.replace(SCORE, mean=nan),), 30, "i")) == "INCONCLUSIVE"
+    assert verdict(utility=UtilityReport((dataclasses.replace(SCORE, training_set="b"),), 30, "i")) == "INCONCLUSIVE"
+
+
+def test_the_upper_bound_is_held_against_the_limit() -> None:
+    limit = 0.075
+    at, above = result("membership", "tpr_at_1pct_fpr", limit), result("membership", "tpr_at_1pct_fpr", limit + 1e-9)
+    assert verdict(*GOOD[:2], at) == "PASS"
+    assert verdict(*GOOD[:2], above) == "FAIL"  # though the rate itself is half the limit
+
+
+def test_a_leak_that_is_certain_fails_however_weak_the_attack_was() -> None:
+    found = result("membership", "tpr_at_1pct_fpr", 0.9, low=0.5, rate=0.7, n=20, detail={"powered": False})
+    assert verdict(*GOOD[:2], found) == "FAIL"
+    unsure = dataclasses.replace(found, low=0.0)
+    assert verdict(*GOOD[:2], unsure) == "INCONCLUSIVE"
+
+
+def test_figures_that_may_only_be_shown_never_decide() -> None:
+    shown = result("near_copy", "closest_record_ratio", 99.0, rate=50.0, gates=False)
+    assert verdict(*GOOD, shown) == "PASS"
+
+
+def test_paperwork_that_fails() -> None:
+    replace = dataclasses.replace
+    assert verdict(artefact=replace(SET, guarantee=None)) == "FAIL"
+    assert verdict(artefact=replace(SET, guarantee=replace(GUARANTEE, epsilon=2.1))) == "FAIL"
+    assert verdict(artefact=replace(SET, guarantee=replace(GUARANTEE, delta=1e-4))) == "FAIL"
+    assert verdict(artefact=replace(SET, guarantee=replace(GUARANTEE, events=()))) == "INCONCLUSIVE"
+    assert verdict(artefact=replace(SET, starts_from_records=True)) == "FAIL"
+    assert verdict(artefact=replace(SET, method="random_real")) == "FAIL"
+    looked = ({"kind": "train_quantiles", "public": False},)
+    assert verdict(artefact=replace(SET, transforms=looked)) == "FAIL"
+
+
+def test_fail_is_stronger_than_inconclusive() -> None:
+    assert verdict(artefact=dataclasses.replace(SET, guarantee=None), controls_held=False) == "FAIL"
+
+
+ENCODED = EncodedCohort(
+    features=np.zeros((40, 4, 2), dtype=np.float32),
+    labels=np.repeat(np.array([[0.0], [1.0]], dtype=np.float32), 20, axis=0),
+    subject_index=np.arange(40, dtype=np.int32),
+    split=np.zeros(40, dtype=np.int8),
+    channels=("a", "b"),
+    tasks=(Task("death"),),
+    step_hours=1.0,
+    transforms=({"kind": "quantum", "public": True},),
+    provenance=Provenance("encode"),
+)
+BROKEN = (result("known_key_inversion", "r2", 0.99, rate=0.98), result("aligned_pairs", "r2", 1.0))
+
+
+def test_a_row_per_person_leaves_only_under_a_policy_that_says_so() -> None:
+    assert verdict(*BROKEN, artefact=ENCODED, utility=None) == "FAIL"
+    assert verdict(*BROKEN, artefact=ENCODED, policy=load_policy("agreement"), utility=None) == "PASS"
+
+
+def test_an_agreement_prints_leaks_but_not_silence() -> None:
+    agreement = load_policy("agreement")
+    assert verdict(BROKEN[0], artefact=ENCODED, policy=agreement, utility=None) == "INCONCLUSIVE"
+    missing = dataclasses.replace(BROKEN[1], high=math.nan)
+    assert verdict(BROKEN[0], missing, artefact=ENCODED, policy=agreement, utility=None) == "INCONCLUSIVE"
+
+
+def test_small_cells_of_an_encoded_cohort_stay() -> None:
+    labels = np.zeros((40, 1), dtype=np.float32)
+    labels[:9] = 1
+    few = dataclasses.replace(ENCODED, labels=labels)
+    assert verdict(*BROKEN, artefact=few, policy=load_policy("agreement"), utility=None) == "FAIL"
+
+
+def test_only_the_gate_makes_an_audited_release() -> None:
+    decision = decide(STRICT, SET, [report()], UTILITY)
+    assert admit(STRICT, decision, SET, [report()], UTILITY).name == "private"
+    with pytest.raises(ReleaseRefused, match="only the gate"):
+        AuditedRelease(object(), STRICT, decision, SET, (report(),), UTILITY)
+
+
+def test_a_borrowed_decision_opens_nothing() -> None:
+    decision = decide(STRICT, SET, [report()], UTILITY)
+    other = dataclasses.replace(SET, features=SET.features + 1)
+    with pytest.raises(ReleaseRefused, match="does not follow"):
+        admit(STRICT, decision, other, [report()], UTILITY)
+    with pytest.raises(ReleaseRefused, match="does not follow"):
+        admit(STRICT, decision, SET, [report(*GOOD[:2])], UTILITY)
+    with pytest.raises(ReleaseRefused, match="another policy"):
+        admit(load_policy("demo"), decision, SET, [report()], UTILITY)
+    forged = dataclasses.replace(decide(STRICT, SET, [], UTILITY), verdict="PASS")
+    with pytest.raises(ReleaseRefused, match="does not follow"):
+        admit(STRICT, forged, SET, [], UTILITY)
+
+
+def test_the_error_says_whether_the_audit_or_the_paperwork_refused() -> None:
+    leak = report(*GOOD[:2], result("membership", "tpr_at_1pct_fpr", 0.5))
+    decision = decide(STRICT, SET, [leak], UTILITY)
+    assert leaks(decision)
+    with pytest.raises(LeakageError, match="tpr_at_1pct_fpr") as caught:
+        admit(STRICT, decision, SET, [leak], UTILITY)
+    assert caught.value.exit_code == 13
+
+    bare = dataclasses.replace(SET, guarantee=None)
+    decision = decide(STRICT, bare, [report(about=bare)], UTILITY)
+    assert not leaks(decision)
+    with pytest.raises(ReleaseRefused, match="no privacy guarantee") as refused:
+        admit(STRICT, decision, bare, [report(about=bare)], UTILITY)
+    assert refused.value.exit_code == 14
+
+
+def test_a_stored_decision_is_still_good(tmp_path: Path) -> None:
+    """Reports and decision come back from the store before the release: nothing may get lost on the way."""
+    from pipeline.core.types import GateDecision
+
+    store = Store(tmp_path)
+    kept = store.get(store.put(report()), LeakageReport)
+    artefact = store.get(store.put(SET), CondensedSet)
+    utility = store.get(store.put(UTILITY), UtilityReport)
+    decision = store.get(store.put(decide(STRICT, SET, [report()], UTILITY)), GateDecision)
+    assert admit(STRICT, decision, artefact, [kept], utility).name == "private"

@@ -1,0 +1,133 @@
+"""Policy files: shipped ones load and differ as they say; a misspelt, missing or ill-typed key is refused by name."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from pipeline.core.errors import ConfigError
+from pipeline.sharing.policy import load_policy, shipped_policies
+
+STRICT = (Path(__file__).parents[2] / "pipeline" / "sharing" / "policies" / "strict.toml").read_text()
+
+
+def changed(tmp_path: Path, old: str, new: str) -> Path:
+    assert STRICT.count(old) >= 1, old
+    path = tmp_path / "house.toml"
+    path.write_text(STRICT.replace(old, new, 1))
+    return path
+
+
+def test_the_shipped_policies_load() -> None:
+    assert shipped_policies() == ("agreement", "demo", "research", "strict")
+    digests = {load_policy(name).digest for name in shipped_policies()}
+    assert len(digests) == 4
+    assert all(load_policy(name).name == name for name in shipped_policies())
+
+
+def test_rows_of_people_leave_only_under_the_agreement() -> None:
+    with_rows = [name for name in shipped_policies() if "encoded" in load_policy(name).release_kinds]
+    assert with_rows == ["agreement"]
+    assert load_policy("agreement").require_agreement
+
+
+def test_only_strict_and_agreement_are_for_production() -> None:
+    assert [name for name in shipped_policies() if load_policy(name).production] == ["agreement", "strict"]
+
+
+def test_sets_that_start_from_records_leave_only_under_the_agreement() -> None:
+    assert [name for name in shipped_policies() if load_policy(name).allow_starts_from_records] == ["agreement"]
+
+
+def test_no_policy_releases_random_real_stays() -> None:
+    assert all("random_real" in load_policy(name).refused_methods for name in shipped_policies())
+
+
+def test_the_demo_policy_is_never_looser_than_strict_but_for_the_figure_that_needs_many_people() -> None:
+    strict, demo = load_policy("strict"), load_policy("demo")
+    assert (demo.release_kinds, demo.require_guarantee) == (strict.release_kinds, strict.require_guarantee)
+    assert (demo.max_epsilon, demo.max_delta) == (strict.max_epsilon, strict.max_delta)
+    extra = set(demo.limits) - set(strict.limits)
+    assert set(strict.limits) <= set(demo.limits)
+    assert {limit.statistic for limit in extra} == {"tpr_at_smallest_fpr"}
+
+
+def test_the_strict_limit_on_members_found_is_what_its_epsilon_allows() -> None:
+    """(epsilon, delta) implies TPR <= e^epsilon * FPR + delta; the limit rounds that up by less than 0.002."""
+    strict = load_policy("strict")
+    limit = strict.limit("membership", "tpr_at_1pct_fpr")
+    assert limit is not None
+    assert limit.max_upper is not None
+    assert 0 <= limit.max_upper - (0.01 * math.exp(strict.max_epsilon) + strict.max_delta) < 0.002
+
+
+def test_the_most_particular_limit_is_found() -> None:
+    strict, agreement = load_policy("strict"), load_policy("agreement")
+    assert strict.limit("anything", "count") is strict.limits[0]
+    assert strict.limit("membership", "unheard_of") is None
+    found = agreement.limit("known_key_inversion", "r2")
+    assert found is not None
+    assert found.max_upper is None
+
+
+def test_a_path_loads_like_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "strict.toml"
+    path.write_text(STRICT)
+    assert load_policy(path).digest == load_policy("strict").digest
+
+
+def test_the_digest_follows_every_rule(tmp_path: Path) -> None:
+    path = changed(tmp_path, "max_epsilon = 2.0", "max_epsilon = 2.5")
+    assert load_policy(path).digest != load_policy("strict").digest
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("production = true", "prodcution = true", "unknown key prodcution"),
+        ("production = true", "", "key production is missing"),
+        ("production = true", "production = 1", "production must be of type bool"),
+        ("max_epsilon = 2.0", "max_epsilom = 2.0", r"unknown key guarantee\.max_epsilom"),
+        ("max_epsilon = 2.0", "max_epsilon = true", r"guarantee\.max_epsilon must be of type float"),
+        ("max_epsilon = 2.0", "max_epsilon = inf", r"guarantee\.max_epsilon must be finite"),
+        ("max_epsilon = 2.0", "max_epsilon = nan", r"guarantee\.max_epsilon must be finite"),
+        ("max_delta = 1e-5", "max_delta = 1.0", r"guarantee\.max_delta must lie in"),
+        ("valid_days = 365", "valid_days = 0", r"release\.valid_days must be between"),
+        ('kinds = ["condensed", "moments"]', 'kinds = ["everything"]', r"release\.kinds must name"),
+        ('kinds = ["condensed", "moments"]', 'kinds = ["encoded"]', r"audit\.encoded must name at least one attack"),
+        ("max_upper = 0.60", "max_uper = 0.60", r"unknown key limits\[3\]\.max_uper"),
+        ("max_upper = 0.60", 'max_upper = "all"', r"limits\[3\]\.max_upper must be a number"),
+        ("max_upper = 0.60", "max_upper = nan", r"limits\[3\]\.max_upper must be a number"),
+        ("max_upper = 0.60", "max_upper = -1", r"limits\[3\]\.max_upper must be a number"),
+        ("min_n = 200", "min_n = 0", "min_n of at least 1"),
+        ('statistic = "tpr_at_1pct_fpr"', 'statistic = "auroc"', "twice"),
+        ("[utility]", "[utilty]", "unknown key utilty"),
+        ("rounding = 0.05", "rounding = 0.0", r"card\.rounding must lie"),
+        ("small_cell = 10", "small_cell = 0", r"audit\.small_cell must be at least 1"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named(tmp_path: Path, old: str, new: str, sentence: str) -> None:
+    path = changed(tmp_path, old, new)
+    with pytest.raises(ConfigError, match=sentence) as caught:
+        load_policy(path)
+    assert str(path) in str(caught.value)
+    assert caught.value.exit_code == 10
+
+
+def test_every_rule_needs_a_reason(tmp_path: Path) -> None:
+    path = tmp_path / "house.toml"
+    path.write_text("\n".join('why = ""' if line.startswith("why") else line for line in STRICT.splitlines()))
+    with pytest.raises(ConfigError, match="gives no reason"):
+        load_policy(path)
+
+
+def test_unknown_names_and_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no policy is called 'lenient'; shipped are agreement, demo"):
+        load_policy("lenient")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_policy(tmp_path / "absent.toml")
+    (tmp_path / "broken.toml").write_text("name = ")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load_policy(tmp_path / "broken.toml")
