@@ -30,7 +30,7 @@ class FittedIdentityEncoder(Sealed):
 
     def public_spec(self) -> Json:
         """The whole of it."""
-        return {"kind": "identity", "public": True, "key_fingerprint": None}
+        return {"kind": "identity", "public": True, "window": 1, "axis": "time", "key_fingerprint": None}
 
     def encode(self, cohort: EncodedCohort) -> EncodedCohort:
         """The same features; the transform is recorded."""

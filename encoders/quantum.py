@@ -81,6 +81,8 @@ class FittedQuantumEncoder(Sealed):
             "kind": "quantum",
             "public": True,
             "scheme": SCHEME,
+            "window": self.circuit.n_qubits,
+            "axis": "time",
             "n_qubits": self.circuit.n_qubits,
             "n_layers": self.circuit.n_layers,
             "template": self.circuit.template,

@@ -95,6 +95,8 @@ def test_public_spec_is_plain_named_and_public(name: str, options: dict[str, Any
     assert spec["public"] is True
     assert json.loads(canonical_json(dict(spec))) == spec
     assert options.items() <= spec.items()
+    assert spec["window"] >= 1
+    assert spec["axis"] in ("time", "variables")
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)
