@@ -27,8 +27,9 @@ def page_view(data: Data) -> Data:
         "utility": utility_view(data),
         "guarantees": [guarantee_view(item) for item in data["condensed"] if item["guarantee"]],
         "leakage": leakage_views(data),
-        "not_run": [item for report in data["leakage"] for item in report["not_run"]],
+        **gaps(data),
         "untouched": untouched(data),
+        "judged_audited": bool(judged_reports(data)),
         "glance": glance_leakage(data),
         "reasons": gate_reasons(data),
         "ingest": ingest_view(data["ingest"]),
@@ -107,13 +108,33 @@ def untouched(data: Data) -> list[str]:
     return [name for name in THREAT_MODELS if name not in met]
 
 
+def gaps(data: Data) -> Data:
+    """Attacks that did not run: on what was judged one by one, on the rest with the artefacts that share a reason.
+
+    A scan of the judged artefact's bytes that did not run is no gap when the bundle's bytes were scanned.
+    """
+    judged = judged_reports(data)
+    scanned = {row["attack"] for report in judged if report["artefact"] == BUNDLE for row in report["results"]}
+    rest: dict[tuple[str, str, str], list[str]] = {}
+    for report in data["leakage"]:
+        for item in [] if report in judged else report["not_run"]:
+            rest.setdefault((item["attack"], item["threat_model"], item["reason"]), []).append(item["artefact"])
+    return {
+        "not_run": [item for report in judged for item in report["not_run"] if item["attack"] not in scanned],
+        "not_run_aside": [
+            {"attack": attack, "threat_model": threat, "reason": reason, "artefacts": artefacts}
+            for (attack, threat, reason), artefacts in rest.items()
+        ],
+    }
+
+
 def glance_leakage(data: Data) -> Data:
     """The judged artefact's audit in three numbers."""
     reports = judged_reports(data)
     return {
         "results": sum(len(report["results"]) for report in reports),
         "gating": sum(row["gates"] for report in reports for row in report["results"]),
-        "not_run": sum(len(report["not_run"]) for report in reports),
+        "not_run": len(gaps(data)["not_run"]),
         "controls_held": all(report["controls_held"] for report in reports) if reports else None,
     }
 

@@ -546,6 +546,23 @@ def test_what_was_not_tested_is_named(page: str) -> None:
     assert re.findall(r"<li><strong>(T\d)</strong>", section) == ["T2", "T3", "T4", "T7"]
 
 
+def test_gaps_of_what_was_not_judged_are_told_together(record: RunRecord) -> None:
+    missing = tuple(NotRun("key_enumeration", "T4", name, "not implemented") for name in ("rqe", "rp"))
+    byte_scan = NotRun("identifier_scan", "bytes", "private", "no bytes were given")
+    private, rqe = record.leakage
+    reports = (
+        dataclasses.replace(private, results=private.results[1:], not_run=(byte_scan,)),
+        *(dataclasses.replace(rqe, artefact=gap.artefact, not_run=(gap,)) for gap in missing),
+    )
+    section = render_report(dataclasses.replace(record, leakage=reports)).split('id="not-tested"')[1]
+    assert "key enumeration</strong> (T4) on rqe, rp: not implemented" in section
+    assert "1 attack could not run" in section
+    # Once the bundle's bytes were scanned, that the artefact alone was not scanned is no gap.
+    scan = dataclasses.replace(private, artefact="bundle", results=private.results[:1], not_run=())
+    section = render_report(dataclasses.replace(record, leakage=(*reports, scan))).split('id="not-tested"')[1]
+    assert "Every attack of the audit ran on private" in section
+
+
 def test_the_guarantee_is_put_in_words(page: str) -> None:
     section = page.split('id="privacy"')[1].split("</section>")[0]
     assert "factor of at most 2.72" in section  # e
