@@ -11,6 +11,8 @@ paper are not public, hence "SCA-style".
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from jaxtyping import Float64, Shaped
 
@@ -18,7 +20,9 @@ from pipeline.core.errors import DataError
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import generator
 from pipeline.grouping.heads import HeadKind, one_step_heads, random_heads
-from pipeline.grouping.trunk import activations, random_trunk, step_l1, trunk_deltas
+from pipeline.grouping.trunk import activations, input_sizes, random_trunk, step_l1, trunk_deltas
+
+BLOCK: Final = 256  # stays
 
 
 def summarise(features: Shaped[np.ndarray, "stay ..."]) -> Float64[np.ndarray, "stay feature"]:
@@ -77,9 +81,10 @@ def samplewise_multihead(
         else:
             head = random_heads(layers[-1], known, generator(seed, "grouping", "heads", start))
         deltas = trunk_deltas(trunk, layers, head.weights, head.residuals)
-        length = np.nanmean(step_l1(deltas, layers), axis=1)
+        sizes = input_sizes(layers)
+        length = np.nanmean(step_l1(deltas, sizes), axis=1)
         scaled = tuple(delta / np.where(length > 0, length, 1.0)[:, None, None] for delta in deltas)
-        one = _pairwise(scaled, layers)
+        one = _pairwise(scaled, sizes)
         total += one / n_inits
         on_step(start + 1, n_inits, float(one.mean()))
     return total
@@ -106,7 +111,7 @@ def samplewise_shared_head(
         head = random_heads(layers[-1], known[:, :1], rng)
         deltas = trunk_deltas(trunk, layers, head.weights, np.ones((len(inputs), 1)))
         head_step = np.abs(layers[-1]).sum(axis=1) + 1
-        weight += (step_l1(deltas, layers)[0] + head_step) / n_inits
+        weight += (step_l1(deltas, input_sizes(layers))[0] + head_step) / n_inits
     return _mean_difference(known, weight)
 
 
@@ -133,15 +138,18 @@ def _checked(labels: np.ndarray) -> np.ndarray:
     return known
 
 
-def _pairwise(deltas: tuple[np.ndarray, ...], layers: tuple[np.ndarray, ...]) -> np.ndarray:
-    """Mean over stays of the L1 distance between two tasks' steps, for all pairs."""
-    n_tasks = deltas[0].shape[0]
-    distance = np.zeros((n_tasks, n_tasks))
-    for first in range(n_tasks):
-        for second in range(first + 1, n_tasks):
-            apart = step_l1(tuple(delta[first] - delta[second] for delta in deltas), layers)
-            distance[first, second] = distance[second, first] = np.nanmean(apart)
-    return distance
+def _pairwise(deltas: tuple[np.ndarray, ...], sizes: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Mean over stays of the L1 distance between two tasks' steps, for all pairs; in blocks that fit the cache."""
+    n_tasks, n_stays = deltas[0].shape[:2]
+    apart = np.zeros((n_tasks, n_tasks, n_stays))
+    for start in range(0, n_stays, BLOCK):
+        block = slice(start, start + BLOCK)
+        inside = tuple(size[block] for size in sizes)
+        for first in range(n_tasks - 1):
+            gaps = tuple(delta[first + 1 :, block] - delta[first, block] for delta in deltas)
+            apart[first, first + 1 :, block] = step_l1(gaps, inside)
+    distance = np.nanmean(apart, axis=2)
+    return np.asarray(distance + distance.T)
 
 
 def _mean_difference(labels: np.ndarray, weight: np.ndarray) -> np.ndarray:

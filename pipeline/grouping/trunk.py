@@ -58,9 +58,14 @@ def trunk_deltas(
     return tuple(reversed(deltas))
 
 
-def step_l1(deltas: tuple[np.ndarray, ...], layers: tuple[np.ndarray, ...]) -> np.ndarray:
+def input_sizes(layers: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """||a||_1 + 1 of every layer's input, `(stay,)` each; the 1 is the bias's input."""
+    return tuple(np.abs(inputs).sum(axis=-1) + 1 for inputs in layers[:-1])
+
+
+def step_l1(deltas: tuple[np.ndarray, ...], sizes: tuple[np.ndarray, ...]) -> np.ndarray:
     """L1 norm over all trunk weights and biases of the gradients that `deltas` stand for; the unit axis goes."""
     total = np.zeros(deltas[0].shape[:-1])
-    for delta, inputs in zip(deltas, layers[:-1], strict=True):
-        total += np.abs(delta).sum(axis=-1) * (np.abs(inputs).sum(axis=-1) + 1)
+    for delta, size in zip(deltas, sizes, strict=True):
+        total += (np.abs(delta) @ np.ones(delta.shape[-1])) * size
     return total

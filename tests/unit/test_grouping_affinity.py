@@ -13,7 +13,7 @@ from pipeline.core.errors import DataError
 from pipeline.core.seeds import generator
 from pipeline.grouping.affinity import label_hamming, samplewise_multihead, samplewise_shared_head, summarise
 from pipeline.grouping.heads import one_step_heads, random_heads
-from pipeline.grouping.trunk import Trunk, activations, random_trunk, step_l1, trunk_deltas
+from pipeline.grouping.trunk import Trunk, activations, input_sizes, random_trunk, step_l1, trunk_deltas
 
 
 def toy(n_stays: int = 60, n_features: int = 7, n_tasks: int = 4) -> tuple[np.ndarray, np.ndarray]:
@@ -55,7 +55,9 @@ def test_factorised_distance_is_autograds() -> None:
             for t in range(labels.shape[1])
         ]
         for s, t in combinations(range(labels.shape[1]), 2):
-            short = step_l1(tuple(d[s, stay] - d[t, stay] for d in deltas), tuple(a[stay] for a in layers))
+            short = step_l1(
+                tuple(d[s, stay] - d[t, stay] for d in deltas), tuple(size[stay] for size in input_sizes(layers))
+            )
             assert float(short) == pytest.approx(np.abs(steps[s] - steps[t]).sum(), rel=1e-10)
 
 
