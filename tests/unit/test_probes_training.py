@@ -1,0 +1,110 @@
+"""Training and the panel: fixed length, masks, soft labels, determinism, and that every model learns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from pipeline.core.errors import ConfigError, DataError
+from pipeline.probes.classical import SUMMARIES, fit_predict_logistic, split_soft_labels, summary_features
+from pipeline.probes.networks import build_network
+from pipeline.probes.panel import DETERMINISTIC_MODELS, MODELS, fit_predict
+from pipeline.probes.training import MAX_STEPS, MIN_STEPS, masked_loss, predict, train_network, training_steps
+
+DEFAULTS = ("tcn", "lstm", "gru", "gradient_boosting", "logistic_regression")
+
+
+def planted(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Series in [0, 1] whose first channel drifts upwards for the positives: AUROC 1 is in reach."""
+    draw = np.random.default_rng(seed)
+    labels = (np.arange(n) % 2).astype(np.float32)[:, None]
+    features = 0.5 + 0.1 * draw.standard_normal((n, 12, 3)).astype(np.float32)
+    features[:, :, 0] += 0.4 * labels * np.linspace(0, 1, 12, dtype=np.float32)
+    return features.clip(0, 1), labels
+
+
+def test_length_is_epochs_within_bounds() -> None:
+    assert training_steps(80, 30) == MIN_STEPS  # 60 steps are lifted
+    assert training_steps(640, 12) == 120
+    assert training_steps(5120, 30) == MAX_STEPS
+
+
+@pytest.mark.parametrize("model", [*DEFAULTS, "transformer", "rnn-b"])
+def test_models_learn_a_planted_signal(model: str) -> None:
+    x, y = planted(80, 1)
+    test, truth = planted(400, 2)
+    learned = fit_predict(model, x, y, test, epochs=30, seed=3)
+    assert learned.shape == (400, 1)
+    assert roc_auc_score(truth[:, 0], learned[:, 0]) > 0.9
+
+
+@pytest.mark.parametrize("model", DEFAULTS)
+def test_the_same_seed_gives_the_same_bits_and_moves_no_global_generator(model: str) -> None:
+    x, y = planted(30, 1)
+    before = torch.random.get_rng_state()
+    first, again, other = (fit_predict(model, x, y, x, epochs=1, seed=seed) for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert np.array_equal(first, other) == (model in DETERMINISTIC_MODELS)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_dropout_is_seeded_too() -> None:
+    x, y = planted(30, 1)
+    first, again = (fit_predict("trsf-b", x, y, x, epochs=1, seed=4) for _ in range(2))
+    assert np.array_equal(first, again)
+
+
+def test_missing_labels_take_no_part() -> None:
+    logits = torch.tensor([[0.3, -1.0], [2.0, 0.5]])
+    labels = torch.tensor([[1.0, float("nan")], [float("nan"), 0.25]])
+    # by hand: -log sigmoid(.3) = .554355; soft .25 at logit .5: log(1 + e^.5) - .25 * .5 = .849077
+    assert masked_loss(logits, labels).item() == pytest.approx((0.554355 + 0.849077) / 2, abs=1e-5)
+    assert masked_loss(logits, torch.full((2, 2), float("nan"))).item() == 0
+    x, y = planted(60, 1)
+    two = np.concatenate([y, np.where(np.arange(60)[:, None] < 30, 1 - y, np.nan)], axis=1).astype(np.float32)
+    for model in ("gru", "logistic_regression", "gradient_boosting"):
+        scores = fit_predict(model, x, two, x, epochs=30, seed=0)
+        assert roc_auc_score(y[:, 0], scores[:, 0]) > 0.9
+        assert roc_auc_score(1 - y[:, 0], scores[:, 1]) > 0.9
+
+
+def test_soft_labels_are_weights() -> None:
+    x, y, weights = split_soft_labels(np.array([[1.0], [2.0], [3.0], [4.0]]), np.array([1.0, 0.25, 0.0, np.nan]))
+    assert x[:, 0].tolist() == [1, 2, 2, 3]
+    assert y.tolist() == [1, 1, 0, 0]
+    assert weights.tolist() == [1, 0.25, 0.75, 1]
+
+
+def test_one_class_predicts_its_share() -> None:
+    x, _ = planted(10, 1)
+    summaries = summary_features(x)
+    assert fit_predict_logistic(summaries, np.ones((10, 1)), summaries, 0).tolist() == [[1.0]] * 10
+
+
+def test_summary_features_by_hand() -> None:
+    x = np.array([[[0.0], [3.0], [1.0], [2.0]]])
+    values = dict(zip(SUMMARIES, summary_features(x)[0], strict=True))
+    assert values == pytest.approx({"last": 2, "mean": 1.5, "min": 0, "max": 3, "sd": np.sqrt(1.25), "change": 2})
+
+
+def test_steps_are_reported_and_the_network_ends_in_eval_mode() -> None:
+    x, y = planted(80, 1)
+    network = build_network("rnn-b", n_channels=3, n_steps=12, n_tasks=1, seed=0)
+    seen: list[tuple[int, int]] = []
+    train_network(network, x, y, epochs=1, min_steps=7, seed=0, on_step=lambda i, n, loss: seen.append((i, n)))
+    assert seen == [(i, 7) for i in range(1, 8)]
+    assert not network.training
+    assert np.allclose(predict(network, x[:1]), predict(network, x)[:1], atol=1e-6)
+
+
+def test_what_cannot_be_trained_is_refused() -> None:
+    x, y = planted(8, 1)
+    with pytest.raises(ConfigError, match="logistic_regression"):
+        fit_predict("forest", x, y, x, epochs=1, seed=0)
+    with pytest.raises(DataError, match="known label"):
+        fit_predict("gru", x, y * np.nan, x, epochs=1, seed=0)
+    with pytest.raises(DataError, match=r"\(sample, task\)"):
+        fit_predict("gru", x, y[:4], x, epochs=1, seed=0)
+    assert set(DEFAULTS) < set(MODELS)
