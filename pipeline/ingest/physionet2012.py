@@ -29,7 +29,6 @@ from pipeline.ingest.tables import (
 
 HEADER: Final = b"Time,Parameter,Value\n"
 RECORD_ID: Final = "RecordID"
-BOOKKEEPING: Final = "record id"
 MISSING_CODE: Final = -1.0
 _BLOCK_BYTES: Final = 32 << 20
 _MINUTES_PER_HOUR: Final = 60.0
@@ -70,11 +69,7 @@ def read_physionet2012(
 
 def tidy(events: pl.DataFrame, stays: pl.DataFrame, source: str) -> SourceTables:
     """Account for RecordID rows and -1; no subject ids exist, so every stay is its own subject."""
-    is_record = pl.col("variable").eq_missing(RECORD_ID)
-    rest = events.filter(~is_record)
-    kept, counts = drop_unusable(rest, (MISSING_CODE,))
-    if rest.height < events.height:
-        counts[RECORD_ID] = {BOOKKEEPING: events.height - rest.height}
+    kept, counts = drop_unusable(events, (MISSING_CODE,), bookkeeping=RECORD_ID)
     return SourceTables(
         events=kept,
         stays=stays.with_columns(subject_id=pl.col("stay_id")),

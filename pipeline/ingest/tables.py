@@ -19,6 +19,7 @@ TIME_NOT_FINITE: Final = "time not finite"
 VALUE_MISSING: Final = "value missing"
 VALUE_NOT_FINITE: Final = "value not finite"
 CODED_MISSING: Final = "coded missing"
+BOOKKEEPING: Final = "record id"
 
 Counts = dict[str, int]
 CountsByVariable = dict[str, dict[str, int]]
@@ -118,16 +119,29 @@ def as_numbers(column: pl.Series, where: str) -> pl.Series:
     return numbers
 
 
-def drop_unusable(events: pl.DataFrame, missing_codes: tuple[float, ...]) -> tuple[pl.DataFrame, CountsByVariable]:
-    """Drop rows without a variable, a finite time or a finite value that is no missing code, and count them."""
+def drop_unusable(
+    events: pl.DataFrame, missing_codes: tuple[float, ...], bookkeeping: str = ""
+) -> tuple[pl.DataFrame, CountsByVariable]:
+    """Drop rows without a variable, a finite time or a finite value that is no missing code, and count them.
+
+    Rows of the variable named `bookkeeping` repeat the stay's id and are dropped, too.
+    """
     variable, hours, value = pl.col("variable"), pl.col("hours"), pl.col("value")
-    good = (variable != "") & hours.is_finite() & value.is_finite() & ~value.is_in(list(missing_codes))
+    good = (
+        (variable != "")
+        & (variable != bookkeeping)
+        & hours.is_finite()
+        & value.is_finite()
+        & ~value.is_in(list(missing_codes))
+    )
     keep = events.select(good.fill_null(False)).to_series()
     if keep.all():
         return events, {}
     reason = (
         pl.when(variable.is_null() | (variable == ""))
         .then(pl.lit(VARIABLE_MISSING))
+        .when(variable == bookkeeping)
+        .then(pl.lit(BOOKKEEPING))
         .when(hours.is_null())
         .then(pl.lit(TIME_MISSING))
         .when(~hours.is_finite())
