@@ -102,7 +102,7 @@ def curve_panel(
 def strip(key: str, row: Mapping[str, Any]) -> Markup | None:
     """One attack on a scale from 0 to 1: control (tick), rate with interval (dot), positive control (diamond)."""
     figures = [row[name] for name in ("rate", "low", "high", "control", "positive_control") if row[name] is not None]
-    if row["rate"] is None or any(value > 1 for value in figures):
+    if row["statistic"] == "count" or row["rate"] is None or any(value > 1 for value in figures):
         return None
     width, middle = 180, 11
     x = Scale(0, 1, 6, width - 6)

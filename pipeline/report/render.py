@@ -6,12 +6,10 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import BaseLoader, Environment, StrictUndefined, TemplateNotFound
-from markupsafe import Markup
 
+from pipeline.report.formats import FILTERS
 from pipeline.report.record import RunRecord, record_json
 from pipeline.report.views import page_view
-
-NONE = "–"
 
 
 def render_report(record: RunRecord) -> str:
@@ -38,88 +36,5 @@ def _environment() -> Environment:
     environment = Environment(
         loader=_PackageTemplates(), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(
-        count=_count,
-        fixed=_fixed,
-        percent=_percent,
-        duration=_duration,
-        short=_short_digest,
-        facts=_facts,
-        power=_power,
-        breakable=_breakable,
-    )
+    environment.filters.update(FILTERS)
     return environment
-
-
-def _count(value: Any) -> str:
-    """A whole number with thin spaces between thousands; a suppressed cell as it is."""
-    if value is None:
-        return NONE
-    return f"{value:,}".replace(",", "\u202f") if isinstance(value, int) else str(value)
-
-
-def _fixed(value: Any, digits: int = 3) -> str:
-    """Fixed digits for figures around one, significant digits for others."""
-    if value is None:
-        return NONE
-    if isinstance(value, int) and not isinstance(value, bool):
-        return _count(value)
-    if abs(value) >= 1000 or 0 < abs(value) < 10**-digits:
-        return f"{value:.3g}"
-    return f"{value:.{digits}f}"
-
-
-def _percent(value: Any, digits: int = 1) -> str:
-    """A share as a percentage; a suppressed cell as it is."""
-    if value is None:
-        return NONE
-    return f"{100 * value:.{digits}f}\u202f%" if isinstance(value, int | float) else str(value)
-
-
-def _duration(seconds: float | None) -> str:
-    """Seconds as a reader wants them."""
-    if seconds is None:
-        return NONE
-    if seconds < 60:
-        return f"{seconds:.1f}\u202fs"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}\u202fh {minutes:02d}\u202fmin" if hours else f"{minutes}\u202fmin {rest:02d}\u202fs"
-
-
-def _breakable(name: str) -> Markup:
-    """A name that may wrap after its underscores rather than anywhere."""
-    return Markup("_<wbr>").join(name.split("_"))
-
-
-def _power(value: float) -> str:
-    """A small probability as a power of ten."""
-    mantissa, _, exponent = f"{value:.3g}".partition("e")
-    if not exponent:
-        return mantissa
-    raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"10{raised}" if mantissa == "1" else f"{mantissa}\u202f×\u202f10{raised}"
-
-
-def _short_digest(digest: str | None) -> str:
-    """The first twelve characters of a digest: enough to compare by eye."""
-    return digest[:12] if digest else NONE
-
-
-def _facts(value: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """Nested plain data as sorted (name, text) pairs."""
-    if isinstance(value, dict):
-        pairs = [
-            pair for key in sorted(value) for pair in _facts(value[key], f"{prefix}.{key}" if prefix else str(key))
-        ]
-        return pairs or [(prefix, "none")]
-    if isinstance(value, list):
-        return [(prefix, ", ".join(text for item in value for _, text in _facts(item)) or "none")]
-    return [
-        (
-            prefix,
-            {None: "none", True: "yes", False: "no"}.get(value, str(value))
-            if value is None or isinstance(value, bool)
-            else str(value),
-        )
-    ]

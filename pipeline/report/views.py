@@ -32,7 +32,7 @@ def page_view(data: Data) -> Data:
         "judged_audited": bool(judged_reports(data)),
         "glance": glance_leakage(data),
         "reasons": gate_reasons(data),
-        "ingest": ingest_view(data["ingest"]),
+        "ingest": ingest_view(data),
         "trajectories": [trajectory_plot(plot, number) for number, plot in enumerate(data["trajectories"])],
         "trajectory_set": next((plot["condensed_name"] for plot in data["trajectories"]), None),
         "losses": loss_plots(data["condensed"]),
@@ -85,6 +85,8 @@ def leakage_view(report: Data, number: int) -> Data:
             **row,
             "statistic_name": STATISTICS.get(row["statistic"], row["statistic"].replace("_", " ")),
             "strip": strip(f"attack-{number}-{place}", row),
+            "weak": row["detail"].get("powered") is False,
+            "broken": row["detail"].get("controls_held") is False,
         }
         for place, row in enumerate(results)
     ]
@@ -147,17 +149,21 @@ def gate_reasons(data: Data) -> list[tuple[str, str]]:
     return sorted(data["decision"]["reasons"], key=lambda reason: order.index(reason[0]))
 
 
-def ingest_view(ingest: Data) -> Data:
-    """Coverage from most to least seen, and the drop table's reasons and lines."""
+def ingest_view(data: Data) -> Data:
+    """Coverage from most to least seen, tasks in their order, and the drop table's reasons and lines."""
+    ingest = data["ingest"]
+    order = {row["task"]: place for place, row in reversed(list(enumerate(data["utility"]["scores"])))}
     reasons = sorted({reason for row in ingest["dropped_by_variable"].values() for reason in row})
     coverage = sorted(
         ingest["coverage"].items(), key=lambda item: (-item[1] if isinstance(item[1], float | int) else 0, item[0])
     )
     return {
         "coverage": coverage,
+        "prevalence": sorted(ingest["prevalence"].items(), key=lambda item: (order.get(item[0], len(order)), item[0])),
         "reasons": reasons,
         "drops": [
-            (name, [row.get(reason) for reason in reasons]) for name, row in ingest["dropped_by_variable"].items()
+            (name, [row.get(reason) for reason in reasons])
+            for name, row in sorted(ingest["dropped_by_variable"].items())
         ],
     }
 

@@ -20,11 +20,10 @@ STATISTICS: Final = {
     "r2": "R² of reconstruction",
     "auroc": "AUROC",
     "count": "count",
-    "top1": "top-1 linkage",
-    "top1_accuracy": "top-1 linkage",
+    "member_excess": "excess of members",
+    "closest_record_ratio": "distance ratio",
     "tpr_at_1pct_fpr": "TPR at 1 % FPR",
-    "tpr_at_10pct_fpr": "TPR at 10 % FPR",
-    "epsilon_lower_bound": "lower bound on ε",
+    "tpr_at_smallest_fpr": "TPR at the smallest FPR that n allows",
 }
 
 METRICS: Final = {

@@ -446,7 +446,7 @@ def test_a_reader_who_does_not_see_is_served(page: str) -> None:
 
 def test_the_same_record_gives_the_same_bytes(record: RunRecord, page: str) -> None:
     assert render_report(sample_record()) == page
-    assert render_json(json.loads(json.dumps(record_json(record)))) == page
+    assert render_json(json.loads(canonical_json(record_json(record)))) == page
 
 
 def test_sections_stand_in_the_order_of_reading(page: str) -> None:
@@ -544,6 +544,18 @@ def test_what_was_not_tested_is_named(page: str) -> None:
     assert "there is no earlier release to compare with" in section
     # Neither a result nor a reason for the judged artefact (another's do not count); T5 has a reason.
     assert re.findall(r"<li><strong>(T\d)</strong>", section) == ["T2", "T3", "T4", "T7"]
+
+
+def test_a_result_that_cannot_tell_says_so(record: RunRecord) -> None:
+    private = record.leakage[0]
+    section = render_report(record).split('id="leakage"')[1].split("</section>")[0]
+    assert "too few to tell" not in section
+    assert "control failed" not in section
+    weak = dataclasses.replace(private.results[0], detail={"powered": False, "controls_held": False})
+    changed = dataclasses.replace(record, leakage=(dataclasses.replace(private, results=(weak,)),))
+    section = render_report(changed).split('id="leakage"')[1].split("</section>")[0]
+    assert "too few to tell" in section
+    assert "control failed" in section
 
 
 def test_gaps_of_what_was_not_judged_are_told_together(record: RunRecord) -> None:
