@@ -32,7 +32,9 @@ STATISTICS: Final[Mapping[str, str]] = {
     "r2": "share of the variation that can be recovered (R²)",
     "auroc": "telling members from others (AUROC; 0.5 is chance)",
     "tpr_at_1pct_fpr": "members found at 1 % false alarms",
-    "advantage": "advantage over guessing",
+    "tpr_at_smallest_fpr": "members found at the fewest false alarms that could be measured",
+    "near_copy_share": "samples closer to one person than strangers ever are",
+    "member_excess": "excess of members among the nearest records (0 = none, 1 = all)",
     "count": "records or identifiers found",
 }
 
@@ -131,9 +133,10 @@ def _limits_of_kind(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         limits.append("No privacy guarantee is given: the audit's bounds are all there is.")
     else:
         limits.append(
-            "The guarantee covers this release alone. Further releases about the same people add to epsilon. "
+            "The guarantee covers the payload alone. Further releases about the same people add to epsilon. "
             "The noise is floating-point; attacks on its representation are not covered."
         )
+        limits.append("The audit's bounds on this card were computed from patients and are outside the guarantee.")
     if release["kind"] == "encoded":
         limits.append("Encoding is pseudonymisation by a key: whoever holds the encoder can undo most of it.")
     if release["starts_from_records"] and release["kind"] == "condensed":
