@@ -8,6 +8,7 @@ the first 48 hours as input.
   step or at every tenth; contestants alternate within a round, ratios are taken within a round.
 * agreement: Spearman of the 21 pairs between runs with different seeds (mean over pairs of runs), and with the
   label-only control, for one-step heads (what Decoct uses), random heads, the literal shared head, and TAG.
+* null cohorts: 40 of 400 stays with six unrelated tasks of prevalence 5 % to 70 %: how many pass each check.
 
 Seconds are the process's own CPU time on one thread: on a shared machine the wall clock measures the neighbours. No
 gain of a grouping is measured here.
@@ -34,7 +35,7 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.core.types import EncodedCohort, Split
 from pipeline.grouping.affinity import label_hamming, samplewise_multihead, samplewise_shared_head, summarise
-from pipeline.grouping.checks import rank_correlation
+from pipeline.grouping.checks import NOT_IDENTIFIABLE, note_on_halves, note_on_shuffles, rank_correlation
 from pipeline.grouping.partition import exact_partition
 from pipeline.grouping.run import group_tasks
 from pipeline.ingest.cohort import build_cohort
@@ -113,6 +114,26 @@ def agreement(run: Callable[[int], np.ndarray], control: np.ndarray, n_seeds: in
     between = [rank_correlation(one, other) for one, other in combinations(runs, 2)]
     against = [rank_correlation(one, control) for one in runs]
     return {"n_seeds": n_seeds, "between_seeds": spread(between), "with_label_control": spread(against)}
+
+
+def null_cohorts(n_cohorts: int = 40, n_stays: int = 400) -> dict[str, int]:
+    """Cohorts where no task has to do with a feature or another task: how many pass the checks."""
+    passed = {"cohorts": n_cohorts, "pass_halves": 0, "pass_shuffles": 0, "pass_both": 0}
+    prevalence = np.array([0.05, 0.1, 0.2, 0.3, 0.5, 0.7])
+    for seed in range(n_cohorts):
+        rng = np.random.default_rng(seed)
+        inputs = rng.standard_normal((n_stays, 20))
+        labels = (rng.random((n_stays, len(prevalence))) < prevalence).astype(np.float64)
+
+        def one(rows: np.ndarray, part: np.ndarray, inputs: np.ndarray = inputs) -> np.ndarray:
+            return samplewise_multihead(inputs[rows], part, n_inits=2, seed=0)
+
+        halves = NOT_IDENTIFIABLE not in note_on_halves(one, labels, np.arange(n_stays), 3, seed)
+        shuffles = NOT_IDENTIFIABLE not in note_on_shuffles(one, labels, 3, seed)
+        passed["pass_halves"] += halves
+        passed["pass_shuffles"] += shuffles
+        passed["pass_both"] += halves and shuffles
+    return passed
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -201,6 +222,7 @@ def measure(rounds: int) -> dict[str, Any]:
             "tag_every_tenth_step": agreement(lambda seed: tag(features, labels, every=10, seed=seed), control, 4),
         },
         "spearman_one_step_with_tag": round(rank_correlation(affinity(0), tag(features, labels, every=1, seed=0)), 4),
+        "null_cohorts": null_cohorts(),
         "affinity": np.round(grouping.affinity, 4).tolist(),
         "control": np.round(grouping.control, 4).tolist(),
         "groups": grouping.groups,
