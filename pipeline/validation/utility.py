@@ -1,0 +1,200 @@
+"""Train on what is shared, test on real held-out stays (TSTR), with the ceiling and equal-size baselines beside it.
+
+The receiver's protocol: fixed training length, no real data, no checkpoint by validation. Trains one model per set,
+model and seed; the metrics' 95 % intervals come from one bootstrap over subjects and seeds together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from jaxtyping import Float64, Int32
+
+from pipeline.core.errors import ConfigError, DataError
+from pipeline.core.protocols import OnStep, ignore_step
+from pipeline.core.seeds import child_seed, generator
+from pipeline.core.types import EncodedCohort, UtilityReport, UtilityScore
+from pipeline.probes.panel import DETERMINISTIC_MODELS, MODELS, fit_predict
+from pipeline.validation.metrics import METRICS
+
+FULL_DATA = "full_data"
+RANDOM_REAL = "random_real_stays"
+LARGE_SET_SAMPLES = 1000
+"""From so many samples on, training is long and differs little between seeds: at most `LARGE_SET_SEEDS` of them."""
+LARGE_SET_SEEDS = 2
+INTERVAL = (
+    "95 % percentile interval of the mean over seeds, from {n} bootstrap replicates that draw the held-out subjects "
+    "with all their stays, and the seeds (for random real stays: the draws), each with replacement"
+)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """What a model trains on and the held-out stays it meets, both in the encoding named `input`.
+
+    `features` and `labels` are arrays `(sample, step, channel)` and `(sample, task)`, or tuples of equal length of such
+    arrays: the draws of a random baseline, taken in turn by the seeds.
+    """
+
+    input: str
+    features: np.ndarray | tuple[np.ndarray, ...]
+    labels: np.ndarray | tuple[np.ndarray, ...]
+    test: EncodedCohort
+
+    @property
+    def draws(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+        """The (features, labels) pairs.
+
+        Raises:
+            DataError: features and labels hold different numbers of draws, or none.
+        """
+        features = self.features if isinstance(self.features, tuple) else (self.features,)
+        labels = self.labels if isinstance(self.labels, tuple) else (self.labels,)
+        if not features or len(features) != len(labels):
+            raise DataError(f"a training set has {len(features)} draws of features and {len(labels)} of labels")
+        return tuple(zip(features, labels, strict=True))
+
+
+def measure_utility(
+    sets: Mapping[str, TrainingSet],
+    *,
+    models: Sequence[str],
+    n_seeds: int,
+    epochs: int,
+    seed: int,
+    device: str = "cpu",
+    n_bootstrap: int = 500,
+    on_step: OnStep = ignore_step,
+) -> UtilityReport:
+    """Scores of every set x model x task x metric on the set's real held-out stays; deterministic given `seed`.
+
+    Sets of `LARGE_SET_SAMPLES` and more train with at most `LARGE_SET_SEEDS` seeds, and a model without randomness
+    trains once per draw; each row's `n_seeds` says how many trainings it rests on. `on_step` is called once per
+    finished training with its loss as NaN.
+
+    Raises:
+        ConfigError: an unknown model.
+        DataError: no held-out stay, no task with both classes among them, or channels, steps or tasks of a set and its
+            test stays differ. Tasks with one class only are left out; `interval` of the report names them.
+    """
+    unknown = [model for model in models if model not in MODELS]
+    if unknown:
+        raise ConfigError(f"no model named {unknown[0]!r}; known: {', '.join(MODELS)}")
+    for name, training_set in sets.items():
+        _check(name, training_set)
+    planned = {(name, model): _n_trainings(sets[name], model, n_seeds) for name in sets for model in models}
+    total, done = sum(planned.values()), 0
+    scores: list[UtilityScore] = []
+    for (name, model), trainings in planned.items():
+        training_set = sets[name]
+        predictions = []
+        for k in range(trainings):
+            features, labels = training_set.draws[k % len(training_set.draws)]
+            # The training seed names the model and k alone: sets are compared under the same initial weights.
+            seed_k = child_seed(seed, "utility", model, k)
+            test = training_set.test.features
+            predictions.append(fit_predict(model, features, labels, test, epochs=epochs, seed=seed_k, device=device))
+            done += 1
+            on_step(done, total, float("nan"))
+        scores.extend(_score(name, training_set, model, np.stack(predictions), n_bootstrap, seed))
+    untestable = sorted({task for training_set in sets.values() for task in untestable_tasks(training_set.test)})
+    note = f"; left out for want of both classes among the held-out stays: {', '.join(untestable)}" * bool(untestable)
+    return UtilityReport(tuple(scores), epochs, INTERVAL.format(n=n_bootstrap) + note)
+
+
+def retention(
+    report: UtilityReport, training_set: str, model: str, task: str, *, ceiling: str = FULL_DATA
+) -> float | None:
+    """Chance-corrected retention (A_c - .5) / (A_full - .5) of mean AUROCs; None without a ceiling above chance."""
+    condensed = report.score(training_set, model, "auroc", task)
+    full = report.score(ceiling, model, "auroc", task)
+    if condensed is None or full is None or not full.mean > 0.5:
+        return None
+    return (condensed.mean - 0.5) / (full.mean - 0.5)
+
+
+def _n_trainings(training_set: TrainingSet, model: str, n_seeds: int) -> int:
+    n_draws = len(training_set.draws)
+    if model in DETERMINISTIC_MODELS:
+        return min(n_draws, n_seeds)
+    large = max(len(features) for features, _ in training_set.draws) >= LARGE_SET_SAMPLES
+    return min(n_seeds, LARGE_SET_SEEDS) if large else n_seeds
+
+
+def _score(
+    name: str,
+    training_set: TrainingSet,
+    model: str,
+    predictions: Float64[np.ndarray, "seed stay task"],
+    n_bootstrap: int,
+    seed: int,
+) -> Iterator[UtilityScore]:
+    """All tasks and metrics of one set and model."""
+    test = training_set.test
+    n_samples = len(training_set.draws[0][0])  # draws are of one size
+    untestable = untestable_tasks(test)
+    for task_index, task in enumerate(test.tasks):
+        if task.name in untestable:
+            continue
+        known = np.isfinite(test.labels[:, task_index])
+        truth = test.labels[known, task_index].astype(np.float64)
+        scores = predictions[:, known, task_index].astype(np.float64)
+        # The draws name the task alone, so that rows of one task are compared on the same resampled subjects.
+        draw = generator(seed, "utility-bootstrap", task.name)
+        weights = subject_weights(test.subject_index[known], n_bootstrap, draw)
+        seeds_drawn = draw.integers(len(scores), size=(n_bootstrap, len(scores)))
+        for metric, function in METRICS.items():
+            per_seed = np.array([function(row, truth, np.ones((1, len(truth))))[0] for row in scores])
+            by_subjects = np.stack([function(row, truth, weights) for row in scores], axis=1)
+            replicates = np.take_along_axis(by_subjects, seeds_drawn, axis=1).mean(axis=1)
+            low, high = np.nanquantile(replicates, (0.025, 0.975)) if np.isfinite(replicates).any() else (np.nan,) * 2
+            yield UtilityScore(
+                training_set=name,
+                input=training_set.input,
+                model=model,
+                task=task.name,
+                metric=metric,
+                mean=float(per_seed.mean()),
+                low=float(low),
+                high=float(high),
+                seed_sd=float(per_seed.std(ddof=1)) if len(per_seed) > 1 else 0.0,
+                n_seeds=len(per_seed),
+                n_test=len(truth),
+                n_samples=n_samples,
+            )
+
+
+def subject_weights(
+    subjects: Int32[np.ndarray, " stay"], n_draws: int, draw: np.random.Generator
+) -> Float64[np.ndarray, "draw stay"]:
+    """How often each stay is in each bootstrap draw of subjects with replacement; a subject's stays go together."""
+    people, person_of_stay = np.unique(subjects, return_inverse=True)
+    counts = draw.multinomial(len(people), np.full(len(people), 1 / len(people)), size=n_draws)
+    return counts[:, person_of_stay].astype(np.float64)
+
+
+def untestable_tasks(test: EncodedCohort) -> list[str]:
+    """Tasks without both classes among the known labels of the held-out stays: nothing can be ranked there."""
+    return [
+        task.name
+        for task, labels in zip(test.tasks, test.labels.T, strict=True)
+        if len(np.unique(labels[np.isfinite(labels)])) < 2
+    ]
+
+
+def _check(name: str, training_set: TrainingSet) -> None:
+    test = training_set.test
+    if len(test.labels) == 0:
+        raise DataError(f"utility of {name}: there is no held-out stay to test on")
+    if len(untestable_tasks(test)) == len(test.tasks):
+        raise DataError(f"utility of {name}: no task has both classes among the held-out stays")
+    for features, labels in training_set.draws:
+        if features.shape[1:] != test.features.shape[1:] or labels.shape != (len(features), len(test.tasks)):
+            raise DataError(
+                f"utility of {name}: features {features.shape} and labels {labels.shape} do not fit the held-out stays "
+                f"{test.features.shape} with {len(test.tasks)} tasks"
+            )
