@@ -32,7 +32,7 @@ def read_table(path: Path, columns: tuple[str, ...] | None = None) -> pl.DataFra
     kind, read = ("parquet", _parquet) if magic == _PARQUET_MAGIC else ("CSV", _csv)
     try:
         return read(path, columns)
-    except (pl.exceptions.PolarsError, OSError):
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):  # it panics on some damaged parquet
         raise DataError(f"{path} cannot be read as {kind}: it is damaged, ends early or is of another format") from None
 
 

@@ -167,6 +167,8 @@ def _parse_csv(text: bytes, path: Path) -> pl.DataFrame:
     except pl.exceptions.PolarsError:
         raise DataError(f"{path}: some lines do not have the three fields Time, Parameter, Value") from None
     broken = values.str.strip_chars().cast(pl.Float64, strict=False).null_count() - values.null_count()
+    if not broken:
+        raise DataError(f"{path}: some lines cannot be parsed as Time, Parameter, Value")
     raise DataError(f"{path}: {broken} rows of column Value hold text where numbers are expected")
 
 

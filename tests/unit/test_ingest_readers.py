@@ -348,3 +348,34 @@ def test_unknown_reader_and_set() -> None:
 
 def test_repr_shows_no_row(two: tuple[Path, Path]) -> None:
     assert repr(physionet(*two)) == "SourceTables(source='set', events=<10>, stays=<2>)"
+
+
+def damaged(content: bytes, rng: np.random.Generator) -> bytes:
+    """Cut short, or with three bits flipped."""
+    changed = bytearray(content)
+    if rng.random() < 0.5:
+        return bytes(changed[: rng.integers(1, len(changed))])
+    for place in rng.integers(0, len(changed), 3):
+        changed[place] ^= 1 << int(rng.integers(0, 8))
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "parquet", "csv"])
+def test_no_damage_escapes_as_anything_but_a_data_error(kind: str, two: tuple[Path, Path], tmp_path: Path) -> None:
+    """150 random damages of each format: a cohort's tables (the bits may not matter) or a DataError, never another."""
+    path = tmp_path / f"set.{kind}"
+    if kind.startswith("tar"):
+        write_tar(path, {"11.txt": record(11), "12.txt": record(12)}, "w:gz" if kind == "tar.gz" else "w")
+    else:
+        path.write_text("stay_id,hours,variable,value\n" + "".join(f"{i % 5},{i},HR,{i}\n" for i in range(50)))
+    if kind == "parquet":
+        pl.read_csv(path).write_parquet(path)
+    content, rng, messages = path.read_bytes(), np.random.default_rng(0), list[str]()
+    for _ in range(150):
+        path.write_bytes(damaged(content, rng))
+        try:
+            physionet(path, two[1]) if kind.startswith("tar") else read_source("long_table", events=path)
+        except DataError as error:
+            messages.append(str(error))
+    assert len(messages) > 30
+    assert not any("\n" in message for message in messages)
