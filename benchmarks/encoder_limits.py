@@ -148,6 +148,7 @@ def main() -> None:
         "seed": SEED,
         "data": {"source": "PhysioNet 2012, set A", "stays": len(cohort.features), "channels": len(cohort.channels)},
         "n_keys": n_keys,
+        "share_of_constant_windows": round(float(np.mean(np.ptp(windows_of(cohort.features), axis=1) == 0)), 3),
         "identification_from_k_random_real_windows": identification(cohort, n_keys),
         "sd_of_encoded_values_over_keys": spread_over_keys(cohort, n_keys),
         "auroc_in_hospital_death": what_is_left(cohort, n_splits),
