@@ -33,9 +33,7 @@ STATISTICS: Final[Mapping[str, str]] = {
     "auroc": "telling members from others (AUROC; 0.5 is chance)",
     "tpr_at_1pct_fpr": "members found at 1 % false alarms",
     "tpr_at_smallest_fpr": "members found at the fewest false alarms that could be measured",
-    "near_copy_share": "samples closer to one person than strangers ever are",
-    "member_excess": "excess of members among the nearest records (0 = none, 1 = all)",
-    "count": "records or identifiers found",
+    "count": "samples closer to one person than strangers ever are, or identifiers found",
 }
 
 KINDS: Final[Mapping[str, str]] = {

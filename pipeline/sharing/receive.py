@@ -156,6 +156,7 @@ class Received:
             sequences = {name: tuple(guarantee[name]) for name in ("events", "assumed_public")}
             guarantee = PrivacyGuarantee(**{**guarantee, **sequences})
         source = {key: self.manifest[key] for key in ("site", "name", "version")}
+        options = self.manifest["release"]["options"]  # what post-processing needs, such as the scale of the noise
         return {
             "channels": self.channels,
             "tasks": tuple(Task(**task) for task in data["tasks"]),
@@ -163,7 +164,7 @@ class Received:
             "transforms": tuple(data["transforms"]),
             "guarantee": guarantee,
             "provenance": Provenance(
-                stage="receive", parents=(self.manifest["files"][PAYLOAD]["sha256"],), config=source
+                stage="receive", parents=(self.manifest["files"][PAYLOAD]["sha256"],), config={**options, **source}
             ),
         }
 

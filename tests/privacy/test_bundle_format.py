@@ -48,8 +48,8 @@ def write(folder: Path) -> tuple[Path, Path]:
         guarantee=PrivacyGuarantee(1.0, 1e-6, "stay", "add-or-remove-one", "dp-accounting", ({"event": "g"},), ()),
         provenance=Provenance("condense"),
     )
-    figures = (("near_copy", "near_copy_share", 0.05), ("membership", "auroc", 0.55))
-    figures += (("membership", "tpr_at_1pct_fpr", 0.03),)
+    figures = (("near_copies", "count", 0.0), ("density_membership", "auroc", 0.55))
+    figures += (("density_membership", "tpr_at_1pct_fpr", 0.03),)
     results = tuple(
         AttackResult(name, "T6", "p", what, high / 2, 0.0, high, 500, 0.0, 1.0, 1.0, True, "s")
         for name, what, high in figures

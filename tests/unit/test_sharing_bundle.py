@@ -125,8 +125,8 @@ def figure(attack: str, statistic: str, high: float, model: Any = "T6") -> Attac
 def write(folder: Path, artefact: Any, policy: str = "demo", notes: ReleaseNotes = NOTES) -> Path:
     rules = load_policy(policy)
     results = (
-        figure("near_copy", "near_copy_share", 0.0437),
-        figure("membership", "auroc", 0.5777),
+        figure("near_copies", "count", 0.0),
+        figure("density_membership", "auroc", 0.5777),
         figure("known_key_inversion", "r2", 0.9913, "T4"),
         figure("aligned_pairs", "r2", 0.31, "T3"),
         figure("aligned_pairs", "r2", 0.97, "T3"),
@@ -194,9 +194,9 @@ def test_the_worst_step_of_a_ladder_is_published(tmp_path: Path) -> None:
     leakage = json.loads((write(tmp_path, COHORT, "agreement") / "leakage.json").read_text())
     assert [(row["attack"], row["upper_bound"]) for row in leakage["attacks"]] == [
         ("aligned_pairs", 1.0),
+        ("density_membership", 0.6),
         ("known_key_inversion", 1.0),
-        ("membership", 0.6),
-        ("near_copy", 0.05),
+        ("near_copies", 0.0),
     ]
 
 
@@ -302,7 +302,7 @@ def test_published_bounds_are_rounded_up_and_never_down(statistic: str, high: fl
 def test_no_exact_figure_is_in_the_bundle(tmp_path: Path) -> None:
     bundle = write(tmp_path, SET)
     text = b"".join(path.read_bytes() for path in sorted(bundle.iterdir()) if path.suffix != ".safetensors")
-    for exact in (b"0.0437", b"0.5777", b"0.8237", b"0.7777", b"0.82", b"1234", b"0.28885"):
+    for exact in (b"0.5777", b"0.8237", b"0.7777", b"0.82", b"1234", b"0.28885"):
         assert exact not in text, exact
     card = (bundle / "card.md").read_text()
     assert "death: 0.75 to 0.80" in card  # rounded down, and only because the demo policy prints it

@@ -64,9 +64,9 @@ def result(attack: str, statistic: str, high: float, **changes: Any) -> AttackRe
 
 
 GOOD = (
-    result("near_copy", "near_copy_share", 0.05),
-    result("membership", "auroc", 0.55, rate=0.5),
-    result("membership", "tpr_at_1pct_fpr", 0.03),
+    result("near_copies", "count", 0.0),
+    result("density_membership", "auroc", 0.55, rate=0.5),
+    result("density_membership", "tpr_at_1pct_fpr", 0.03),
 )
 SCORE = UtilityScore("private", "raw", "tcn", "death", "auroc", 0.8, 0.75, 0.85, 0.01, 5, 800, 80)
 UTILITY = UtilityReport((SCORE,), 30, "bootstrap")
@@ -103,7 +103,7 @@ def test_silence_is_never_a_pass() -> None:
     assert verdict(controls_held=False) == "INCONCLUSIVE"
     assert verdict(artefact_digest="0" * 64) == "INCONCLUSIVE"
     assert verdict(*GOOD[:2]) == "INCONCLUSIVE"  # a required figure is absent
-    assert verdict(*GOOD, not_run=(NotRun("membership", "T6", "private", "too few"),)) == "INCONCLUSIVE"
+    assert verdict(*GOOD, not_run=(NotRun("density_membership", "T6", "private", "too few"),)) == "INCONCLUSIVE"
     assert verdict(*GOOD[:2], dataclasses.replace(GOOD[2], gates=False)) == "INCONCLUSIVE"
     assert verdict(*GOOD[:2], dataclasses.replace(GOOD[2], detail={"powered": False})) == "INCONCLUSIVE"
     assert verdict(*GOOD[:2], dataclasses.replace(GOOD[2], n=199)) == "INCONCLUSIVE"
@@ -120,13 +120,16 @@ def test_silence_is_never_a_pass() -> None:
 
 def test_the_upper_bound_is_held_against_the_limit() -> None:
     limit = 0.075
-    at, above = result("membership", "tpr_at_1pct_fpr", limit), result("membership", "tpr_at_1pct_fpr", limit + 1e-9)
+    at, above = (
+        result("density_membership", "tpr_at_1pct_fpr", limit),
+        result("density_membership", "tpr_at_1pct_fpr", limit + 1e-9),
+    )
     assert verdict(*GOOD[:2], at) == "PASS"
     assert verdict(*GOOD[:2], above) == "FAIL"  # though the rate itself is half the limit
 
 
 def test_a_leak_that_is_certain_fails_however_weak_the_attack_was() -> None:
-    found = result("membership", "tpr_at_1pct_fpr", 0.9, low=0.5, rate=0.7, n=20, detail={"powered": False})
+    found = result("density_membership", "tpr_at_1pct_fpr", 0.9, low=0.5, rate=0.7, n=20, detail={"powered": False})
     assert verdict(*GOOD[:2], found) == "FAIL"
     unsure = dataclasses.replace(found, low=0.0)
     assert verdict(*GOOD[:2], unsure) == "INCONCLUSIVE"
@@ -208,7 +211,7 @@ def test_a_borrowed_decision_opens_nothing() -> None:
 
 
 def test_the_error_says_whether_the_audit_or_the_paperwork_refused() -> None:
-    leak = report(*GOOD[:2], result("membership", "tpr_at_1pct_fpr", 0.5))
+    leak = report(*GOOD[:2], result("density_membership", "tpr_at_1pct_fpr", 0.5))
     decision = decide(STRICT, SET, [leak], UTILITY)
     assert leaks(decision)
     with pytest.raises(LeakageError, match="tpr_at_1pct_fpr") as caught:

@@ -57,7 +57,7 @@ def test_the_demo_policy_is_never_looser_than_strict_but_for_the_figure_that_nee
 def test_the_strict_limit_on_members_found_is_what_its_epsilon_allows() -> None:
     """(epsilon, delta) implies TPR <= e^epsilon * FPR + delta; the limit rounds that up by less than 0.002."""
     strict = load_policy("strict")
-    limit = strict.limit("membership", "tpr_at_1pct_fpr")
+    limit = strict.limit("density_membership", "tpr_at_1pct_fpr")
     assert limit is not None
     assert limit.max_upper is not None
     assert 0 <= limit.max_upper - (0.01 * math.exp(strict.max_epsilon) + strict.max_delta) < 0.002
@@ -66,7 +66,7 @@ def test_the_strict_limit_on_members_found_is_what_its_epsilon_allows() -> None:
 def test_the_most_particular_limit_is_found() -> None:
     strict, agreement = load_policy("strict"), load_policy("agreement")
     assert strict.limit("anything", "count") is strict.limits[0]
-    assert strict.limit("membership", "unheard_of") is None
+    assert strict.limit("density_membership", "unheard_of") is None
     found = agreement.limit("known_key_inversion", "r2")
     assert found is not None
     assert found.max_upper is None
@@ -97,10 +97,10 @@ def test_the_digest_follows_every_rule(tmp_path: Path) -> None:
         ("valid_days = 365", "valid_days = 0", r"release\.valid_days must be between"),
         ('kinds = ["condensed", "moments"]', 'kinds = ["everything"]', r"release\.kinds must name"),
         ('kinds = ["condensed", "moments"]', 'kinds = ["encoded"]', r"audit\.encoded must name at least one attack"),
-        ("max_upper = 0.60", "max_uper = 0.60", r"unknown key limits\[3\]\.max_uper"),
-        ("max_upper = 0.60", 'max_upper = "all"', r"limits\[3\]\.max_upper must be a number"),
-        ("max_upper = 0.60", "max_upper = nan", r"limits\[3\]\.max_upper must be a number"),
-        ("max_upper = 0.60", "max_upper = -1", r"limits\[3\]\.max_upper must be a number"),
+        ("max_upper = 0.60", "max_uper = 0.60", r"unknown key limits\[1\]\.max_uper"),
+        ("max_upper = 0.60", 'max_upper = "all"', r"limits\[1\]\.max_upper must be a number"),
+        ("max_upper = 0.60", "max_upper = nan", r"limits\[1\]\.max_upper must be a number"),
+        ("max_upper = 0.60", "max_upper = -1", r"limits\[1\]\.max_upper must be a number"),
         ("min_n = 200", "min_n = 0", "min_n of at least 1"),
         ('statistic = "tpr_at_1pct_fpr"', 'statistic = "auroc"', "twice"),
         ("[utility]", "[utilty]", "unknown key utilty"),
