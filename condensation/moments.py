@@ -33,11 +33,11 @@ from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.noise import NoiseSource
 from pipeline.core.types import EncodedCohort, Moments, PrivacyGuarantee, Provenance
 
-CENTRE_SHARE: Final = 0.15  # of the budget, for query 1
+CENTRE_SHARE: Final = 0.2  # of the budget, for query 1
 DEFAULT_CLIP_NORM: Final = 1.0  # of a standardised row, whose mean square norm is about 1
 COUNT_WEIGHT: Final = 0.5  # of the subject count in query 1, in units of that query's clip norm
 RAW_CLIP_SHARE: Final = 0.75  # query 1 clips ||x|| to this share of half_range * sqrt(features)
-SPREAD_FLOOR: Final = 0.13  # smallest standard deviation believed, in half ranges
+SPREAD_FLOOR: Final = 0.2  # smallest standard deviation believed, in half ranges
 CHUNK_STAYS: Final = 1024
 PUBLIC_CONSTANTS: Final = (
     "variables, units, plausible and scaling ranges, constants for never observed variables, grid and task definitions",
@@ -229,7 +229,7 @@ def _ask_centre(
     centre = np.clip(answer[1 : 1 + size] / count, -half_width, half_width)
     variance = np.clip(answer[1 + size :] / square_weight / count, 0, half_width**2) - centre**2
     # rounded, so that the last bits of a sum on another machine do not ask for other noise in query 2
-    return Standardiser(np.round(centre, 6), np.round(gains(variance, phi), 6))
+    return Standardiser(np.round(centre, 6), np.maximum(np.round(gains(variance, phi), 6), 1e-6))
 
 
 def _ask_moments(

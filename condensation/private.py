@@ -23,7 +23,7 @@ from pipeline.core.seeds import generator
 from pipeline.core.types import CondensedSet, EncodedCohort, Moments, Provenance
 
 METHOD: Final = "private_moments"
-RIDGE: Final = 1.0  # in units of the noise matrix's largest eigenvalue, about noise_scale * sqrt(2 * features)
+RIDGE: Final = 2.0  # in units of the noise matrix's largest eigenvalue, about noise_scale * sqrt(2 * features)
 SMALLEST_CLASS: Final = 0.01  # share below which a noisy class size is not believed
 LARGEST_LOGIT: Final = 8.0
 
@@ -67,6 +67,7 @@ class _Estimate:
     class_means: np.ndarray  # (task, 2, feature), of z; class 0 and class 1 of each task
     directions: np.ndarray  # (task, feature), ridge scores
     event_share: np.ndarray  # (task,)
+    ridge: float  # added to every variance: what the noise may hide
 
 
 def samples_from_moments(moments: Moments, *, n_per_class: int, seed: int, hard_labels: bool = False) -> CondensedSet:
@@ -130,18 +131,18 @@ def _estimate(moments: Moments) -> _Estimate:
     directions = (gap @ vectors / (np.maximum(values, 0) + ridge + 1e-12)) @ vectors.T
     share = event_share[0]
     within = _positive(covariance - share * (1 - share) * np.outer(gap[0], gap[0]))
-    return _Estimate(phi, mean, gain, within, class_means, directions, event_share)
+    return _Estimate(phi, mean, gain, within, class_means, directions, event_share, ridge)
 
 
 def _posteriors(estimate: _Estimate, z: np.ndarray) -> np.ndarray:
     """P(event | score) per task if scores are Gaussian with one variance in both classes: `(sample, task)`.
 
-    Task 0 is balanced by construction, the others keep their prevalence.
+    The variance includes the ridge, so that labels claim no more than the noise allows. Task 0 is balanced by construction, the others keep their prevalence.
     """
     columns = []
     for task, direction in enumerate(estimate.directions):
         low, high = estimate.class_means[task] @ direction
-        variance = float(direction @ estimate.within @ direction)
+        variance = float(direction @ estimate.within @ direction + estimate.ridge * direction @ direction)
         slope = (high - low) / max(variance, 1e-12)
         share = estimate.event_share[task]
         prior = 0.0 if task == 0 else math.log(share / (1 - share))
