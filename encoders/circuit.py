@@ -86,19 +86,19 @@ def _word(string: PauliString, n_wires: int) -> str:
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class Split:
+class Branch:
     """A multilinear polynomial split at one wire: one + cos(pi x_wire) * cos + sin(pi x_wire) * sin (Horner's form)."""
 
     wire: int
-    one: Split | float | None
-    cos: Split | float | None
-    sin: Split | float | None
+    one: Branch | float | None
+    cos: Branch | float | None
+    sin: Branch | float | None
 
     def __repr__(self) -> str:
-        return "Split(...)"  # the coefficients are the key
+        return "Branch(...)"  # the coefficients are the key
 
 
-def factorised(terms: dict[str, float], wires: tuple[int, ...]) -> Split | float:
+def factorised(terms: dict[str, float], wires: tuple[int, ...]) -> Branch | float:
     """Horner's form of a non-empty sum of words over `wires`; the wire that most words contain goes outermost."""
     if not wires:
         return next(iter(terms.values()))
@@ -107,11 +107,11 @@ def factorised(terms: dict[str, float], wires: tuple[int, ...]) -> Split | float
     if all(word[wire] == "1" for word in terms):
         return factorised(terms, rest)
     parts = ({w: v for w, v in terms.items() if w[wire] == symbol} for symbol in _SYMBOLS)
-    return Split(wire, *(factorised(part, rest) if part else None for part in parts))
+    return Branch(wire, *(factorised(part, rest) if part else None for part in parts))
 
 
 def evaluated(
-    polynomial: Split | float,
+    polynomial: Branch | float,
     cos: Float[np.ndarray, "wire stay window channel"],
     sin: Float[np.ndarray, "wire stay window channel"],
 ) -> Float[np.ndarray, "stay window channel"]:

@@ -18,7 +18,7 @@ from typing import Final, Literal, final
 import numpy as np
 from jaxtyping import Float, Float64
 
-from encoders.circuit import Split, evaluated, expectation_terms, factorised
+from encoders.circuit import Branch, evaluated, expectation_terms, factorised
 from encoders.windows import Sealed, check_features, check_layout, encoded_as, missing_to_full, time_blocks
 from pipeline.core.errors import ConfigError
 from pipeline.core.noise import keystream_uniform
@@ -73,7 +73,7 @@ class FittedQuantumEncoder(Sealed):
     key_fingerprint: str
     n_steps: int
     n_channels: int
-    outputs: tuple[Split | float, ...]  # <Z_j> as polynomials in cos(pi x) and sin(pi x)
+    outputs: tuple[Branch | float, ...]  # <Z_j> as polynomials in cos(pi x) and sin(pi x)
 
     def public_spec(self) -> Json:
         """Circuit, key fingerprint, and how many steps were added (repeating the last) to fill the last window."""
