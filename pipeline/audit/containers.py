@@ -1,0 +1,95 @@
+"""Files inside files: what a byte search would miss because it is compressed or columnar."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from pipeline.core.errors import DataError
+
+MAX_DEPTH = 3
+MAX_OPENED_BYTES = 1 << 31  # a bundle that unpacks to more is refused, not searched in part
+CLOSED_MAGIC = {  # formats that hide their content and that nothing here opens
+    b"\x28\xb5\x2f\xfd": "zstandard",
+    b"\xfd7zXZ\x00": "xz",
+    b"BZh": "bzip2",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"age-encryption.org/": "age",
+}
+
+
+def opened(files: Mapping[str, bytes]) -> tuple[dict[str, bytes], tuple[str, ...]]:
+    """All files with the content of their containers beside them, and the names of those that could not be opened.
+
+    Raises:
+        DataError: the content is larger than can be searched.
+    """
+    found: dict[str, bytes] = {}
+    closed: list[str] = []
+    queue = [(name, data, 0) for name, data in sorted(files.items())]
+    while queue:
+        name, data, depth = queue.pop()
+        found[name] = data
+        if sum(map(len, found.values())) > MAX_OPENED_BYTES:
+            raise DataError(f"the files to scan unpack to more than {MAX_OPENED_BYTES} bytes at {name}")
+        if any(data.startswith(magic) for magic in CLOSED_MAGIC):
+            closed.append(name)
+            continue
+        try:
+            inside = list(_inside(name, data))
+        except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError):
+            closed.append(name)
+            continue
+        if inside and depth == MAX_DEPTH:
+            closed.append(name)
+        else:
+            queue += [(inner, content, depth + 1) for inner, content in inside]
+    return found, tuple(sorted(closed))
+
+
+def _inside(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
+    if data.startswith(b"PAR1"):
+        yield from _parquet(name, data)
+    elif data.startswith(b"PK\x03\x04"):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for item in archive.infolist():
+                if item.file_size > MAX_OPENED_BYTES:
+                    raise DataError(f"an item of {name} unpacks to more than {MAX_OPENED_BYTES} bytes")
+                yield f"{name}!{item.filename}", archive.read(item)
+    elif data.startswith(b"\x1f\x8b"):
+        with gzip.open(io.BytesIO(data)) as stream:
+            content = stream.read(MAX_OPENED_BYTES + 1)
+        if len(content) > MAX_OPENED_BYTES:
+            raise DataError(f"{name} unpacks to more than {MAX_OPENED_BYTES} bytes")
+        yield f"{name}!content", content
+
+
+def _parquet(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Schema, key-value metadata, statistics as text; each column decompressed, numbers as little-endian bytes."""
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(io.BytesIO(data))
+    texts = [str(file.schema_arrow), json.dumps(_decoded(file.metadata.metadata or {}))]
+    for group in range(file.metadata.num_row_groups):
+        for column in range(file.metadata.num_columns):
+            statistics = file.metadata.row_group(group).column(column).statistics
+            if statistics is not None and statistics.has_min_max:
+                texts += [str(statistics.min), str(statistics.max)]
+    yield f"{name}!metadata", "\n".join(texts).encode()
+    table = file.read()
+    for index, title in enumerate(table.column_names):
+        array = table.column(index).to_numpy(zero_copy_only=False)
+        if array.dtype.kind in "iuf":
+            yield f"{name}!{title}", np.ascontiguousarray(array).tobytes()
+        else:
+            yield f"{name}!{title}", "\n".join(map(str, array.tolist())).encode()
+
+
+def _decoded(metadata: Mapping[bytes, bytes]) -> dict[str, str]:
+    return {key.decode("utf-8", "replace"): value.decode("utf-8", "replace") for key, value in metadata.items()}

@@ -1,0 +1,133 @@
+"""The audit: every attack on every scene it is about, one report per artefact, and a reason wherever nothing ran."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from pipeline.audit.aligned_pairs import AlignedPairs
+from pipeline.audit.byte_scan import ByteScan
+from pipeline.audit.inversion import KnownKeyInversion
+from pipeline.audit.membership import Membership
+from pipeline.audit.near_copies import NearCopies
+from pipeline.audit.scene import BytesScene, CondensedScene, EncodingScene, LeakageAttack, Scene
+from pipeline.core.errors import DataError
+from pipeline.core.protocols import OnStep, ignore_step
+from pipeline.core.seeds import child_seed
+from pipeline.core.types import AttackResult, LeakageReport, NotRun, Provenance, ThreatModel
+
+DEFAULT_ATTACKS: Final[tuple[LeakageAttack, ...]] = (
+    KnownKeyInversion(),
+    AlignedPairs(),
+    NearCopies(),
+    Membership(),
+    ByteScan(),
+)
+
+NOT_IMPLEMENTED: Final[Mapping[type, tuple[tuple[str, ThreatModel], ...]]] = {
+    EncodingScene: (
+        ("blind_source_separation", "T0"),
+        ("distance_profile_linkage", "T1"),
+        ("attribute_inference", "T2"),
+        ("key_enumeration", "T4"),
+        ("successive_releases", "T5"),
+    ),
+    CondensedScene: (
+        ("singling_out_linkability_inference", "T1"),
+        ("attribute_inference", "T2"),
+        ("successive_releases", "T5"),
+        ("shadow_condensation", "T6"),
+        ("canary_subjects", "T6"),
+        ("model_membership", "T7"),
+    ),
+    BytesScene: (),
+}
+WHY_NOT_IMPLEMENTED: Final = "not implemented in this version"
+
+
+def audit(
+    scenes: Sequence[Scene],
+    *,
+    seed: int,
+    attacks: Sequence[LeakageAttack] = DEFAULT_ATTACKS,
+    on_step: OnStep = ignore_step,
+) -> tuple[LeakageReport, ...]:
+    """One report per artefact, in the order of the scenes; deterministic given the seed.
+
+    An attack that cannot run, and every attack that is known and not implemented, is listed as `NotRun`.
+
+    Raises:
+        DataError: no scene, or scenes of one artefact disagree on its digest.
+    """
+    if not scenes:
+        raise DataError("there is no scene to audit")
+    by_artefact: dict[str, list[Scene]] = {}
+    for scene in scenes:
+        by_artefact.setdefault(scene.artefact, []).append(scene)
+    steps, done = sum(len(_about(scene, attacks)) for scene in scenes), 0
+    reports = []
+    for artefact, own in by_artefact.items():
+        digests = {scene.artefact_digest for scene in own}
+        if len(digests) > 1:
+            raise DataError(f"the scenes of {artefact} name {len(digests)} different digests")
+        results: list[AttackResult] = []
+        not_run = _known_gaps(own, artefact)
+        for scene in own:
+            for attack in _about(scene, attacks):
+                reason = attack.unsupported(scene)
+                if reason is None:
+                    results += attack.run(scene, child_seed(seed, "audit", artefact, attack.name))
+                else:
+                    not_run.append(NotRun(attack.name, attack.threat_model, artefact, reason))
+                done += 1
+                on_step(done, steps, 0.0)
+        reports.append(_report(artefact, digests.pop(), results, not_run, attacks, seed))
+    return tuple(reports)
+
+
+def _about(scene: Scene, attacks: Sequence[LeakageAttack]) -> list[LeakageAttack]:
+    return [attack for attack in attacks if isinstance(scene, attack.scene_type)]
+
+
+def _known_gaps(scenes: Sequence[Scene], artefact: str) -> list[NotRun]:
+    """What nobody looked at: attacks without an implementation, and bytes that were not given."""
+    gaps = {gap for scene in scenes for gap in NOT_IMPLEMENTED[type(scene)]}
+    found = [NotRun(name, model, artefact, WHY_NOT_IMPLEMENTED) for name, model in sorted(gaps)]
+    if not any(isinstance(scene, BytesScene) for scene in scenes):
+        found.append(NotRun(ByteScan.name, ByteScan.threat_model, artefact, "no bytes to be released were given"))
+    return found
+
+
+def _report(
+    artefact: str,
+    digest: str,
+    results: Sequence[AttackResult],
+    not_run: Sequence[NotRun],
+    attacks: Sequence[LeakageAttack],
+    seed: int,
+) -> LeakageReport:
+    config: dict[str, Any] = {"attacks": [attack.name for attack in attacks]}
+    return LeakageReport(
+        artefact=artefact,
+        artefact_digest=digest,
+        results=tuple(_plain(result) for result in results),
+        not_run=tuple(not_run),
+        controls_held=bool(results) and all(result.detail.get("controls_held") is True for result in results),
+        provenance=Provenance(stage="audit", parents=(digest,), config=config, seed=seed),
+    )
+
+
+def _plain(result: AttackResult) -> AttackResult:
+    """Python numbers throughout: what is reported is also stored as JSON."""
+
+    def python(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {str(key): python(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [python(item) for item in value]
+        return value.item() if hasattr(value, "item") else value
+
+    names = ("rate", "low", "high", "control", "positive_control", "ceiling", "detail")
+    changes = {name: python(getattr(result, name)) for name in names}
+    return dataclasses.replace(result, **changes)

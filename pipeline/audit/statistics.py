@@ -1,0 +1,137 @@
+"""Intervals and bounds that the attacks report: exact where an exact one exists, by subject otherwise.
+
+Sources: Clopper & Pearson (Biometrika 1934); DeLong et al. (Biometrics 1988) for the AUROC; Kairouz et al. (ICML 2015)
+for the region that (epsilon, delta) allows; Holm (Scand. J. Stat. 1979).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from pipeline.core.errors import DataError
+
+EXPECTED_FALSE_POSITIVES = 3  # a false-positive rate is supported when at least so many are expected at it
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A point and its two-sided confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def clopper_pearson(hits: int, n: int, level: float = 0.95) -> Interval:
+    """Exact binomial interval of `hits / n`.
+
+    Raises:
+        DataError: n < 1 or hits outside 0..n.
+    """
+    if n < 1 or not 0 <= hits <= n:
+        raise DataError(f"a binomial interval needs 0 <= hits <= n and n >= 1, got {hits} of {n}")
+    tail = (1 - level) / 2
+    low = 0.0 if hits == 0 else float(stats.beta.ppf(tail, hits, n - hits + 1))
+    high = 1.0 if hits == n else float(stats.beta.ppf(1 - tail, hits + 1, n - hits))
+    return Interval(hits / n, low, high)
+
+
+def bootstrap_r2(
+    errors: np.ndarray, totals: np.ndarray, rng: np.random.Generator, n_bootstrap: int, level: float = 0.95
+) -> Interval:
+    """R2 = 1 - sum(errors) / sum(totals) with a percentile bootstrap over subjects.
+
+    Args:
+        errors, totals: `(subject,)` squared error of the attack and of the mean predictor, summed over a subject.
+    """
+    if totals.sum() <= 0:
+        return Interval(0.0, 0.0, 0.0)
+    n = len(errors)
+    counts = rng.multinomial(n, np.full(n, 1 / n), size=n_bootstrap).astype(np.float64)
+    drawn_totals = counts @ totals
+    drawn = 1 - (counts @ errors)[drawn_totals > 0] / drawn_totals[drawn_totals > 0]
+    tail = (1 - level) / 2
+    value = float(1 - errors.sum() / totals.sum())
+    low, high = (float(edge) for edge in np.quantile(drawn, [tail, 1 - tail]))
+    return Interval(value, min(low, value), max(high, value))
+
+
+def sums_by_subject(values: np.ndarray, subjects: np.ndarray) -> np.ndarray:
+    """`(stay,)` values summed over the stays of each subject: `(subject,)`."""
+    return np.bincount(np.unique(subjects, return_inverse=True)[1], weights=values)
+
+
+def auroc(members: np.ndarray, others: np.ndarray, level: float = 0.95) -> Interval:
+    """AUROC of scores (larger = member), ties count one half, with DeLong's interval.
+
+    Where DeLong's variance is zero (perfect separation) the distance to 1 is bounded by the exact binomial bound for
+    the smaller group, because no estimate of n units is certain.
+    """
+    n, m = len(members), len(others)
+    if min(n, m) < 2:
+        raise DataError(f"an AUROC needs two scores in each group, got {n} and {m}")
+    ranks = stats.rankdata(np.concatenate([members, others]))
+    above = (ranks[:n] - stats.rankdata(members)) / m  # for each member, share of others it beats
+    below = 1 - (ranks[n:] - stats.rankdata(others)) / n  # for each other, share of members that beat it
+    value = float(above.mean())
+    variance = float(above.var(ddof=1) / n + below.var(ddof=1) / m)
+    if variance <= 0:
+        slack = 1 - clopper_pearson(min(n, m), min(n, m), level).low
+        return Interval(value, max(0.0, value - slack), min(1.0, value + slack))
+    reach = float(stats.norm.ppf(0.5 + level / 2)) * math.sqrt(variance)
+    return Interval(value, max(0.0, value - reach), min(1.0, value + reach))
+
+
+def smallest_fpr(n_others: int) -> float:
+    """The smallest false-positive rate that so many non-members support."""
+    return EXPECTED_FALSE_POSITIVES / n_others
+
+
+def threshold_at_fpr(others: np.ndarray, fpr: float) -> float:
+    """The score above which at most a share `fpr` of the non-members lie (strictly above counts as member)."""
+    allowed = math.floor(fpr * len(others) + 1e-9)
+    return float(np.sort(others)[::-1][min(allowed, len(others) - 1)])
+
+
+def epsilon_lower_bound(
+    true_positives: int, members: int, false_positives: int, others: int, delta: float = 0.0, level: float = 0.95
+) -> float:
+    """Largest epsilon refuted by a membership test at one threshold, with confidence `level` (0 when none is).
+
+    (epsilon, delta) implies TPR <= e^eps FPR + delta and TNR <= e^eps FNR + delta; both rates get a one-sided
+    Clopper-Pearson bound at (1 - level) / 2, so the statement holds by the union bound.
+    """
+    two_sided = level  # each one-sided bound spends (1 - level) / 2
+    tpr = clopper_pearson(true_positives, members, two_sided)
+    fpr = clopper_pearson(false_positives, others, two_sided)
+    bounds = [0.0]
+    for hit, miss in ((tpr.low, fpr.high), (1 - fpr.high, 1 - tpr.low)):
+        if hit - delta > 0 and miss > 0:
+            bounds.append(math.log((hit - delta) / miss))
+    return max(bounds)
+
+
+def epsilon_ceiling(members: int, others: int, delta: float = 0.0, level: float = 0.95) -> float:
+    """The bound that a flawless attack would certify at these n: no smaller audit can say more."""
+    return epsilon_lower_bound(members, members, 0, others, delta, level)
+
+
+def poisson_tail(observed: int, expected: float) -> float:
+    """P(Poisson(expected) >= observed)."""
+    return float(stats.poisson.sf(observed - 1, expected))
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """Holm-adjusted p-values, in the given order."""
+    order = np.argsort(p_values, kind="stable")
+    steps = (len(p_values) - np.arange(len(p_values))) * p_values[order]
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
+    return adjusted
