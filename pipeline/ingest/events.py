@@ -25,8 +25,8 @@ _MAX_NAMED: Final = 5
 class FlatEvents(ArrayRecord):
     """`name` indexes `names`: the mapping's series first, then its statics, then names that it does not know."""
 
-    stay: np.ndarray  # (event,) int64, row of the stay
-    name: np.ndarray  # (event,) int64
+    stay: np.ndarray  # (event,) int32, row of the stay
+    name: np.ndarray  # (event,) int32
     hours: np.ndarray  # (event,) float64
     value: np.ndarray  # (event,) float32
     fate: np.ndarray  # (event,) int8, index into REASONS
@@ -44,11 +44,11 @@ def flatten(tables: SourceTables, mapping: SourceMapping, step: np.ndarray) -> F
     distinct = sorted(tables.events["variable"].unique().to_list())
     strangers = [raw for raw in distinct if raw not in codes]
     codes.update({raw: len(own) + i for i, raw in enumerate(strangers)})
-    lookup = np.array([codes[raw] for raw in distinct], dtype=np.int64)
+    lookup = np.array([codes[raw] for raw in distinct], dtype=np.int32)
     name = lookup[tables.events["variable"].cast(pl.Enum(distinct)).to_physical().to_numpy()]
     if strangers and mapping.unknown_variables == "error":
         raise DataError(_unknown(strangers, int((name >= len(own)).sum()), tables.source, mapping.name))
-    stay = tables.events["stay_id"].cast(pl.Enum(tables.stays["stay_id"])).to_physical().to_numpy().astype(np.int64)
+    stay = tables.events["stay_id"].cast(pl.Enum(tables.stays["stay_id"])).to_physical().to_numpy().astype(np.int32)
     value = tables.events["value"].to_numpy().astype(np.float32)
     is_series, is_unknown = name < len(mapping.variables), name >= len(own)
     fate = np.zeros(len(name), dtype=np.int8)

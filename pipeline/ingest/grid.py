@@ -23,11 +23,16 @@ def step_of(hours: np.ndarray, step_hours: float, n_steps: int) -> np.ndarray:
     """
     step = np.floor((hours + TIME_TOLERANCE_HOURS) / step_hours)
     inside = (hours >= 0) & (hours <= n_steps * step_hours + TIME_TOLERANCE_HOURS)
-    return np.where(inside, np.minimum(step, n_steps - 1), -1).astype(np.int64)
+    return np.where(inside, np.minimum(step, n_steps - 1), -1).astype(np.int32)
+
+
+def _sum(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    total: np.ndarray = np.add.reduceat(values, starts, dtype=np.float64)
+    return total
 
 
 def _mean(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    mean: np.ndarray = np.add.reduceat(values, starts) / np.diff(np.append(starts, len(values)))
+    mean: np.ndarray = _sum(values, starts) / np.diff(np.append(starts, len(values)))
     return mean
 
 
@@ -39,7 +44,7 @@ def _last(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
 REDUCTIONS: Final[Mapping[Aggregation, Reduction]] = {
     "mean": _mean,
     "last": _last,
-    "sum": np.add.reduceat,
+    "sum": _sum,
     "max": np.maximum.reduceat,
     "min": np.minimum.reduceat,
 }
@@ -56,21 +61,23 @@ def to_grid(
 ) -> np.ndarray:
     """float32 `shape` = (stay, step, variable), NaN where there was no event.
 
-    Reductions run in float64 over the events of a cell in the order of the source, so that the result does not depend
-    on threads; "last" is the last in time, then in the order of the source.
+    Sums run in float64 over the events of a cell in the order of the source, so that the result does not depend on
+    threads; "last" is the last in time, then in the order of the source. Fresh memory costs more than arithmetic here,
+    hence the narrow integers.
     """
     grid = np.full(shape, np.nan, dtype=np.float32)
-    flat = grid.reshape(-1)
-    cell = (stay * shape[1] + step) * shape[2] + variable
-    kind_of_variable = np.array(aggregations)
-    for kind in dict.fromkeys(aggregations):
-        rows = np.flatnonzero((kind_of_variable == kind)[variable])
-        if not rows.size:
-            continue
-        if kind == "last":
-            rows = rows[np.argsort(hours[rows], kind="stable")]
-        rows = rows[np.argsort(cell[rows], kind="stable")]
-        cells = cell[rows]
-        starts = np.flatnonzero(np.append(True, cells[1:] != cells[:-1]))
-        flat[cells[starts]] = REDUCTIONS[kind](value[rows].astype(np.float64), starts)
+    if not len(value):
+        return grid
+    index_type = np.int32 if grid.size < np.iinfo(np.int32).max else np.int64
+    cell = (stay.astype(index_type) * shape[1] + step) * shape[2] + variable
+    in_time = "last" in aggregations  # the others do not ask for the order of time
+    order = np.lexsort((hours, cell)) if in_time else np.argsort(cell, kind="stable")
+    cells, values = cell[order], value[order]
+    starts = np.flatnonzero(np.append(True, cells[1:] != cells[:-1]))
+    cells = cells[starts]
+    kinds = tuple(dict.fromkeys(aggregations))
+    kind_of_cell = np.array([kinds.index(kind) for kind in aggregations], dtype=np.int8)[cells % shape[2]]
+    for index, kind in enumerate(kinds):
+        chosen = kind_of_cell == index
+        grid.reshape(-1)[cells[chosen]] = REDUCTIONS[kind](values, starts)[chosen]
     return grid

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +31,7 @@ from pipeline.ingest.tables import (
 HEADER: Final = b"Time,Parameter,Value\n"
 RECORD_ID: Final = "RecordID"
 MISSING_CODE: Final = -1.0
-_BLOCK_BYTES: Final = 32 << 20
+_BLOCK_BYTES: Final = 8 << 20
 _MINUTES_PER_HOUR: Final = 60.0
 _SCHEMA: Final = {"Time": pl.String, "Parameter": pl.String, "Value": pl.Float64}
 
@@ -49,22 +50,24 @@ def read_physionet2012(
     if not paths or not outcome_paths:
         raise DataError("a PhysioNet 2012 source needs at least one path of records and one of outcomes")
     expected = read_outcomes(outcome_paths)
-    parts, started, done = [], time.monotonic(), 0
-    ids: list[str] = []
-    for path in paths:
-        here: list[str] = []
-        for block_ids, block in _blocks(path):
-            here += block_ids
-            parts.append(block)
-            done += len(block_ids)
-            on_step(done, expected.height, done / max(time.monotonic() - started, 1e-9))
-        if not here:
-            raise DataError(f"{path} holds no text file (*.txt) of a stay")
-        ids += sorted(here, key=lambda name: (len(name), name))
+    parts: list[Future[pl.DataFrame]] = []
+    started, ids = time.monotonic(), list[str]()
+    with ThreadPoolExecutor(max_workers=1) as parser:  # parses a block while the next one is decompressed
+        for path in paths:
+            here: list[str] = []
+            for block_ids, bodies in _blocks(path):
+                parts.append(parser.submit(_parse, block_ids, bodies, path))
+                here += block_ids
+                done = len(ids) + len(here)
+                on_step(done, expected.height, done / max(time.monotonic() - started, 1e-9))
+            if not here:
+                raise DataError(f"{path} holds no text file (*.txt) of a stay")
+            ids += sorted(here, key=lambda name: (len(name), name))
+    events = pl.concat([part.result() for part in parts])
     where = ", ".join(path.name for path in paths)
     check_ids(pl.Series("stay_id", ids, dtype=pl.String), "RecordID (as file name)", where)
     stays = match_outcomes(ids, expected, where)
-    return tidy(pl.concat(parts), stays, where)
+    return tidy(events, stays, where)
 
 
 def tidy(events: pl.DataFrame, stays: pl.DataFrame, source: str) -> SourceTables:
@@ -108,7 +111,8 @@ def match_outcomes(ids: list[str], outcomes: pl.DataFrame, where: str) -> pl.Dat
     return stays.join(outcomes, on="stay_id", how="left", maintain_order="left")
 
 
-def _blocks(path: Path) -> Iterator[tuple[list[str], pl.DataFrame]]:
+def _blocks(path: Path) -> Iterator[tuple[list[str], list[bytes]]]:
+    """(ids, lines) of some megabytes of records at a time."""
     ids: list[str] = []
     bodies: list[bytes] = []
     size = headless = 0
@@ -121,12 +125,12 @@ def _blocks(path: Path) -> Iterator[tuple[list[str], pl.DataFrame]]:
         bodies.append(body)
         size += len(body)
         if size >= _BLOCK_BYTES:
-            yield ids, _parse(ids, bodies, path)
+            yield ids, bodies
             ids, bodies, size = [], [], 0
     if headless:
         raise DataError(f"{path}: {headless} text files do not begin with {HEADER.decode().strip()}")
     if ids:
-        yield ids, _parse(ids, bodies, path)
+        yield ids, bodies
 
 
 def _body(content: bytes) -> bytes | None:
