@@ -39,30 +39,17 @@ def read_canonical(data: bytes, name: str) -> dict[str, Any]:
     """Parse a JSON object that must be in canonical form.
 
     Raises:
-        ReleaseRefused: as `read_json`, or other bytes than the canonical ones.
-    """
-    value = read_json(data, name)
-    try:
-        again = rfc8785.dumps(value)
-    except (ValueError, RecursionError):
-        raise ReleaseRefused(f"{name} holds a number or text that has no canonical form") from None
-    if again != data:
-        raise ReleaseRefused(f"{name} is not in canonical form")
-    return value
-
-
-def read_json(data: bytes, name: str) -> dict[str, Any]:
-    """Parse a JSON object.
-
-    Raises:
-        ReleaseRefused: not UTF-8, not JSON, not an object, or a key twice.
+        ReleaseRefused: not JSON, not an object, a key twice, or other bytes than the canonical ones.
     """
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
+        if not isinstance(value, dict):
+            raise ReleaseRefused(f"{name} is not a JSON object")
+        again = rfc8785.dumps(value)
     except (ValueError, RecursionError):
-        raise ReleaseRefused(f"{name} is not valid JSON in which every key appears once") from None
-    if not isinstance(value, dict):
-        raise ReleaseRefused(f"{name} is not a JSON object")
+        raise ReleaseRefused(f"{name} is not valid canonical JSON") from None
+    if again != data:
+        raise ReleaseRefused(f"{name} is not in canonical form")
     return value
 
 

@@ -1,14 +1,13 @@
 """Who may sign, and whom a receiver trusts: the author's Ed25519 key and the trust root file.
 
-The trust root is a JSON file that travels by another way than the bundles (by hand, with the data-use agreement).
+The trust root is a TOML file that travels by another way than the bundles (by hand, with the data-use agreement).
 Imports: the standard library, cryptography and securesystemslib, as the verifier reads it too.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import re
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +18,11 @@ from securesystemslib.signer import CryptoSigner, SSlibKey  # type: ignore[attr-
 
 from pipeline.core.errors import ReleaseRefused, UsageError
 from pipeline.core.secrets import Secret, read_secret
-from pipeline.sharing.canonical import read_json
 
 PURPOSE: Final = "author"
 ROOT_FORMAT: Final = "decoct-trust-root/1"
 _PUBLIC_HEX: Final = re.compile(r"[0-9a-f]{64}")
+_PRINTABLE: Final = re.compile(r"[^\x00-\x1f\x7f\"\\\ud800-\udfff]{0,200}")
 
 
 @final
@@ -84,8 +83,12 @@ def public_key_from_hex(public: str, name: str) -> PublicKey:
 
 
 def public_key_text(key: PublicKey) -> str:
-    """The key's entry in a trust root, to send to a receiver."""
-    return json.dumps(dataclasses.asdict(key), indent=2, ensure_ascii=False)
+    """The key's `[[keys]]` entry of a trust root, to send to a receiver.
+
+    Raises:
+        UsageError: the name holds quotes, backslashes or control characters.
+    """
+    return f'[[keys]]\nkeyid = "{key.keyid}"\npublic = "{key.public}"\nname = {_quoted(key.name)}\n'
 
 
 def write_trust_root(
@@ -101,58 +104,70 @@ def write_trust_root(
     """Write a trust root; refuses to overwrite one.
 
     Raises:
-        UsageError: it exists already, or has no key.
+        UsageError: it exists already, has no key, or a name in it holds quotes, backslashes or control characters.
     """
     if not keys:
         raise UsageError("a trust root needs at least one key")
-    content = {
-        "format": ROOT_FORMAT,
-        "version": version,
-        "keys": [dataclasses.asdict(key) for key in keys],
-        "accepted_policies": list(accepted_policies),
-        "accept_non_production": accept_non_production,
-        "recipient": recipient,
-        "minimum_versions": dict(minimum_versions or {}),
-    }
+    lines = [
+        f'format = "{ROOT_FORMAT}"',
+        f"version = {int(version)}",
+        f"accepted_policies = [{', '.join(_quoted(name) for name in accepted_policies)}]",
+        f"accept_non_production = {'true' if accept_non_production else 'false'}",
+        f"recipient = {_quoted(recipient)}",
+        "",
+        *(public_key_text(key) for key in keys),
+        "[minimum_versions]",
+        *(f"{_quoted(name)} = {int(least)}" for name, least in sorted((minimum_versions or {}).items())),
+    ]
     try:
         with path.open("x", encoding="utf-8") as stream:
-            stream.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+            stream.write("\n".join(lines) + "\n")
     except FileExistsError:
         raise UsageError(f"trust root {path} exists already and is never overwritten") from None
 
 
+_KINDS: Final[Mapping[str, type]] = {
+    "format": str,
+    "version": int,
+    "keys": list,
+    "accepted_policies": list,
+    "accept_non_production": bool,
+    "recipient": str,
+    "minimum_versions": dict,
+}
+
+
 def load_trust_root(path: Path) -> TrustRoot:
-    """Read a trust root.
+    """Read a trust root; only format and keys must be there, what is left out is as strict as `TrustRoot`'s defaults.
 
     Raises:
-        ReleaseRefused: absent, malformed, an unknown or repeated key in the file, or a keyid that is not its key's.
+        ReleaseRefused: absent, malformed, an unknown key in the file, or a keyid that is not its public key's.
     """
     try:
-        raw = read_json(path.read_bytes(), f"trust root {path}")
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ReleaseRefused(f"there is no trust root at {path}, so no signature can be trusted") from None
-    except OSError:
-        raise ReleaseRefused(f"trust root {path} cannot be read") from None
-    kinds = {
-        "format": str,
-        "version": int,
-        "keys": list,
-        "accepted_policies": list,
-        "accept_non_production": bool,
-        "recipient": str,
-        "minimum_versions": dict,
-    }
+    except (OSError, ValueError):
+        raise ReleaseRefused(f"trust root {path} cannot be read as TOML") from None
+    for key, value in raw.items():
+        if key not in _KINDS or type(value) is not _KINDS[key]:
+            raise ReleaseRefused(f"trust root {path}: {key} is unknown or of the wrong type")
     if raw.get("format") != ROOT_FORMAT:
         raise ReleaseRefused(f"trust root {path} is not of format {ROOT_FORMAT}")
-    if set(raw) != set(kinds) or any(type(raw[key]) is not kind for key, kind in kinds.items()):
-        raise ReleaseRefused(f"trust root {path} must have the keys {', '.join(kinds)}, each of its type")
-    keys = tuple(_parse_key(item, path) for item in raw["keys"])
+    keys = tuple(_parse_key(item, path) for item in raw.get("keys", []))
     if not keys or len({key.keyid for key in keys}) != len(keys):
         raise ReleaseRefused(f"trust root {path} must list at least one key, and none twice")
-    policies, least = raw["accepted_policies"], raw["minimum_versions"]
+    policies, least = raw.get("accepted_policies", []), raw.get("minimum_versions", {})
     if not all(type(name) is str for name in policies) or not all(type(item) is int for item in least.values()):
         raise ReleaseRefused(f"trust root {path}: accepted_policies are names and minimum_versions are whole numbers")
-    return TrustRoot(keys, tuple(policies), raw["accept_non_production"], raw["recipient"], least, raw["version"])
+    return TrustRoot(
+        keys=keys,
+        accepted_policies=tuple(policies),
+        accept_non_production=raw.get("accept_non_production", False),
+        recipient=raw.get("recipient", ""),
+        minimum_versions=least,
+        version=raw.get("version", 1),
+    )
 
 
 def _parse_key(item: Any, path: Path) -> PublicKey:
@@ -165,3 +180,11 @@ def _parse_key(item: Any, path: Path) -> PublicKey:
     if key.keyid != item["keyid"]:
         raise ReleaseRefused(f"trust root {path}: the keyid of {key.name} does not belong to its public key")
     return key
+
+
+def _quoted(text: str) -> str:
+    if not _PRINTABLE.fullmatch(text):
+        raise UsageError(
+            "names in a trust root have at most 200 characters, no quotes, backslashes or controls"
+        )
+    return f'"{text}"'

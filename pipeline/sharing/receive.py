@@ -1,6 +1,6 @@
 """Verify a bundle and hand its arrays to a learner: three lines from folder to fitted model.
 
-    received = receive("folder", "trust-root.json", today=date.today())
+    received = receive("folder", "trust-root.toml", today=date.today())
     X, y, weight = received.X_y("in_hospital_death")
     model = LogisticRegression(max_iter=1000).fit(X, y, weight)
 
@@ -10,7 +10,6 @@ numpy and safetensors; torch only if a torch data set is asked for.
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,25 +90,6 @@ class Received:
         columns = [self._task(task) for task in tasks or self.tasks]
         labels = np.ascontiguousarray(self.labels[:, columns])
         return TensorDataset(torch.from_numpy(self.features.copy()), torch.from_numpy(labels))
-
-    def save(self, folder: Path) -> dict[str, Any]:
-        """Write each array as a .npy file (no pickle) and the manifest as meta.json into a new folder; says what.
-
-        Raises:
-            UsageError: the folder exists and is not empty.
-        """
-        if folder.exists() and any(folder.iterdir()):
-            raise UsageError(f"{folder} is not empty, and what was received before is not overwritten")
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, array in self.arrays.items():
-            np.save(folder / f"{name}.npy", array, allow_pickle=False)
-        text = json.dumps(self.manifest, indent=2, ensure_ascii=False)
-        (folder / "meta.json").write_text(text + "\n", encoding="utf-8")
-        return {**self.bundle.as_json(), "arrays": {name: list(array.shape) for name, array in self.arrays.items()}}
-
-    def sentence(self) -> str:
-        """What was received, for a terminal."""
-        return self.bundle.sentence().replace("verified", "received", 1)
 
     def condensed_set(self) -> CondensedSet:
         """The core type, for use in a pipeline of one's own.

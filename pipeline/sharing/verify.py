@@ -34,19 +34,6 @@ class VerifiedBundle:
     def __repr__(self) -> str:
         return f"VerifiedBundle({str(self.path)!r}, signed_by={self.signed_by.name!r})"
 
-    def sentence(self) -> str:
-        """What was found, for a terminal."""
-        m = self.manifest
-        return (
-            f"verified: {m['name']} version {m['version']} by {m['site']}, signed by {self.signed_by.name} "
-            f"({self.signed_by.keyid[:16]}), policy {m['policy']['name']}, in force until {m['expires']}"
-        )
-
-    def as_json(self) -> dict[str, Any]:
-        """The same and the manifest, for a program."""
-        signed_by = {"keyid": self.signed_by.keyid, "name": self.signed_by.name}
-        return {"verified": True, "bundle": str(self.path), "signed_by": signed_by, "manifest": dict(self.manifest)}
-
 
 def verify(bundle: Path, root: Path | TrustRoot, *, today: datetime.date) -> VerifiedBundle:
     """Check a bundle folder against a trust root.

@@ -7,6 +7,7 @@ import datetime
 import hashlib
 import json
 import struct
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def write(folder: Path) -> tuple[Path, Path]:
     policy = load_policy("strict")
     release = admit(policy, decide(policy, condensed, [report], utility), condensed, [report], utility)
     signer = author_signer(Secret(b"k" * 32, "author"))
-    root = folder / "root.json"
+    root = folder / "root.toml"
     write_trust_root(root, [public_key(signer, "Site")])
     notes = ReleaseNotes("set", "Site", 1, "ODbL-1.0")
     issued = datetime.date(2026, 3, 1)
@@ -78,7 +79,7 @@ def verified_by_the_page(bundle: Path, root: Path) -> dict[str, Any]:
     assert canonical(envelope) == files["envelope.dsse.json"]
     statement = base64.b64decode(envelope["payload"], validate=True)
     (signature,) = envelope["signatures"]
-    (key,) = json.loads(root.read_text())["keys"]
+    (key,) = tomllib.loads(root.read_text())["keys"]
     described = {"keytype": "ed25519", "keyval": {"public": key["public"]}, "scheme": "ed25519"}
     assert signature["keyid"] == key["keyid"] == hashlib.sha256(canonical(described)).hexdigest()
     kind = envelope["payloadType"].encode()
@@ -135,5 +136,5 @@ def test_the_page_names_every_file_and_every_manifest_key(tmp_path: Path) -> Non
             assert f"`{key}`" in PAGE, f"{table}.{key}"
     for key in json.loads((bundle / "leakage.json").read_text()):
         assert f"`{key}`" in PAGE or key == "format", key
-    for key in json.loads(root.read_text()):
-        assert f'"{key}"' in PAGE, key
+    for key in tomllib.loads(root.read_text()):
+        assert key in PAGE, key

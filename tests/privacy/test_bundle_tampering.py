@@ -239,7 +239,7 @@ def test_a_stranger_cannot_sign_under_the_authors_key_id(bundle: Path) -> None:
 
 def test_no_root_no_trust(bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(ReleaseRefused, match="no trust root"):
-        verify(bundle, tmp_path / "absent.json", today=TODAY)
+        verify(bundle, tmp_path / "absent.toml", today=TODAY)
 
 
 def test_extra_missing_linked_and_odd_entries_are_refused(own: Path) -> None:
@@ -341,7 +341,7 @@ def test_a_manifest_that_is_not_canonical_is_refused_even_if_signed(bundle: Path
     for text in (json.dumps(manifest), files[MANIFEST].decode().replace('"version":3', '"version":3,"version":3')):
         parts[MANIFEST] = text.encode()
         envelope = sign_statement(make_statement(parts, predicate), SIGNER)
-        with pytest.raises(ReleaseRefused, match=r"manifest\.json is not (in canonical form|valid JSON)"):
+        with pytest.raises(ReleaseRefused, match=r"manifest\.json is not (in canonical form|valid canonical JSON)"):
             verify_files({**parts, ENVELOPE: envelope}, ROOT, today=TODAY)
 
 
@@ -484,7 +484,7 @@ t.write(pathlib.Path({str(tmp_path)!r}))
 
 def test_verification_loads_no_heavy_library(own: Path) -> None:
     """In a process of its own: the verifier's third-party imports are cryptography, securesystemslib and rfc8785."""
-    root = own.parent / "root.json"
+    root = own.parent / "root.toml"
     write_trust_root(root, ROOT.keys)
     script = f"""
 import datetime, pathlib, sys, sysconfig

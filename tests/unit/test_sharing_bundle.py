@@ -30,7 +30,6 @@ from pipeline.core.types import (
 from pipeline.sharing.bundle import ReleaseNotes, bundle_name, published_bound, write_bundle
 from pipeline.sharing.gate import admit, artefact_digest, decide
 from pipeline.sharing.keys import (
-    PublicKey,
     TrustRoot,
     author_signer,
     load_trust_root,
@@ -241,15 +240,6 @@ def test_torch_data_set(tmp_path: Path) -> None:
     assert torch.equal(labels, torch.from_numpy(SET.labels[:, 1:].copy()))
 
 
-def test_saved_arrays_need_no_pickle(tmp_path: Path) -> None:
-    got = received(tmp_path, SET)
-    got.save(tmp_path / "out")
-    np.testing.assert_array_equal(np.load(tmp_path / "out" / "features.npy", allow_pickle=False), SET.features)
-    assert json.loads((tmp_path / "out" / "meta.json").read_text())["version"] == 2
-    with pytest.raises(UsageError, match="not empty"):
-        got.save(tmp_path / "out")
-
-
 def test_a_payload_that_is_not_what_the_manifest_says_is_refused(tmp_path: Path) -> None:
     """Verification is about who and whether altered; that an author signed nonsense is found here."""
     got = received(tmp_path, SET)
@@ -385,39 +375,48 @@ def test_a_key_file_signs_and_only_an_authors(tmp_path: Path) -> None:
 
 
 def test_a_trust_root_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    key = public_key(SIGNER, 'The "Example" hospital, Zürich')
-    path = tmp_path / "root.json"
+    key = public_key(SIGNER, "Hôpital St. Elsewhere, Zürich")
+    path = tmp_path / "root.toml"
     write_trust_root(path, [key], accepted_policies=["strict"], recipient="B", minimum_versions={"s/n": 3}, version=2)
     assert load_trust_root(path) == TrustRoot((key,), ("strict",), False, "B", {"s/n": 3}, 2)
     assert public_key_from_hex(key.public, key.name) == key
-    assert PublicKey(**json.loads(public_key_text(key))) == key
     with pytest.raises(UsageError, match="never overwritten"):
         write_trust_root(path, [key])
     with pytest.raises(UsageError, match="at least one key"):
-        write_trust_root(tmp_path / "none.json", [])
+        write_trust_root(tmp_path / "none.toml", [])
     with pytest.raises(UsageError, match="64 lower-case hex"):
         public_key_from_hex("AB", "x")
+    for name in ('a"b', "a\\b", "a\nb"):
+        with pytest.raises(UsageError, match="no quotes"):
+            write_trust_root(tmp_path / "none.toml", [dataclasses.replace(key, name=name)])
+
+
+def test_what_a_trust_root_leaves_out_is_strict(tmp_path: Path) -> None:
+    path = tmp_path / "root.toml"
+    path.write_text(f'format = "decoct-trust-root/1"\n{public_key_text(public_key(SIGNER, "A"))}')
+    assert load_trust_root(path) == TrustRoot((public_key(SIGNER, "A"),))
+    assert not load_trust_root(path).accept_non_production
 
 
 def test_a_damaged_trust_root_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "root.json"
-    write_trust_root(path, [public_key(SIGNER, "A")])
-    good = json.loads(path.read_text())
-    key = good["keys"][0]
-    damaged: dict[str, str] = {
-        "not of format": json.dumps({**good, "format": "x"}),
-        "must have the keys": json.dumps({**good, "extra": 1}),
-        "each of its type": json.dumps({**good, "accept_non_production": "false"}),
-        "at least one key": json.dumps({**good, "keys": []}),
-        "none twice": json.dumps({**good, "keys": [key, key]}),
-        "does not belong": json.dumps({**good, "keys": [{**key, "keyid": "0" * 64}]}),
-        "not an Ed25519 key": json.dumps({**good, "keys": [{**key, "public": "zz"}]}),
-        "and nothing else": json.dumps({**good, "keys": [{**key, "scheme": "rsa"}]}),
-        "whole numbers": json.dumps({**good, "minimum_versions": {"a/b": 1.5}}),
-        "every key appears once": path.read_text().replace('"version": 1,', '"version": 1, "version": 1,'),
-        "not a JSON object": "[]",
+    path = tmp_path / "root.toml"
+    key = public_key(SIGNER, "A")
+    write_trust_root(path, [key])
+    good, entry = path.read_text(), public_key_text(key)
+    damaged = {
+        "cannot be read as TOML": good.replace("version = 1", "version = 1\nversion = 2"),
+        "not of format": good.replace("trust-root/1", "trust-root/2"),
+        "extra is unknown": "extra = 1\n" + good,
+        "accept_non_production is unknown or of the wrong type": good.replace("= false", '= "false"'),
+        "at least one key": good.replace(entry, ""),
+        "none twice": good.replace(entry, entry + entry),
+        "does not belong": good.replace(key.keyid, "0" * 64),
+        "not an Ed25519 key": good.replace(key.public, "zz"),
+        "and nothing else": good.replace(entry, entry + 'scheme = "rsa"\n'),
+        "whole numbers": good + '"a/b" = 1.5\n',
     }
     for sentence, text in damaged.items():
+        assert text != good
         path.write_text(text)
         with pytest.raises(ReleaseRefused, match=sentence):
             load_trust_root(path)
