@@ -1,0 +1,175 @@
+"""Profiles: what Great Expectations can look at instead of a tensor; a row per variable, channel, task or split."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.core.errors import DataError
+from pipeline.core.types import Cohort, Split, Variable
+
+Columns = dict[str, np.ndarray]
+EVENT_COLUMNS = ("stay_id", "hours", "variable", "value")
+
+
+def event_columns(events: Any, variables: tuple[Variable, ...], source_names: Mapping[str, str]) -> Columns:
+    """Events as numbers: stay and variable coded, `plausible` = value placed on its plausible range (0 to 1).
+
+    `repeat` numbers each distinct (stay, hours, variable); `code` is -1 for a name that is not in `variables`.
+
+    Raises:
+        DataError: a column is missing.
+    """
+    missing = [name for name in EVENT_COLUMNS if name not in events.columns]
+    if missing:
+        raise DataError(f"the events lack the column {missing[0]}")
+    stay = _coded(events["stay_id"])[0]
+    hours, value = (_numbers(events[name]) for name in ("hours", "value"))
+    raw, names = _coded(events["variable"])
+    index = {variable.name: i for i, variable in enumerate(variables)}
+    own = np.array([index.get(source_names.get(str(name), str(name)), -1) for name in names], dtype=np.int64)
+    code = np.append(own, -1)[raw]  # a missing name is coded -1, which picks the appended entry
+    low = np.array([variable.plausible_low for variable in variables] + [0.0])
+    span = np.array([variable.plausible_high for variable in variables] + [np.inf]) - low
+    with np.errstate(invalid="ignore"):
+        plausible = np.where(code >= 0, (value - low[code]) / span[code], np.nan)
+    return {
+        "stay_id": _or_nan(stay, stay >= 0),
+        "hours": hours,
+        "value": value,
+        "variable": _or_nan(raw, raw >= 0),
+        "code": _or_nan(code, raw >= 0),
+        "plausible": plausible,
+        "repeat": _row_codes(stay, hours, raw),
+    }
+
+
+def stay_columns(cohort: Cohort) -> Columns:
+    """A row per stay: id and subject coded, split, observed cells, and the labels as `label:TASK`."""
+    _, codes = np.unique(cohort.stay_ids, return_inverse=True)
+    named = np.char.strip(cohort.stay_ids.astype(str)) != ""
+    columns = {
+        "stay_id": _or_nan(codes, named),
+        "observed_cells": cohort.observed.sum(axis=(1, 2)).astype(np.float64),
+        "split": cohort.split.astype(np.float64),
+        "splits_of_subject": _splits_of_subject(cohort.subject_index, cohort.split),
+    }
+    return columns | label_columns(cohort.labels, tuple(task.name for task in cohort.tasks))
+
+
+def label_columns(labels: np.ndarray, tasks: tuple[str, ...]) -> Columns:
+    """The labels, a column `label:TASK` each."""
+    return {f"label:{task}": labels[:, i].astype(np.float64) for i, task in enumerate(tasks)}
+
+
+def variable_profile(cohort: Cohort) -> Columns:
+    """A row per variable: shares of stays and of cells observed, extremes on the plausible range (0 to 1), spread.
+
+    The plausible range is of one event: the sum of several in a step may leave it, so sums have no extremes here.
+    """
+    low = np.array([v.plausible_low for v in cohort.variables])
+    span = np.array([v.plausible_high for v in cohort.variables], dtype=np.float64) - low
+    minimum, maximum, sd = _finite_profile(cohort.values)
+    span[[v.aggregation == "sum" for v in cohort.variables]] = np.nan
+    return {
+        "stays_observed": cohort.observed.any(axis=1).mean(axis=0),
+        "cells_observed": cohort.observed.mean(axis=(0, 1)),
+        "plausible_min": (minimum - low) / span,
+        "plausible_max": (maximum - low) / span,
+        "sd": sd,
+    }
+
+
+def channel_profile(features: np.ndarray) -> Columns:
+    """A row per channel of `(row, step, channel)`: cells that are not finite, extremes, standard deviation."""
+    minimum, maximum, sd = _finite_profile(features)
+    not_finite = (~np.isfinite(features)).sum(axis=(0, 1)).astype(np.float64)
+    return {"not_finite": not_finite, "min": minimum, "max": maximum, "sd": sd}
+
+
+def task_profile(labels: np.ndarray, split: np.ndarray) -> Columns:
+    """A row per task: share of labels known, share of ones, stays of the rarer class in train and held out."""
+    train, held_out = labels[split == Split.TRAIN], labels[split == Split.HELD_OUT]
+    known = np.isfinite(labels).sum(axis=0)
+    ones = (labels == 1).sum(axis=0)
+    return {
+        "known_share": known / max(len(labels), 1),
+        "prevalence": np.divide(ones, known, out=np.full(len(known), np.nan), where=known > 0),
+        "train_rarer_class": _rarer_class(train),
+        "held_out_rarer_class": _rarer_class(held_out),
+    }
+
+
+def split_profile(split: np.ndarray) -> Columns:
+    """A row per split: its stays and its share of them."""
+    counts = np.array([(split == part).sum() for part in Split], dtype=np.float64)
+    return {"stays": counts, "share": counts / max(len(split), 1)}
+
+
+def distinct_rows(features: np.ndarray) -> np.ndarray:
+    """A code per row, equal for rows of equal bytes."""
+    flat = np.ascontiguousarray(features).reshape(len(features), -1)
+    return pd.factorize(np.array([row.tobytes() for row in flat], dtype=object))[0].astype(np.float64)
+
+
+def _finite_profile(array: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Minimum, maximum and standard deviation over rows and steps, of finite cells; NaN where there is none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a channel without a finite cell is NaN, and a rule says so
+        finite = array if np.isfinite(array).all() else np.where(np.isfinite(array), array, np.nan)
+        flat = finite.reshape(-1, array.shape[2])
+        if not len(flat):
+            return (np.full(array.shape[2], np.nan),) * 3
+        return (
+            np.nanmin(flat, axis=0).astype(np.float64),
+            np.nanmax(flat, axis=0).astype(np.float64),
+            np.nanstd(flat, axis=0, dtype=np.float64),
+        )
+
+
+def _rarer_class(labels: np.ndarray) -> np.ndarray:
+    rarer: np.ndarray = np.minimum((labels == 1).sum(axis=0), (labels == 0).sum(axis=0))
+    return rarer.astype(np.float64)
+
+
+def _splits_of_subject(subjects: np.ndarray, split: np.ndarray) -> np.ndarray:
+    """For each stay, in how many splits its subject has stays."""
+    seen = np.zeros((int(subjects.max(initial=-1)) + 1, 256), dtype=np.float64)
+    seen[subjects, split.astype(np.int64) & 255] = 1
+    of_stay: np.ndarray = seen.sum(axis=1)[subjects]
+    return of_stay
+
+
+def _coded(series: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Codes (-1 = missing or blank) and distinct values of a polars or pandas column."""
+    values = series.to_pandas() if hasattr(series, "to_pandas") else series
+    codes, distinct = pd.factorize(values)
+    blank = np.array([str(value).strip() == "" for value in distinct], dtype=bool)
+    return np.where(np.append(blank, True)[codes], -1, codes), np.asarray(distinct, dtype=object)
+
+
+def _numbers(series: Any) -> np.ndarray:
+    """Float64 values, NaN = missing.
+
+    Raises:
+        DataError: the column holds something that is no number.
+    """
+    try:
+        return np.asarray(series.to_numpy(), dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DataError(f"the events' column {series.name} holds values that are not numbers") from None
+
+
+def _or_nan(codes: np.ndarray, there: np.ndarray) -> np.ndarray:
+    return np.where(there, codes, np.nan)
+
+
+def _row_codes(stay: np.ndarray, hours: np.ndarray, name: np.ndarray) -> np.ndarray:
+    """A number per distinct triple; NaN where a part is missing. Exact while their product stays below 2^53."""
+    moments, distinct = pd.factorize(hours)
+    code = (stay * (int(name.max(initial=0)) + 1.0) + name) * (len(distinct) + 1.0) + moments
+    return np.where((stay >= 0) & (name >= 0) & (moments >= 0), code, np.nan)
