@@ -9,28 +9,26 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import errno
-import math
 import os
 import re
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Final, final
 
 from securesystemslib.signer import Signer  # type: ignore[attr-defined]  # it lists no exports
 
 from pipeline.core.errors import EnvironmentProblem, ReleaseRefused, UsageError
 from pipeline.sharing.canonical import canonical, plain, read_canonical, sha256_hex
 from pipeline.sharing.card import CardFacts, card_html, card_markdown, licence_text
-from pipeline.sharing.gate import AuditedRelease, artefact_digest, attack_verdicts
+from pipeline.sharing.gate import AuditedRelease
 from pipeline.sharing.layout import (
     CARD_HTML,
     CARD_MARKDOWN,
     ENVELOPE,
     FORMAT,
     LEAKAGE,
-    LEAKAGE_FORMAT,
     LICENCE,
     MANIFEST,
     PAYLOAD,
@@ -38,6 +36,8 @@ from pipeline.sharing.layout import (
     size_limit,
 )
 from pipeline.sharing.payload import data_description, guarantee_description, method_description, payload_bytes
+from pipeline.sharing.rounding import leakage_verdicts, rounded_utility
+from pipeline.sharing.rules import artefact_digest
 from pipeline.sharing.signing import make_statement, sign_statement
 
 Scan = Callable[[Mapping[str, bytes]], None]
@@ -141,70 +141,6 @@ def bundle_files(release: AuditedRelease, notes: ReleaseNotes, issued: datetime.
         if len(data) > size_limit(name):
             raise ReleaseRefused(f"{name} would have {len(data)} bytes, more than the format's {size_limit(name)}")
     return files
-
-
-def leakage_verdicts(release: AuditedRelease) -> dict[str, Any]:
-    """The audit as it may be published: verdicts, the policy's limits, bounds rounded up; no rate, n or interval."""
-    policy = release.policy
-    worst: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for item in attack_verdicts(policy, release.reports):  # one row per figure: the largest of a ladder's steps
-        result = item.result
-        bound = published_bound(result.statistic, result.high, policy.rounding, policy.small_cell)
-        row = {
-            "attack": result.attack,
-            "threat_model": result.threat_model,
-            "statistic": result.statistic,
-            "verdict": item.verdict,
-            "limit": item.max_upper,
-            "upper_bound": bound if item.max_upper is None else min(bound, item.max_upper),  # it passed: both hold
-        }
-        key = (result.attack, result.threat_model, result.statistic)
-        if key not in worst or bound > worst[key]["upper_bound"]:
-            worst[key] = row
-    not_run = [
-        {"attack": item.attack, "threat_model": item.threat_model}
-        for report in release.reports
-        for item in report.not_run
-        if item.threat_model != "bytes"  # the audit has no bytes yet; the writer's scan sees them all
-    ]
-    return {
-        "format": LEAKAGE_FORMAT,
-        "verdict": release.decision.verdict,
-        "policy": policy.name,
-        "rounding": policy.rounding,
-        "controls_held": all(report.controls_held for report in release.reports),
-        "attacks": [worst[key] for key in sorted(worst)],
-        "not_run": not_run,
-    }
-
-
-def published_bound(statistic: str, high: float, rounding: float, small_cell: int) -> float:
-    """An upper bound that says little about single people: rounded up to a multiple of `rounding`, never down.
-
-    Counts of people between 1 and `small_cell` become `small_cell`; larger ones are rounded up to one digit.
-    """
-    if high <= 0:
-        return 0.0
-    if statistic == "count":
-        if high <= small_cell:
-            return float(small_cell)
-        unit = 10.0 ** math.floor(math.log10(high))
-        return math.ceil(high / unit) * unit
-    return round(math.ceil(high / rounding - 1e-9) * rounding, 6)
-
-
-def rounded_utility(release: AuditedRelease) -> tuple[tuple[str, float, float], ...]:
-    """(task, least, most) mean AUROC over the models, rounded down; empty unless the policy prints utility."""
-    policy = release.policy
-    if release.utility is None or not policy.print_utility:
-        return ()
-    by_task: dict[str, list[float]] = {}
-    for row in release.utility.scores:
-        if row.training_set == release.name and row.metric == "auroc" and math.isfinite(row.mean):
-            by_task.setdefault(row.task, []).append(row.mean)
-    step = policy.rounding
-    down = {task: [round(math.floor(v / step + 1e-9) * step, 6) for v in values] for task, values in by_task.items()}
-    return tuple((task, min(values), max(values)) for task, values in sorted(down.items()))
 
 
 def _check_notes(release: AuditedRelease, notes: ReleaseNotes) -> None:

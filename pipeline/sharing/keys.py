@@ -184,7 +184,5 @@ def _parse_key(item: Any, path: Path) -> PublicKey:
 
 def _quoted(text: str) -> str:
     if not _PRINTABLE.fullmatch(text):
-        raise UsageError(
-            "names in a trust root have at most 200 characters, no quotes, backslashes or controls"
-        )
+        raise UsageError("names in a trust root have at most 200 characters, no quotes, backslashes or controls")
     return f'"{text}"'

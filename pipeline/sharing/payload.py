@@ -15,7 +15,7 @@ from safetensors.numpy import save
 
 from pipeline.core.codec import to_plain
 from pipeline.core.types import CondensedSet, EncodedCohort, PrivacyGuarantee
-from pipeline.sharing.gate import Artefact, release_kind
+from pipeline.sharing.rules import Artefact, release_kind
 
 _SECRETIVE: Final = re.compile(r"seed|secret|salt|digest|parent|path|file|folder|workspace|(^|_)key($|_)", re.I)
 _HASH_OR_PATH: Final = re.compile(r"[0-9a-fA-F]{32,}|[/\\]")

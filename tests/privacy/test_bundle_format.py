@@ -28,9 +28,10 @@ from pipeline.core.types import (
     UtilityScore,
 )
 from pipeline.sharing.bundle import ReleaseNotes, write_bundle
-from pipeline.sharing.gate import admit, artefact_digest, decide
+from pipeline.sharing.gate import admit, decide
 from pipeline.sharing.keys import author_signer, public_key, write_trust_root
 from pipeline.sharing.policy import load_policy
+from pipeline.sharing.rules import artefact_digest
 
 PAGE = (Path(__file__).parents[2] / "docs" / "bundle-format.md").read_text(encoding="utf-8")
 FEATURES = np.random.default_rng(2).random((40, 3, 2), dtype=np.float32)

@@ -21,10 +21,11 @@ from pipeline.core.secrets import Secret
 from pipeline.core.types import AttackResult, CondensedSet, LeakageReport, PrivacyGuarantee, Provenance, Task
 from pipeline.sharing.bundle import ReleaseNotes, write_bundle
 from pipeline.sharing.canonical import canonical
-from pipeline.sharing.gate import AuditedRelease, admit, artefact_digest, decide
+from pipeline.sharing.gate import AuditedRelease, admit, decide
 from pipeline.sharing.keys import TrustRoot, author_signer, public_key, write_trust_root
 from pipeline.sharing.layout import ENVELOPE, MANIFEST, PAYLOAD, SIGNED_FILES
 from pipeline.sharing.policy import Policy, parse_policy
+from pipeline.sharing.rules import artefact_digest
 from pipeline.sharing.signing import make_statement, sign_statement
 from pipeline.sharing.verify import read_folder, verify, verify_files
 

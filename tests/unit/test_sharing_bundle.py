@@ -27,8 +27,8 @@ from pipeline.core.types import (
     UtilityReport,
     UtilityScore,
 )
-from pipeline.sharing.bundle import ReleaseNotes, bundle_name, published_bound, write_bundle
-from pipeline.sharing.gate import admit, artefact_digest, decide
+from pipeline.sharing.bundle import ReleaseNotes, bundle_name, write_bundle
+from pipeline.sharing.gate import admit, decide
 from pipeline.sharing.keys import (
     TrustRoot,
     author_signer,
@@ -42,6 +42,8 @@ from pipeline.sharing.keys import (
 from pipeline.sharing.payload import public_options
 from pipeline.sharing.policy import load_policy
 from pipeline.sharing.receive import read_arrays, receive
+from pipeline.sharing.rounding import published_bound
+from pipeline.sharing.rules import artefact_digest
 from pipeline.sharing.verify import VerifiedBundle
 
 ISSUED = datetime.date(2026, 3, 1)

@@ -23,8 +23,9 @@ from pipeline.core.types import (
     UtilityReport,
     UtilityScore,
 )
-from pipeline.sharing.gate import AuditedRelease, admit, artefact_digest, decide, leaks
+from pipeline.sharing.gate import AuditedRelease, admit, decide, leaks
 from pipeline.sharing.policy import Policy, load_policy
+from pipeline.sharing.rules import artefact_digest
 from pipeline.store import Store
 
 STRICT = load_policy("strict")

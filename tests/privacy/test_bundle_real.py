@@ -1,0 +1,132 @@
+"""Real stays, a real audit, the real gate: a private set may leave, stays that claim its guarantee may not."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from condensation.private import PrivateMoments
+from pipeline.audit.byte_scan import scan_bytes
+from pipeline.audit.run import audit
+from pipeline.audit.scene import BytesScene, CondensedScene
+from pipeline.core.errors import LeakageError
+from pipeline.core.noise import NoiseSource
+from pipeline.core.secrets import Secret
+from pipeline.core.seeds import generator
+from pipeline.core.types import (
+    Cohort,
+    CondensedSet,
+    EncodedCohort,
+    LeakageReport,
+    Split,
+    UtilityReport,
+    UtilityScore,
+)
+from pipeline.ingest.cohort import build_cohort
+from pipeline.ingest.embedded import read_embedded
+from pipeline.ingest.mapping import load_mapping
+from pipeline.ingest.scaling import prepare
+from pipeline.ingest.splits import keyed_hash_split
+from pipeline.sharing.bundle import ReleaseNotes, write_bundle
+from pipeline.sharing.gate import admit, decide, leaks
+from pipeline.sharing.keys import TrustRoot, author_signer, public_key
+from pipeline.sharing.policy import load_policy
+from pipeline.sharing.receive import receive
+from pipeline.sharing.rules import artefact_digest
+
+SITE = Secret(b"s" * 32, "split")
+NOISE = Secret(b"n" * 32, "noise")
+DEMO = load_policy("demo")
+# a stand-in: training the panel belongs to other tests, here only its presence matters
+UTILITY = UtilityReport((UtilityScore("set", "raw", "lr", "t", "auroc", 0.8, 0.7, 0.9, 0.0, 1, 99, 80),), 1, "none")
+
+
+@pytest.fixture(scope="module")
+def cohort() -> Cohort:
+    tables = read_embedded(sets=("a",), max_stays=2000)
+    split = keyed_hash_split(tables.stays["subject_id"].to_numpy(), SITE, 0.16, 0.20)
+    mapping = load_mapping("physionet2012")
+    return build_cohort(tables, mapping, step_hours=1.0, n_steps=48, tasks=("in_hospital_death",), split=split)[0]
+
+
+@pytest.fixture(scope="module")
+def prepared(cohort: Cohort) -> EncodedCohort:
+    encoded = prepare(cohort)
+    subjects = {"kind": "subjects", "known": False, "public": True}
+    return dataclasses.replace(encoded, transforms=(subjects, *encoded.transforms))
+
+
+@pytest.fixture(scope="module")
+def private(prepared: EncodedCohort) -> CondensedSet:
+    noise = NoiseSource(NOISE, "ab" * 32)
+    return PrivateMoments().condense(prepared.part(Split.TRAIN), n_per_class=40, seed=1, noise=noise)
+
+
+def audited(artefact: CondensedSet, prepared: EncodedCohort) -> LeakageReport:
+    members, others = prepared.part(Split.TRAIN), prepared.part(Split.HELD_OUT)
+    scene = CondensedScene(
+        artefact="set",
+        artefact_digest=artefact_digest(artefact),
+        condensed=artefact,
+        members=members.features,
+        holdout=others.features,
+        member_subjects=members.subject_index,
+        holdout_subjects=others.subject_index,
+    )
+    return audit([scene], seed=1)[0]
+
+
+def test_a_private_set_leaves_is_clean_and_teaches(
+    cohort: Cohort, prepared: EncodedCohort, private: CondensedSet, tmp_path: Path
+) -> None:
+    report = audited(private, prepared)
+    decision = decide(DEMO, private, [report], UTILITY)
+    assert decision.verdict == "PASS", decision.reasons
+    small = decide(load_policy("strict"), private, [report], UTILITY)
+    assert small.verdict == "INCONCLUSIVE"  # too few others for 1 % false alarms: strict does not guess
+
+    def scan(files: dict[str, bytes]) -> None:
+        scene = BytesScene("bundle", "0" * 64, files, cohort.stay_ids.tolist(), [SITE.reveal(), NOISE.reveal()])
+        found = scan_bytes(scene, seed=1)
+        assert found.controls_held
+        assert [result.rate for result in found.results] == [0.0] * len(found.results)
+
+    signer = author_signer(Secret(b"a" * 32, "author"))
+    today = datetime.date(2026, 3, 1)
+    bundle = write_bundle(
+        admit(DEMO, decision, private, [report], UTILITY),
+        tmp_path,
+        signer=signer,
+        notes=ReleaseNotes("set", "site", 1, "ODC-By-1.0"),
+        issued=today,
+        scan=scan,
+    )
+    got = receive(bundle, TrustRoot((public_key(signer, "site"),), accept_non_production=True), today=today)
+    np.testing.assert_array_equal(got.features, private.features)
+    assert got.condensed_set().guarantee == private.guarantee
+
+
+def test_real_stays_that_claim_the_guarantee_are_stopped_by_the_audit(
+    prepared: EncodedCohort, private: CondensedSet
+) -> None:
+    """The paperwork is in order and wrong: only the attacks can tell, and they do."""
+    train = prepared.part(Split.TRAIN)
+    rows = generator(1, "liar").choice(len(train.features), 80, replace=False)
+    liar = dataclasses.replace(private, features=train.features[rows], labels=train.labels[rows])
+    report = audited(liar, prepared)
+    decision = decide(DEMO, liar, [report], UTILITY)
+    assert decision.verdict == "FAIL"
+    assert leaks(decision)
+    with pytest.raises(LeakageError, match="near_copies"):
+        admit(DEMO, decision, liar, [report], UTILITY)
+
+
+def test_one_verbatim_stay_among_eighty_samples_is_enough(prepared: EncodedCohort, private: CondensedSet) -> None:
+    features = private.features.copy()
+    features[17] = prepared.part(Split.TRAIN).features[5]
+    liar = dataclasses.replace(private, features=features)
+    assert decide(DEMO, liar, [audited(liar, prepared)], UTILITY).verdict == "FAIL"
