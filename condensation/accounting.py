@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Final
 
 import numpy as np
 from scipy.stats import norm
 
 from pipeline.core.errors import ConfigError
+
+LARGEST_EPSILON: Final = 100.0  # beyond it the statement says nothing and the accountant loses its precision
 
 
 @lru_cache(maxsize=64)
@@ -29,8 +32,10 @@ def noise_multipliers(epsilon: float, delta: float, shares: tuple[float, ...]) -
     import dp_accounting
     from dp_accounting.pld import PLDAccountant
 
-    if not (epsilon > 0 and math.isfinite(epsilon) and 0 < delta < 1):
-        raise ConfigError("a private release needs a finite epsilon > 0 and a delta between 0 and 1")
+    if not (0 < epsilon <= LARGEST_EPSILON and 0 < delta < 1):
+        raise ConfigError(
+            f"a private release needs an epsilon above 0 and at most {LARGEST_EPSILON:g}, and a delta between 0 and 1"
+        )
     if not shares or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-9:
         raise ConfigError("shares of the privacy budget must be positive and sum to one")
     guess = _analytic_multiplier(epsilon, delta)

@@ -76,7 +76,7 @@ class LevelAndTrend:
         wherever nothing is clipped (n_steps = 1 has no trend).
         """
         level, trend = features[:, : self.n_channels], features[:, self.n_channels :]
-        gap = self.late_start - self.early_end + 1
+        gap = max(1, self.late_start - self.early_end + 1)
         ramp = np.clip((self.late_start - np.arange(self.n_steps)) / gap, 0, 1)
         series = (level + (self.low + self.high) / 2)[:, None, :] + ramp[None, :, None] * trend[:, None, :]
         return np.asarray(np.clip(series, self.low, self.high))

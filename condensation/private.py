@@ -16,7 +16,7 @@ import numpy as np
 
 from condensation.feature_map import LevelAndTrend, from_description
 from condensation.moments import gains, release_moments
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.noise import NoiseSource
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import generator
@@ -77,7 +77,7 @@ def samples_from_moments(moments: Moments, *, n_per_class: int, seed: int, hard_
         hard_labels: label task 0 by the class a sample was drawn from and the others by the rounded posterior.
 
     Raises:
-        ConfigError: n_per_class below 1. DataError: moments of an unknown feature map.
+        ConfigError: n_per_class below 1. DataError: moments of an unknown feature map or noise.
     """
     if n_per_class < 1:
         raise ConfigError("n_per_class must be at least 1")
@@ -111,6 +111,8 @@ def samples_from_moments(moments: Moments, *, n_per_class: int, seed: int, hard_
 
 def _estimate(moments: Moments) -> _Estimate:
     phi = from_description(moments.feature_map)
+    if "noise_scale" not in moments.provenance.config:
+        raise DataError("the moments do not say how large their noise is")
     bound = phi.half_range * np.repeat([1.0, 2.0], phi.n_channels)
     count = max(float(moments.gram[0, 0]), 1.0)
     total = moments.gram[0, 1:]
@@ -137,7 +139,8 @@ def _estimate(moments: Moments) -> _Estimate:
 def _posteriors(estimate: _Estimate, z: np.ndarray) -> np.ndarray:
     """P(event | score) per task if scores are Gaussian with one variance in both classes: `(sample, task)`.
 
-    The variance includes the ridge, so that labels claim no more than the noise allows. Task 0 is balanced by construction, the others keep their prevalence.
+    The variance includes the ridge, so that labels claim no more than the noise allows. Task 0 is balanced
+    by construction, the others keep their prevalence.
     """
     columns = []
     for task, direction in enumerate(estimate.directions):

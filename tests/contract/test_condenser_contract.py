@@ -1,0 +1,144 @@
+"""What every condenser registered under `decoct.condensers` promises, at its defaults and at extremes."""
+
+from __future__ import annotations
+
+import dataclasses
+from importlib.metadata import entry_points
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.core.digest import digest_array
+from pipeline.core.errors import ConfigError, DataError
+from pipeline.core.noise import NoiseSource
+from pipeline.core.protocols import Condenser, ignore_step
+from pipeline.core.secrets import Secret
+from pipeline.core.types import CondensedSet, EncodedCohort, Provenance, Task
+
+FACTORIES = {entry.name: entry.load() for entry in entry_points(group="decoct.condensers")}
+FAST: dict[str, dict[str, Any]] = {"distribution_matching": {"iterations": 2}}  # a loop's length is not its contract
+EVERY = [
+    ("centroids", {}),
+    ("distribution_matching", {}),
+    ("distribution_matching", {"match": "output", "networks": ("tcn-a",)}),
+    ("distribution_matching", {"initialisation": "real", "networks": ("lstm-b",)}),
+    ("distribution_matching", {"initialisation": "centroids", "networks": ("vit-b",), "batch_size": 1}),
+    ("private_moments", {}),
+    ("private_moments", {"epsilon": 0.01, "delta": 1e-9, "clip_norm": 10.0}),
+    ("private_moments", {"epsilon": 100.0, "clip_norm": 0.01}),
+    ("random_real", {}),
+]
+NAMES = [f"{name}-{i}" for i, (name, _) in enumerate(EVERY)]
+every_condenser = pytest.mark.parametrize(("name", "options"), EVERY, ids=NAMES)
+
+
+def cohort(n: int = 40, n_events: int = 16, n_steps: int = 6, n_channels: int = 3, n_tasks: int = 2) -> EncodedCohort:
+    draws = np.random.default_rng(n)
+    labels = draws.choice([0.0, 1.0, np.nan], (n, n_tasks)).astype(np.float32)
+    labels[:, 0] = np.arange(n) < n_events
+    return EncodedCohort(
+        features=draws.uniform(size=(n, n_steps, n_channels)).astype(np.float32),
+        labels=labels,
+        subject_index=np.arange(n, dtype=np.int32),
+        split=np.zeros(n, np.int8),
+        channels=tuple(f"channel{i}" for i in range(n_channels)),
+        tasks=tuple(Task(f"task{i}") for i in range(n_tasks)),
+        step_hours=1.0,
+        transforms=({"kind": "scaling", "public": True},),
+        provenance=Provenance("test"),
+    )
+
+
+def condense(
+    name: str, options: dict[str, Any], encoded: EncodedCohort, n_per_class: int = 4, seed: int = 0
+) -> CondensedSet:
+    condenser = FACTORIES[name](**{**FAST.get(name, {}), **options})
+    assert isinstance(condenser, Condenser)
+    noise = NoiseSource(Secret(bytes(32), "noise"), "cohort")
+    return condenser.condense(
+        encoded, n_per_class=n_per_class, seed=seed, noise=noise, device="cpu", on_step=ignore_step
+    )
+
+
+def test_all_registered_condensers_are_under_contract() -> None:
+    assert set(FACTORIES) == {name for name, _ in EVERY}
+
+
+@every_condenser
+def test_shape_labels_and_facts(name: str, options: dict[str, Any]) -> None:
+    encoded = cohort()
+    found = condense(name, options, encoded)
+    assert found.features.shape == (8, 6, 3)
+    assert found.features.dtype == np.float32
+    assert found.labels.shape == (8, 2)
+    assert np.isfinite(found.labels[:, 0]).all()
+    assert (found.channels, found.tasks, found.transforms) == (encoded.channels, encoded.tasks, encoded.transforms)
+    assert found.method == name
+    assert found.provenance.seed == 0
+    assert (found.guarantee is not None) == (name == "private_moments")
+    assert not (found.guarantee is not None and found.starts_from_records)
+
+
+@every_condenser
+def test_same_seed_same_bytes_and_input_untouched(name: str, options: dict[str, Any]) -> None:
+    encoded = cohort()
+    before = digest_array(encoded.features)
+    one, two = condense(name, options, encoded), condense(name, options, encoded)
+    assert digest_array(one.features) == digest_array(two.features)
+    assert digest_array(one.labels) == digest_array(two.labels)
+    assert digest_array(encoded.features) == before
+
+
+@every_condenser
+def test_one_sample_per_class_one_step_one_channel(name: str, options: dict[str, Any]) -> None:
+    found = condense(name, options, cohort(n_steps=1, n_channels=1, n_tasks=1), n_per_class=1)
+    assert found.features.shape == (2, 1, 1)
+
+
+@every_condenser
+def test_a_tiny_class_works_or_says_so(name: str, options: dict[str, Any]) -> None:
+    needs_records = name in ("centroids", "random_real") or options.get("initialisation") in ("real", "centroids")
+    if needs_records:
+        with pytest.raises(DataError, match=r"class 1 of task task0 .* needs 4"):
+            condense(name, options, cohort(n_events=2))
+    else:
+        assert condense(name, options, cohort(n_events=2)).features.shape == (8, 6, 3)
+
+
+@every_condenser
+def test_an_empty_class_is_an_error_unless_that_would_leak(name: str, options: dict[str, Any]) -> None:
+    if name == "private_moments":  # an error would be an unaccounted answer about the patients
+        assert condense(name, options, cohort(n_events=0)).features.shape == (8, 6, 3)
+    else:
+        with pytest.raises(DataError, match="class 1"):
+            condense(name, options, cohort(n_events=0), n_per_class=1)
+
+
+@every_condenser
+def test_missing_class_labels_are_left_out(name: str, options: dict[str, Any]) -> None:
+    encoded = cohort()
+    labels = encoded.labels.copy()
+    labels[:3, 0] = np.nan
+    found = condense(name, options, dataclasses.replace(encoded, labels=labels))
+    assert np.isfinite(found.labels[:, 0]).all()
+
+
+@every_condenser
+def test_zero_samples_are_refused(name: str, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="n_per_class"):
+        condense(name, options, cohort(), n_per_class=0)
+
+
+@every_condenser
+def test_progress_ends_at_the_last_step(name: str, options: dict[str, Any]) -> None:
+    seen: list[tuple[int, int]] = []
+    FACTORIES[name](**{**FAST.get(name, {}), **options}).condense(
+        cohort(),
+        n_per_class=2,
+        seed=0,
+        noise=NoiseSource(Secret(bytes(32), "noise"), "cohort"),
+        device="cpu",
+        on_step=lambda step, steps, loss: seen.append((step, steps)),
+    )
+    assert seen[-1][0] == seen[-1][1]

@@ -1,0 +1,97 @@
+"""The noise of the private release has the promised scale and shape, in every part.
+
+Differences of releases that differ in the site secret alone are noise alone: N(0, 2 s^2) with s the part's scale. For m
+independent such values the mean square over 2 s^2 is chi-square / m with standard deviation sqrt(2 / m); 5 of them are
+allowed (two-sided chance under 1e-6).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import stats
+
+from condensation import moments as module
+from condensation.accounting import (
+    centre_sensitivity,
+    moment_sensitivity,
+    noise_multipliers,
+    pack_symmetric,
+    task_weights,
+)
+from condensation.feature_map import LevelAndTrend
+from pipeline.core.noise import NoiseSource
+from pipeline.core.secrets import Secret
+
+PHI = LevelAndTrend(4, 3, 0.0, 1.0)
+ROWS = np.random.default_rng(0).uniform(-0.4, 0.4, (200, 6))
+SHARE = np.ones(200)
+SIGNS = np.where(np.random.default_rng(1).uniform(size=(200, 2)) < 0.5, -1.0, 1.0)
+MULTIPLIERS = noise_multipliers(1.0, 1e-6, (0.2, 0.8))
+REPEATS = 150
+
+
+def source(k: int) -> NoiseSource:
+    return NoiseSource(Secret(k.to_bytes(32, "little"), "noise"), "cohort")
+
+
+def mean_square_is(values: np.ndarray, variance: float) -> bool:
+    m = values.size
+    return abs(float(np.mean(values**2)) / variance - 1) < 5 * np.sqrt(2 / m)
+
+
+def test_query_two_has_isotropic_noise_of_the_calibrated_scale() -> None:
+    scaler = module.Standardiser(np.zeros(6), np.ones(6))
+    clip = 1.0
+    weights = task_weights(2, np.sqrt(1 + clip**2))
+    wanted = MULTIPLIERS[1] * moment_sensitivity(np.sqrt(1 + clip**2), weights.tolist())
+    packed, sums = [], []
+    for k in range(REPEATS):
+        (gram, signed), scale = module._ask_moments(ROWS, SHARE, SIGNS, scaler, clip, MULTIPLIERS[1], source(k), {})
+        assert scale == wanted
+        packed.append(pack_symmetric(gram))
+        sums.append(signed)
+    differences = np.array(packed[0::2]) - np.array(packed[1::2])
+    diagonal = np.isin(np.arange(28), [0, 7, 13, 18, 22, 25, 27])
+    assert mean_square_is(differences[:, diagonal], 2 * wanted**2)
+    assert mean_square_is(differences[:, ~diagonal], 2 * wanted**2)  # sqrt 2 undone: off-diagonals have half the noise
+    for task in range(2):
+        moved = (np.array(sums[0::2]) - np.array(sums[1::2]))[:, task]
+        assert mean_square_is(moved, 2 * (wanted / weights[task]) ** 2)
+    everything = differences.ravel() / (wanted * np.sqrt(2))
+    assert stats.kstest(everything, "norm").pvalue > 1e-6
+
+
+def test_query_one_has_noise_of_the_calibrated_scale() -> None:
+    class Spy:
+        """Records what is asked of the noise source."""
+
+        def __init__(self) -> None:
+            self.scales: list[float] = []
+
+        def normal(self, query: object, scale: float, shape: tuple[int, ...]) -> np.ndarray:
+            self.scales.append(scale)
+            return np.zeros(shape)
+
+    spy = Spy()
+    scaler = module._ask_centre(ROWS, SHARE, PHI, MULTIPLIERS[0], spy, {})  # type: ignore[arg-type]
+    clip = module.RAW_CLIP_SHARE * 0.5 * np.sqrt(6)
+    assert spy.scales == [MULTIPLIERS[0] * centre_sensitivity(clip, 1.0, module.COUNT_WEIGHT * clip, 1.0)]
+    # without noise the answer is the mean of the rows (none is longer than the clip norm: 0.4 sqrt 6 < 0.75 sqrt 6 / 2
+    # does not hold for the longest, so compare with the clipped ones)
+    np.testing.assert_allclose(scaler.centre, module.clipped(ROWS, clip).mean(axis=0), atol=1e-6)
+    centres = np.array([module._ask_centre(ROWS, SHARE, PHI, MULTIPLIERS[0], source(k), {}).centre for k in range(80)])
+    expected = spy.scales[0] / 200  # to first order: noise of the sum over the true count
+    assert 0.3 * expected < centres.std() < 3 * expected
+
+
+def test_noise_of_the_two_queries_and_of_their_entries_is_uncorrelated() -> None:
+    scaler = module.Standardiser(np.zeros(6), np.ones(6))
+    packed = np.array(
+        [
+            pack_symmetric(module._ask_moments(ROWS, SHARE, SIGNS, scaler, 1.0, MULTIPLIERS[1], source(k), {})[0][0])
+            for k in range(REPEATS)
+        ]
+    )
+    correlation = np.corrcoef(packed.T)[np.triu_indices(28, 1)]
+    # a sample correlation of independent normals is about N(0, 1 / n): 378 of them, 5.5 deviations
+    assert np.abs(correlation).max() < 5.5 / np.sqrt(REPEATS)

@@ -1,0 +1,154 @@
+"""Distribution matching, centroids and random stays on small synthetic cohorts."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from condensation.coresets import Centroids, RandomReal
+from condensation.distribution_matching import DistributionMatching, random_network_loss
+from condensation.loop import LoopSettings, optimise_samples
+from pipeline.core.digest import digest_array
+from pipeline.core.errors import ConfigError, DataError
+from pipeline.core.noise import NoiseSource
+from pipeline.core.secrets import Secret
+from pipeline.core.types import EncodedCohort, Provenance, Task
+
+NOISE = NoiseSource(Secret(bytes(32), "noise"), "cohort")
+
+
+def cohort(n: int = 60, n_tasks: int = 2) -> EncodedCohort:
+    draws = np.random.default_rng(0)
+    labels = np.stack([np.arange(n) % 2, (np.arange(n) // 2) % 2], axis=1).astype(np.float32)[:, :n_tasks]
+    features = draws.uniform(0, 0.3, (n, 8, 3)) + 0.5 * labels[:, :1, None]
+    return EncodedCohort(
+        features=features.astype(np.float32),
+        labels=labels,
+        subject_index=np.arange(n, dtype=np.int32),
+        split=np.zeros(n, np.int8),
+        channels=("a", "b", "c"),
+        tasks=tuple(Task(f"task{i}") for i in range(n_tasks)),
+        step_hours=1.0,
+        transforms=({"kind": "scaling", "public": True},),
+        provenance=Provenance("test"),
+    )
+
+
+@pytest.mark.parametrize("match", ["embedding", "output"])
+@pytest.mark.parametrize("network", ["tcn-a", "lstm-a", "vit-a"])
+def test_every_published_network_moves_the_samples_and_nothing_else(match: str, network: str) -> None:
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    condenser = DistributionMatching(match=match, networks=(network,), iterations=2, batch_size=8)  # type: ignore[arg-type]
+    start = dataclasses.replace(condenser.settings, iterations=0)
+    still = DistributionMatching(match=match, networks=(network,))  # type: ignore[arg-type]
+    still.settings = start
+    moved = condenser.condense(cohort(), n_per_class=3, seed=0, noise=NOISE)
+    unmoved = still.condense(cohort(), n_per_class=3, seed=0, noise=NOISE)
+    step = np.abs(moved.features - unmoved.features)
+    assert 0 < step.max() <= 2 * 1e-3 * 1.01  # Adam moves a coordinate by at most about its rate per step
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_loss_is_the_squared_distance_of_class_means() -> None:
+    encoded = cohort()
+    loss = random_network_loss(encoded, ("tcn-a",), "embedding", 5, "cpu")
+    part = torch.from_numpy(encoded.features[:6])
+    assert float(loss(0, [part, part], [part, part])) == pytest.approx(0.0, abs=1e-9)
+    again = random_network_loss(encoded, ("tcn-a",), "embedding", 5, "cpu")
+    doubled = torch.cat([part, part])  # a mean does not see that every sample is there twice
+    assert float(again(0, [part, part], [doubled, doubled])) == pytest.approx(0.0, abs=1e-9)
+    assert float(loss(1, [part, part], [part + 1, part])) > 1e-4
+
+
+def test_matching_brings_the_samples_closer() -> None:
+    encoded = cohort()
+    losses: list[float] = []
+    DistributionMatching(networks=("tcn-a",), iterations=60, batch_size=30, learning_rate=0.02).condense(
+        encoded,
+        n_per_class=4,
+        seed=0,
+        noise=NOISE,
+        on_step=lambda step, steps, value: losses.append(value),
+    )
+    assert len(losses) == 6
+    assert losses[-1] < losses[0] / 2
+
+
+def test_loop_minimises_a_known_loss_and_reports_the_last_step() -> None:
+    encoded = cohort()
+    rows = [np.flatnonzero(encoded.labels[:, 0] == label) for label in (0, 1)]
+    steps: list[tuple[int, int]] = []
+    found = optimise_samples(
+        encoded,
+        rows,
+        np.zeros((4, 8, 3), np.float32),
+        lambda step, real, samples: sum(
+            ((r.mean(0) - s.mean(0)) ** 2).sum() for r, s in zip(real, samples, strict=True)
+        ),
+        LoopSettings(iterations=305, learning_rate=0.02, batch_size=1000),
+        seed=0,
+        device="cpu",
+        on_step=lambda step, of, value: steps.append((step, of)),
+    )
+    for label, part in enumerate(np.split(found, 2)):
+        np.testing.assert_allclose(part.mean(0), encoded.features[rows[label]].mean(0), atol=0.02)
+    assert steps[-1] == (305, 305)
+
+
+@pytest.mark.parametrize("start", ["noise", "real", "centroids"])
+def test_starting_from_records_is_said(start: str) -> None:
+    found = DistributionMatching(initialisation=start, iterations=1, networks=("tcn-b",)).condense(  # type: ignore[arg-type]
+        cohort(), n_per_class=3, seed=0, noise=NOISE
+    )
+    assert found.starts_from_records == (start != "noise")
+    assert found.guarantee is None
+    assert found.labels[:, 0].tolist() == [0, 0, 0, 1, 1, 1]
+    assert np.isnan(found.labels[:, 1]).all() == (start == "noise")
+
+
+def test_unknown_choices_are_refused() -> None:
+    for options in ({"match": "logits"}, {"initialisation": "zero"}, {"networks": ("resnet",)}, {"networks": ()}):
+        with pytest.raises(ConfigError):
+            DistributionMatching(**options)  # type: ignore[arg-type]
+
+
+def test_centroids_of_separated_clusters_are_their_means() -> None:
+    encoded = cohort(8, 2)
+    values = np.array([0, 0, 0, 0, 1, 1, 1, 1], dtype=np.float32)  # within each class, stays 0-3 and 4-7 apart
+    encoded = dataclasses.replace(encoded, features=np.broadcast_to(values[:, None, None], (8, 8, 3)).copy())
+    found = Centroids().condense(encoded, n_per_class=2, seed=0, noise=NOISE)
+    assert sorted(found.features[:2, 0, 0].tolist()) == [0, 1]
+    assert sorted(found.features[2:, 0, 0].tolist()) == [0, 1]
+    # stays 0, 1, 2, 3 have second labels 0, 0, 1, 1, so a cluster of one class holds one of each
+    assert found.labels[:, 1].tolist() == [0.5, 0.5, 0.5, 0.5]
+
+
+def test_centroids_ignore_missing_labels_of_other_tasks() -> None:
+    encoded = cohort(8, 2)
+    labels = encoded.labels.copy()
+    labels[:, 1] = np.nan
+    found = Centroids().condense(dataclasses.replace(encoded, labels=labels), n_per_class=2, seed=0, noise=NOISE)
+    assert np.isnan(found.labels[:, 1]).all()
+
+
+def test_identical_stays_are_a_clear_error_for_k_means() -> None:
+    encoded = cohort(20)
+    same = dataclasses.replace(encoded, features=np.zeros_like(encoded.features))
+    with pytest.raises(DataError, match="distinct"):
+        Centroids().condense(same, n_per_class=3, seed=0, noise=NOISE)
+
+
+def test_random_real_stays_are_real_distinct_and_keep_their_labels() -> None:
+    encoded = cohort()
+    found = RandomReal().condense(encoded, n_per_class=10, seed=4, noise=NOISE)
+    place = {digest_array(series): row for row, series in enumerate(encoded.features)}
+    rows = [place[digest_array(series)] for series in found.features]
+    assert len(set(rows)) == 20
+    np.testing.assert_array_equal(found.labels, encoded.labels[rows])
+    assert found.starts_from_records
+    other = RandomReal().condense(encoded, n_per_class=10, seed=5, noise=NOISE)
+    assert digest_array(other.features) != digest_array(found.features)

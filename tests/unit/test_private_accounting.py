@@ -1,0 +1,87 @@
+"""Noise multipliers and sensitivities, against closed forms and brute force."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from condensation.accounting import (
+    analytic_epsilon,
+    centre_sensitivity,
+    moment_sensitivity,
+    noise_multipliers,
+    pack_symmetric,
+    task_weights,
+    unpack_symmetric,
+)
+from pipeline.core.errors import ConfigError
+
+
+@pytest.mark.parametrize(("epsilon", "delta"), [(0.1, 1e-6), (1.0, 1e-6), (4.0, 1e-5), (8.0, 1e-8), (100.0, 1e-6)])
+def test_accountant_agrees_with_the_analytic_gaussian(epsilon: float, delta: float) -> None:
+    (multiplier,) = noise_multipliers(epsilon, delta, (1.0,))
+    found = analytic_epsilon(multiplier, delta)
+    assert found <= epsilon * (1 + 1e-9)  # never less noise than the exact formula asks for
+    assert found >= epsilon * 0.999  # and not much more
+
+
+def test_two_composed_queries_cost_what_was_asked() -> None:
+    import dp_accounting
+    from dp_accounting.pld import PLDAccountant
+
+    accountant = PLDAccountant()
+    for multiplier in noise_multipliers(1.0, 1e-6, (0.2, 0.8)):
+        accountant.compose(dp_accounting.GaussianDpEvent(multiplier))
+    assert accountant.get_epsilon(1e-6) == pytest.approx(1.0, rel=1e-3)
+
+
+def test_known_multiplier() -> None:
+    # Balle and Wang's closed form at (1, 1e-6), from an independent evaluation: 4.2247
+    assert noise_multipliers(1.0, 1e-6, (1.0,))[0] == pytest.approx(4.2247, abs=2e-4)
+
+
+def test_impossible_budgets_are_refused() -> None:
+    for epsilon, delta in ((0.0, 1e-6), (101.0, 1e-6), (math.inf, 1e-6), (math.nan, 1e-6), (1.0, 0.0), (1.0, 1.0)):
+        with pytest.raises(ConfigError, match="epsilon"):
+            noise_multipliers(epsilon, delta, (1.0,))
+    with pytest.raises(ConfigError, match="shares"):
+        noise_multipliers(1.0, 1e-6, (0.5, 0.6))
+
+
+def test_packed_triangle_has_the_frobenius_norm_and_comes_back() -> None:
+    half = np.random.default_rng(0).normal(size=(7, 7))
+    matrix = half + half.T
+    packed = pack_symmetric(matrix)
+    assert packed.shape == (28,)
+    assert np.linalg.norm(packed) == pytest.approx(np.linalg.norm(matrix))
+    np.testing.assert_allclose(unpack_symmetric(packed, 7), matrix)
+    unweighted = matrix[np.triu_indices(7)]
+    assert np.linalg.norm(unweighted) < np.linalg.norm(packed)  # without sqrt 2 a bound would be on another norm
+
+
+@pytest.mark.parametrize("n_tasks", [1, 2, 7])
+def test_sensitivity_is_the_textbook_value_at_unit_weights(n_tasks: int) -> None:
+    clip = 1.3
+    ours = moment_sensitivity(clip, [1.0] * n_tasks)
+    assert ours == pytest.approx(math.sqrt(clip**4 + n_tasks * clip**2))
+    counts_too = math.sqrt(clip**4 + n_tasks * clip**2 + n_tasks)  # counts asked apart instead of by a constant entry
+    assert moment_sensitivity(math.sqrt(1 + clip**2), [1.0] * n_tasks) >= counts_too
+
+
+def test_the_first_task_gets_half_of_the_task_budget() -> None:
+    weights = task_weights(5, 1.4)
+    assert np.sum(weights**2) == pytest.approx(1.4**2)
+    assert weights[0] ** 2 == pytest.approx(np.sum(weights[1:] ** 2))
+    assert task_weights(1, 1.4).tolist() == [1.4]
+
+
+def test_centre_sensitivity_bounds_random_rows() -> None:
+    draws = np.random.default_rng(3)
+    clip, width, count_weight, square_weight = 1.5, 0.9, 0.7, 1.1
+    bound = centre_sensitivity(clip, width, count_weight, square_weight)
+    x = np.clip(draws.normal(size=(20_000, 6)), -width, width)
+    x *= np.minimum(1, clip / np.linalg.norm(x, axis=1))[:, None]
+    moved = np.sqrt(count_weight**2 + np.sum(x**2, axis=1) + square_weight**2 * np.sum(x**4, axis=1))
+    assert moved.max() <= bound
