@@ -1,8 +1,10 @@
 """Every byte that would leave, searched for what must not: identifiers, keys, dates, seeds, paths of the machine.
 
-Text is matched on word boundaries, binary content as text, as little-endian numbers and as hexadecimal or base64 forms
-of the secrets; parquet, zip and gzip are opened and searched inside. Four-byte numbers occur in random payload by
-chance: their expected number is computed and only a number of hits that chance does not explain is counted.
+Text is matched on word boundaries, binary content as text and as little-endian numbers, secrets also in hexadecimal and
+base64; parquet, safetensors, zip and gzip are opened and searched inside. Four-byte numbers occur in random payload by
+chance: their expected number is computed, and only hits that chance does not explain are counted. Identifiers that are
+short, or so many that most numbers of their length are one, are not looked for; the result then says so and is
+under-powered.
 """
 
 from __future__ import annotations
@@ -40,8 +42,10 @@ class ByteScan:
     def run(self, scene: BytesScene, seed: int) -> tuple[AttackResult, ...]:
         """One result per kind that was asked for; paths are always looked for."""
         patterns = patterns_of(scene)
-        files, closed = opened(scene.files)
-        contents = {name: read(data) for name, data in files.items()}
+        inside = opened(scene.files)
+        contents = {
+            name: read(data, name in inside.wrappers, name in inside.columns) for name, data in inside.files.items()
+        }
         found = scan_files(contents, patterns)
         decoys = scan_files(contents, patterns.decoys(generator(seed, "audit", "decoys")))
         planted = scan_files({name: read(data) for name, data in patterns.planted().items()}, patterns)
@@ -54,7 +58,9 @@ class ByteScan:
         }
         n_bytes = sum(len(data) for data in scene.files.values())
         return tuple(
-            _result(scene, kind, patterns, found, decoys, planted, n_bytes, closed) for kind in KINDS if asked[kind]
+            _result(scene, kind, patterns, found, decoys, planted, n_bytes, inside.closed)
+            for kind in KINDS
+            if asked[kind]
         )
 
 
@@ -80,9 +86,9 @@ def _result(
     closed: tuple[str, ...],
 ) -> AttackResult:
     hits, quiet = found[kind], decoys[kind]
-    share = len(planted[kind].forms) / max(1, len(patterns.forms(kind)))
+    forms = patterns.forms(kind)
+    share = len(planted[kind].forms) / len(forms) if forms else None
     skipped = patterns.skipped.get(kind, 0)
-    where = f" in {', '.join(sorted(hits.files))}" if hits.files else ""
     return AttackResult(
         attack=ByteScan.name,
         threat_model="bytes",
@@ -96,18 +102,27 @@ def _result(
         positive_control=share,
         ceiling=None,
         gates=True,
-        summary=f"The {n_bytes} bytes of {scene.artefact} hold {hits.count} {kind} of the site{where}; of "
-        f"planted forms {share:.0%} are found, of invented {kind} {quiet.count}.",
+        summary=_sentence(scene.artefact, n_bytes, kind, hits, share, quiet.count),
         detail={
             "kind": kind,
             "looked_for": patterns.size(kind),
-            "forms": sorted(patterns.forms(kind)),
+            "forms": sorted(forms),
             "found_in": {name: sorted(forms) for name, forms in sorted(hits.files.items())},
             "expected_by_chance": round(hits.expected, 4),
             "by_chance": hits.by_chance,
-            "too_short_to_look_for": skipped,
+            "too_common_to_look_for": skipped,
             "not_opened": list(closed),
-            "controls_held": quiet.count == 0 and share == 1.0,
-            "powered": not closed and patterns.size(kind) > 0,
+            "controls_held": quiet.count == 0 and share in (1.0, None),
+            "powered": not closed and patterns.size(kind) > 0 and skipped == 0,
         },
+    )
+
+
+def _sentence(artefact: str, n_bytes: int, kind: str, hits: Hits, planted: float | None, invented: int) -> str:
+    if planted is None:
+        return f"The {kind} of the site are too short or too common as numbers to be looked for in {artefact}."
+    where = f" in {', '.join(sorted(hits.files))}" if hits.files else ""
+    return (
+        f"The {n_bytes} bytes of {artefact} hold {hits.count} {kind} of the site{where}; of planted forms "
+        f"{planted:.0%} are found, of invented {kind} {invented}."
     )

@@ -8,6 +8,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,53 +25,86 @@ CLOSED_MAGIC = {  # formats that hide their content and that nothing here opens
 }
 
 
-def opened(files: Mapping[str, bytes]) -> tuple[dict[str, bytes], tuple[str, ...]]:
-    """All files with the content of their containers beside them, and the names of those that could not be opened.
+@dataclass(frozen=True)
+class Opened:
+    """All files with what is in them; names of inner files are `outer!inner`."""
+
+    files: dict[str, bytes]
+    closed: tuple[str, ...]  # could not be opened, so nobody knows what is in them
+    wrappers: frozenset[str]  # were opened in full
+    columns: frozenset[str]  # arrays of numbers
+
+
+def opened(files: Mapping[str, bytes]) -> Opened:
+    """Open what can be opened, containers inside containers too.
 
     Raises:
         DataError: the content is larger than can be searched.
     """
     found: dict[str, bytes] = {}
     closed: list[str] = []
+    wrappers: list[str] = []
+    columns: list[str] = []
+    size = 0
     queue = [(name, data, 0) for name, data in sorted(files.items())]
     while queue:
         name, data, depth = queue.pop()
         found[name] = data
-        if sum(map(len, found.values())) > MAX_OPENED_BYTES:
+        size += len(data)
+        if size > MAX_OPENED_BYTES:
             raise DataError(f"the files to scan unpack to more than {MAX_OPENED_BYTES} bytes at {name}")
-        if any(data.startswith(magic) for magic in CLOSED_MAGIC):
-            closed.append(name)
-            continue
         try:
-            inside = list(_inside(name, data))
-        except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError):
+            inside = list(_inside(name, data)) if not _is_hidden(data) else None
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            OSError,
+            EOFError,
+            zlib.error,
+            zipfile.BadZipFile,
+            NotImplementedError,
+            RuntimeError,
+        ):
+            inside = None
+        if inside is None or (inside and depth == MAX_DEPTH):
             closed.append(name)
             continue
-        if inside and depth == MAX_DEPTH:
-            closed.append(name)
-        else:
-            queue += [(inner, content, depth + 1) for inner, content in inside]
-    return found, tuple(sorted(closed))
+        wrappers += [name] if inside else []
+        columns += [inner for inner, _, is_column in inside if is_column]
+        queue += [(inner, content, depth + 1) for inner, content, _ in inside]
+    return Opened(found, tuple(sorted(closed)), frozenset(wrappers), frozenset(columns))
 
 
-def _inside(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
+def _is_hidden(data: bytes) -> bool:
+    return any(data.startswith(magic) for magic in CLOSED_MAGIC)
+
+
+Inner = tuple[str, bytes, bool]
+"""Name, content, and whether it is an array of numbers."""
+
+
+def _inside(name: str, data: bytes) -> Iterator[Inner]:
     if data.startswith(b"PAR1"):
         yield from _parquet(name, data)
+    elif data[8:9] == b"{" and int.from_bytes(data[:8], "little") < len(data):
+        yield from _safetensors(name, data)
     elif data.startswith(b"PK\x03\x04"):
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for item in archive.infolist():
                 if item.file_size > MAX_OPENED_BYTES:
                     raise DataError(f"an item of {name} unpacks to more than {MAX_OPENED_BYTES} bytes")
-                yield f"{name}!{item.filename}", archive.read(item)
+                yield f"{name}!{item.filename}", archive.read(item), False
     elif data.startswith(b"\x1f\x8b"):
         with gzip.open(io.BytesIO(data)) as stream:
             content = stream.read(MAX_OPENED_BYTES + 1)
         if len(content) > MAX_OPENED_BYTES:
             raise DataError(f"{name} unpacks to more than {MAX_OPENED_BYTES} bytes")
-        yield f"{name}!content", content
+        yield f"{name}!content", content, False
 
 
-def _parquet(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
+def _parquet(name: str, data: bytes) -> Iterator[Inner]:
     """Schema, key-value metadata, statistics as text; each column decompressed, numbers as little-endian bytes."""
     import pyarrow.parquet as pq
 
@@ -81,14 +115,25 @@ def _parquet(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
             statistics = file.metadata.row_group(group).column(column).statistics
             if statistics is not None and statistics.has_min_max:
                 texts += [str(statistics.min), str(statistics.max)]
-    yield f"{name}!metadata", "\n".join(texts).encode()
+    yield f"{name}!metadata", "\n".join(texts).encode(), False
     table = file.read()
     for index, title in enumerate(table.column_names):
         array = table.column(index).to_numpy(zero_copy_only=False)
         if array.dtype.kind in "iuf":
-            yield f"{name}!{title}", np.ascontiguousarray(array).tobytes()
+            yield f"{name}!{title}", np.ascontiguousarray(array).tobytes(), True
         else:
-            yield f"{name}!{title}", "\n".join(map(str, array.tolist())).encode()
+            yield f"{name}!{title}", "\n".join(map(str, array.tolist())).encode(), False
+
+
+def _safetensors(name: str, data: bytes) -> Iterator[Inner]:
+    """The header as text, each tensor as an array."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    yield f"{name}!header", data[8:start], False
+    for title, tensor in header.items():
+        if title != "__metadata__":
+            first, last = tensor["data_offsets"]
+            yield f"{name}!{title}", data[start + first : start + last], True
 
 
 def _decoded(metadata: Mapping[bytes, bytes]) -> dict[str, str]:

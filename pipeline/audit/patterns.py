@@ -23,7 +23,7 @@ NUMBER_FORMS: Mapping[str, np.dtype] = {
 }
 MIN_BINARY_NUMBER = 100_000  # smaller integers are sizes and counts in any binary file
 MIN_BINARY_HITS = 3  # distinct identifiers in one file: a single one is as likely a size or an offset
-DENSE = 0.05  # numbers of a length of which more than this share are identifiers are judged against chance
+DENSE = 0.05  # where more than this share of all numbers of a length are identifiers, a find means nothing
 _WORD = re.compile(rb"[0-9A-Za-z_.\-]{4,}")
 _WIDE_WORD = re.compile(rb"(?:[0-9A-Za-z_.\-]\x00){4,}")
 _DIGITS = re.compile(rb"(?<![0-9])[0-9]{4,}(?![0-9])")
@@ -121,7 +121,10 @@ def patterns_of(scene: BytesScene) -> Patterns:
     words, skipped = {}, {}
     for kind, names in asked.items():
         known = {name.strip().lower().encode() for name in names} - public
-        words[kind] = frozenset(name for name in known if len(name) >= MIN_TOKEN)
+        dense = {length for length, density in densities(frozenset(known)).items() if density > DENSE}
+        words[kind] = frozenset(
+            name for name in known if len(name) >= MIN_TOKEN and not (name.isdigit() and len(name) in dense)
+        )
         skipped[kind] = len(known) - len(words[kind])
     return Patterns(
         words=words,
@@ -137,17 +140,19 @@ class Content:
 
     data: bytes
     is_text: bool
+    is_wrapper: bool  # its content stands beside it, opened: its own bytes hold no numbers worth reading
+    is_column: bool  # an array: numbers start at multiples of their size
     words: list[bytes]
     wide: list[bytes]
     digits: list[bytes]
 
 
-def read(data: bytes) -> Content:
+def read(data: bytes, is_wrapper: bool = False, is_column: bool = False) -> Content:
     """Split a file's bytes into the words that may be identifiers."""
     is_text = _is_text(data)
     wide = [match.replace(b"\x00", b"") for match in _WIDE_WORD.findall(data)]
     digits = [] if is_text else _DIGITS.findall(data)  # in binary content any byte may stand beside the digits
-    return Content(data, is_text, _WORD.findall(data), wide, digits)
+    return Content(data, is_text, is_wrapper, is_column, _WORD.findall(data), wide, digits)
 
 
 def scan_files(files: Mapping[str, Content], patterns: Patterns) -> dict[str, Hits]:
@@ -157,8 +162,8 @@ def scan_files(files: Mapping[str, Content], patterns: Patterns) -> dict[str, Hi
         for kind, known in patterns.words.items():
             if known:
                 _scan_words(name, content, known, found[kind])
-            if len(patterns.numbers[kind]) and not content.is_text:
-                _scan_numbers(name, content.data, patterns.numbers[kind], found[kind])
+            if len(patterns.numbers[kind]) and not (content.is_text or content.is_wrapper):
+                _scan_numbers(name, content, patterns.numbers[kind], found[kind])
         _scan_secrets(name, content.data, patterns.secrets, found["secrets"])
         if patterns.with_paths:
             found["paths"].add(name, "posix path", len(_PATH.findall(content.data)))
@@ -181,9 +186,8 @@ def _scan_words(name: str, content: Content, known: frozenset[bytes], hits: Hits
     for form, words in (("text", content.words), ("utf-16", content.wide)):
         found = [hit for word in words for hit in _identified(word, known)]
         if form == "text" and not content.is_text:
-            found = [hit for hit in found if not hit.isdigit()] + [hit for hit in content.digits if hit in known]
-            words = content.digits
-        hits.add(name, form, _beyond_chance(found, words, known, hits))
+            found = [hit for hit in found if not hit.isdigit()] + _beyond_chance(content.digits, known, hits)
+        hits.add(name, form, len(found))
     several = [word for word in known if not _is_plain(word)]
     lower = content.data.lower() if several else b""
     for word in several:
@@ -206,30 +210,35 @@ def _identified(word: bytes, known: frozenset[bytes]) -> list[bytes]:
     return [piece for piece in _PIECES.split(lower) if piece in known]
 
 
-def _beyond_chance(found: list[bytes], words: list[bytes], known: frozenset[bytes], hits: Hits) -> int:
-    """How many of the found identifiers are not explained by numbers that happen to be equal."""
-    counted = sum(not hit.isdigit() for hit in found)
-    for length in {len(hit) for hit in found if hit.isdigit()}:
-        times = sum(hit.isdigit() and len(hit) == length for hit in found)
-        density = sum(word.isdigit() and len(word) == length for word in known) / (9 * 10 ** (length - 1))
-        pieces = (piece for word in words for piece in _PIECES.split(word))
-        expected = density * sum(piece.isdigit() and len(piece) == length for piece in pieces)
-        hits.expected += expected
-        if density <= DENSE or poisson_tail(times, expected) < CHANCE:
-            counted += times
+def _beyond_chance(digits: list[bytes], known: frozenset[bytes], hits: Hits) -> list[bytes]:
+    """Identifiers among the runs of digits in binary content, less those that random runs explain."""
+    counted: list[bytes] = []
+    for length, density in densities(known).items():
+        runs = [run for run in digits if len(run) == length]
+        found = [run for run in runs if run in known]
+        hits.expected += density * len(runs)
+        if density * len(runs) <= DENSE or poisson_tail(len(found), density * len(runs)) < CHANCE:
+            counted += found
         else:
-            hits.by_chance += times
+            hits.by_chance += len(found)
     return counted
 
 
-def _scan_numbers(name: str, data: bytes, numbers: np.ndarray, hits: Hits) -> None:
+def densities(known: frozenset[bytes]) -> dict[int, float]:
+    """Share of all numbers of a length that are identifiers, for every length of a numeric identifier."""
+    lengths = [len(word) for word in known if word.isdigit()]
+    return {length: lengths.count(length) / (9 * 10 ** (length - 1)) for length in sorted(set(lengths))}
+
+
+def _scan_numbers(name: str, content: Content, numbers: np.ndarray, hits: Hits) -> None:
     for form, dtype in NUMBER_FORMS.items():
         most = 2.0 ** (8 * dtype.itemsize - 1) if dtype.kind == "i" else np.inf
         known = np.unique(numbers[numbers < most].astype(dtype))
-        if known.size == 0 or len(data) < dtype.itemsize:
+        if known.size == 0 or len(content.data) < dtype.itemsize:
             continue
-        found = np.concatenate([_among(data, offset, dtype, known) for offset in range(dtype.itemsize)])
-        expected = len(data) * known.size / 2.0 ** (8 * dtype.itemsize)
+        offsets = 1 if content.is_column else dtype.itemsize
+        found = np.concatenate([_among(content.data, offset, dtype, known) for offset in range(offsets)])
+        expected = len(content.data) * offsets / dtype.itemsize * known.size / 2.0 ** (8 * dtype.itemsize)
         hits.expected += expected
         several = len(np.unique(found)) >= min(MIN_BINARY_HITS, known.size)
         if several and poisson_tail(len(found), expected) < CHANCE:
