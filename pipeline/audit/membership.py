@@ -24,7 +24,7 @@ from pipeline.audit.statistics import (
     auroc,
     clopper_pearson,
     epsilon_ceiling,
-    epsilon_lower_bound,
+    epsilon_lower_bounds,
     smallest_fpr,
     threshold_at_fpr,
 )
@@ -157,19 +157,20 @@ def _p_value(figure: Interval) -> float:
 def _epsilon(signed: dict[str, tuple[np.ndarray, np.ndarray]], m: Parts, o: Parts) -> float:
     """Epsilon lower bound at the score and threshold that give the largest one on the choosing half."""
 
-    def bound(threshold: float, inside: np.ndarray, outside: np.ndarray) -> float:
-        hits, alarms = int((inside > threshold).sum()), int((outside > threshold).sum())
-        return epsilon_lower_bound(hits, len(inside), alarms, len(outside))
-
     best, chosen = -1.0, 0.0
     for inside, outside in signed.values():
         levels = [0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995]
         candidates = np.concatenate([np.quantile(side, levels) for side in (inside[m.choose], outside[o.choose])])
-        for threshold in np.unique(candidates):
-            found = bound(float(threshold), inside[m.choose], outside[o.choose])
-            if found > best:
-                best, chosen = found, bound(float(threshold), inside[m.report], outside[o.report])
+        bounds = _bounds(candidates, inside[m.choose], outside[o.choose])
+        if bounds.max() > best:
+            best = float(bounds.max())
+            chosen = float(_bounds(candidates[[bounds.argmax()]], inside[m.report], outside[o.report])[0])
     return chosen
+
+
+def _bounds(thresholds: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    hits, alarms = ((side[None] > thresholds[:, None]).sum(axis=1) for side in (inside, outside))
+    return epsilon_lower_bounds(hits, len(inside), alarms, len(outside), delta=0.0, level=0.95)
 
 
 def halves(n: int, rng: np.random.Generator) -> Parts:

@@ -100,22 +100,31 @@ def threshold_at_fpr(others: np.ndarray, fpr: float) -> float:
     return float(np.sort(others)[::-1][min(allowed, len(others) - 1)])
 
 
-def epsilon_lower_bound(
-    true_positives: int, members: int, false_positives: int, others: int, delta: float = 0.0, level: float = 0.95
-) -> float:
-    """Largest epsilon refuted by a membership test at one threshold, with confidence `level` (0 when none is).
+def epsilon_lower_bounds(
+    true_positives: np.ndarray, members: int, false_positives: np.ndarray, others: int, delta: float, level: float
+) -> np.ndarray:
+    """Largest epsilon refuted at each threshold, with confidence `level` for each (0 where none is): `(threshold,)`.
 
     (epsilon, delta) implies TPR <= e^eps FPR + delta and TNR <= e^eps FNR + delta; both rates get a one-sided
     Clopper-Pearson bound at (1 - level) / 2, so the statement holds by the union bound.
     """
-    two_sided = level  # each one-sided bound spends (1 - level) / 2
-    tpr = clopper_pearson(true_positives, members, two_sided)
-    fpr = clopper_pearson(false_positives, others, two_sided)
-    bounds = [0.0]
-    for hit, miss in ((tpr.low, fpr.high), (1 - fpr.high, 1 - tpr.low)):
-        if hit - delta > 0 and miss > 0:
-            bounds.append(math.log((hit - delta) / miss))
-    return max(bounds)
+    tail = (1 - level) / 2
+    hits, alarms = np.asarray(true_positives, np.float64), np.asarray(false_positives, np.float64)
+    tpr = np.where(hits > 0, stats.beta.ppf(tail, np.maximum(hits, 1), members - hits + 1), 0.0)
+    fpr = np.where(alarms < others, stats.beta.ppf(1 - tail, alarms + 1, np.maximum(others - alarms, 1)), 1.0)
+    refuted = np.zeros(hits.shape)
+    for hit, miss in ((tpr, fpr), (1 - fpr, 1 - tpr)):
+        gain = np.maximum(hit - delta, 0)
+        refuted = np.maximum(refuted, np.log(np.maximum(gain, 1e-300) / np.maximum(miss, 1e-300)))
+    return refuted
+
+
+def epsilon_lower_bound(
+    true_positives: int, members: int, false_positives: int, others: int, delta: float = 0.0, level: float = 0.95
+) -> float:
+    """`epsilon_lower_bounds` at a single threshold."""
+    one = np.array([true_positives]), members, np.array([false_positives]), others
+    return float(epsilon_lower_bounds(*one, delta, level)[0])
 
 
 def epsilon_ceiling(members: int, others: int, delta: float = 0.0, level: float = 0.95) -> float:
