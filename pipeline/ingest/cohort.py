@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import math
+from itertools import pairwise
+from typing import Final
 
 import numpy as np
 
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.types import Cohort, IngestReport, Provenance, Split, StaticVariable, Variable
-from pipeline.ingest.events import OUTSIDE, REASONS, USED, FlatEvents, flatten, printable
+from pipeline.ingest.events import OUTSIDE, USED, FlatEvents, flatten
 from pipeline.ingest.grid import step_of, to_grid
 from pipeline.ingest.mapping import SourceMapping
+from pipeline.ingest.row_report import report_rows
 from pipeline.ingest.splits import SplitRule
 from pipeline.ingest.statics import static_values
-from pipeline.ingest.tables import CountsByVariable, SourceTables, totals
+from pipeline.ingest.tables import SourceTables
 from pipeline.ingest.tasks import LabelSource, TaskRule, task_of
+
+_BLOCK_STAYS: Final = 256
+"""Stays gridded at a time: small enough that memory is used again and stays in the cache."""
 
 
 def build_cohort(
@@ -62,7 +67,7 @@ def build_cohort(
         subjects_known=tables.subjects_known,
     )
     _check(cohort, mapping, tables.source)
-    return cohort, _report(cohort, tables, mapping, events, (*notes, *label_notes))
+    return cohort, report_rows(cohort, tables, mapping, events, (*notes, *label_notes))
 
 
 def _pick(mapping: SourceMapping, tasks: tuple[str, ...]) -> tuple[TaskRule, ...]:
@@ -86,16 +91,28 @@ def _check_windows(rules: tuple[TaskRule, ...], horizon_hours: float) -> None:
 
 
 def _series(events: FlatEvents, mapping: SourceMapping, step: np.ndarray, n_stays: int, n_steps: int) -> np.ndarray:
-    used = np.flatnonzero((events.fate == USED) & (events.name < len(mapping.variables)))
-    return to_grid(
-        events.stay[used],
-        step[used],
-        events.name[used],
-        events.hours[used],
-        events.value[used],
-        tuple(variable.aggregation for variable in mapping.variables),
-        (n_stays, n_steps, len(mapping.variables)),
-    )
+    """The grid `(stay, step, variable)`, block by block of stays, so that working memory does not grow with them."""
+    n_series = len(mapping.variables)
+    aggregations = tuple(variable.aggregation for variable in mapping.variables)
+    in_order = bool((events.stay[1:] >= events.stay[:-1]).all())
+    rows = np.arange(len(events.stay)) if in_order else np.argsort(events.stay, kind="stable")
+    edges = np.searchsorted(events.stay[rows], np.arange(0, n_stays + _BLOCK_STAYS, _BLOCK_STAYS))
+    values = np.empty((n_stays, n_steps, n_series), dtype=np.float32)
+    for block, (first, last) in enumerate(pairwise(edges)):
+        start = block * _BLOCK_STAYS
+        used = rows[first:last]
+        used = used[(events.fate[used] == USED) & (events.name[used] < n_series)]
+        part = values[start : start + _BLOCK_STAYS]
+        part[...] = to_grid(
+            events.stay[used] - start,
+            step[used],
+            events.name[used],
+            events.hours[used],
+            events.value[used],
+            aggregations,
+            part.shape,
+        )
+    return values
 
 
 def _labels(
@@ -160,50 +177,3 @@ def _check(cohort: Cohort, mapping: SourceMapping, source: str) -> None:
                 f"{source}: the first task, {cohort.tasks[0].name}, has {len(classes)} of 2 classes among {part} "
                 f"stays ({int(chosen.sum())})"
             )
-
-
-def _stays_with_series(events: FlatEvents, mapping: SourceMapping) -> int:
-    admission = [i for i, variable in enumerate(mapping.variables) if variable.name in mapping.admission]
-    series = (events.fate == USED) & (events.name < len(mapping.variables))
-    series &= ~(np.isin(events.name, admission) & (events.hours == 0))
-    return len(np.unique(events.stay[series]))
-
-
-def _report(
-    cohort: Cohort, tables: SourceTables, mapping: SourceMapping, events: FlatEvents, notes: tuple[str, ...]
-) -> IngestReport:
-    own = {**mapping.source_names, **mapping.static_sources}
-    by_variable: CountsByVariable = {}
-    for raw, counts in tables.dropped_by_variable.items():
-        found = by_variable.setdefault(own.get(raw, printable(raw)), {})
-        for reason, rows in counts.items():
-            found[reason] = found.get(reason, 0) + rows
-    pairs = np.bincount(events.fate.astype(np.int64) * len(events.names) + events.name)
-    for pair in np.flatnonzero(pairs):
-        fate, name = divmod(int(pair), len(events.names))
-        if fate != USED:
-            found = by_variable.setdefault(events.names[name], {})
-            found[REASONS[fate]] = found.get(REASONS[fate], 0) + int(pairs[pair])
-    without = len(cohort.stay_ids) - _stays_with_series(events, mapping)
-    covered = cohort.observed.any(axis=1).mean(axis=0)
-    known = np.isfinite(cohort.labels)
-    if without:
-        notes = (*notes, f"{without} stays have no series at all and are kept")
-    if not tables.subjects_known:
-        notes = (*notes, "the source has no subject ids: every stay counts as its own subject")
-    return IngestReport(
-        source=tables.source,
-        rows_read=tables.rows_read,
-        rows_used=int((events.fate == USED).sum()),
-        rows_dropped=totals(by_variable),
-        dropped_by_variable=by_variable,
-        stays=len(cohort.stay_ids),
-        stays_without_series=without,
-        coverage={variable.name: float(covered[i]) for i, variable in enumerate(cohort.variables)},
-        prevalence={
-            task.name: float(cohort.labels[known[:, i], i].mean(dtype=np.float64)) if known[:, i].any() else math.nan
-            for i, task in enumerate(cohort.tasks)
-        },
-        labels_missing={task.name: int((~known[:, i]).sum()) for i, task in enumerate(cohort.tasks)},
-        notes=notes,
-    )

@@ -88,6 +88,29 @@ def test_cells_by_hand() -> None:
     assert report.coverage == {"A": 1.0, "S": 0.5, "L": 0.5}
 
 
+def test_order_of_rows_and_number_of_stays_do_not_matter() -> None:
+    """700 stays (several blocks), rows in order and shuffled."""
+    rng = np.random.default_rng(0)
+    ids = [str(i) for i in range(700)]
+    frame = pl.DataFrame(
+        {
+            "stay_id": np.repeat(ids, 6),
+            "hours": rng.permutation(4200) % 240 / 60.0,
+            "variable": np.tile(["A", "A", "S", "S", "L", "Age"], 700),
+            "value": rng.integers(0, 100, 4200).astype(float),
+        }
+    )
+    stays = pl.DataFrame({"stay_id": ids, "subject_id": ids, "died": np.arange(700) % 2})
+    sources = [
+        SourceTables(rows, stays, 4200, {}, {}, True, "hand-made")
+        for rows in (frame, frame.sample(4200, shuffle=True, seed=1))
+    ]
+    (first, _), (second, _) = (build(source) for source in sources)
+    np.testing.assert_array_equal(first.values, second.values)
+    np.testing.assert_array_equal(first.static, second.static)
+    assert first.observed.any(axis=(1, 2)).all()
+
+
 def test_every_dropped_row_has_its_reason() -> None:
     rows = [
         ("1", -0.1, "A", 5.0),
