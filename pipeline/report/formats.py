@@ -34,6 +34,13 @@ def _figure(value: Any, statistic: str) -> str:
     return _count(int(value)) if statistic == "count" and value is not None and value == int(value) else _fixed(value)
 
 
+def _planted(value: Any, statistic: str) -> str:
+    """A positive control; for counts it is the share of the planted leaks that were found."""
+    return (
+        _percent(value, 0) if statistic == "count" and value is not None and value <= 1 else _figure(value, statistic)
+    )
+
+
 def _percent(value: Any, digits: int = 1) -> str:
     """A share as a percentage; a suppressed cell as it is."""
     if value is None:
@@ -95,6 +102,7 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "count": _count,
     "fixed": _fixed,
     "figure": _figure,
+    "planted": _planted,
     "percent": _percent,
     "duration": _duration,
     "short": _short_digest,

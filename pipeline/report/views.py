@@ -21,6 +21,7 @@ def page_view(data: Data) -> Data:
     return {
         "data": data,
         "verdict": {"word": verdict, "css": css, "headline": headline, "meaning": meaning},
+        "policy": decision["policy"] if decision else data["policy"].rsplit("/", 1)[-1].removesuffix(".toml"),
         "leaves": LEAVES[data["release_kind"]],
         "stays": STAYS,
         "released": released_summary(data),

@@ -112,7 +112,7 @@ def _leakage() -> tuple[LeakageReport, ...]:
             "identifier_scan",
             "bytes",
             "count",
-            (0, 0, 0, 0, 12, 0),
+            (0, 0, 0, 0, 1.0, 0),
             "No identifier, date, key or seed was found in any released byte.",
         ),
         _attack(
@@ -544,6 +544,17 @@ def test_what_was_not_tested_is_named(page: str) -> None:
     assert "there is no earlier release to compare with" in section
     # Neither a result nor a reason for the judged artefact (another's do not count); T5 has a reason.
     assert re.findall(r"<li><strong>(T\d)</strong>", section) == ["T2", "T3", "T4", "T7"]
+
+
+def test_a_policy_file_is_named_without_its_path(record: RunRecord) -> None:
+    page = render_report(dataclasses.replace(record, policy="/srv/site/own.toml", decision=None))
+    assert "policy own judged" in page
+
+
+def test_counts_are_whole_and_their_planted_control_is_a_share(page: str) -> None:
+    row = page.split("identifier scan")[1].split("</tr>")[0]
+    assert "<span>0<" in row
+    assert "<span>100\u202f%</span>" in row
 
 
 def test_a_result_that_cannot_tell_says_so(record: RunRecord) -> None:
