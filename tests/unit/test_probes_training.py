@@ -20,8 +20,8 @@ def planted(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Series in [0, 1] whose first channel drifts upwards for the positives: AUROC 1 is in reach."""
     draw = np.random.default_rng(seed)
     labels = (np.arange(n) % 2).astype(np.float32)[:, None]
-    features = 0.5 + 0.1 * draw.standard_normal((n, 12, 3)).astype(np.float32)
-    features[:, :, 0] += 0.4 * labels * np.linspace(0, 1, 12, dtype=np.float32)
+    features = 0.5 + 0.1 * draw.standard_normal((n, 8, 3)).astype(np.float32)
+    features[:, :, 0] += 0.4 * labels * np.linspace(0, 1, 8, dtype=np.float32)
     return features.clip(0, 1), labels
 
 
@@ -31,16 +31,16 @@ def test_length_is_epochs_within_bounds() -> None:
     assert training_steps(5120, 30) == MAX_STEPS
 
 
-@pytest.mark.parametrize("model", [*DEFAULTS, "transformer", "rnn-b"])
+@pytest.mark.parametrize("model", [*DEFAULTS, "transformer"])
 def test_models_learn_a_planted_signal(model: str) -> None:
     x, y = planted(80, 1)
-    test, truth = planted(400, 2)
+    test, truth = planted(200, 2)
     learned = fit_predict(model, x, y, test, epochs=30, seed=3)
-    assert learned.shape == (400, 1)
+    assert learned.shape == (200, 1)
     assert roc_auc_score(truth[:, 0], learned[:, 0]) > 0.9
 
 
-@pytest.mark.parametrize("model", DEFAULTS)
+@pytest.mark.parametrize("model", ["rnn-b", "gradient_boosting", "logistic_regression"])
 def test_the_same_seed_gives_the_same_bits_and_moves_no_global_generator(model: str) -> None:
     x, y = planted(30, 1)
     before = torch.random.get_rng_state()
@@ -52,7 +52,7 @@ def test_the_same_seed_gives_the_same_bits_and_moves_no_global_generator(model: 
 
 def test_dropout_is_seeded_too() -> None:
     x, y = planted(30, 1)
-    first, again = (fit_predict("trsf-b", x, y, x, epochs=1, seed=4) for _ in range(2))
+    first, again = (fit_predict("transformer", x, y, x, epochs=1, seed=4) for _ in range(2))
     assert np.array_equal(first, again)
 
 
@@ -64,7 +64,7 @@ def test_missing_labels_take_no_part() -> None:
     assert masked_loss(logits, torch.full((2, 2), float("nan"))).item() == 0
     x, y = planted(60, 1)
     two = np.concatenate([y, np.where(np.arange(60)[:, None] < 30, 1 - y, np.nan)], axis=1).astype(np.float32)
-    for model in ("gru", "logistic_regression", "gradient_boosting"):
+    for model in ("rnn-b", "logistic_regression", "gradient_boosting"):
         scores = fit_predict(model, x, two, x, epochs=30, seed=0)
         assert roc_auc_score(y[:, 0], scores[:, 0]) > 0.9
         assert roc_auc_score(1 - y[:, 0], scores[:, 1]) > 0.9
@@ -91,7 +91,7 @@ def test_summary_features_by_hand() -> None:
 
 def test_steps_are_reported_and_the_network_ends_in_eval_mode() -> None:
     x, y = planted(80, 1)
-    network = build_network("rnn-b", n_channels=3, n_steps=12, n_tasks=1, seed=0)
+    network = build_network("rnn-b", n_channels=3, n_steps=8, n_tasks=1, seed=0)
     seen: list[tuple[int, int]] = []
     train_network(network, x, y, epochs=1, min_steps=7, seed=0, on_step=lambda i, n, loss: seen.append((i, n)))
     assert seen == [(i, 7) for i in range(1, 8)]
