@@ -152,6 +152,10 @@ _MANIFEST_KEYS = {
 }
 
 
+_DATA_KEYS = {"arrays", "channels", "n_steps", "step_hours", "tasks", "transforms"}
+_RELEASE_KEYS = {"code_version", "kind", "method", "options", "starts_from_records"}
+
+
 def _check_manifest(manifest: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) -> None:
     if manifest.get("format") != FORMAT:
         raise ReleaseRefused(f"{MANIFEST} is of a format that this version does not know; it reads {FORMAT}")
@@ -164,14 +168,16 @@ def _check_manifest(manifest: Mapping[str, Any], found: Mapping[str, Mapping[str
     for name in sorted(described):
         if listed[name] != found[name]:
             raise ReleaseRefused(f"{MANIFEST} gives another size or digest of {name} than the file has")
-    policy, release = manifest["policy"], manifest["release"]
+    policy, release, data = manifest["policy"], manifest["release"], manifest["data"]
     kinds = {"name": str, "site": str, "version": int, "issued": str, "expires": str, "recipients": list}
     if any(type(manifest[key]) is not kind for key, kind in kinds.items()):
         raise ReleaseRefused(f"{MANIFEST} has a value of the wrong type")
     if not isinstance(policy, dict) or set(policy) != {"name", "digest", "production"}:
         raise ReleaseRefused(f"{MANIFEST} does not name the policy, its digest and whether it is for production")
-    if not isinstance(release, dict) or release.get("kind") not in RELEASE_KINDS:
-        raise ReleaseRefused(f"{MANIFEST} does not say what kind of release it is")
+    if not isinstance(release, dict) or set(release) != _RELEASE_KEYS or release["kind"] not in RELEASE_KINDS:
+        raise ReleaseRefused(f"{MANIFEST} does not say what kind of release it is and how it was made")
+    if not isinstance(data, dict) or not set(data) >= _DATA_KEYS:
+        raise ReleaseRefused(f"{MANIFEST} does not say what the arrays mean")
 
 
 def _check_in_force(manifest: Mapping[str, Any], root: TrustRoot, today: datetime.date) -> None:

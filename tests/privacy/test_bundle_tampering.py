@@ -325,6 +325,7 @@ def test_what_the_author_signed_is_still_checked(bundle: Path) -> None:
         "exactly the format's files": {"files": {}},
         "wrong type": {"version": "3"},
         "what kind of release": {"release": {"kind": "pickle"}},
+        "what the arrays mean": {"data": {"arrays": {}}},
         "date that is not one": {"expires": "soon"},
         "addressed to other recipients": {"recipients": ["Another hospital"]},
         "names the policy, its digest": {"policy": {"name": "house"}},
