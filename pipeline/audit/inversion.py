@@ -35,6 +35,7 @@ from pipeline.core.types import AttackResult, ThreatModel
 OWN_WINDOWS = 200_000  # distinct windows of the attacker's own patients in his dictionary
 CHOSEN_WINDOWS = 20_000  # and windows he makes up
 PLANTED_TARGETS = 40
+PLANTED_OWN = 200
 FOUND = 0.95  # a planted leak must be recovered to this R2
 QUIET = 0.10  # a wrong-record control must stay below this
 
@@ -201,6 +202,7 @@ def _planted(scene: EncodingScene, seed: int) -> dict[str, float]:
         leak = dataclasses.replace(
             scene,
             encode=encode,
+            own=scene.own[:PLANTED_OWN],
             targets=targets,
             encoded_targets=encode(targets),
             target_subjects=scene.target_subjects[: len(targets)],
