@@ -24,7 +24,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from pipeline.core import types
-from pipeline.core.codec import from_parts, to_parts
+from pipeline.core.codec import from_parts, record_head
 from pipeline.core.digest import canonical_json, digest_array, digest_json
 from pipeline.core.errors import DataError, UsageError
 
@@ -83,9 +83,7 @@ class Store:
 
     def put(self, record: Any) -> str:
         """Store a dataclass of a known kind; returns its digest. Storing the same content again is a no-op."""
-        kind = type(record).__name__
-        meta, arrays = to_parts(record)
-        head = {"kind": kind, "meta": meta, "arrays": {name: digest_array(array) for name, array in arrays.items()}}
+        head, arrays = record_head(record)
         digest = digest_json(head)
         target = self._object(digest)
         if target.exists():

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+from pipeline.core.digest import digest_array, digest_json
 from pipeline.core.errors import DataError
 
 T = TypeVar("T")
@@ -48,6 +49,18 @@ def from_parts(cls: type[T], meta: Mapping[str, Any], arrays: Mapping[str, np.nd
             raise DataError(f"a stored {cls.__name__} has the unknown field {name!r}")
         values[name] = from_plain(hints[name], value)
     return cls(**values)
+
+
+def record_head(record: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What an artefact says, arrays by their digests, and the arrays: its id is `digest_json` of the first."""
+    meta, arrays = to_parts(record)
+    digests = {name: digest_array(array) for name, array in arrays.items()}
+    return {"kind": type(record).__name__, "meta": meta, "arrays": digests}, arrays
+
+
+def record_digest(record: Any) -> str:
+    """The id of an artefact."""
+    return digest_json(record_head(record)[0])
 
 
 def to_plain(value: Any) -> Any:

@@ -226,6 +226,10 @@ class ReleaseConfig(Model):
     policy: str = "strict"  # a shipped policy's name, or the path of a policy TOML
     licence: str = "ODbL-1.0"
     site: str = "unnamed site"
+    contact: str = ""
+    intended_use: str = "Developing and comparing models; a model meant for care is to be validated on real data first."
+    recipients: tuple[str, ...] = ()  # named in the signed statement; some policies ask for them
+    agreement: str = ""  # the data-use agreement's title or reference; likewise
 
 
 class Config(Model):

@@ -6,7 +6,6 @@ Factories: the registry calls `factory(**options)` with the options of the confi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -73,13 +72,4 @@ class Attack(Protocol):
 
     def run(self, scene: Any, seed: int) -> Sequence[AttackResult]:
         """Run it; deterministic given the seed."""
-        ...
-
-
-@runtime_checkable
-class Reader(Protocol):
-    """Reads one source format into long events plus one row per stay."""
-
-    def events(self, source: Path) -> Any:
-        """The events; see `pipeline.ingest.tables.SourceTables`."""
         ...

@@ -19,6 +19,7 @@ from typing import Final, final
 
 from securesystemslib.signer import Signer  # type: ignore[attr-defined]  # it lists no exports
 
+from pipeline.core.codec import record_digest
 from pipeline.core.errors import EnvironmentProblem, ReleaseRefused, UsageError
 from pipeline.sharing.canonical import canonical, plain, read_canonical, sha256_hex
 from pipeline.sharing.card import CardFacts, card_html, card_markdown, licence_text
@@ -37,7 +38,6 @@ from pipeline.sharing.layout import (
 )
 from pipeline.sharing.payload import data_description, guarantee_description, method_description, payload_bytes
 from pipeline.sharing.rounding import leakage_verdicts, rounded_utility
-from pipeline.sharing.rules import artefact_digest
 from pipeline.sharing.signing import make_statement, sign_statement
 
 Scan = Callable[[Mapping[str, bytes]], None]
@@ -159,7 +159,7 @@ def _check_notes(release: AuditedRelease, notes: ReleaseNotes) -> None:
 def _check_nothing_internal(release: AuditedRelease, files: Mapping[str, bytes]) -> None:
     """No digest that names the cohort or a store entry may be among the bytes, in hex or raw."""
     provenance = release.artefact.provenance
-    internal = [*provenance.parents, artefact_digest(release.artefact)]
+    internal = [*provenance.parents, record_digest(release.artefact)]
     internal += [parent for report in release.reports for parent in report.provenance.parents]
     needles = [digest.encode() for digest in internal if len(digest) >= 32]
     needles += [bytes.fromhex(digest) for digest in internal if re.fullmatch(r"[0-9a-f]{64}", digest)]

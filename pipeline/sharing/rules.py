@@ -13,8 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from pipeline.core.codec import to_parts
-from pipeline.core.digest import digest_array, digest_json
+from pipeline.core.codec import record_digest
 from pipeline.core.types import (
     AttackResult,
     CondensedSet,
@@ -56,18 +55,6 @@ def release_kind(artefact: Artefact) -> str:
     if isinstance(artefact, CondensedSet):
         return "condensed"
     return "encoded" if isinstance(artefact, EncodedCohort) else "moments"
-
-
-def artefact_digest(artefact: Artefact) -> str:
-    """The id under which the store keeps the artefact: what a leakage report must name."""
-    meta, arrays = to_parts(artefact)
-    return digest_json(
-        {
-            "kind": type(artefact).__name__,
-            "meta": meta,
-            "arrays": {name: digest_array(array) for name, array in arrays.items()},
-        }
-    )
 
 
 def attack_verdicts(policy: Policy, reports: Sequence[LeakageReport]) -> tuple[AttackVerdict, ...]:
@@ -136,7 +123,7 @@ def _guarantee_findings(policy: Policy, artefact: Artefact) -> Iterator[Finding]
 def _report_findings(artefact: Artefact, reports: Sequence[LeakageReport]) -> Iterator[Finding]:
     if not reports:
         yield Finding("INCONCLUSIVE", "there is no leakage report")
-    digest = artefact_digest(artefact) if reports else ""
+    digest = record_digest(artefact) if reports else ""
     for report in reports:
         if report.artefact_digest != digest:
             yield Finding("INCONCLUSIVE", f"a leakage report on {report.artefact} is about another artefact")

@@ -16,6 +16,7 @@ import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from pipeline.core.codec import record_digest
 from pipeline.core.secrets import Secret
 from pipeline.core.types import (
     AttackResult,
@@ -31,7 +32,6 @@ from pipeline.sharing.bundle import ReleaseNotes, write_bundle
 from pipeline.sharing.gate import admit, decide
 from pipeline.sharing.keys import author_signer, public_key, write_trust_root
 from pipeline.sharing.policy import load_policy
-from pipeline.sharing.rules import artefact_digest
 
 PAGE = (Path(__file__).parents[2] / "docs" / "bundle-format.md").read_text(encoding="utf-8")
 FEATURES = np.random.default_rng(2).random((40, 3, 2), dtype=np.float32)
@@ -56,7 +56,7 @@ def write(folder: Path) -> tuple[Path, Path]:
         AttackResult(name, "T6", "p", what, high / 2, 0.0, high, 500, 0.0, 1.0, 1.0, True, "s")
         for name, what, high in figures
     )
-    report = LeakageReport("p", artefact_digest(condensed), results, (), True, Provenance("audit"))
+    report = LeakageReport("p", record_digest(condensed), results, (), True, Provenance("audit"))
     utility = UtilityReport((UtilityScore("p", "raw", "tcn", "death", "auroc", 0.8, 0.7, 0.9, 0.0, 1, 9, 9),), 1, "i")
     policy = load_policy("strict")
     release = admit(policy, decide(policy, condensed, [report], utility), condensed, [report], utility)

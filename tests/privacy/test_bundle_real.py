@@ -13,6 +13,7 @@ from condensation.private import PrivateMoments
 from pipeline.audit.byte_scan import scan_bytes
 from pipeline.audit.run import audit
 from pipeline.audit.scene import BytesScene, CondensedScene
+from pipeline.core.codec import record_digest
 from pipeline.core.errors import LeakageError
 from pipeline.core.noise import NoiseSource
 from pipeline.core.secrets import Secret
@@ -36,7 +37,6 @@ from pipeline.sharing.gate import admit, decide, leaks
 from pipeline.sharing.keys import TrustRoot, author_signer, public_key
 from pipeline.sharing.policy import load_policy
 from pipeline.sharing.receive import receive
-from pipeline.sharing.rules import artefact_digest
 
 SITE = Secret(b"s" * 32, "split")
 NOISE = Secret(b"n" * 32, "noise")
@@ -70,7 +70,7 @@ def audited(artefact: CondensedSet, prepared: EncodedCohort) -> LeakageReport:
     members, others = prepared.part(Split.TRAIN), prepared.part(Split.HELD_OUT)
     scene = CondensedScene(
         artefact="set",
-        artefact_digest=artefact_digest(artefact),
+        artefact_digest=record_digest(artefact),
         condensed=artefact,
         members=members.features,
         holdout=others.features,

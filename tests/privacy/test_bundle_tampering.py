@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.core.codec import record_digest
 from pipeline.core.errors import EnvironmentProblem, ReleaseRefused
 from pipeline.core.secrets import Secret
 from pipeline.core.types import AttackResult, CondensedSet, LeakageReport, PrivacyGuarantee, Provenance, Task
@@ -25,7 +26,6 @@ from pipeline.sharing.gate import AuditedRelease, admit, decide
 from pipeline.sharing.keys import TrustRoot, author_signer, public_key, write_trust_root
 from pipeline.sharing.layout import ENVELOPE, MANIFEST, PAYLOAD, SIGNED_FILES
 from pipeline.sharing.policy import Policy, parse_policy
-from pipeline.sharing.rules import artefact_digest
 from pipeline.sharing.signing import make_statement, sign_statement
 from pipeline.sharing.verify import read_folder, verify, verify_files
 
@@ -82,7 +82,7 @@ def release(rules: Policy, *, steps: int = 6) -> AuditedRelease:
         "membership", "T6", "private", "auroc", 0.513, 0.471, 0.5552, 400, 0.5, 0.99, 0.55, True, "m", {"powered": True}
     )
     report = LeakageReport(
-        "private", artefact_digest(condensed), (result,), (), True, Provenance("audit", (COHORT_DIGEST,), seed=SEED)
+        "private", record_digest(condensed), (result,), (), True, Provenance("audit", (COHORT_DIGEST,), seed=SEED)
     )
     decision = decide(rules, condensed, [report], None)
     assert decision.verdict == "PASS", decision.reasons
@@ -391,7 +391,7 @@ def test_nothing_that_names_the_cohort_or_replays_the_noise_leaves(bundle: Path)
         "cohort digest": COHORT_DIGEST.encode(),
         "cohort digest, raw": bytes.fromhex(COHORT_DIGEST),
         "cohort digest, short": COHORT_DIGEST[:12].encode(),
-        "artefact digest": artefact_digest(admitted.artefact).encode(),
+        "artefact digest": record_digest(admitted.artefact).encode(),
         "seed": str(SEED).encode(),
         "seed, little-endian": SEED.to_bytes(8, "little"),
         "author's secret": bytes(range(32)),
@@ -415,7 +415,7 @@ def test_a_digest_that_slips_into_the_description_stops_the_release(tmp_path: Pa
     good = release(rules)
     transforms = ({"kind": "public_ranges", "public": True, "of": COHORT_DIGEST},)
     leaky = dataclasses.replace(good.artefact, transforms=transforms)
-    report = dataclasses.replace(good.reports[0], artefact_digest=artefact_digest(leaky))
+    report = dataclasses.replace(good.reports[0], artefact_digest=record_digest(leaky))
     admitted = admit(rules, decide(rules, leaky, [report], None), leaky, [report], None)
     with pytest.raises(ReleaseRefused, match="names the site's own data"):
         write_bundle(admitted, tmp_path, signer=SIGNER, notes=NOTES, issued=ISSUED, scan=lambda files: None)

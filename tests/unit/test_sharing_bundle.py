@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from pipeline.core.codec import record_digest
 from pipeline.core.errors import DataError, EnvironmentProblem, ReleaseRefused, UsageError
 from pipeline.core.secrets import Secret, new_secret, write_secret
 from pipeline.core.types import (
@@ -43,7 +44,6 @@ from pipeline.sharing.payload import public_options
 from pipeline.sharing.policy import load_policy
 from pipeline.sharing.receive import read_arrays, receive
 from pipeline.sharing.rounding import published_bound
-from pipeline.sharing.rules import artefact_digest
 from pipeline.sharing.verify import VerifiedBundle
 
 ISSUED = datetime.date(2026, 3, 1)
@@ -133,7 +133,7 @@ def write(folder: Path, artefact: Any, policy: str = "demo", notes: ReleaseNotes
         figure("aligned_pairs", "r2", 0.97, "T3"),
     )
     kept = results if isinstance(artefact, EncodedCohort) else results[:2]
-    report = LeakageReport("art", artefact_digest(artefact), kept, (), True, Provenance("audit"))
+    report = LeakageReport("art", record_digest(artefact), kept, (), True, Provenance("audit"))
     decision = decide(rules, artefact, [report], UTILITY)
     release = admit(rules, decision, artefact, [report], UTILITY)
     return write_bundle(release, folder, signer=SIGNER, notes=notes, issued=ISSUED, scan=lambda files: None)

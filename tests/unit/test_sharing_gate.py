@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.core.codec import record_digest
 from pipeline.core.errors import LeakageError, ReleaseRefused
 from pipeline.core.types import (
     AttackResult,
@@ -25,7 +26,6 @@ from pipeline.core.types import (
 )
 from pipeline.sharing.gate import AuditedRelease, admit, decide, leaks
 from pipeline.sharing.policy import Policy, load_policy
-from pipeline.sharing.rules import artefact_digest
 from pipeline.store import Store
 
 STRICT = load_policy("strict")
@@ -75,7 +75,7 @@ UTILITY = UtilityReport((SCORE,), 30, "bootstrap")
 
 def report(*results: AttackResult, **changes: Any) -> LeakageReport:
     about = changes.pop("about", SET)
-    plain = LeakageReport("private", artefact_digest(about), results or GOOD, (), True, Provenance("audit"))
+    plain = LeakageReport("private", record_digest(about), results or GOOD, (), True, Provenance("audit"))
     return dataclasses.replace(plain, **changes)
 
 
@@ -93,7 +93,7 @@ def test_a_private_set_with_a_clean_audit_passes() -> None:
 
 
 def test_the_id_is_the_stores(tmp_path: Path) -> None:
-    assert artefact_digest(SET) == Store(tmp_path).put(SET)
+    assert record_digest(SET) == Store(tmp_path).put(SET)
 
 
 def test_silence_is_never_a_pass() -> None:

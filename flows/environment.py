@@ -1,0 +1,100 @@
+"""The process's surroundings: telemetry off, Prefect quiet and local, before any heavy library is imported."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+TELEMETRY_OFF: Final = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "GX_ANALYTICS_ENABLED": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+PREFECT_DEFAULTS: Final = {
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # the default 20 s fails on a busy machine
+    "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",  # a successful run may otherwise end in server errors at exit
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the runs' own log is ours; Prefect's UI keeps all of it
+    "PREFECT_CLI_PROMPT": "false",
+}
+_PREFECT_CHOSEN_BY_USER: Final = ("PREFECT_HOME", "PREFECT_API_URL", "PREFECT_PROFILE")
+
+
+def quiet(workspace: Path | None = None, *, console: bool = False) -> None:
+    """Set what must be set before Prefect, Great Expectations and matplotlib are imported.
+
+    Telemetry is off whatever the user's environment says. Prefect's own folder goes into the workspace unless the user
+    has chosen a server, a profile or a home for it. `console` shows Prefect's own log.
+    """
+    os.environ.update(TELEMETRY_OFF)
+    if console:
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")
+    for name, value in PREFECT_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    chosen = any(name in os.environ for name in _PREFECT_CHOSEN_BY_USER) or (Path.home() / ".prefect").exists()
+    if workspace is not None:
+        if not chosen:
+            os.environ["PREFECT_HOME"] = str(workspace / "prefect")
+        os.environ.setdefault("MPLCONFIGDIR", str(workspace / "matplotlib"))
+
+
+@cache
+def code_version() -> str:
+    """Release number and digest of the installed source: what a stage's result depends on besides its inputs."""
+    from pipeline.core.digest import digest_bytes, digest_json
+
+    sources = {}
+    for package in ("pipeline", "encoders", "condensation", "flows"):
+        root = Path(str(files(package)))
+        for path in sorted(root.rglob("*")):
+            if path.suffix in {".py", ".toml", ".j2"}:
+                sources[f"{package}/{path.relative_to(root).as_posix()}"] = digest_bytes(path.read_bytes())
+    return f"{version('decoct')}+{digest_json(sources)[:12]}"
+
+
+def machine() -> dict[str, str | int]:
+    """What a figure in a report depends on: processor, cores, memory, Python and library versions."""
+    import platform
+
+    model = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as stream:
+            model = next((line.split(":", 1)[1].strip() for line in stream if line.startswith("model name")), model)
+    except OSError:
+        pass
+    libraries = {name: version(name) for name in ("torch", "numpy", "scikit-learn", "pennylane", "prefect")}
+    return {
+        "processor": model,
+        "cores": os.cpu_count() or 1,
+        "memory_gib": memory_gib(),
+        "python": platform.python_version(),
+        **libraries,
+    }
+
+
+def memory_gib() -> int:
+    """Physical memory, in GiB."""
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
+    except (ValueError, OSError):
+        return 0
+
+
+def git_commit() -> str | None:
+    """The commit of a source checkout, for the report; None when installed from a package."""
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()

@@ -1,0 +1,117 @@
+"""One job: a checked configuration in a workspace, with its store, its keys and a folder for its run.
+
+    workspace/  store/  keys/  runs/<name>/  releases/  prefect/
+
+Prefect sees only the path of the run's folder; the configuration and every artefact are read from disk inside the task.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, final
+
+from flows.environment import code_version
+from pipeline.core.config import Config
+from pipeline.core.digest import digest_json
+from pipeline.core.errors import ConfigError
+from pipeline.core.secrets import Secret, read_or_create_secret
+from pipeline.core.seeds import child_seed
+from pipeline.core.types import Provenance
+from pipeline.store import Made, Store
+
+CONFIG_FILE: Final = "config.json"
+KEY_PURPOSES: Final = ("encoder", "noise", "split", "author")
+
+
+@final
+@dataclass(frozen=True)
+class Job:
+    """What every stage is given."""
+
+    config: Config
+    folder: Path
+    resume: bool
+
+    @cached_property
+    def store(self) -> Store:
+        return Store(self.config.workspace / "store")
+
+    @property
+    def config_digest(self) -> str:
+        """Digest of everything in the configuration that can change a result (not where the workspace lies)."""
+        return digest_json(self.config.model_dump(mode="json", exclude={"workspace"}))
+
+    def secret(self, purpose: str) -> Secret:
+        """The site's secret for `purpose`, made by the operating system on first use."""
+        return read_or_create_secret(key_path(self.config.workspace, purpose), purpose)
+
+    def seed(self, *names: str) -> int:
+        """The seed of the named child of the run's seed, small enough for canonical JSON."""
+        return child_seed(self.config.seed, *names) >> 10
+
+    def once(
+        self,
+        stage: str,
+        parents: tuple[str, ...],
+        options: dict[str, Any],
+        seed: int | None,
+        make: Callable[[Provenance], tuple[Any, ...]],
+    ) -> Made:
+        """Make a stage's artefacts, or find them if the job resumes and nothing they depend on has changed."""
+        provenance = Provenance(stage, parents, options, code_version(), seed)
+        return self.store.once(digest_json(_plain(provenance)), lambda: make(provenance), resume=self.resume)
+
+    def replace_file(self, name: str, data: bytes) -> None:
+        """Write a file of the run's folder in one step."""
+        staged = self.folder / f".{name}.new"
+        try:
+            staged.write_bytes(data)
+            staged.replace(self.folder / name)
+        finally:
+            staged.unlink(missing_ok=True)
+
+    def only(self, made: Made, kind: type[Any], position: int = 0) -> Any:
+        """Load one artefact that a stage made."""
+        return self.store.get(made.digests[position], kind)
+
+
+def new_job(config: Config) -> Job:
+    """Write the run's folder and return its job.
+
+    Raises:
+        EnvironmentProblem: through the store, when the workspace cannot be written.
+    """
+    folder = config.workspace / "runs" / config.name
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    job = Job(config, folder, resume=False)
+    job.replace_file(CONFIG_FILE, json.dumps(config.model_dump(mode="json"), indent=2).encode())
+    return job
+
+
+def open_job(folder: str, *, resume: bool) -> Job:
+    """The job whose run lies in `folder`.
+
+    Raises:
+        ConfigError: the folder is not a run of this version.
+    """
+    path = Path(folder) / CONFIG_FILE
+    try:
+        return Job(Config.model_validate(json.loads(path.read_bytes())), Path(folder), resume)
+    except (OSError, ValueError):
+        raise ConfigError(f"{path} is not the configuration of a run of this version") from None
+
+
+def key_path(workspace: Path, purpose: str) -> Path:
+    """Where a workspace keeps the secret for `purpose`."""
+    return workspace / "keys" / f"{purpose}.key"
+
+
+def _plain(provenance: Provenance) -> dict[str, Any]:
+    from pipeline.core.codec import to_plain
+
+    plain: dict[str, Any] = to_plain(provenance)
+    return plain

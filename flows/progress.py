@@ -1,0 +1,69 @@
+"""Progress for a person: a bar with loss and ETA on a terminal, a line now and then in a log file; always on stderr."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from pipeline.core.protocols import OnStep
+
+_LINES_PER_STAGE: Final = 4
+_QUICK_SECONDS: Final = 2.0
+console = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def steps(label: str, unit: str = "loss") -> Iterator[OnStep]:
+    """An `OnStep` that draws; `unit` names the third number (a loss, rows per second, ...)."""
+    if console.is_terminal:
+        columns = (
+            TextColumn("  {task.description:<28}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[value]}"),
+            TimeElapsedColumn(),
+            TextColumn("eta"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(label, total=None, value="")
+
+            def draw(step: int, total: int, value: float) -> None:
+                bar.update(task, completed=step, total=total, value=_figure(unit, value))
+
+            yield draw
+    else:
+        yield _plain_lines(label, unit)
+
+
+def _plain_lines(label: str, unit: str) -> OnStep:
+    begin, next_share = time.monotonic(), 1 / _LINES_PER_STAGE
+
+    def write(step: int, total: int, value: float) -> None:
+        nonlocal next_share
+        seconds = time.monotonic() - begin
+        if seconds < _QUICK_SECONDS or step >= total or step / max(total, 1) < next_share:
+            return
+        next_share = step / total + 1 / _LINES_PER_STAGE
+        figure = _figure(unit, value)
+        done = f"{step}/{total}, {figure}" if figure else f"{step}/{total}"
+        eta = seconds * (total - step) / max(step, 1)
+        print(f"  {label}: {done}, {seconds:.0f} s, eta {eta:.0f} s", file=sys.stderr, flush=True)
+
+    return write
+
+
+def _figure(unit: str, value: float) -> str:
+    return f"{unit} {value:.4g}" if unit and math.isfinite(value) else ""
+
+
+def say(text: str) -> None:
+    """One line for the person at the terminal."""
+    console.print(text, markup=False, soft_wrap=True)

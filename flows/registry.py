@@ -1,0 +1,54 @@
+"""Names -> code. A plug-in is an entry point; what ships with Decoct takes the same road as a third party's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import Any, Final, cast
+
+from pipeline.core.config import Condense, Plugin
+from pipeline.core.errors import ConfigError
+from pipeline.core.protocols import Condenser, Encoder
+
+ENCODERS: Final = "decoct.encoders"
+CONDENSERS: Final = "decoct.condensers"
+
+
+def names(group: str) -> tuple[str, ...]:
+    """All registered names of a group, in order."""
+    return tuple(sorted({point.name for point in entry_points(group=group)}))
+
+
+def encoder(table: Plugin) -> Encoder:
+    """The encoder that an [encode.NAME] table describes."""
+    return cast(Encoder, _build(ENCODERS, table))
+
+
+def condenser(table: Condense) -> Condenser:
+    """The condenser that a [condense.NAME] table describes."""
+    return cast(Condenser, _build(CONDENSERS, table))
+
+
+def _build(group: str, table: Plugin) -> object:
+    name, options = table.kind, table.options
+    if name == "plugin":
+        name, options = options["name"], options["settings"]
+    return load(group, name, options)
+
+
+def load(group: str, name: str, options: Mapping[str, Any]) -> object:
+    """Call the factory registered as `name` with `options`.
+
+    Raises:
+        ConfigError: unknown name, a name with two owners, or options that the factory does not take.
+    """
+    found = {point.value: point for point in entry_points(group=group, name=name)}
+    if not found:
+        raise ConfigError(f"no {group} entry point is named {name!r}; there are: {', '.join(names(group))}")
+    if len(found) > 1:
+        raise ConfigError(f"the {group} entry point {name!r} has {len(found)} owners; uninstall all but one")
+    factory = next(iter(found.values())).load()
+    try:
+        return factory(**options)
+    except TypeError:
+        raise ConfigError(f"{group} {name!r} does not take the options {', '.join(sorted(options))}") from None

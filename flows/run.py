@@ -1,0 +1,143 @@
+"""The road, on one page: `walk` says what feeds what; `road` walks it as a Prefect flow, `walk_until` in this process.
+
+Prefect sees the path of the run's folder, names and digests; configuration, artefacts and keys stay on the site's disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final, final
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import Task
+
+from flows.job import open_job
+from flows.progress import say
+from flows.stages import data, judge, learn, publish
+from pipeline.core.config import Config
+from pipeline.core.errors import EnvironmentProblem
+from pipeline.core.redaction import scrubbed
+from pipeline.store import Made
+
+Stage = Callable[..., Made | None]
+Runner = Callable[[str, Stage, tuple[Any, ...]], Made | None]
+
+
+@final
+@dataclass
+class Walker:
+    """Runs stages one by one and remembers what they made, by label."""
+
+    run: Runner
+    made: dict[str, Made] = field(default_factory=dict)
+
+    def __call__(self, label: str, stage: Stage, *inputs: Any) -> Any:
+        result = self.run(label, stage, inputs)
+        if result is not None:
+            self.made[label] = result
+        return result
+
+
+def walk(plan: Config, step: Walker) -> None:
+    """Source records -> a signed, audited bundle and a report."""
+    cohort = step("ingest", data.ingest)
+    step("validate cohort", data.validate, "cohort", cohort)
+    prepared = step("prepare", data.prepare, cohort)
+    encoded = {name: step(f"encode {name}", learn.encode, name, prepared) for name in plan.encode}
+    grouping = step("group", learn.group, prepared)
+    condensed = {
+        name: step(f"condense {name}", learn.condense, name, encoded[table.input], grouping)
+        for name, table in plan.condense.items()
+    }
+    for name, artefact in {**encoded, **condensed}.items():
+        step(f"validate {name}", data.validate, name, artefact)
+    utility = step("utility", judge.utility, encoded, condensed)
+    candidate = step("candidate", publish.candidate, encoded, condensed)
+    leakage = step("audit", judge.audit, prepared, encoded, condensed, candidate)
+    decision = step("decide", judge.decide, candidate, leakage, utility)
+    step("release", publish.release, cohort, candidate, leakage, utility, decision)
+    step("report", publish.report, step.made)
+    step("gate", judge.enforce, candidate, leakage, utility, decision)
+
+
+@flow(name="decoct", persist_result=False, validate_parameters=False)
+def road(folder: str, resume: bool = False) -> dict[str, Made]:
+    """The whole road as Prefect tasks; `folder` holds the run's configuration."""
+
+    def run(label: str, stage: Stage, inputs: tuple[Any, ...]) -> Made | None:
+        return run_stage.with_options(name=label)(folder, resume, label, stage, inputs)
+
+    step = Walker(run)
+    walk(open_job(folder, resume=resume).config, step)
+    return step.made
+
+
+VERB_STAGES: Final[Mapping[str, tuple[str, ...]]] = {
+    "ingest": ("ingest", "validate cohort"),
+    "encode": ("prepare", "encode"),
+    "group": ("group",),
+    "condense": ("condense",),
+    "validate": ("validate", "utility"),
+    "audit": ("candidate", "audit"),
+    "release": ("decide", "release", "report", "gate"),
+}
+"""Which labels (or their first words) a verb makes; what comes before is taken from the store, or made if missing."""
+
+
+def walk_until(folder: str, verb: str, *, resume: bool) -> dict[str, Made]:
+    """The road up to and with the verb's stages, without Prefect."""
+    verbs = tuple(VERB_STAGES)
+    wanted = {label for name in verbs[: verbs.index(verb) + 1] for label in VERB_STAGES[name]}
+    plan = open_job(folder, resume=resume).config
+
+    def run(label: str, stage: Stage, inputs: tuple[Any, ...]) -> Made | None:
+        if not _belongs(label, wanted):
+            raise _FarEnough
+        return execute(folder, resume or not _belongs(label, set(VERB_STAGES[verb])), label, stage, inputs)
+
+    step = Walker(run)
+    with suppress(_FarEnough):
+        walk(plan, step)
+    return step.made
+
+
+@final
+class _FarEnough(Exception):
+    """The verb's last stage is behind us."""
+
+
+def _belongs(label: str, wanted: set[str]) -> bool:
+    return label in wanted or label.split()[0] in wanted
+
+
+def execute(folder: str, resume: bool, label: str, stage: Stage, inputs: tuple[Any, ...]) -> Made | None:
+    """Run one stage; only a clean sentence, or the digests of what was made, leaves it."""
+    with scrubbed(label):
+        made = stage(open_job(folder, resume=resume), *inputs)
+    if made is not None:
+        say(f"  {label:<28} {made.first[:12]}  {'found in the store' if made.reused else f'{made.seconds:.1f} s'}")
+    return made
+
+
+def _disk_or_network(_: Task[Any, Any], __: TaskRun, state: State) -> bool:
+    """A share that was away for a moment is worth another try; a broken record is not."""
+    return isinstance(state.data, EnvironmentProblem)
+
+
+@task(
+    persist_result=False,
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=_disk_or_network,
+)
+def run_stage(folder: str, resume: bool, label: str, stage: Stage, inputs: tuple[Any, ...]) -> Made | None:
+    """One stage as a Prefect task."""
+    made = execute(folder, resume, label, stage, inputs)
+    if made is not None:
+        get_run_logger().info("%s made %s in %.1f s, reused: %s", label, made.first[:12], made.seconds, made.reused)
+    return made

@@ -1,0 +1,123 @@
+"""From source files to a validated, prepared cohort."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from flows.job import Job
+from flows.progress import steps
+from pipeline.core.config import SplitConfig
+from pipeline.core.digest import digest_file, digest_json
+from pipeline.core.errors import DataError
+from pipeline.core.types import Cohort, CondensedSet, ContractResult, EncodedCohort, IngestReport, Provenance
+from pipeline.ingest.cohort import build_cohort
+from pipeline.ingest.mapping import load_mapping
+from pipeline.ingest.readers import read_source
+from pipeline.ingest.scaling import prepare as prepare_series
+from pipeline.ingest.splits import given_split, keyed_hash_split
+from pipeline.ingest.tables import SourceTables
+from pipeline.store import Made
+from pipeline.validation import contracts
+
+
+def ingest(job: Job) -> Made:
+    """Source -> (Cohort, IngestReport, ContractResult of the events)."""
+    config = job.config
+    options = config.source.model_dump(exclude={"kind"})
+    plan = {
+        "source": {"kind": config.source.kind, "content": _content_digest(options)},
+        "cohort": config.cohort.model_dump(mode="json"),
+        "mapping": _mapping_digest(config.cohort.mapping),
+        "split_key": job.secret("split").fingerprint,
+    }
+
+    def make(provenance: Provenance) -> tuple[Cohort, IngestReport, ContractResult]:
+        mapping = load_mapping(config.cohort.mapping)
+        with steps("reading", "rows/s") as on_step:
+            tables = read_source(config.source.kind, on_step=on_step, **options)
+        contract = contracts.check_events(tables.events, mapping.variables, source_names=mapping.source_names)
+        contracts.require(contract)
+        cohort, report = build_cohort(
+            tables,
+            mapping,
+            step_hours=config.cohort.step_hours,
+            n_steps=config.cohort.n_steps,
+            tasks=config.cohort.tasks,
+            split=_split(job, tables, config.cohort.split),
+        )
+        cohort = dataclasses.replace(cohort, provenance=provenance, subjects_known=tables.subjects_known)
+        return cohort, report, contract
+
+    return job.once("ingest", (), plan, None, make)
+
+
+def prepare(job: Job, cohort: Made) -> Made:
+    """Cohort -> EncodedCohort of imputed series in [0, 1], every transform recorded."""
+    options = job.config.prepare.model_dump(mode="json")
+
+    def make(provenance: Provenance) -> tuple[EncodedCohort]:
+        raw = job.only(cohort, Cohort)
+        prepared = prepare_series(raw, **options)
+        subjects = {"kind": "subjects", "known": raw.subjects_known, "public": True}
+        return (dataclasses.replace(prepared, transforms=(subjects, *prepared.transforms), provenance=provenance),)
+
+    return job.once("prepare", (cohort.first,), options, None, make)
+
+
+_CHECKS: Final[Mapping[str, tuple[type[Any], Callable[[Any], ContractResult]]]] = {
+    "Cohort": (Cohort, contracts.check_cohort),
+    "EncodedCohort": (EncodedCohort, contracts.check_encoded),
+    "CondensedSet": (CondensedSet, contracts.check_condensed),
+}
+
+
+def validate(job: Job, name: str, artefact: Made) -> Made:
+    """Hold the artefact called `name` against the data contract of its kind.
+
+    Raises:
+        DataError: a critical rule is broken, or the artefact's kind has no contract.
+    """
+    kind = job.store.kind_of(artefact.first)
+    if kind not in _CHECKS:
+        raise DataError(f"artefact {artefact.first[:12]} is a {kind}; contracts exist for {', '.join(sorted(_CHECKS))}")
+    cls, check = _CHECKS[kind]
+
+    def make(_: Provenance) -> tuple[ContractResult]:
+        return (dataclasses.replace(check(job.only(artefact, cls)), artefact=name),)
+
+    made = job.once("validate", (artefact.first,), {"suite": kind, "name": name}, None, make)
+    contracts.require(job.only(made, ContractResult))
+    return made
+
+
+def _split(job: Job, tables: SourceTables, split: SplitConfig) -> Any:
+    if split.kind == "given":
+        return given_split(tables)
+    subjects = tables.stays["subject_id"].to_numpy()
+    return keyed_hash_split(subjects, job.secret("split"), split.tuning, split.held_out)
+
+
+def _content_digest(options: Mapping[str, Any]) -> str:
+    """Digest of the reading options, with every path replaced by its content: where files lie does not matter."""
+
+    def told(value: Any) -> Any:
+        if isinstance(value, Path):
+            return _path_digest(value)
+        return [told(item) for item in value] if isinstance(value, tuple) else value
+
+    return digest_json({name: told(value) for name, value in options.items()})
+
+
+def _path_digest(path: Path) -> str:
+    """Digest of a file, or of a folder's files with their names; of nothing when absent (the reader will say so)."""
+    if path.is_dir():
+        inside = sorted(file for file in path.rglob("*") if file.is_file())
+        return digest_json({file.relative_to(path).as_posix(): digest_file(file) for file in inside})
+    return digest_file(path) if path.is_file() else ""
+
+
+def _mapping_digest(mapping: str) -> str:
+    return digest_file(Path(mapping)) if mapping.endswith(".toml") else mapping

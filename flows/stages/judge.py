@@ -1,0 +1,225 @@
+"""Is it worth sharing, what leaks, and may it leave: utility, audit, gate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+
+from flows import registry
+from flows.job import Job
+from flows.progress import steps
+from flows.stages.learn import device, with_tasks
+from pipeline.audit.run import audit as attack
+from pipeline.audit.scene import CondensedScene, EncodingScene, Scene
+from pipeline.core.errors import UtilityError
+from pipeline.core.seeds import generator
+from pipeline.core.types import CondensedSet, EncodedCohort, GateDecision, LeakageReport, Moments, Split, UtilityReport
+from pipeline.sharing import gate
+from pipeline.sharing.policy import load_policy
+from pipeline.store import Made
+from pipeline.validation.utility import TrainingSet, measure_utility
+
+FULL_DATA: Final = "full_data"
+RANDOM_REAL: Final = "random_real_stays"
+
+
+def utility(job: Job, encoded: Mapping[str, Made], condensed: Mapping[str, Made]) -> Made:
+    """Train on every condensed set, on all real training stays and on equally many random ones; test on real stays."""
+    config, table = job.config, job.config.utility
+    seed = job.seed("utility")
+    where = device(config.device)
+    options = {"utility": table.model_dump(mode="json"), "reference": config.release.model_dump(mode="json")}
+    parents = tuple(made.first for made in (*encoded.values(), *condensed.values()))
+
+    def make(_: object) -> tuple[UtilityReport]:
+        with steps("training the panel", "") as on_step:
+            report = measure_utility(
+                _training_sets(job, encoded, condensed),
+                models=table.models,
+                n_seeds=table.n_seeds,
+                epochs=table.epochs,
+                seed=seed,
+                device=where,
+                on_step=on_step,
+            )
+        return (report,)
+
+    return job.once("utility", parents, options, seed, make)
+
+
+def _training_sets(job: Job, encoded: Mapping[str, Made], condensed: Mapping[str, Made]) -> dict[str, TrainingSet]:
+    """The condensed sets, then their ceiling and their baseline in the reference set's encoding and tasks."""
+    tables = job.config.condense
+    sets: dict[str, TrainingSet] = {}
+    for name, made in condensed.items():
+        samples = job.only(made, CondensedSet)
+        test = job.only(encoded[tables[name].input], EncodedCohort).part(Split.HELD_OUT)
+        test = with_tasks(test, samples.tasks)
+        sets[name] = TrainingSet(tables[name].input, samples.features, samples.labels, test)
+    reference = job.config.release.artefact if job.config.release.artefact in sets else next(iter(sets), None)
+    if reference is not None:
+        table, test = tables[reference], sets[reference].test
+        training = job.only(encoded[table.input], EncodedCohort).part(Split.TRAIN)
+        training = with_tasks(training, test.tasks)
+        sets[FULL_DATA] = TrainingSet(table.input, training.features, training.labels, test)
+        draws = [
+            _random_rows(job, training, table.n_per_class, draw) for draw in range(job.config.utility.n_random_draws)
+        ]
+        sets[RANDOM_REAL] = TrainingSet(
+            table.input,
+            tuple(training.features[rows] for rows in draws),
+            tuple(training.labels[rows] for rows in draws),
+            test,
+        )
+    return sets
+
+
+def _random_rows(job: Job, training: EncodedCohort, n_per_class: int, draw: int) -> np.ndarray:
+    random = generator(job.seed("random real stays"), draw)
+    classes = [np.flatnonzero(training.labels[:, 0] == label) for label in (0, 1)]
+    return np.concatenate([random.choice(rows, min(n_per_class, len(rows)), replace=False) for rows in classes])
+
+
+def audit(
+    job: Job, prepared: Made, encoded: Mapping[str, Made], condensed: Mapping[str, Made], candidate: Made
+) -> Made:
+    """Attack every encoding and every condensed set; one LeakageReport for each.
+
+    The report on the release's table names the candidate: for an encoding that is its training part, for moments the
+    moments, whose set is a function of them and of nothing else.
+    """
+    table = job.config.audit
+    seed = job.seed("audit")
+    parents = tuple(made.first for made in (prepared, *encoded.values(), *condensed.values(), candidate))
+    options = {"audit": table.model_dump(mode="json"), "encoder_key": job.secret("encoder").fingerprint}
+
+    def digest(name: str, made: Made) -> str:
+        return candidate.first if name == job.config.release.artefact else made.first
+
+    def make(_: object) -> tuple[LeakageReport, ...]:
+        scenes: list[Scene] = [
+            _encoding_scene(job, name, digest(name, made), prepared, made)
+            for name, made in encoded.items()
+            if has_key(job, made)
+        ]
+        for name, made in condensed.items():
+            source = encoded[job.config.condense[name].input]
+            scenes.append(_condensed_scene(job, name, digest(name, made), made, source))
+        with steps("attacking", "") as on_step:
+            return attack(scenes, seed=seed, on_step=on_step)
+
+    return job.once("audit", parents, options, seed, make)
+
+
+def has_key(job: Job, made: Made) -> bool:
+    """False for encodings that hide nothing: there is no key to attack."""
+    return job.store.describe(made.first)["meta"]["transforms"][-1]["key_fingerprint"] is not None
+
+
+def _encoding_scene(job: Job, name: str, digest: str, prepared: Made, made: Made) -> EncodingScene:
+    """The attacker's own patients are the tuning stays; his targets are training stays."""
+    table = job.config.audit
+    series = job.only(prepared, EncodedCohort)
+    encoded = job.only(made, EncodedCohort).part(Split.TRAIN)
+    fitted = registry.encoder(job.config.encode[name]).fit(series, job.secret("encoder"))
+    spec, targets = fitted.public_spec(), series.part(Split.TRAIN)
+    return EncodingScene(
+        artefact=name,
+        artefact_digest=digest,
+        encode=fitted.encode_array,
+        own=series.part(Split.TUNING).features,
+        targets=targets.features,
+        encoded_targets=encoded.features,
+        target_subjects=targets.subject_index,
+        channels=series.channels,
+        window_steps=spec["window"],
+        axis=spec["axis"],
+        max_targets=table.max_targets,
+        n_bootstrap=table.n_bootstrap,
+    )
+
+
+def _condensed_scene(job: Job, name: str, digest: str, made: Made, source: Made) -> CondensedScene:
+    """Members are the training stays, the holdout control is the held-out stays."""
+    encoded = job.only(source, EncodedCohort)
+    members, holdout = encoded.part(Split.TRAIN), encoded.part(Split.HELD_OUT)
+    return CondensedScene(
+        artefact=name,
+        artefact_digest=digest,
+        condensed=job.only(made, CondensedSet),
+        members=members.features,
+        holdout=holdout.features,
+        member_subjects=members.subject_index,
+        holdout_subjects=holdout.subject_index,
+    )
+
+
+def decide(job: Job, candidate: Made, leakage: Made, utility: Made) -> Made:
+    """The gate's decision on what the configuration wants to release."""
+    policy = load_policy(job.config.release.policy)
+    parents = (candidate.first, *leakage.digests, utility.first)
+
+    def make(_: object) -> tuple[GateDecision]:
+        reports = reports_on(job, candidate, leakage)
+        artefact = released_artefact(job, candidate)
+        return (gate.decide(policy, artefact, reports, job.only(utility, UtilityReport)),)
+
+    return job.once("decide", parents, {"policy": policy.digest}, None, make)
+
+
+def reports_on(job: Job, candidate: Made, leakage: Made) -> tuple[LeakageReport, ...]:
+    """The leakage reports that are about the candidate."""
+    reports = (job.store.get(digest, LeakageReport) for digest in leakage.digests)
+    return tuple(report for report in reports if report.artefact_digest == candidate.first)
+
+
+def released_artefact(job: Job, candidate: Made) -> gate.Artefact:
+    """The candidate itself, of whichever kind it is."""
+    kinds: Mapping[str, type[gate.Artefact]] = {cls.__name__: cls for cls in (CondensedSet, EncodedCohort, Moments)}
+    artefact: gate.Artefact = job.store.get(candidate.first, kinds[job.store.kind_of(candidate.first)])
+    return artefact
+
+
+def shortfall(job: Job, utility: UtilityReport) -> str | None:
+    """Why the utility floor is not met, or None."""
+    table = job.config.utility
+    if table.floor_auroc is None:
+        return None
+    task = next((row.task for row in utility.scores if row.training_set == job.config.release.artefact), "")
+    score = utility.score(job.config.release.artefact, table.floor_model, "auroc", task)
+    if score is None:
+        return f"the utility floor asks for {table.floor_model}, which was not trained on {job.config.release.artefact}"
+    if score.mean >= table.floor_auroc:
+        return None
+    return f"{table.floor_model} reaches AUROC {score.mean:.3f}, below the floor of {table.floor_auroc:g}"
+
+
+def admitted(job: Job, candidate: Made, leakage: Made, utility: Made, decision: Made) -> gate.AuditedRelease:
+    """The release, if utility floor and gate let it pass.
+
+    Raises:
+        UtilityError: below the utility floor.
+        LeakageError: the gate says FAIL and an attack decided it.
+        ReleaseRefused: the gate says FAIL or INCONCLUSIVE for another reason.
+    """
+    scores = job.only(utility, UtilityReport)
+    if (why := shortfall(job, scores)) is not None:
+        raise UtilityError(f"nothing was released: {why}")
+    return gate.admit(
+        load_policy(job.config.release.policy),
+        job.only(decision, GateDecision),
+        released_artefact(job, candidate),
+        reports_on(job, candidate, leakage),
+        scores,
+    )
+
+
+def enforce(job: Job, candidate: Made, leakage: Made, utility: Made, decision: Made) -> None:
+    """Stop the run with its exit code when nothing was released; the report has been written by now.
+
+    Raises:
+        DecoctError: as `admitted`.
+    """
+    admitted(job, candidate, leakage, utility, decision)

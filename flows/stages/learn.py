@@ -1,0 +1,164 @@
+"""Encode, group and condense."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Final, Protocol, runtime_checkable
+
+import numpy as np
+
+from flows import registry
+from flows.job import Job
+from flows.progress import steps
+from pipeline.core.config import Condense
+from pipeline.core.digest import digest_array, digest_json
+from pipeline.core.errors import ConfigError
+from pipeline.core.noise import NoiseSource
+from pipeline.core.types import CondensedSet, EncodedCohort, Grouping, LossCurve, Moments, Provenance, Split, Task
+from pipeline.grouping.run import group_tasks
+from pipeline.store import Made
+
+MAX_CURVE_POINTS: Final = 400
+
+
+@runtime_checkable
+class ReleasesMoments(Protocol):
+    """A condenser whose only look at patients is one release of moments."""
+
+    def release(self, encoded: EncodedCohort, *, noise: NoiseSource) -> Moments:
+        """The moments behind its condensed sets."""
+        ...
+
+
+def device(wanted: str) -> str:
+    """`auto` is the accelerator torch has, else the CPU."""
+    if wanted != "auto":
+        return wanted
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def encode(job: Job, name: str, prepared: Made) -> Made:
+    """Prepared series -> the [encode.NAME] encoding of them, with the site's encoder key."""
+    table = job.config.encode[name]
+    key = job.secret("encoder")
+    options = {"encoder": table.model_dump(mode="json"), "key": key.fingerprint}
+
+    def make(provenance: Provenance) -> tuple[EncodedCohort]:
+        series = job.only(prepared, EncodedCohort)
+        encoded = registry.encoder(table).fit(series, key).encode(series)
+        return (dataclasses.replace(encoded, provenance=provenance),)
+
+    return job.once("encode", (prepared.first,), options, None, make)
+
+
+def group(job: Job, prepared: Made) -> Made | None:
+    """Which tasks are alike, on the prepared training stays; None when nobody asks or there is only one task."""
+    table = job.config.group
+    if table is None or len(job.store.describe(prepared.first)["meta"]["tasks"]) < 2:
+        return None
+    seed = job.seed("group")
+
+    def make(_: Provenance) -> tuple[Grouping]:
+        training = job.only(prepared, EncodedCohort).part(Split.TRAIN)
+        with steps("grouping", "") as on_step:
+            return (group_tasks(training, **table.model_dump(), seed=seed, on_step=on_step),)
+
+    return job.once("group", (prepared.first,), table.model_dump(mode="json"), seed, make)
+
+
+def condense(job: Job, name: str, encoded: Made, grouping: Made | None) -> Made:
+    """The training stays of an encoding -> (CondensedSet, LossCurve) by the [condense.NAME] method."""
+    table = job.config.condense[name]
+    seed = job.seed("condense", name)
+    where = device(job.config.device)
+    options = {"condenser": table.model_dump(mode="json"), "device": where.split(":")[0], **_noise_name(job)}
+    by_group = grouping is not None and table.tasks == "group"
+    parents = (encoded.first, grouping.first) if by_group and grouping else (encoded.first,)
+
+    def make(provenance: Provenance) -> tuple[CondensedSet, LossCurve]:
+        training = training_part(job, table, encoded, grouping)
+        losses: list[float] = []
+        with steps(f"condensing {name}") as draw:
+
+            def on_step(step: int, total: int, loss: float) -> None:
+                losses.append(loss)
+                draw(step, total, loss)
+
+            condensed = registry.condenser(table).condense(
+                training,
+                n_per_class=table.n_per_class,
+                seed=seed,
+                noise=noise_source(job, training),
+                device=where,
+                on_step=on_step,
+            )
+        return dataclasses.replace(condensed, provenance=provenance), LossCurve(_thinned(losses), name)
+
+    return job.once("condense", parents, options, seed, make)
+
+
+def moments(job: Job, name: str, encoded: Made) -> Made:
+    """The private moments behind the [condense.NAME] set: the same query, so the same noise and no further cost.
+
+    Raises:
+        ConfigError: the method does not rest on moments.
+    """
+    table = job.config.condense[name]
+    options = {"moments": table.model_dump(mode="json"), **_noise_name(job)}
+
+    def make(provenance: Provenance) -> tuple[Moments]:
+        method = registry.condenser(table)
+        if not isinstance(method, ReleasesMoments):
+            raise ConfigError(f"release.kind = 'moments', but condense.{name} is a method without moments")
+        training = training_part(job, table, encoded, None)
+        released = method.release(training, noise=noise_source(job, training))
+        return (dataclasses.replace(released, provenance=provenance),)
+
+    return job.once("moments", (encoded.first,), options, None, make)
+
+
+def training_part(job: Job, table: Condense, encoded: Made, grouping: Made | None) -> EncodedCohort:
+    """The training stays with the tasks that the table asks for."""
+    training = job.only(encoded, EncodedCohort).part(Split.TRAIN)
+    return with_tasks(training, wanted_tasks(job, table, training.tasks, grouping))
+
+
+def wanted_tasks(job: Job, table: Condense, tasks: tuple[Task, ...], grouping: Made | None) -> tuple[Task, ...]:
+    """`first`, `all`, or the first task and those grouped with it."""
+    if table.tasks == "first":
+        return tasks[:1]
+    if table.tasks == "all" or grouping is None:
+        return tasks
+    groups = job.only(grouping, Grouping).groups
+    mates = next((group for group in groups if tasks[0].name in group), (tasks[0].name,))  # it may have been left out
+    return tuple(task for task in tasks if task.name in mates)
+
+
+def with_tasks(cohort: EncodedCohort, tasks: tuple[Task, ...]) -> EncodedCohort:
+    """The cohort with those of its tasks only, in its own order."""
+    kept = [index for index, task in enumerate(cohort.tasks) if task in tasks]
+    return dataclasses.replace(cohort, labels=cohort.labels[:, kept], tasks=tuple(cohort.tasks[i] for i in kept))
+
+
+def noise_source(job: Job, training: EncodedCohort) -> NoiseSource:
+    """Noise bound to the content that a private method sees: any change of it, and only that, draws afresh."""
+    arrays = {name: getattr(training, name) for name in ("features", "labels", "subject_index")}
+    facts: Mapping[str, object] = {"channels": list(training.channels), "tasks": [t.name for t in training.tasks]}
+    digests = {name: digest_array(array) for name, array in arrays.items()}
+    return NoiseSource(job.secret("noise"), digest_json({**digests, **facts}))
+
+
+def _noise_name(job: Job) -> dict[str, str]:
+    return {"noise_key": job.secret("noise").fingerprint}
+
+
+def _thinned(losses: list[float]) -> np.ndarray:
+    if not losses:
+        return np.zeros(0, np.float32)
+    kept = np.unique(np.linspace(0, len(losses) - 1, min(len(losses), MAX_CURVE_POINTS)).astype(int))
+    return np.array([losses[index] for index in kept], np.float32)

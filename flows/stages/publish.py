@@ -1,0 +1,234 @@
+"""What leaves, and the two pages: the bundle with its card, and the site's own report."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from flows.environment import code_version, machine
+from flows.job import KEY_PURPOSES, Job
+from flows.stages import judge, learn
+from pipeline.audit.byte_scan import scan_bytes
+from pipeline.audit.scene import BytesScene
+from pipeline.core.config import ReleaseConfig
+from pipeline.core.digest import canonical_json, digest_file, digest_json
+from pipeline.core.errors import LeakageError, ReleaseRefused, UtilityError
+from pipeline.core.types import (
+    Cohort,
+    CondensedSet,
+    ContractResult,
+    EncodedCohort,
+    GateDecision,
+    Grouping,
+    IngestReport,
+    LeakageReport,
+    LossCurve,
+    ReleaseRecord,
+    Split,
+    UtilityReport,
+)
+from pipeline.ingest.scaling import to_clinical_units
+from pipeline.report.record import CondensedSummary, RunRecord, StageRow, Trajectory, record_json
+from pipeline.report.render import render_report
+from pipeline.sharing import bundle as bundles
+from pipeline.sharing.keys import author_signer
+from pipeline.store import Made
+
+REPORT_PAGE: Final = "report.html"
+REPORT_DATA: Final = "report.json"
+MAX_TRAJECTORIES: Final = 6
+
+
+def candidate(job: Job, encoded: Mapping[str, Made], condensed: Mapping[str, Made]) -> Made:
+    """The artefact that [release] names: a condensed set, an encoding's training stays, or private moments."""
+    release = job.config.release
+    if release.kind == "condensed":
+        return condensed[release.artefact]
+    if release.kind == "moments":
+        return learn.moments(job, release.artefact, encoded[job.config.condense[release.artefact].input])
+    source = encoded[release.artefact]
+
+    def make(provenance: object) -> tuple[EncodedCohort]:
+        return (dataclasses.replace(job.only(source, EncodedCohort).part(Split.TRAIN), provenance=provenance),)
+
+    return job.once("training part", (source.first,), {}, None, make)
+
+
+def release(job: Job, cohort: Made, candidate: Made, leakage: Made, utility: Made, decision: Made) -> Made | None:
+    """Sign and write the bundle when utility floor and gate allow it; None otherwise.
+
+    Every byte is scanned for identifiers and secrets before it is signed.
+
+    Raises:
+        LeakageError: the scan found one.
+    """
+    try:
+        audited = judge.admitted(job, candidate, leakage, utility, decision)
+    except (UtilityError, LeakageError, ReleaseRefused):
+        return None  # the report is written first; then the last stage stops the run with this very error
+    folder = job.config.workspace / "releases"
+    settings = job.config.release
+    signer = author_signer(job.secret("author"))
+    scanned: list[LeakageReport] = []
+
+    def scan(files: Mapping[str, bytes]) -> None:
+        scanned.append(_scan(job, cohort, candidate, files))
+        found = [result.summary for result in scanned[0].results if result.rate > 0]
+        if found or not scanned[0].controls_held:
+            raise LeakageError(f"the bundle was not signed: {'; '.join(found) or 'the scan failed its own controls'}")
+
+    def make(_: object) -> tuple[ReleaseRecord, LeakageReport]:
+        notes = bundles.ReleaseNotes(
+            settings.artefact, settings.site, _next_version(folder, settings), settings.licence
+        )
+        today = datetime.now(tz=UTC).date()
+        path = bundles.write_bundle(audited, folder, signer=signer, notes=notes, issued=today, scan=scan)
+        files = {file.name: digest_file(file) for file in sorted(path.iterdir())}
+        return ReleaseRecord(path.name, digest_json(files), notes.version), scanned[0]
+
+    def once(job: Job) -> Made:
+        return job.once("release", (candidate.first, decision.first), settings.model_dump(mode="json"), None, make)
+
+    made = once(job)
+    if not (folder / job.only(made, ReleaseRecord).name).exists():  # somebody moved the bundle away: write the next one
+        made = once(dataclasses.replace(job, resume=False))
+    return made
+
+
+def _next_version(folder: Path, settings: ReleaseConfig) -> int:
+    version = 1
+    while (folder / bundles.bundle_name(bundles.ReleaseNotes(settings.artefact, settings.site, version, ""))).exists():
+        version += 1
+    return version
+
+
+def _scan(job: Job, cohort: Made, candidate: Made, files: Mapping[str, bytes]) -> LeakageReport:
+    """Look for the site's ids, keys, seeds and folders in the bytes that are about to be signed."""
+    stays = job.only(cohort, Cohort)
+    secrets = [job.secret(purpose) for purpose in KEY_PURPOSES]
+    return scan_bytes(
+        BytesScene(
+            artefact="bundle",
+            artefact_digest=candidate.first,
+            files=files,
+            identifiers=[*stays.stay_ids.tolist(), *stays.subject_ids.tolist()],
+            secrets=[secret.reveal() for secret in secrets],
+            seeds=[seed for seed in (job.config.seed,) if seed],
+        ),
+        seed=job.seed("byte scan"),
+    )
+
+
+def report(job: Job, made: Mapping[str, Made]) -> None:
+    """Write the site's page and its JSON into the run's folder; restricted, like everything in the workspace."""
+    record = _record(job, made)
+    job.replace_file(REPORT_DATA, canonical_json(record_json(record)))
+    job.replace_file(REPORT_PAGE, render_report(record).encode())
+
+
+def _record(job: Job, made: Mapping[str, Made]) -> RunRecord:
+    config = job.config
+    released = made.get("release")
+    bundle = job.only(released, ReleaseRecord) if released else None
+    leakage = [job.store.get(digest, LeakageReport) for digest in made["audit"].digests]
+    if released:
+        leakage.append(job.only(released, LeakageReport, 1))
+    return RunRecord(
+        name=config.name,
+        created=datetime.now(tz=UTC).date().isoformat(),
+        code_version=code_version(),
+        config_digest=job.config_digest,
+        machine=machine(),
+        seed=config.seed,
+        site=config.release.site,
+        policy=Path(config.release.policy).name,
+        stages=tuple(_stage_row(job, label, item) for label, item in made.items()),
+        ingest=job.only(made["ingest"], IngestReport, 1),
+        contracts=(job.only(made["ingest"], ContractResult, 2), *_all(job, made, "validate", ContractResult)),
+        encoders={name: _encoder_spec(job, made[f"encode {name}"]) for name in config.encode},
+        condensed=tuple(_condensed_summary(job, name, made[f"condense {name}"]) for name in config.condense),
+        utility=job.only(made["utility"], UtilityReport),
+        grouping=job.only(made["group"], Grouping) if "group" in made else None,
+        leakage=tuple(leakage),
+        decision=job.only(made["decide"], GateDecision),
+        bundle_path=str(config.workspace / "releases" / bundle.name) if bundle else None,
+        bundle_digest=bundle.digest if bundle else None,
+        trajectories=_trajectories(job, made),
+        release_kind=config.release.kind,
+        release_artefact=config.release.artefact,
+    )
+
+
+def _stage_row(job: Job, label: str, made: Made) -> StageRow:
+    return StageRow(label, made.first, made.seconds, made.reused, job.store.summary(made.first))
+
+
+def _all(job: Job, made: Mapping[str, Made], verb: str, kind: type[ContractResult]) -> tuple[ContractResult, ...]:
+    return tuple(job.only(item, kind) for label, item in made.items() if label.split()[0] == verb)
+
+
+def _encoder_spec(job: Job, made: Made) -> dict[str, object]:
+    transforms = job.store.describe(made.first)["meta"]["transforms"]
+    return dict(transforms[-1])
+
+
+def _condensed_summary(job: Job, name: str, made: Made) -> CondensedSummary:
+    samples = job.only(made, CondensedSet)
+    return CondensedSummary(
+        name=name,
+        method=samples.method,
+        input=job.config.condense[name].input,
+        n_samples=len(samples.features),
+        storage_floats=samples.features.size + samples.labels.size,
+        guarantee=samples.guarantee,
+        starts_from_records=samples.starts_from_records,
+        soft_labels=samples.has_soft_labels,
+        seconds=made.seconds,
+        loss_curve=tuple(job.only(made, LossCurve, 1).losses.tolist()),
+    )
+
+
+def _trajectories(job: Job, made: Mapping[str, Made]) -> tuple[Trajectory, ...]:
+    """Class means over time of the best-covered variables, real against the first set that lives in clinical units."""
+    cohort = job.only(made["ingest"], Cohort)
+    prepared = job.only(made["prepare"], EncodedCohort).part(Split.TRAIN)
+    name = next((n for n, t in job.config.condense.items() if job.config.encode[t.input].kind == "identity"), None)
+    if name is None:
+        return ()
+    samples = job.only(made[f"condense {name}"], CondensedSet)
+    covered = np.argsort(-cohort.observed.any(axis=1).mean(axis=0), kind="stable")[:MAX_TRAJECTORIES]
+    real = to_clinical_units(prepared.features, prepared.channels, prepared.transforms)
+    shown = to_clinical_units(samples.features, samples.channels, samples.transforms)
+    hours = tuple(float(step * cohort.step_hours) for step in range(real.shape[1]))
+    found = []
+    for index in covered:
+        variable = cohort.variables[index]
+        position = prepared.channels.index(variable.name)
+        found.append(
+            Trajectory(
+                variable=variable.name,
+                unit=variable.unit,
+                hours=hours,
+                real_means=_class_means(real[:, :, position], prepared.labels[:, 0]),
+                condensed_means=_class_means(shown[:, :, position], samples.labels[:, 0]),
+                condensed_name=name,
+                real_counts={key: int(np.sum(prepared.labels[:, 0] == int(key))) for key in "01"},
+            )
+        )
+    return tuple(found)
+
+
+def _class_means(series: np.ndarray, label: np.ndarray) -> dict[str, tuple[float, ...]]:
+    """Mean series of label 0 and of label 1, `(step,)` each; a soft label counts with its weight."""
+    known = np.isfinite(label)
+    weights = {"0": 1 - label[known], "1": label[known]}
+    return {
+        key: tuple((weight @ series[known] / weight.sum()).round(4).tolist())
+        for key, weight in weights.items()
+        if weight.sum() > 0
+    }

@@ -1,0 +1,36 @@
+"""A received bundle as plain files: one .npy per array and the manifest, for any language that reads numpy's format."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.core.errors import UsageError
+from pipeline.sharing.receive import Received
+
+
+def unpack(received: Received, folder: Path) -> dict[str, list[int]]:
+    """Write the arrays and manifest.json into the new folder `folder`; returns the arrays' shapes.
+
+    Raises:
+        UsageError: the folder exists already.
+    """
+    if folder.exists():
+        raise UsageError(f"{folder} exists already and is not overwritten")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        for name, array in received.arrays.items():
+            np.save(staged / f"{name}.npy", array, allow_pickle=False)
+        text = json.dumps(dict(received.manifest), indent=2, sort_keys=True)
+        (staged / "manifest.json").write_text(text + "\n", encoding="utf-8")
+        staged.chmod(0o755)
+        staged.rename(folder)
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
+    return {name: list(array.shape) for name, array in received.arrays.items()}

@@ -1,0 +1,95 @@
+"""The command line: every verb says what it does, every failure is one sentence with its exit code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+STAGE_VERBS = ["ingest", "encode", "group", "condense", "validate", "audit", "release"]
+VERBS = [
+    *("demo", "run", *STAGE_VERBS, "verify", "receive", "show", "doctor"),
+    *("config+init", "config+check", "keys+new", "keys+show", "keys+root"),
+]
+
+
+def decoct(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "flows.cli", *words], capture_output=True, text=True, timeout=300, cwd=cwd, check=False
+    )
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself_with_an_example(verb: str) -> None:
+    answer = decoct(*verb.split("+"), "--help")
+    assert answer.returncode == 0
+    assert f"Example: decoct {verb.replace('+', ' ')}" in " ".join(answer.stdout.split())
+
+
+def test_the_list_of_verbs_in_this_test_is_complete() -> None:
+    from flows.cli import app, config_app, keys_app
+
+    names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+    for group, label in ((config_app, "config"), (keys_app, "keys")):
+        names += [f"{label}+{command.name}" for command in group.registered_commands]
+    assert sorted(names) == sorted(VERBS)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (("nonsense",), 2, "No such command"),
+        (("run", "absent.toml"), 10, "configuration file absent.toml not found"),
+        (("show", "--out", "absent"), 2, "there is no store"),
+        (("keys", "new", "nonsense"), 2, "no key has the purpose"),
+        (("verify", "absent", "--root", "absent.toml"), 14, "absent"),
+    ],
+)
+def test_failures_are_one_sentence_and_a_code(words: tuple[str, ...], code: int, sentence: str, tmp_path: Path) -> None:
+    answer = decoct(*words, cwd=tmp_path)
+    assert answer.returncode == code
+    assert answer.stdout == ""
+    assert answer.stderr.startswith("decoct: ")
+    assert sentence in answer.stderr
+    assert answer.stderr.count("\n") == 1
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_config_that_was_written_passes_its_check(tmp_path: Path) -> None:
+    assert decoct("config", "init", "--out", "run.toml", cwd=tmp_path).returncode == 0
+    assert decoct("config", "check", "run.toml", cwd=tmp_path).returncode == 0
+    assert json.loads(decoct("config", "check", "run.toml", "--json", cwd=tmp_path).stdout)["name"] == "nightly"
+    again = decoct("config", "init", "--out", "run.toml", cwd=tmp_path)
+    assert again.returncode == 2
+    assert "not overwritten" in again.stderr
+
+
+def test_keys_are_made_once_and_only_fingerprints_are_shown(tmp_path: Path) -> None:
+    assert decoct("keys", "new", "all", "--out", "w", cwd=tmp_path).returncode == 0
+    assert decoct("keys", "new", "noise", "--out", "w", cwd=tmp_path).returncode == 15
+    shown = decoct("keys", "show", "--out", "w", cwd=tmp_path).stdout
+    for path in (tmp_path / "w" / "keys").iterdir():
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert path.read_text().splitlines()[2] not in shown
+    root = decoct("keys", "root", "root.toml", "--site", "A", "--out", "w", cwd=tmp_path)
+    assert root.returncode == 0
+    assert "public" in (tmp_path / "root.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    "words", [("--help",), ("verify", "x", "--root", "y"), ("show", "--out", "z"), ("keys", "show")]
+)
+def test_light_verbs_load_neither_torch_nor_prefect(words: tuple[str, ...], tmp_path: Path) -> None:
+    code = (
+        "import sys\nsys.argv = ['decoct', *sys.argv[1:]]\nfrom flows.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'prefect', 'pennylane', 'great_expectations', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False
+    )
+    assert answer.returncode == 0, answer.stderr

@@ -1,0 +1,74 @@
+"""The documents stay true: commands exist, links lead somewhere, examples are valid, words that promise are absent."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from flows.cli import app, config_app, keys_app
+from flows.templates import commented_config, demo_config
+from pipeline.core.config import Config, parse_config
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PROMISES = re.compile(r"\b(anonymous|anonymi[sz]ed|irreversible|compliant)\b", re.IGNORECASE)
+
+
+def verbs() -> set[str]:
+    names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    return names | {"config", "keys"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_pages_exist(page: Path) -> None:
+    for verb in re.findall(r"(?:^|`|\$ |    )decoct ([a-z]+)", page.read_text(encoding="utf-8"), re.MULTILINE):
+        assert verb in verbs(), verb
+
+
+def test_the_readme_names_every_verb() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for verb in verbs():
+        assert re.search(rf"\b{verb}\b", text), verb
+    assert {command.name for command in config_app.registered_commands} == {"init", "check"}
+    assert {command.name for command in keys_app.registered_commands} == {"new", "show", "root"}
+
+
+def test_no_word_promises_what_is_not_so() -> None:
+    pages = [
+        *(ROOT / "flows").rglob("*.toml"),
+        *(ROOT / "pipeline").rglob("*.j2"),
+        *(ROOT / "pipeline").rglob("*.toml"),
+    ]
+    for page in pages:
+        assert not PROMISES.search(page.read_text(encoding="utf-8")), page.name
+
+
+def test_the_demo_runs_under_a_policy_that_is_not_for_production() -> None:
+    config = demo_config(Path("decoct-demo"))
+    policy = tomllib.loads((files("pipeline.sharing") / f"policies/{config.release.policy}.toml").read_text())
+    assert policy["production"] is False
+
+
+def test_the_commented_configuration_shows_the_true_defaults(tmp_path: Path) -> None:
+    raw = tomllib.loads(commented_config())
+    shown = parse_config(raw, "commented", tmp_path)
+    tables = {key: raw[key] for key in ("name", "source", "encode", "condense", "release", "group")}
+    for name, table in tables["condense"].items():
+        tables["condense"][name] = {key: table[key] for key in ("kind", "input")}
+    bare = parse_config(tables, "bare", tmp_path)
+    told = shown.cohort.tasks
+    assert shown.model_copy(update={"cohort": bare.cohort}) == bare.model_copy(
+        update={"condense": {name: bare.condense[name] for name in shown.condense}}
+    )
+    assert told == tuple(dict.fromkeys(told))
+    assert isinstance(shown, Config)

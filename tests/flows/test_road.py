@@ -1,0 +1,204 @@
+"""The road on real stays: through Prefect, killed and resumed, repeated elsewhere; and what it must never tell."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flows import run as road_module
+from flows.job import KEY_PURPOSES, new_job, open_job
+from flows.stages.publish import REPORT_DATA, REPORT_PAGE
+from flows.trust import write_root
+from pipeline.core.config import Config
+from pipeline.core.errors import EnvironmentProblem, ReleaseRefused
+from pipeline.core.secrets import read_secret
+from pipeline.core.types import Cohort, CondensedSet
+from pipeline.sharing.receive import receive
+from pipeline.sharing.verify import verify
+from pipeline.store import Made
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
+Finished = tuple[Config, dict[str, Made]]
+NOT_REPEATED = {"release"}  # a bundle is dated and counted; what it holds is compared through its candidate
+STAGES = (
+    "ingest",
+    "validate cohort",
+    "prepare",
+    "encode rqe",
+    "group",
+    "condense private",
+    "condense centroids",
+    "validate private",
+    "utility",
+    "candidate",
+    "audit",
+    "decide",
+    "release",
+    "report",
+)
+
+
+@pytest.fixture(scope="module")
+def finished(
+    prefect_server: None, tmp_path_factory: pytest.TempPathFactory, small_job: Callable[..., Config]
+) -> Finished:
+    """One whole run through Prefect, shared by the tests that only look."""
+    config = small_job(tmp_path_factory.mktemp("site"))
+    return config, road_module.road(str(new_job(config).folder))
+
+
+def digests(made: dict[str, Made]) -> dict[str, tuple[str, ...]]:
+    return {label: item.digests for label, item in made.items() if label not in NOT_REPEATED}
+
+
+def test_the_bundle_verifies_and_a_stranger_can_train_on_it(finished: Finished, tmp_path: Path) -> None:
+    config, _ = finished
+    bundle = next((config.workspace / "releases").iterdir())
+    today = datetime.now(tz=UTC).date()
+    write_root(config.workspace, tmp_path / "root.toml", "test site", accept_non_production=True)
+    verify(bundle, tmp_path / "root.toml", today=today)
+    from sklearn.linear_model import LogisticRegression
+
+    received = receive(bundle, tmp_path / "root.toml", today=today)
+    X, y, weight = received.X_y("in_hospital_death")
+    model = LogisticRegression(max_iter=1000).fit(X, y, weight)
+    assert model.predict_proba(X).shape == (len(X), 2)
+    write_root(config.workspace, tmp_path / "production.toml", "test site", accept_non_production=False)
+    with pytest.raises(ReleaseRefused, match="demo"):
+        verify(bundle, tmp_path / "production.toml", today=today)
+
+
+def test_the_report_is_written_beside_its_data(finished: Finished) -> None:
+    config, _ = finished
+    folder = config.workspace / "runs" / "small"
+    page = (folder / REPORT_PAGE).read_text(encoding="utf-8")
+    assert "NOT RUN" in page.upper()
+    assert json.loads((folder / REPORT_DATA).read_text())["name"] == "small"
+    assert not [file for file in folder.iterdir() if file.name.endswith(".new")]
+
+
+def test_every_stage_shows_in_prefect(finished: Finished) -> None:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        names = {run.name.rsplit("-", 1)[0] for run in client.read_task_runs(limit=200)}
+    assert set(STAGES) <= names
+
+
+def test_nothing_of_a_patient_or_a_key_reaches_prefect_the_page_or_the_bundle(
+    finished: Finished,
+) -> None:
+    config, made = finished
+    from prefect.settings import PREFECT_HOME
+
+    job = open_job(str(config.workspace / "runs" / "small"), resume=True)
+    secrets = [read_secret(config.workspace / "keys" / f"{name}.key", name).reveal() for name in KEY_PURPOSES]
+    needles = [secret.hex().encode() for secret in secrets] + secrets
+    needles += [stay.encode() for stay in job.only(made["ingest"], Cohort).stay_ids[:50]]
+    places = [*Path(PREFECT_HOME.value()).rglob("*.db*"), *(config.workspace / "runs").rglob("*")]
+    places += (config.workspace / "releases").rglob("*")
+    looked_at = [place for place in places if place.is_file()]
+    assert any(".db" in place.name for place in looked_at)
+    for place in looked_at:
+        data = place.read_bytes()
+        assert not [needle for needle in needles if needle in data], place.name
+
+
+def test_two_processes_make_the_same_artefacts(finished: Finished, tmp_path: Path) -> None:
+    """Same seed and site secrets, another workspace and another process: every digest agrees."""
+    config, made = finished
+    other = config.model_copy(update={"workspace": tmp_path / "again"})
+    shutil.copytree(config.workspace / "keys", other.workspace / "keys")
+    folder = new_job(other).folder
+    code = (
+        "import json, sys\nfrom flows.environment import quiet\nquiet()\nfrom flows.run import walk_until\n"
+        "made = walk_until(sys.argv[1], 'release', resume=False)\n"
+        "print(json.dumps({label: item.digests for label, item in made.items()}))\n"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, timeout=900, check=True
+    )
+    found = {label: tuple(listed) for label, listed in json.loads(answer.stdout).items() if label not in NOT_REPEATED}
+    assert found == digests(made)
+    payloads = [
+        next(w.glob("releases/*/payload.safetensors")).read_bytes() for w in (config.workspace, other.workspace)
+    ]
+    assert payloads[0] == payloads[1]
+
+
+def test_another_noise_secret_changes_the_private_set_and_nothing_public(finished: Finished, tmp_path: Path) -> None:
+    """What is recorded with the release does not determine the noise: the site secret does."""
+    config, made = finished
+    other = config.model_copy(update={"workspace": tmp_path / "again"})
+    shutil.copytree(config.workspace / "keys", other.workspace / "keys")
+    (other.workspace / "keys" / "noise.key").unlink()
+    again = road_module.walk_until(str(new_job(other).folder), "condense", resume=False)
+    sets = [
+        open_job(str(place / "runs" / "small"), resume=True).only(them["condense private"], CondensedSet)
+        for place, them in ((config.workspace, made), (other.workspace, again))
+    ]
+    assert not np.array_equal(sets[0].features, sets[1].features)
+    assert sets[0].guarantee == sets[1].guarantee
+    assert again["encode rqe"].digests == made["encode rqe"].digests
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_interrupted_in_any_stage_nothing_is_half_written_and_resume_agrees(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """Ctrl-C at the end of a stage's work, after its computation and before its result is noted."""
+    config, made = finished
+    other = config.model_copy(update={"workspace": tmp_path / "again"})
+    shutil.copytree(config.workspace, other.workspace, ignore=shutil.ignore_patterns("releases", "index"))
+    shutil.copytree(config.workspace / "store" / "index", other.workspace / "store" / "index")
+    folder = str(new_job(other).folder)
+    real = road_module.execute
+
+    def interrupted(folder: str, resume: bool, label: str, *rest: Any) -> Made | None:
+        if label == stage:
+            with monkeypatch.context() as patch:
+                patch.setattr("pipeline.store.Store.remember", _interrupt)
+                patch.setattr("flows.job.Job.replace_file", _interrupt)
+                return real(folder, False, label, *rest)
+        return real(folder, resume, label, *rest)
+
+    monkeypatch.setattr(road_module, "execute", interrupted)
+    if stage != "candidate":  # of a condensed set the candidate is the set itself: nothing is computed
+        with pytest.raises(KeyboardInterrupt):
+            road_module.walk_until(folder, "release", resume=True)
+    assert not list((other.workspace / "store" / "tmp").iterdir())
+    assert not list((other.workspace / "runs").rglob(".*"))
+    monkeypatch.setattr(road_module, "execute", real)
+    assert digests(road_module.walk_until(folder, "release", resume=True)) == digests(made)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, _ = finished
+    other = config.model_copy(update={"workspace": tmp_path / "again", "seed": 1})  # so that something is to be made
+    shutil.copytree(config.workspace, other.workspace)
+    folder = str(new_job(other).folder)
+    before = {entry.digest for entry in open_job(folder, resume=True).store.entries()}
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pipeline.store.save_file", full)
+    with pytest.raises(EnvironmentProblem, match="disk is full"):
+        road_module.walk_until(folder, "condense", resume=True)
+    assert {entry.digest for entry in open_job(folder, resume=True).store.entries()} == before
+    assert not list((other.workspace / "store" / "tmp").iterdir())
