@@ -16,6 +16,7 @@ from pipeline.core.errors import DataError
 
 MAX_DEPTH = 3
 MAX_OPENED_BYTES = 1 << 31  # a bundle that unpacks to more is refused, not searched in part
+NAMES = "names of files"  # a file's name can hold an identifier, too
 CLOSED_MAGIC = {  # formats that hide their content and that nothing here opens
     b"\x28\xb5\x2f\xfd": "zstandard",
     b"\xfd7zXZ\x00": "xz",
@@ -72,8 +73,11 @@ def opened(files: Mapping[str, bytes]) -> Opened:
             closed.append(name)
             continue
         wrappers += [name] if inside else []
+        if inside and _is_safetensors(data):
+            del found[name]  # header and tensors say all of it again
         columns += [inner for inner, _, is_column in inside if is_column]
         queue += [(inner, content, depth + 1) for inner, content, _ in inside]
+    found[NAMES] = "\n".join(found).encode()
     return Opened(found, tuple(sorted(closed)), frozenset(wrappers), frozenset(columns))
 
 
@@ -88,7 +92,7 @@ Inner = tuple[str, bytes, bool]
 def _inside(name: str, data: bytes) -> Iterator[Inner]:
     if data.startswith(b"PAR1"):
         yield from _parquet(name, data)
-    elif data[8:9] == b"{" and int.from_bytes(data[:8], "little") < len(data):
+    elif _is_safetensors(data):
         yield from _safetensors(name, data)
     elif data.startswith(b"PK\x03\x04"):
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -126,14 +130,24 @@ def _parquet(name: str, data: bytes) -> Iterator[Inner]:
 
 
 def _safetensors(name: str, data: bytes) -> Iterator[Inner]:
-    """The header as text, each tensor as an array."""
+    """The header as text, less the offsets (sizes look like identifiers), and each tensor as an array.
+
+    Raises:
+        ValueError: the tensors do not cover the file, so that bytes would go unread.
+    """
     start = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:start])
-    yield f"{name}!header", data[8:start], False
-    for title, tensor in header.items():
-        if title != "__metadata__":
-            first, last = tensor["data_offsets"]
-            yield f"{name}!{title}", data[start + first : start + last], True
+    spans = {title: item.pop("data_offsets") for title, item in header.items() if title != "__metadata__"}
+    edges = [0, *(last for _, last in sorted(spans.values()))]
+    if [first for first, _ in sorted(spans.values())] != edges[:-1] or start + edges[-1] != len(data):
+        raise ValueError("bytes outside the tensors")
+    yield f"{name}!header", json.dumps(header).encode(), False
+    for title, (first, last) in spans.items():
+        yield f"{name}!{title}", data[start + first : start + last], True
+
+
+def _is_safetensors(data: bytes) -> bool:
+    return data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data) - 8
 
 
 def _decoded(metadata: Mapping[bytes, bytes]) -> dict[str, str]:

@@ -60,6 +60,7 @@ class Patterns:
     numbers: Mapping[str, np.ndarray] = field(repr=False)  # kind -> sorted int64
     secrets: tuple[bytes, ...] = field(repr=False)
     skipped: Mapping[str, int]
+    public: frozenset[bytes] = frozenset()  # numbers stated on purpose
     with_paths: bool = True
 
     def forms(self, kind: str) -> frozenset[str]:
@@ -79,7 +80,7 @@ class Patterns:
 
     def decoys(self, rng: np.random.Generator) -> Patterns:
         """As many invented patterns of the same shape: what the scan finds of them, it finds by accident."""
-        words = {kind: frozenset(_invented(known, rng)) for kind, known in self.words.items()}
+        words = {kind: frozenset(_invented(known, self.public, rng)) for kind, known in self.words.items()}
         numbers = {kind: _numbers(invented) for kind, invented in words.items()}
         return dataclasses.replace(
             self,
@@ -112,7 +113,7 @@ def patterns_of(scene: BytesScene) -> Patterns:
 
     Numbers that the release states on purpose, and the files' own sizes, are not looked for.
     """
-    public = {str(number).encode() for number in (*scene.public_numbers, *map(len, scene.files.values()))}
+    public = frozenset(str(number).encode() for number in (*scene.public_numbers, *map(len, scene.files.values())))
     asked = {
         "identifiers": [str(name) for name in scene.identifiers],
         "dates": list(scene.dates),
@@ -131,6 +132,7 @@ def patterns_of(scene: BytesScene) -> Patterns:
         numbers={kind: _numbers(known) for kind, known in words.items()},
         secrets=tuple(secret for secret in scene.secrets if len(secret) >= MIN_TOKEN),
         skipped=skipped,
+        public=public,
     )
 
 
@@ -275,13 +277,13 @@ def _numbers(words: frozenset[bytes] | set[bytes]) -> np.ndarray:
     return np.array(sorted(number for number in found if number >= MIN_BINARY_NUMBER), np.int64)
 
 
-def _invented(known: frozenset[bytes], rng: np.random.Generator) -> set[bytes]:
-    """As many words of the same lengths and kinds of character, none of them known."""
+def _invented(known: frozenset[bytes], public: frozenset[bytes], rng: np.random.Generator) -> set[bytes]:
+    """As many words of the same lengths and kinds of character, none of them known or public."""
     invented: set[bytes] = set()
     for word in sorted(known):
         for _ in range(20):
             made = bytes(_alike(letter, rng) for letter in word)
-            if made not in known and made not in invented:
+            if made not in known and made not in public and made not in invented:
                 invented.add(made)
                 break
     return invented

@@ -156,3 +156,22 @@ def test_no_identifier_shows_in_the_report() -> None:
     report = scan_bytes(BytesScene("bundle", "0" * 64, {"a.json": b'{"stay": 134000}'}, IDS), seed=0)
     assert "134000" not in repr(report)
     assert report.results[0].rate == 1
+
+
+def test_a_file_name_is_read_too() -> None:
+    assert scan({"stay_134000.csv": b"x"})["identifiers"].rate == 1
+    assert scan({"a.zip": zipped(b"{}")})["identifiers"].rate == 0
+
+
+def test_offsets_of_tensors_are_no_identifiers() -> None:
+    """A tensor of 33,500 floats ends at byte 134,000, which is the number of a stay."""
+    data = safetensors({"a": np.zeros(33_500, np.float32), "b": np.zeros(2, np.float32)})
+    assert b"134000" in data
+    assert scan({"set.safetensors": data})["identifiers"].rate == 0
+
+
+def test_bytes_outside_the_tensors_make_the_scan_under_powered() -> None:
+    data = safetensors({"a": np.zeros(8, np.float32)}) + b"more"
+    found = scan({"set.safetensors": data})["identifiers"]
+    assert found.detail["not_opened"] == ["set.safetensors"]
+    assert found.detail["powered"] is False
