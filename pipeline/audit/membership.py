@@ -161,6 +161,8 @@ def _epsilon(signed: dict[str, tuple[np.ndarray, np.ndarray]], m: Parts, o: Part
     for inside, outside in signed.values():
         levels = [0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995]
         candidates = np.concatenate([np.quantile(side, levels) for side in (inside[m.choose], outside[o.choose])])
+        top = outside[o.choose].max()  # where records stand out, the best threshold lies between them and all others
+        candidates = np.concatenate([candidates, [top, (top + max(top, inside[m.choose].max())) / 2]])
         bounds = _bounds(candidates, inside[m.choose], outside[o.choose])
         if bounds.max() > best:
             best = float(bounds.max())
@@ -291,6 +293,7 @@ def _auroc_result(scene: CondensedScene, found: Verdict, positive: Verdict, nega
 def _tpr_result(scene: CondensedScene, found: Verdict, positive: Verdict, negative: Verdict) -> AttackResult:
     measurable = found.fpr <= FPR
     detail = _common(scene, found, positive, negative)
+    refuted = f"this refutes epsilon below {found.epsilon:.2f}" if found.epsilon > 0 else "this refutes no epsilon"
     if not measurable:
         needed = round(EXPECTED_FALSE_POSITIVES / FPR)
         detail["not_measurable"] = f"1 % FPR needs {needed} non-members, {found.others} were there"
@@ -311,8 +314,8 @@ def _tpr_result(scene: CondensedScene, found: Verdict, positive: Verdict, negati
         ceiling=1.0,
         gates=True,
         summary=f"At a false-positive rate of {found.fpr:.1%} an attacker names {found.tpr.value:.1%} "
-        f"[{found.tpr.low:.1%}, {found.tpr.high:.1%}] of the training subjects from {scene.artefact}; this refutes "
-        f"epsilon below {found.epsilon:.2f}; at this n no more than {detail['epsilon_ceiling']:.2f} could be refuted.",
+        f"[{found.tpr.low:.1%}, {found.tpr.high:.1%}] of the training subjects from {scene.artefact}; {refuted}; at "
+        f"this n no more than {detail['epsilon_ceiling']:.2f} could be refuted.",
         detail={
             **detail,
             "controls_held": quiet and positive.tpr.value >= FOUND,
