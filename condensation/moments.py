@@ -31,7 +31,7 @@ from condensation.feature_map import LevelAndTrend, map_digest, public_range
 from pipeline.core.digest import digest_array, digest_json
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.noise import NoiseSource
-from pipeline.core.types import EncodedCohort, Moments, PrivacyGuarantee, Provenance
+from pipeline.core.types import EncodedCohort, Json, Moments, PrivacyGuarantee, Provenance
 
 CENTRE_SHARE: Final = 0.2  # of the budget, for query 1
 DEFAULT_CLIP_NORM: Final = 1.0  # of a standardised row, whose mean square norm is about 1
@@ -78,23 +78,24 @@ def release_moments(
     share = subject_shares(encoded.subject_index)
     rows = _rows(encoded.features, phi)
     signs = signed_labels(encoded.labels)
-    scaler = _ask_centre(rows, share, phi, multipliers[0], noise, query)
+    scaler, centre_scale = _ask_centre(rows, share, phi, multipliers[0], noise, query)
     packed, scale = _ask_moments(rows, share, signs, scaler, clip_norm, multipliers[1], noise, query)
     gram, sums = _in_public_coordinates(packed, scaler, len(encoded.tasks))
-    described = phi.describe()
+    scales = (centre_scale, scale)
+    described = {**phi.describe(), "clip_norm": clip_norm}
     tasks = tuple(task.name for task in encoded.tasks)
     return Moments(
         gram=gram,
         signed_sums=sums,
         signed_counts=sums[:, 0].copy(),
         feature_map=described,
-        feature_map_digest=map_digest({**described, "clip": clip_norm}, encoded.channels, tasks, encoded.transforms),
+        feature_map_digest=map_digest(described, encoded.channels, tasks, encoded.transforms),
         channels=encoded.channels,
         tasks=encoded.tasks,
         n_steps=encoded.features.shape[1],
         step_hours=encoded.step_hours,
         transforms=encoded.transforms,
-        guarantee=_guarantee(encoded, epsilon, delta, multipliers),
+        guarantee=_guarantee(encoded, epsilon, delta, multipliers, scales),
         provenance=Provenance(
             "moments", config={"epsilon": epsilon, "delta": delta, "clip_norm": clip_norm, "noise_scale": scale}
         ),
@@ -121,15 +122,35 @@ def add_moments(first: Moments, second: Moments) -> Moments:
         events=({"event": "parallel", "sites": [list(ours.events), list(theirs.events)]},),
         assumed_public=tuple(dict.fromkeys((*ours.assumed_public, *theirs.assumed_public, disjoint))),
     )
-    scale = math.hypot(first.provenance.config["noise_scale"], second.provenance.config["noise_scale"])
     return dataclasses.replace(
         first,
         gram=first.gram + second.gram,
         signed_sums=first.signed_sums + second.signed_sums,
         signed_counts=first.signed_counts + second.signed_counts,
         guarantee=guarantee,
-        provenance=Provenance("add_moments", config={**first.provenance.config, "noise_scale": scale}),
+        provenance=Provenance("add_moments"),
     )
+
+
+def noise_scale(guarantee: PrivacyGuarantee | None) -> float:
+    """Standard deviation of the noise on the standardised gram; independent noises of pooled sites add in square.
+
+    Raises:
+        DataError: the guarantee does not tell.
+    """
+    try:
+        variance = sum(_gram_variance(event) for event in guarantee.events) if guarantee else 0.0
+    except (KeyError, TypeError):
+        variance = 0.0
+    if not variance > 0:
+        raise DataError("the moments carry no guarantee that says how large their noise is")
+    return math.sqrt(variance)
+
+
+def _gram_variance(event: Json) -> float:
+    if event["event"] == "parallel":
+        return sum(_gram_variance(part) for site in event["sites"] for part in site)
+    return float(event["noise_scale"]) ** 2 if event["query"] == "moments" else 0.0
 
 
 def subject_shares(subject_index: np.ndarray) -> np.ndarray:
@@ -217,7 +238,7 @@ def _ask_centre(
     multiplier: float,
     noise: NoiseSource,
     query: dict[str, object],
-) -> Standardiser:
+) -> tuple[Standardiser, float]:
     size = phi.n_features - 1
     half_width = 2 * phi.half_range  # of a trend; a level's is half of it
     clip = RAW_CLIP_SHARE * phi.half_range * math.sqrt(size)
@@ -229,7 +250,7 @@ def _ask_centre(
     centre = np.clip(answer[1 : 1 + size] / count, -half_width, half_width)
     variance = np.clip(answer[1 + size :] / square_weight / count, 0, half_width**2) - centre**2
     # rounded, so that the last bits of a sum on another machine do not ask for other noise in query 2
-    return Standardiser(np.round(centre, 6), np.maximum(np.round(gains(variance, phi), 6), 1e-6))
+    return Standardiser(np.round(centre, 6), np.maximum(np.round(gains(variance, phi), 6), 1e-6)), scale
 
 
 def _ask_moments(
@@ -269,7 +290,11 @@ def _in_public_coordinates(
 
 
 def _guarantee(
-    encoded: EncodedCohort, epsilon: float, delta: float, multipliers: tuple[float, ...]
+    encoded: EncodedCohort,
+    epsilon: float,
+    delta: float,
+    multipliers: tuple[float, ...],
+    scales: tuple[float, ...],
 ) -> PrivacyGuarantee:
     known = all(step.get("known", True) for step in encoded.transforms if step.get("kind") == "subjects")
     return PrivacyGuarantee(
@@ -279,8 +304,8 @@ def _guarantee(
         adjacency="add-or-remove-one",
         accountant=accountant_name(),
         events=tuple(
-            {"event": "GaussianDpEvent", "noise_multiplier": multiplier, "query": name}
-            for name, multiplier in zip(("centre", "moments"), multipliers, strict=True)
+            {"event": "GaussianDpEvent", "query": name, "noise_multiplier": multiplier, "noise_scale": scale}
+            for name, multiplier, scale in zip(("centre", "moments"), multipliers, scales, strict=True)
         ),
         assumed_public=(*PUBLIC_CONSTANTS, FLOATING_POINT),
     )

@@ -15,8 +15,8 @@ from typing import Final, final
 import numpy as np
 
 from condensation.feature_map import LevelAndTrend, from_description
-from condensation.moments import gains, release_moments
-from pipeline.core.errors import ConfigError, DataError
+from condensation.moments import gains, noise_scale, release_moments
+from pipeline.core.errors import ConfigError
 from pipeline.core.noise import NoiseSource
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import generator
@@ -35,6 +35,10 @@ class PrivateMoments:
     def __init__(self, *, epsilon: float = 1.0, delta: float = 1e-6, clip_norm: float | None = None) -> None:
         self.epsilon, self.delta, self.clip_norm = epsilon, delta, clip_norm
 
+    def release(self, encoded: EncodedCohort, *, noise: NoiseSource) -> Moments:
+        """The moments behind the samples: the same query, so no further cost. Raises as `release_moments`."""
+        return release_moments(encoded, epsilon=self.epsilon, delta=self.delta, clip_norm=self.clip_norm, noise=noise)
+
     def condense(
         self,
         encoded: EncodedCohort,
@@ -46,9 +50,7 @@ class PrivateMoments:
         on_step: OnStep = ignore_step,
     ) -> CondensedSet:
         """Release and draw; `device` is not used. Raises as `release_moments` and `samples_from_moments`."""
-        moments = release_moments(
-            encoded, epsilon=self.epsilon, delta=self.delta, clip_norm=self.clip_norm, noise=noise
-        )
+        moments = self.release(encoded, noise=noise)
         on_step(1, 2, math.nan)
         condensed = samples_from_moments(moments, n_per_class=n_per_class, seed=seed)
         on_step(2, 2, math.nan)
@@ -111,8 +113,6 @@ def samples_from_moments(moments: Moments, *, n_per_class: int, seed: int, hard_
 
 def _estimate(moments: Moments) -> _Estimate:
     phi = from_description(moments.feature_map)
-    if "noise_scale" not in moments.provenance.config:
-        raise DataError("the moments do not say how large their noise is")
     bound = phi.half_range * np.repeat([1.0, 2.0], phi.n_channels)
     count = max(float(moments.gram[0, 0]), 1.0)
     total = moments.gram[0, 1:]
@@ -128,7 +128,7 @@ def _estimate(moments: Moments) -> _Estimate:
         shares.append(events / count)
     class_means, event_share = np.array(means), np.array(shares)
     gap = class_means[:, 1] - class_means[:, 0]
-    ridge = RIDGE * float(moments.provenance.config["noise_scale"]) / count * math.sqrt(2 * len(gain))
+    ridge = RIDGE * noise_scale(moments.guarantee) / count * math.sqrt(2 * len(gain))
     values, vectors = np.linalg.eigh(covariance)
     directions = (gap @ vectors / (np.maximum(values, 0) + ridge + 1e-12)) @ vectors.T
     share = event_share[0]

@@ -17,6 +17,7 @@ from condensation.moments import (
     add_moments,
     centre_parts,
     moment_parts,
+    noise_scale,
     release_moments,
     signed_labels,
     standardised,
@@ -319,6 +320,9 @@ def test_two_sites_add_up_as_if_pooled() -> None:
     both = add_moments(first, second)
     np.testing.assert_allclose(both.gram, first.gram + second.gram)
     np.testing.assert_allclose(both.signed_sums, first.signed_sums + second.signed_sums)
+    scales = [m.guarantee.events[1]["noise_scale"] for m in (first, second)]
+    assert noise_scale(both.guarantee) == pytest.approx(np.hypot(*scales))
+    assert noise_scale(add_moments(both, first).guarantee) == pytest.approx(np.hypot(np.hypot(*scales), scales[0]))
     assert both.guarantee.epsilon == 2.0  # per patient, at disjoint sites
     assert any("disjoint" in line for line in both.guarantee.assumed_public)
     assert samples_from_moments(both, n_per_class=3, seed=0).guarantee.epsilon == 2.0

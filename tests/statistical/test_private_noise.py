@@ -73,13 +73,15 @@ def test_query_one_has_noise_of_the_calibrated_scale() -> None:
             return np.zeros(shape)
 
     spy = Spy()
-    scaler = module._ask_centre(ROWS, SHARE, PHI, MULTIPLIERS[0], spy, {})  # type: ignore[arg-type]
+    scaler = module._ask_centre(ROWS, SHARE, PHI, MULTIPLIERS[0], spy, {})[0]  # type: ignore[arg-type]
     clip = module.RAW_CLIP_SHARE * 0.5 * np.sqrt(6)
     assert spy.scales == [MULTIPLIERS[0] * centre_sensitivity(clip, 1.0, module.COUNT_WEIGHT * clip, 1.0)]
     # without noise the answer is the mean of the rows (none is longer than the clip norm: 0.4 sqrt 6 < 0.75 sqrt 6 / 2
     # does not hold for the longest, so compare with the clipped ones)
     np.testing.assert_allclose(scaler.centre, module.clipped(ROWS, clip).mean(axis=0), atol=1e-6)
-    centres = np.array([module._ask_centre(ROWS, SHARE, PHI, MULTIPLIERS[0], source(k), {}).centre for k in range(80)])
+    centres = np.array(
+        [module._ask_centre(ROWS, SHARE, PHI, MULTIPLIERS[0], source(k), {})[0].centre for k in range(80)]
+    )
     expected = spy.scales[0] / 200  # to first order: noise of the sum over the true count
     assert 0.3 * expected < centres.std() < 3 * expected
 

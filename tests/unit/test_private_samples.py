@@ -156,7 +156,7 @@ def test_refusals() -> None:
         release(cohort(50), clip_norm=0.0)
     with pytest.raises(ConfigError, match="epsilon"):
         release(cohort(50), epsilon=0.0)
-    mute = dataclasses.replace(released, provenance=Provenance("moments"))
+    mute = dataclasses.replace(released, guarantee=None)
     with pytest.raises(DataError, match="noise"):
         samples_from_moments(mute, n_per_class=1, seed=0)
 
@@ -181,3 +181,15 @@ def test_many_chunks_give_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = release(cohort(500))
     monkeypatch.setattr("condensation.moments.CHUNK_STAYS", 7)
     assert digest_array(release(cohort(500)).gram) == digest_array(whole.gram)
+
+
+def test_samples_need_nothing_of_the_provenance() -> None:
+    """A receiver's copy has another provenance; what drawing needs travels with the moments and their guarantee."""
+    encoded = cohort(500)
+    condenser = PrivateMoments()
+    released = condenser.release(encoded, noise=NOISE)
+    received = dataclasses.replace(released, provenance=Provenance("receive"))
+    one = samples_from_moments(received, n_per_class=5, seed=2)
+    two = condenser.condense(encoded, n_per_class=5, seed=2, noise=NOISE)
+    assert digest_array(one.features) == digest_array(two.features)
+    assert digest_array(one.labels) == digest_array(two.labels)
