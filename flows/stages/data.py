@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import polars as pl
+
 from flows.job import Job
 from flows.progress import steps
 from pipeline.core.config import SplitConfig
@@ -38,7 +40,12 @@ def ingest(job: Job) -> Made:
         mapping = load_mapping(config.cohort.mapping)
         with steps("reading", "rows/s") as on_step:
             tables = read_source(config.source.kind, on_step=on_step, **options)
-        contract = contracts.check_events(tables.events, mapping.variables, source_names=mapping.source_names)
+        statics = pl.col("variable").is_in(list(mapping.static_sources))  # one row per stay: no series, no rule
+        contract = contracts.check_events(
+            tables.events.filter(~statics | pl.col("variable").is_in(list(mapping.source_names))),
+            mapping.variables,
+            source_names=mapping.source_names,
+        )
         contracts.require(contract)
         cohort, report = build_cohort(
             tables,

@@ -209,7 +209,8 @@ class Moments(ArrayRecord):
     """Noisy sufficient statistics of a public feature map phi: they add up over institutions with disjoint patients.
 
     `feature_map` is the public description of phi (kind, size, clip norm, channels, steps); two Moments may be added
-    only when `feature_map_digest` agrees.
+    only when `feature_map_digest` agrees. Feature 0 is the constant 1, so counts and sums are entries of `gram`, and
+    `signed_counts` is column 0 of `signed_sums`.
     """
 
     gram: Float64[np.ndarray, "feature feature"]  # sum of phi phi^T, noisy, symmetric
