@@ -9,8 +9,10 @@ Folders are 0700: a store holds patients' data and never leaves the site.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, final
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from pipeline.core import types
@@ -91,15 +93,14 @@ class Store:
         staged = Path(tempfile.mkdtemp(dir=self.root / "tmp"))
         try:
             _write_synced(staged / "meta.json", canonical_json(head))
-            save_file(dict(arrays), staged / "arrays.safetensors")
-            _sync(staged / "arrays.safetensors")
+            _save_synced(staged / "arrays.safetensors", arrays)
             target.parent.mkdir(exist_ok=True, mode=0o700)
             staged.rename(target)
         except OSError:
+            if not target.exists():  # else another process stored the same content meanwhile
+                raise
+        finally:
             shutil.rmtree(staged, ignore_errors=True)
-            if target.exists():  # another process stored the same content meanwhile
-                return digest
-            raise
         return digest
 
     def get(self, digest: str, kind: type[T]) -> T:
@@ -166,10 +167,13 @@ class Store:
 
     def remember(self, stage_key: str, made: Made) -> None:
         """Note what a finished stage made; replaces an older note in one step."""
-        handle, name = tempfile.mkstemp(dir=self.root / "tmp")
-        with os.fdopen(handle, "w", encoding="ascii") as stream:
-            json.dump({"digests": list(made.digests), "seconds": round(made.seconds, 3)}, stream)
-        Path(name).replace(self.root / "index" / stage_key)
+        staged = Path(tempfile.mkdtemp(dir=self.root / "tmp"))
+        note = {"digests": list(made.digests), "seconds": round(made.seconds, 3)}
+        try:
+            _write_synced(staged / "note", json.dumps(note).encode())
+            (staged / "note").replace(self.root / "index" / stage_key)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
 
     def once(self, stage_key: str, make: Callable[[], tuple[Any, ...]], *, resume: bool) -> Made:
         """Store what `make` returns; with `resume`, find what an earlier, finished call stored instead."""
@@ -201,6 +205,13 @@ def _write_synced(path: Path, data: bytes) -> None:
         os.fsync(stream.fileno())
 
 
-def _sync(path: Path) -> None:
+def _save_synced(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raises OSError: safetensors hides the system's error in one of its own, and a full disk would go unnamed."""
+    try:
+        save_file(dict(arrays), path)
+    except SafetensorError as error:
+        code = re.search(r"\(os error (\d+)\)", str(error))
+        number = int(code[1]) if code else errno.EIO
+        raise OSError(number, os.strerror(number)) from None
     with path.open("rb") as stream:
         os.fsync(stream.fileno())

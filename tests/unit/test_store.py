@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipeline import store as store_module
 from pipeline.core.errors import DataError, UsageError
 from pipeline.core.types import CondensedSet, Grouping, Provenance, Task
-from pipeline.store import Store
+from pipeline.store import Made, Store
 
 
 def condensed(value: float = 0.5) -> CondensedSet:
@@ -60,16 +63,34 @@ def test_wrong_kind_and_unknown_prefix_are_told(tmp_path: Path) -> None:
         store.resolve("zz")
 
 
-@pytest.mark.parametrize("broken", ["_write_synced", "save_file"])
-def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+@contextmanager
+def file_size_limit(limit: int) -> Iterator[None]:
+    """The operating system refuses to write a file beyond `limit` bytes, as a full disk would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
+
+@pytest.mark.parametrize("limit", [100, 2000])  # in the description (0.8 kB); in the arrays (9 kB)
+def test_a_refused_write_leaves_nothing_and_keeps_its_number(tmp_path: Path, limit: int) -> None:
     store = Store(tmp_path)
-    monkeypatch.setattr(store_module, broken, full)
-    with pytest.raises(OSError, match="No space"):
-        store.put(condensed())
+    large = dataclasses.replace(condensed(), features=np.zeros((2, 1100, 1), np.float32))
+    with pytest.raises(OSError, match="too large") as caught, file_size_limit(limit):
+        store.put(large)
+    assert caught.value.errno == errno.EFBIG
     assert not list(tmp_path.glob("objects/*/*"))
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_a_refused_note_leaves_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    digest = store.put(condensed())
+    with pytest.raises(OSError, match="too large"), file_size_limit(10):
+        store.remember("k", Made((digest,), 1.0, reused=False))
+    assert store.made("k") is None
     assert not list((tmp_path / "tmp").iterdir())
 
 
