@@ -12,6 +12,7 @@ from pipeline.audit.inversion import KnownKeyInversion
 from pipeline.audit.membership import Membership
 from pipeline.audit.near_copies import NearCopies
 from pipeline.audit.scene import BytesScene, CondensedScene, EncodingScene, LeakageAttack, Scene
+from pipeline.core.codec import to_plain
 from pipeline.core.errors import DataError
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import child_seed
@@ -108,26 +109,21 @@ def _report(
     seed: int,
 ) -> LeakageReport:
     config: dict[str, Any] = {"attacks": [attack.name for attack in attacks]}
+    plain = tuple(_as_stored(result) for result in results)
     return LeakageReport(
         artefact=artefact,
         artefact_digest=digest,
-        results=tuple(_plain(result) for result in results),
+        results=plain,
         not_run=tuple(not_run),
-        controls_held=bool(results) and all(result.detail.get("controls_held") is True for result in results),
+        controls_held=bool(plain) and all(result.detail.get("controls_held") is True for result in plain),
         provenance=Provenance(stage="audit", parents=(digest,), config=config, seed=seed),
     )
 
 
-def _plain(result: AttackResult) -> AttackResult:
-    """Python numbers throughout: what is reported is also stored as JSON."""
-
-    def python(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {str(key): python(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [python(item) for item in value]
-        return value.item() if hasattr(value, "item") else value
-
-    names = ("rate", "low", "high", "control", "positive_control", "ceiling", "detail")
-    changes = {name: python(getattr(result, name)) for name in names}
-    return dataclasses.replace(result, **changes)
+def _as_stored(result: AttackResult) -> AttackResult:
+    """Plain Python throughout, as when read back: flags are compared by `is`, which numpy's True does not pass."""
+    figures: dict[str, Any] = {
+        name: None if (value := getattr(result, name)) is None else float(value)
+        for name in ("rate", "low", "high", "control", "positive_control", "ceiling")
+    }
+    return dataclasses.replace(result, **figures, detail=to_plain(result.detail))

@@ -65,14 +65,16 @@ def record_digest(record: Any) -> str:
 
 def to_plain(value: Any) -> Any:
     """Plain JSON data of nested dataclasses, mappings, sequences, enums and numbers."""
+    if isinstance(value, np.generic):
+        value = value.item()
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, Enum):
         return value.value
-    if isinstance(value, int | np.integer):
-        return int(value)
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {item.name: to_plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
     if isinstance(value, Mapping):

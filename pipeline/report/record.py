@@ -6,15 +6,11 @@ page shows, small cells suppressed alike, so that neither tells more than the ot
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, final
 
-import numpy as np
-
+from pipeline.core.codec import to_plain
 from pipeline.core.types import (
     ContractResult,
     GateDecision,
@@ -111,23 +107,5 @@ def record_json(record: RunRecord) -> dict[str, Any]:
 
     Counts of stays below ten are replaced by the string "<10" (see `pipeline.report.suppress`).
     """
-    data: dict[str, Any] = _plain(record)
+    data: dict[str, Any] = to_plain(record)
     return {"schema": SCHEMA, "access": "restricted", **suppress_small_cells(data)}
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"the site report cannot show a {type(value).__name__}")
