@@ -8,6 +8,7 @@ from typing import Final
 import polars as pl
 
 from pipeline.core.errors import DataError
+from pipeline.ingest.tables import require_columns
 
 _PARQUET_MAGIC: Final = b"PAR1"
 
@@ -38,19 +39,14 @@ def read_table(path: Path, columns: tuple[str, ...] | None = None) -> pl.DataFra
 
 def _parquet(path: Path, columns: tuple[str, ...] | None) -> pl.DataFrame:
     if columns is not None:
-        _require(list(pl.read_parquet_schema(path)), columns, path)
+        require_columns(list(pl.read_parquet_schema(path)), columns, str(path))
     return pl.read_parquet(path, columns=None if columns is None else list(columns))
 
 
 def _csv(path: Path, columns: tuple[str, ...] | None) -> pl.DataFrame:
     separator = "\t" if ".tsv" in path.suffixes else ","
     if columns is not None:
-        _require(pl.read_csv(path, n_rows=0, infer_schema=False, separator=separator).columns, columns, path)
+        header = pl.read_csv(path, n_rows=0, infer_schema=False, separator=separator)
+        require_columns(header.columns, columns, str(path))
     wanted = None if columns is None else list(columns)
     return pl.read_csv(path, columns=wanted, infer_schema=False, separator=separator)
-
-
-def _require(present: list[str], wanted: tuple[str, ...], path: Path) -> None:
-    missing = [name for name in wanted if name not in present]
-    if missing:
-        raise DataError(f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}")

@@ -10,7 +10,15 @@ import polars as pl
 from pipeline.core.errors import DataError
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.ingest.files import read_table
-from pipeline.ingest.tables import SourceTables, as_numbers, as_text_ids, check_ids, drop_unusable, totals
+from pipeline.ingest.tables import (
+    SourceTables,
+    as_numbers,
+    as_text_ids,
+    check_ids,
+    drop_unusable,
+    require_columns,
+    totals,
+)
 
 _HOURS_PER_UNIT: Final = {"hours": 1.0, "minutes": 1.0 / 60.0}
 
@@ -80,17 +88,14 @@ def _stays_of_events(raw: pl.DataFrame, per_stay: tuple[str, ...], path: Path) -
 
 def _stays_table(path: Path, stay_column: str) -> pl.DataFrame:
     table = read_table(path)
-    if stay_column not in table.columns:
-        raise DataError(f"{path} lacks the column {stay_column}")
+    require_columns(table.columns, (stay_column,), str(path))
     ids = as_text_ids(table[stay_column], str(path)).alias("stay_id")
     check_ids(ids, stay_column, str(path))
     return table.with_columns(ids)
 
 
 def _with_subject_and_split(rows: pl.DataFrame, subject: str | None, split: str | None, path: Path) -> pl.DataFrame:
-    for name in (subject, split):
-        if name is not None and name not in rows.columns:
-            raise DataError(f"{path} lacks the column {name}")
+    require_columns(rows.columns, tuple(name for name in (subject, split) if name is not None), str(path))
     subject_id = rows["stay_id"] if subject is None else as_text_ids(rows[subject], str(path))
     columns = [subject_id.alias("subject_id")]
     if split is not None:
