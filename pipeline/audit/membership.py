@@ -19,6 +19,7 @@ from scipy.special import logsumexp
 from pipeline.audit.distances import channel_scale
 from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene
 from pipeline.audit.statistics import (
+    CONTROL_LEVEL,
     EXPECTED_FALSE_POSITIVES,
     Interval,
     auroc,
@@ -35,7 +36,6 @@ FPR = 0.01
 REFERENCE_SHARE = 0.3  # of the holdout's subjects: the attacker's population
 COMPONENTS = 32
 POWERED_HALF_WIDTH = 0.10  # an AUROC interval wider than +- this does not decide
-CONTROL_LEVEL = 0.999  # a control is called broken only at this confidence, or good audits would fail by chance
 FOUND = 0.95
 PLANTED = 200
 

@@ -21,14 +21,13 @@ from scipy import stats
 
 from pipeline.audit.distances import MAX_LAG, Nearest, channel_scale, lag_distances, nearest
 from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene
-from pipeline.audit.statistics import Interval, clopper_pearson
+from pipeline.audit.statistics import CONTROL_LEVEL, Interval, clopper_pearson
 from pipeline.core.seeds import generator
 from pipeline.core.types import AttackResult, ThreatModel
 
 NULL_QUERIES = 600  # holdout records that set how close to one record a stranger gets
 NULL_QUANTILE = 0.01
 COPY_FACTOR = 0.5
-CONTROL_LEVEL = 0.999  # a control is called broken only at this confidence, or good audits would fail by chance
 EXACT = 1e-6  # scaled distances below this are float32 noise
 PLANTED = 40
 QUIET_SHARE = 0.05

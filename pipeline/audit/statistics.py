@@ -1,7 +1,7 @@
 """Intervals and bounds that the attacks report: exact where an exact one exists, by subject otherwise.
 
 Sources: Clopper & Pearson (Biometrika 1934); DeLong et al. (Biometrics 1988) for the AUROC; Kairouz et al. (ICML 2015)
-for the region that (epsilon, delta) allows; Holm (Scand. J. Stat. 1979).
+for the region that (epsilon, delta) allows.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from scipy import stats
 from pipeline.core.errors import DataError
 
 EXPECTED_FALSE_POSITIVES = 3  # a false-positive rate is supported when at least so many are expected at it
+CONTROL_LEVEL = 0.999  # a control is called broken only at this confidence, or good audits would fail by chance
 
 
 @dataclass(frozen=True)
@@ -135,12 +136,3 @@ def epsilon_ceiling(members: int, others: int, delta: float = 0.0, level: float 
 def poisson_tail(observed: int, expected: float) -> float:
     """P(Poisson(expected) >= observed)."""
     return float(stats.poisson.sf(observed - 1, expected))
-
-
-def holm(p_values: np.ndarray) -> np.ndarray:
-    """Holm-adjusted p-values, in the given order."""
-    order = np.argsort(p_values, kind="stable")
-    steps = (len(p_values) - np.arange(len(p_values))) * p_values[order]
-    adjusted = np.empty(len(p_values))
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
-    return adjusted

@@ -5,14 +5,14 @@ Factories: the registry calls `factory(**options)` with the options of the confi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from pipeline.core.noise import NoiseSource
 from pipeline.core.secrets import Secret
-from pipeline.core.types import AttackResult, CondensedSet, EncodedCohort, Json
+from pipeline.core.types import CondensedSet, EncodedCohort, Json
 
 OnStep = Callable[[int, int, float], None]
 """Called as (step done, steps in all, loss); progress bars and loss curves live behind it."""
@@ -59,17 +59,4 @@ class Condenser(Protocol):
         self, encoded: EncodedCohort, *, n_per_class: int, seed: int, noise: NoiseSource, device: str, on_step: OnStep
     ) -> CondensedSet:
         """`encoded` holds training stays only; task 0 defines the classes; `noise` is used by private methods alone."""
-        ...
-
-
-@runtime_checkable
-class Attack(Protocol):
-    """One attack family; scenes are defined by `pipeline.audit`."""
-
-    def unsupported(self, scene: Any) -> str | None:
-        """Why this attack cannot run on the scene, or None."""
-        ...
-
-    def run(self, scene: Any, seed: int) -> Sequence[AttackResult]:
-        """Run it; deterministic given the seed."""
         ...

@@ -105,19 +105,6 @@ SCALINGS: Final[Mapping[str, Callable[[Cohort], list[tuple[float, float]]]]] = {
 }
 
 
-def clipped_share(cohort: Cohort) -> dict[str, float]:
-    """Share of each variable's observed values that lie outside its public range, and so are clipped.
-
-    It is computed from patients, hence never part of the transforms.
-    """
-    shares = {}
-    for index, variable in enumerate(cohort.variables):
-        seen = cohort.values[:, :, index][cohort.observed[:, :, index]]
-        outside = (seen < np.float32(variable.scale_low)) | (seen > np.float32(variable.scale_high))
-        shares[variable.name] = float(outside.mean()) if seen.size else 0.0
-    return shares
-
-
 def to_clinical_units(features: np.ndarray, channels: tuple[str, ...], transforms: tuple[Json, ...]) -> np.ndarray:
     """Scaled features `(..., channel)` back in the units of `transforms`; what was clipped stays at its limit.
 

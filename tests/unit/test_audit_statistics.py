@@ -13,7 +13,6 @@ from pipeline.audit.statistics import (
     clopper_pearson,
     epsilon_ceiling,
     epsilon_lower_bound,
-    holm,
     poisson_tail,
     smallest_fpr,
     sums_by_subject,
@@ -72,10 +71,6 @@ def test_epsilon_bound_by_hand() -> None:
     assert epsilon_ceiling(10, 10) == epsilon_lower_bound(10, 10, 0, 10)
     assert epsilon_lower_bound(5, 10, 5, 10) == 0.0
     assert epsilon_lower_bound(10, 10, 0, 10, delta=0.5) < epsilon_lower_bound(10, 10, 0, 10)
-
-
-def test_holm_by_hand() -> None:
-    assert holm(np.array([0.01, 0.04, 0.03])).tolist() == pytest.approx([0.03, 0.06, 0.06])
 
 
 def test_poisson_tail_by_hand() -> None:

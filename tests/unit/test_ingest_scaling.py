@@ -11,7 +11,7 @@ import pytest
 from pipeline.core.digest import canonical_json
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.types import Cohort, Provenance, StaticVariable, Task, Variable
-from pipeline.ingest.scaling import clipped_share, prepare, to_clinical_units
+from pipeline.ingest.scaling import prepare, to_clinical_units
 
 N = np.nan
 VARIABLES = (Variable("HR", "/min", 0, 300, 50, 150, 80), Variable("K", "mmol/L", 0, 20, 2, 6, 4))
@@ -118,11 +118,6 @@ def test_back_to_clinical_units() -> None:
         to_clinical_units(prepared.features[:, :, [1]], ("wire0",), prepared.transforms)
     with pytest.raises(DataError, match="record no scaling"):
         to_clinical_units(prepared.features, prepared.channels, ())
-
-
-def test_clipped_share_counts_observed_values_only() -> None:
-    assert clipped_share(cohort()) == {"HR": pytest.approx(1 / 3), "K": pytest.approx(1 / 2)}
-    assert clipped_share(cohort([[[N, 5.0]]], [[1, 1]]))["HR"] == 0.0
 
 
 def test_unknown_choice() -> None:
