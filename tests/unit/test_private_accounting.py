@@ -42,6 +42,27 @@ def test_known_multiplier() -> None:
     assert noise_multipliers(1.0, 1e-6, (1.0,))[0] == pytest.approx(4.2247, abs=2e-4)
 
 
+def test_multipliers_do_not_hang_on_the_last_bits_of_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another version's rounding must ask for the very same noise, and rounding never takes noise away."""
+    import dp_accounting
+
+    exact = dp_accounting.calibrate_dp_mechanism
+    found = []
+    for moved in (1.0, 1 + 1e-9, 1 - 1e-9):
+        noise_multipliers.cache_clear()
+        calibrated: list[float] = []
+
+        def calibrate(*args: object, moved: float = moved, seen: list[float] = calibrated, **options: object) -> float:
+            seen.append(float(exact(*args, **options)))
+            return seen[0] * moved
+
+        monkeypatch.setattr(dp_accounting, "calibrate_dp_mechanism", calibrate)
+        found.append(noise_multipliers(1.0, 1e-6, (0.2, 0.8)))
+        assert calibrated[0] <= found[-1][0] * math.sqrt(0.2) <= calibrated[0] * 1.0001
+    noise_multipliers.cache_clear()
+    assert found[0] == found[1] == found[2]
+
+
 def test_impossible_budgets_are_refused() -> None:
     for epsilon, delta in ((0.0, 1e-6), (101.0, 1e-6), (math.inf, 1e-6), (math.nan, 1e-6), (1.0, 0.0), (1.0, 1.0)):
         with pytest.raises(ConfigError, match="epsilon"):
