@@ -43,7 +43,7 @@ PUBLIC_CONSTANTS: Final = (
     "variables, units, plausible and scaling ranges, constants for never observed variables, grid and task definitions",
     "feature map, its weights, clip norms, shares of the budget and regularisation, fixed before the data were read",
     "every transform listed with the set, the encoder's public specification included",
-    "who counts as one subject, and the split by keyed hash of the subject",
+    "who counts as one subject, and the split: a keyed hash of the subject, or given by a rule that looks at no other",
     "number of samples asked for",
 )
 FLOATING_POINT: Final = "noise is float64 and continuous in intent; floating-point attacks are not defended against"
@@ -73,10 +73,10 @@ def release_moments(
     clip_norm = DEFAULT_CLIP_NORM if clip_norm is None else clip_norm
     _check(encoded, clip_norm)
     phi = LevelAndTrend(encoded.features.shape[1], len(encoded.channels), *public_range(encoded.transforms))
-    query = _query(encoded, phi, epsilon, delta, clip_norm)
     multipliers = noise_multipliers(epsilon, delta, (CENTRE_SHARE, 1 - CENTRE_SHARE))
     share = subject_shares(encoded.subject_index)
     rows = _rows(encoded.features, phi)
+    query = _query(encoded, rows, phi, epsilon, delta, clip_norm)
     signs = signed_labels(encoded.labels)
     scaler, centre_scale = _ask_centre(rows, share, phi, multipliers[0], noise, query)
     packed, scale = _ask_moments(rows, share, signs, scaler, clip_norm, multipliers[1], noise, query)
@@ -214,7 +214,7 @@ def _rows(series: np.ndarray, phi: LevelAndTrend) -> np.ndarray:
 
 
 def _query(
-    encoded: EncodedCohort, phi: LevelAndTrend, epsilon: float, delta: float, clip_norm: float
+    encoded: EncodedCohort, rows: np.ndarray, phi: LevelAndTrend, epsilon: float, delta: float, clip_norm: float
 ) -> dict[str, object]:
     """Everything the true answers depend on; it names the noise and is published nowhere."""
     return {
@@ -226,8 +226,10 @@ def _query(
         "tasks": [task.name for task in encoded.tasks],
         "channels": list(encoded.channels),
         "transforms": digest_json([dict(step) for step in encoded.transforms]),
-        # the rows themselves: another part of the same cohort must not meet the same noise
-        "rows": [digest_array(part) for part in (encoded.features, encoded.labels, encoded.subject_index)],
+        # one noise on two answers cancels in their difference: neither another part of the same cohort nor a constant
+        # changed in a later version may meet the same noise (a changed formula asks for another name of the mechanism)
+        "constants": [CENTRE_SHARE, COUNT_WEIGHT, RAW_CLIP_SHARE, SPREAD_FLOOR],
+        "rows": [digest_array(part) for part in (rows, encoded.features, encoded.labels, encoded.subject_index)],
     }
 
 
@@ -267,7 +269,8 @@ def _ask_moments(
     weights = task_weights(signs.shape[1], row_norm)
     scale = multiplier * moment_sensitivity(row_norm, [float(weight) for weight in weights])
     answer = moment_parts(standardised(rows, scaler, clip_norm), share, signs, weights)
-    asked = {**query, "part": "moments", "scaler": [digest_array(scaler.centre), digest_array(scaler.gain)]}
+    used = {name: digest_array(array) for name, array in vars(scaler).items()} | {"weights": digest_array(weights)}
+    asked = {**query, "part": "moments", **used}
     answer = answer + noise.normal(asked, scale, answer.shape)
     size = rows.shape[1] + 1
     cut = size * (size + 1) // 2
@@ -296,11 +299,11 @@ def _guarantee(
     multipliers: tuple[float, ...],
     scales: tuple[float, ...],
 ) -> PrivacyGuarantee:
-    known = all(step.get("known", True) for step in encoded.transforms if step.get("kind") == "subjects")
+    known = [step.get("known") is True for step in encoded.transforms if step.get("kind") == "subjects"]
     return PrivacyGuarantee(
         epsilon=epsilon,
         delta=delta,
-        unit="subject" if known else "stay",
+        unit="subject" if known and all(known) else "stay",  # who does not say knows no subjects
         adjacency="add-or-remove-one",
         accountant=accountant_name(),
         events=tuple(

@@ -1,9 +1,9 @@
 """Randomness expanded from secrets with SHAKE-256: keyed encoder parameters and privacy noise.
 
 The noise of a release is a secret: were it drawn from the recorded seed, the receiver could subtract it. It is a PRF of
-(site secret, cohort digest, query, scale), so that the same query replays the same answer, another cohort gets fresh
-noise, and nothing recorded with an artefact lets a receiver compute it. SHAKE-256 of the standard library gives the
-same bytes on every platform and version; uniforms are the top 53 bits of little-endian words.
+(site secret, cohort digest, query, scale, shape), so that the same query replays the same answer, another cohort gets
+fresh noise, and nothing recorded with an artefact lets a receiver compute it. SHAKE-256 of the standard library gives
+the same bytes on every platform and version; uniforms are the top 53 bits of little-endian words.
 
 Limit, stated in every guarantee: normals are float64 and continuous in intent; no defence against floating-point
 attacks (Mironov 2012) is made.
@@ -50,7 +50,7 @@ class NoiseSource:
 
     def normal(self, query: object, scale: float, shape: tuple[int, ...]) -> np.ndarray:
         """N(0, scale^2) noise for `query`, any JSON-able description of *everything* the true answer depends on."""
-        asked = {"cohort": self._cohort_digest, "query": query, "scale": float(scale).hex()}
+        asked = {"cohort": self._cohort_digest, "query": query, "scale": float(scale).hex(), "shape": list(shape)}
         label = json.dumps(asked, sort_keys=True, allow_nan=False)
         return scale * keystream_normal(self._secret.derive(label), "noise", shape)
 

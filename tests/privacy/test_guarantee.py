@@ -97,6 +97,46 @@ def test_leaving_a_subject_out_never_reveals_the_subject_by_subtraction() -> Non
     assert np.linalg.norm(difference) > 3 * 4.75
 
 
+def test_an_answer_of_another_shape_meets_other_noise() -> None:
+    long, short = NOISE.normal("q", 1.0, (6,)), NOISE.normal("q", 1.0, (2, 3))
+    assert not np.any(np.isclose(long, short.ravel()))
+
+
+def test_another_version_of_the_query_meets_other_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One noise on two answers cancels in their difference: no constant may change an answer and keep the noise."""
+    drawn: list[list[np.ndarray]] = []
+
+    class Spy:
+        """Keeps the standardised noise of a release's two queries."""
+
+        def normal(self, query: object, scale: float, shape: tuple[int, ...]) -> np.ndarray:
+            found = NOISE.normal(query, scale, shape)
+            drawn[-1].append(found / scale)
+            return found
+
+    def draw() -> None:
+        drawn.append([])
+        release(cohort(n_tasks=3), Spy())
+
+    draw()
+    draw()
+    np.testing.assert_array_equal(drawn[0][0], drawn[1][0])
+    np.testing.assert_array_equal(drawn[0][1], drawn[1][1])
+    shifted = np.sqrt(2) * np.sqrt([0.6, 0.2, 0.2])  # the same sum of squares, hence the same sensitivity and scale
+    changes = (
+        (moments_module, "task_weights", lambda n_tasks, row_norm: shifted, (1,)),
+        (moments_module, "SPREAD_FLOOR", 1e-9, (0, 1)),
+        (moments_module, "COUNT_WEIGHT", 0.4, (0, 1)),
+        (LevelAndTrend, "early_end", property(lambda self: 3), (0, 1)),
+    )
+    for owner, name, value, moved in changes:
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, value)
+            draw()
+        for part in moved:
+            assert not np.any(np.isclose(drawn[0][part], drawn[-1][part], rtol=1e-6)), (name, part)
+
+
 def test_nothing_recorded_recomputes_the_noise() -> None:
     released = release(cohort())
     condensed = samples_from_moments(released, n_per_class=5, seed=11)
@@ -308,9 +348,12 @@ def test_the_guarantee_says_all_that_is_needed() -> None:
 
 
 def test_the_unit_is_the_stay_where_subjects_are_unknown() -> None:
-    assert release(cohort()).guarantee.unit == "subject"
+    known = {"kind": "subjects", "known": True, "public": True}
+    assert release(cohort(transforms=(PUBLIC, known))).guarantee.unit == "subject"
+    assert release(cohort()).guarantee.unit == "stay"  # silence is no statement
     unknown = {"kind": "subjects", "known": False, "public": True}
     assert release(cohort(transforms=(PUBLIC, unknown))).guarantee.unit == "stay"
+    assert release(cohort(transforms=(PUBLIC, unknown, known))).guarantee.unit == "stay"
 
 
 def test_two_sites_add_up_as_if_pooled() -> None:
