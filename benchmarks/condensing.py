@@ -2,8 +2,9 @@
 
 Real data: PhysioNet 2012 sets A and B (8,000 stays), in-hospital death, 48 hourly steps x 44 channels, public ranges,
 no masks; the published fixed split (two 20 % splits, seed 42: 5,120 train, 1,280 tuning, 1,600 test). Receivers train
-30 epochs on the set alone, no real data, no checkpoint. Every row is the mean over 5 trainings on 5 independent
-condensations (one condensation where a note says so), with a 95 % bootstrap interval over test stays and seeds.
+on the set alone, no real data, no checkpoint: 30 epochs, but 90 to 400 steps (`pipeline.probes.training`). Every row
+is the mean over 5 trainings on 5 independent condensations (one condensation where a note says so), with a 95 %
+bootstrap interval over test stays and seeds.
 Private rows: epsilon at delta 1e-6 per stay, everything that touches stays inside the account; each condensation has
 its own secret, so their spread includes the noise. That repetition is for measuring: a site releases once.
 

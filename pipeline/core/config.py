@@ -197,7 +197,7 @@ class UtilityConfig(Model):
 
     models: tuple[str, ...] = ("tcn", "lstm", "gru", "gradient_boosting", "logistic_regression")
     n_seeds: PositiveInt = 5
-    epochs: PositiveInt = 30
+    epochs: PositiveInt = 30  # of networks, within the limits on steps of `pipeline.probes.training`
     n_random_draws: PositiveInt = 5
     floor_auroc: Annotated[float, Field(ge=0, le=1)] | None = None
     floor_model: str = "logistic_regression"

@@ -404,6 +404,7 @@ class UtilityReport:
     scores: tuple[UtilityScore, ...]
     epochs: int
     interval: str  # how the intervals were made, in words
+    training: str = ""  # how long the networks trained, in words: limits on steps can overrule `epochs`
 
     def score(self, training_set: str, model: str, metric: str, task: str) -> UtilityScore | None:
         """The one score asked for, or None."""

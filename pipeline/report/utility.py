@@ -37,7 +37,7 @@ def utility_view(data: dict[str, Any]) -> dict[str, Any]:
         "plots": _plots(auroc, sets, models, data),
         "tasks": _by_task(scores, sets, tasks),
         "headline": _headline(auroc, data),
-        "epochs": report["epochs"],
+        "training": report["training"] or f"{report['epochs']} epochs",
         "interval": report["interval"],
         "n_test": sorted({row["n_test"] for row in main}),
         "n_seeds": sorted({row["n_seeds"] for row in main}),

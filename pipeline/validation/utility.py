@@ -18,6 +18,7 @@ from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import child_seed, generator
 from pipeline.core.types import EncodedCohort, UtilityReport, UtilityScore
 from pipeline.probes.panel import DETERMINISTIC_MODELS, MODELS, fit_predict
+from pipeline.probes.training import BATCH_SIZE, MAX_STEPS, MIN_STEPS
 from pipeline.validation.metrics import METRICS
 
 FULL_DATA = "full_data"
@@ -29,6 +30,8 @@ INTERVAL = (
     "95 % percentile interval of the mean over seeds, from {n} bootstrap replicates that draw the held-out subjects "
     "with all their stays, and the seeds (for random real stays: the draws), each with replacement"
 )
+
+TRAINING = f"{{epochs}} epochs, but at least {MIN_STEPS} and at most {MAX_STEPS} steps of {BATCH_SIZE} samples"
 
 
 @final
@@ -103,7 +106,7 @@ def measure_utility(
         scores.extend(_score(name, training_set, model, np.stack(predictions), n_bootstrap, seed))
     untestable = sorted({task for training_set in sets.values() for task in untestable_tasks(training_set.test)})
     note = f"; left out for want of both classes among the held-out stays: {', '.join(untestable)}" * bool(untestable)
-    return UtilityReport(tuple(scores), epochs, INTERVAL.format(n=n_bootstrap) + note)
+    return UtilityReport(tuple(scores), epochs, INTERVAL.format(n=n_bootstrap) + note, TRAINING.format(epochs=epochs))
 
 
 def retention(

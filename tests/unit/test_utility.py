@@ -87,6 +87,7 @@ def test_report_is_the_direct_computation_and_bit_identical() -> None:
     direct = fit_predict("logistic_regression", train.features, train.labels, test.features, epochs=1, seed=0)
     logistic = rows["logistic_regression", "auroc"]
     assert logistic.mean == pytest.approx(roc_auc_score(test.labels[:, 0], direct[:, 0]))
+    assert report.training == "1 epochs, but at least 90 and at most 400 steps of 64 samples"
     assert (logistic.n_seeds, logistic.seed_sd, logistic.n_test, logistic.n_samples) == (1, 0.0, 300, 80)
     assert rows["rnn-b", "auroc"].n_seeds == 3
     assert rows["rnn-b", "auroc"].seed_sd > 0
