@@ -150,7 +150,7 @@ def judge(members: dict[str, np.ndarray], others: dict[str, np.ndarray], m: Part
 
 def _p_value(figure: Interval) -> float:
     """One-sided: AUROC above one half, from the interval's width."""
-    spread = (figure.high - figure.low) / (2 * 1.96)
+    spread = figure.standard_error
     return float(stats.norm.sf((figure.value - 0.5) / spread)) if spread > 0 else float(figure.value <= 0.5)
 
 
@@ -172,7 +172,7 @@ def _epsilon(signed: dict[str, tuple[np.ndarray, np.ndarray]], m: Parts, o: Part
 
 def _bounds(thresholds: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
     hits, alarms = ((side[None] > thresholds[:, None]).sum(axis=1) for side in (inside, outside))
-    return epsilon_lower_bounds(hits, len(inside), alarms, len(outside), delta=0.0, level=0.95)
+    return epsilon_lower_bounds(hits, len(inside), alarms, len(outside), delta=0.0)
 
 
 def halves(n: int, rng: np.random.Generator) -> Parts:
@@ -263,8 +263,7 @@ def _common(scene: CondensedScene, found: Verdict, positive: Verdict, negative: 
 
 def _auroc_result(scene: CondensedScene, found: Verdict, positive: Verdict, negative: Verdict) -> AttackResult:
     z = float(stats.norm.ppf(0.5 + CONTROL_LEVEL / 2))
-    spread = (negative.auroc.high - negative.auroc.low) / (2 * 1.96)
-    quiet = negative.auroc.value - z * spread <= 0.5
+    quiet = negative.auroc.value - z * negative.auroc.standard_error <= 0.5
     half = (found.auroc.high - found.auroc.low) / 2
     return AttackResult(
         attack=Membership.name,

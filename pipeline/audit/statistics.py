@@ -15,6 +15,7 @@ from scipy import stats
 from pipeline.core.errors import DataError
 
 EXPECTED_FALSE_POSITIVES = 3  # a false-positive rate is supported when at least so many are expected at it
+LEVEL = 0.95  # of every interval and bound, unless it is said otherwise
 CONTROL_LEVEL = 0.999  # a control is called broken only at this confidence, or good audits would fail by chance
 
 
@@ -29,8 +30,13 @@ class Interval:
     def __str__(self) -> str:
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
+    @property
+    def standard_error(self) -> float:
+        """Of the normal distribution that has this 95 % interval."""
+        return (self.high - self.low) / (2 * 1.96)
 
-def clopper_pearson(hits: int, n: int, level: float = 0.95) -> Interval:
+
+def clopper_pearson(hits: int, n: int, level: float = LEVEL) -> Interval:
     """Exact binomial interval of `hits / n`.
 
     Raises:
@@ -44,9 +50,7 @@ def clopper_pearson(hits: int, n: int, level: float = 0.95) -> Interval:
     return Interval(hits / n, low, high)
 
 
-def bootstrap_r2(
-    errors: np.ndarray, totals: np.ndarray, rng: np.random.Generator, n_bootstrap: int, level: float = 0.95
-) -> Interval:
+def bootstrap_r2(errors: np.ndarray, totals: np.ndarray, rng: np.random.Generator, n_bootstrap: int) -> Interval:
     """R2 = 1 - sum(errors) / sum(totals) with a percentile bootstrap over subjects.
 
     Args:
@@ -58,7 +62,7 @@ def bootstrap_r2(
     counts = rng.multinomial(n, np.full(n, 1 / n), size=n_bootstrap).astype(np.float64)
     drawn_totals = counts @ totals
     drawn = 1 - (counts @ errors)[drawn_totals > 0] / drawn_totals[drawn_totals > 0]
-    tail = (1 - level) / 2
+    tail = (1 - LEVEL) / 2
     value = float(1 - errors.sum() / totals.sum())
     low, high = (float(edge) for edge in np.quantile(drawn, [tail, 1 - tail]))
     return Interval(value, min(low, value), max(high, value))
@@ -69,7 +73,7 @@ def sums_by_subject(values: np.ndarray, subjects: np.ndarray) -> np.ndarray:
     return np.bincount(np.unique(subjects, return_inverse=True)[1], weights=values)
 
 
-def auroc(members: np.ndarray, others: np.ndarray, level: float = 0.95) -> Interval:
+def auroc(members: np.ndarray, others: np.ndarray) -> Interval:
     """AUROC of scores (larger = member), ties count one half, with DeLong's interval.
 
     Where DeLong's variance is zero (perfect separation) the distance to 1 is bounded by the exact binomial bound for
@@ -84,9 +88,9 @@ def auroc(members: np.ndarray, others: np.ndarray, level: float = 0.95) -> Inter
     value = float(above.mean())
     variance = float(above.var(ddof=1) / n + below.var(ddof=1) / m)
     if variance <= 0:
-        slack = 1 - clopper_pearson(min(n, m), min(n, m), level).low
+        slack = 1 - clopper_pearson(min(n, m), min(n, m)).low
         return Interval(value, max(0.0, value - slack), min(1.0, value + slack))
-    reach = float(stats.norm.ppf(0.5 + level / 2)) * math.sqrt(variance)
+    reach = float(stats.norm.ppf(0.5 + LEVEL / 2)) * math.sqrt(variance)
     return Interval(value, max(0.0, value - reach), min(1.0, value + reach))
 
 
@@ -102,14 +106,14 @@ def threshold_at_fpr(others: np.ndarray, fpr: float) -> float:
 
 
 def epsilon_lower_bounds(
-    true_positives: np.ndarray, members: int, false_positives: np.ndarray, others: int, delta: float, level: float
+    true_positives: np.ndarray, members: int, false_positives: np.ndarray, others: int, delta: float
 ) -> np.ndarray:
-    """Largest epsilon refuted at each threshold, with confidence `level` for each (0 where none is): `(threshold,)`.
+    """Largest epsilon refuted at each threshold, with confidence `LEVEL` for each (0 where none is): `(threshold,)`.
 
     (epsilon, delta) implies TPR <= e^eps FPR + delta and TNR <= e^eps FNR + delta; both rates get a one-sided
-    Clopper-Pearson bound at (1 - level) / 2, so the statement holds by the union bound.
+    Clopper-Pearson bound at (1 - LEVEL) / 2, so the statement holds by the union bound.
     """
-    tail = (1 - level) / 2
+    tail = (1 - LEVEL) / 2
     hits, alarms = np.asarray(true_positives, np.float64), np.asarray(false_positives, np.float64)
     tpr = np.where(hits > 0, stats.beta.ppf(tail, np.maximum(hits, 1), members - hits + 1), 0.0)
     fpr = np.where(alarms < others, stats.beta.ppf(1 - tail, alarms + 1, np.maximum(others - alarms, 1)), 1.0)
@@ -121,16 +125,16 @@ def epsilon_lower_bounds(
 
 
 def epsilon_lower_bound(
-    true_positives: int, members: int, false_positives: int, others: int, delta: float = 0.0, level: float = 0.95
+    true_positives: int, members: int, false_positives: int, others: int, delta: float = 0.0
 ) -> float:
     """`epsilon_lower_bounds` at a single threshold."""
     one = np.array([true_positives]), members, np.array([false_positives]), others
-    return float(epsilon_lower_bounds(*one, delta, level)[0])
+    return float(epsilon_lower_bounds(*one, delta)[0])
 
 
-def epsilon_ceiling(members: int, others: int, delta: float = 0.0, level: float = 0.95) -> float:
+def epsilon_ceiling(members: int, others: int, delta: float = 0.0) -> float:
     """The bound that a flawless attack would certify at these n: no smaller audit can say more."""
-    return epsilon_lower_bound(members, members, 0, others, delta, level)
+    return epsilon_lower_bound(members, members, 0, others, delta)
 
 
 def poisson_tail(observed: int, expected: float) -> float:

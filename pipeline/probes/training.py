@@ -30,15 +30,9 @@ MAX_STEPS = 400
 PREDICT_BATCH = 512
 
 
-def training_steps(
-    n_samples: int,
-    epochs: int,
-    batch_size: int = BATCH_SIZE,
-    min_steps: int = MIN_STEPS,
-    max_steps: int = MAX_STEPS,
-) -> int:
-    """The length of a training in optimizer steps: `epochs` full passes, at least `min_steps`, at most `max_steps`."""
-    return min(max(epochs * math.ceil(n_samples / batch_size), min_steps), max_steps)
+def training_steps(n_samples: int, epochs: int) -> int:
+    """The length of a training in optimizer steps: `epochs` full passes, at least `MIN_STEPS`, at most `MAX_STEPS`."""
+    return min(max(epochs * math.ceil(n_samples / BATCH_SIZE), MIN_STEPS), MAX_STEPS)
 
 
 def train_network(
@@ -47,10 +41,6 @@ def train_network(
     labels: Float32[np.ndarray, "sample task"],
     *,
     epochs: int,
-    batch_size: int = BATCH_SIZE,
-    learning_rate: float = LEARNING_RATE,
-    min_steps: int = MIN_STEPS,
-    max_steps: int = MAX_STEPS,
     seed: int,
     device: str = "cpu",
     on_step: OnStep = ignore_step,
@@ -67,9 +57,9 @@ def train_network(
     x = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32)).to(device)
     y = torch.from_numpy(np.ascontiguousarray(labels, dtype=np.float32)).to(device)
     network.to(device).train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
+    optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
     order = torch.Generator().manual_seed(child_seed(seed, "order"))
-    steps = training_steps(len(x), epochs, batch_size, min_steps, max_steps)
+    steps = training_steps(len(x), epochs)
     devices = [torch.device(device)] if device.startswith("cuda") else []
     done = 0
     with torch.random.fork_rng(devices=devices):
@@ -78,8 +68,8 @@ def train_network(
             torch.cuda.manual_seed(child_seed(seed, "dropout"))
         while done < steps:
             shuffled = torch.randperm(len(x), generator=order)
-            for start in range(0, len(x), batch_size)[: steps - done]:
-                batch = shuffled[start : start + batch_size].to(device)
+            for start in range(0, len(x), BATCH_SIZE)[: steps - done]:
+                batch = shuffled[start : start + BATCH_SIZE].to(device)
                 loss = masked_loss(network(x[batch]), y[batch])
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped

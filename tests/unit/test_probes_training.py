@@ -93,8 +93,8 @@ def test_steps_are_reported_and_the_network_ends_in_eval_mode() -> None:
     x, y = planted(80, 1)
     network = build_network("rnn-b", n_channels=3, n_steps=8, n_tasks=1, seed=0)
     seen: list[tuple[int, int]] = []
-    train_network(network, x, y, epochs=1, min_steps=7, seed=0, on_step=lambda i, n, loss: seen.append((i, n)))
-    assert seen == [(i, 7) for i in range(1, 8)]
+    train_network(network, x, y, epochs=1, seed=0, on_step=lambda i, n, loss: seen.append((i, n)))
+    assert seen == [(i, MIN_STEPS) for i in range(1, MIN_STEPS + 1)]
     assert not network.training
     assert np.allclose(predict(network, x[:1]), predict(network, x)[:1], atol=1e-6)
 
