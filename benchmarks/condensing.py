@@ -16,8 +16,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -28,7 +26,7 @@ import numpy as np
 import scipy
 import sklearn
 import torch
-from sklearn.model_selection import train_test_split
+from reference import machine, reference_split
 
 from condensation.coresets import Centroids, RandomReal
 from condensation.distribution_matching import DistributionMatching
@@ -58,11 +56,7 @@ def load(tasks: tuple[str, ...]) -> EncodedCohort:
     """The 8,000 stays in RecordID order of A, then B, with the published split."""
     tables = read_source("embedded", sets=("a", "b"))
     mapping = load_mapping("physionet2012")
-    n_stays = tables.stays.height
-    rest, test = train_test_split(np.arange(n_stays), test_size=0.2, random_state=42)
-    _, tuning = train_test_split(rest, test_size=0.2, random_state=42)
-    split = np.full(n_stays, int(Split.TRAIN), np.int8)
-    split[tuning], split[test] = int(Split.TUNING), int(Split.HELD_OUT)
+    split = reference_split(tables.stays.height)
     cohort, _ = build_cohort(tables, mapping, step_hours=1.0, n_steps=48, tasks=tasks, split=split)
     prepared = prepare(cohort)
     unit = {"kind": "subjects", "known": tables.subjects_known, "public": True}
@@ -150,14 +144,7 @@ def main() -> None:
     means = {(row.training_set, row.model): row.mean for row in report.scores if row.metric == "auroc"}
     result = {
         "benchmark": "condensing",
-        "machine": {
-            "cpu": cpu_name(),
-            "cpu_count": os.cpu_count(),
-            "torch_threads": torch.get_num_threads(),
-            "load_average_1min": round(os.getloadavg()[0], 1),
-            "python": platform.python_version(),
-            "versions": {m.__name__: m.__version__ for m in (np, scipy, torch, sklearn)},
-        },
+        "machine": {**machine(np, scipy, torch, sklearn), "torch_threads": torch.get_num_threads()},
         "data": "PhysioNet 2012 sets A and B, published fixed split",
         "part": options.part,
         "n": {"train": len(train.labels), "evaluated": len(test.labels), "events": int(test.labels[:, 0].sum())},
@@ -195,15 +182,6 @@ def print_table(scores: list[dict[str, Any]], names: list[str]) -> None:
             if (name, model, "auroc") in cell
         ]
         print(f"{name}: " + " | ".join(cells))
-
-
-def cpu_name() -> str:
-    """The processor's model name where Linux tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

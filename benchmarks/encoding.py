@@ -18,8 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import time
 import tracemalloc
@@ -32,6 +30,7 @@ import pennylane as qml
 import scipy
 import sklearn
 import torch
+from reference import machine
 from sklearn.random_projection import GaussianRandomProjection
 from threadpoolctl import threadpool_limits
 
@@ -238,13 +237,9 @@ def main() -> None:
     result = {
         "benchmark": "encoding",
         "machine": {
-            "cpu": cpu_name(),
-            "cpu_count": os.cpu_count(),
+            **machine(np, scipy, torch, sklearn, qml),
             "threads_used": 1,
             "clock": "CPU time of the thread",
-            "load_average_1min": round(os.getloadavg()[0], 1),
-            "python": platform.python_version(),
-            "versions": {m.__name__: m.__version__ for m in (np, scipy, torch, sklearn, qml)},
         },
         "seed": SEED,
         "array": {"shape": list(shape), "windows": shape[0] * shape[1] // WIDTH * shape[2]},
@@ -259,15 +254,6 @@ def main() -> None:
     if arguments.out or not arguments.quick:
         (arguments.out or Path(__file__).parent / "results" / "encoding.json").write_text(text, encoding="utf-8")
     print(text, end="")
-
-
-def cpu_name() -> str:
-    """The processor's model name where Linux tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

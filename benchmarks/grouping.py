@@ -18,8 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
 from collections.abc import Callable
 from itertools import combinations
@@ -30,7 +28,7 @@ import numpy as np
 import scipy
 import sklearn
 import torch
-from sklearn.model_selection import train_test_split
+from reference import machine, reference_split
 from threadpoolctl import threadpool_limits
 
 from pipeline.core.types import EncodedCohort, Split
@@ -51,16 +49,11 @@ BAR = 20  # times faster than TAG with its training
 def training_stays() -> EncodedCohort:
     """The training stays of the reference split."""
     tables = read_embedded()
-    rest, held_out = train_test_split(np.arange(8000), test_size=0.2, random_state=42)
-    train, tuning = train_test_split(rest, test_size=0.2, random_state=42)
-    split = np.zeros(8000, dtype=np.int8)
-    split[tuning], split[held_out] = Split.TUNING, Split.HELD_OUT
+    split = reference_split(tables.stays.height)
     cohort, _ = build_cohort(
         tables, load_mapping("physionet2012"), step_hours=1.0, n_steps=48, tasks=TASKS, split=split
     )
-    part = prepare(cohort).part(Split.TRAIN)
-    assert len(part.labels) == len(train)
-    return part
+    return prepare(cohort).part(Split.TRAIN)
 
 
 def tag(features: np.ndarray, labels: np.ndarray, *, every: int, seed: int) -> np.ndarray:
@@ -195,13 +188,7 @@ def measure(rounds: int) -> dict[str, Any]:
     grouping = group_tasks(train, affinity="samplewise_multihead", max_groups=3, n_inits=N_INITS, seed=0)
     return {
         "benchmark": "grouping",
-        "machine": {
-            "cpu_count": os.cpu_count(),
-            "threads_used": 1,
-            "load_average_1min": round(os.getloadavg()[0], 1),
-            "python": platform.python_version(),
-            "versions": {module.__name__: module.__version__ for module in (np, scipy, torch, sklearn)},
-        },
+        "machine": {**machine(np, scipy, torch, sklearn), "threads_used": 1},
         "data": {"stays": N_STAYS, "training_stays": len(train.labels), "tasks": list(TASKS), "seed_of_rows": 0},
         "seconds": {name: spread(values) for name, values in times.items()},
         "times_faster": ratios,

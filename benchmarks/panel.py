@@ -11,16 +11,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
-import platform
 import time
 from pathlib import Path
 
 import numpy as np
 import sklearn
 import torch
+from reference import machine, reference_split
 from sklearn.cluster import KMeans
-from sklearn.model_selection import train_test_split
 
 from pipeline.core.seeds import generator
 from pipeline.core.types import EncodedCohort, Split, UtilityReport, UtilityScore
@@ -36,15 +34,6 @@ QUICK_MODELS = ("tcn", "logistic_regression")
 N_PER_CLASS, N_DRAWS, N_SEEDS, EPOCHS, SEED = 40, 5, 5, 30, 0
 TASK = "in_hospital_death"
 BAR = ("k-means centroids", "tcn", 0.81)
-
-
-def reference_split(n_stays: int) -> np.ndarray:
-    """P12-8000's split of positions."""
-    rest, held_out = train_test_split(np.arange(n_stays), test_size=0.2, random_state=42)
-    _, tuning = train_test_split(rest, test_size=0.2, random_state=42)
-    split = np.full(n_stays, Split.TRAIN, dtype=np.int8)
-    split[tuning], split[held_out] = Split.TUNING, Split.HELD_OUT
-    return split
 
 
 def stays() -> EncodedCohort:
@@ -106,14 +95,7 @@ def main() -> None:
     bar = whole.score(BAR[0], BAR[1], "auroc", TASK)
     result = {
         "benchmark": "panel",
-        "machine": {
-            "cpu": platform.processor() or platform.machine(),
-            "cpu_count": os.cpu_count(),
-            "threads_used": 1,
-            "load_average_1min": round(os.getloadavg()[0], 1),
-            "python": platform.python_version(),
-            "versions": {m.__name__: m.__version__ for m in (np, torch, sklearn)},
-        },
+        "machine": {**machine(np, torch, sklearn), "threads_used": 1},
         "seed": SEED,
         "tested_on": arguments.split,
         "training": {"learning_rate": LEARNING_RATE, "epochs": EPOCHS, "min_steps": MIN_STEPS, "max_steps": MAX_STEPS},
