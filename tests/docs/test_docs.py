@@ -45,6 +45,7 @@ def test_the_readme_names_every_verb() -> None:
 
 def test_no_word_promises_what_is_not_so() -> None:
     pages = [
+        *PAGES,
         *(ROOT / "flows").rglob("*.toml"),
         *(ROOT / "pipeline").rglob("*.j2"),
         *(ROOT / "pipeline").rglob("*.toml"),
