@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 from pipeline.audit.containers import opened
-from pipeline.audit.patterns import Hits, Patterns, patterns_of, read, scan_files
+from pipeline.audit.patterns import Hits, Patterns, patterns_of, read, scan_files, shown_names
 from pipeline.audit.scene import BytesScene
 from pipeline.core.seeds import generator
 from pipeline.core.types import AttackResult, LeakageReport, ThreatModel
@@ -43,8 +43,10 @@ class ByteScan:
         """One result per kind that was asked for; paths are always looked for."""
         patterns = patterns_of(scene)
         inside = opened(scene.files)
+        shown = shown_names(inside.files, patterns)
         contents = {
-            name: read(data, name in inside.wrappers, name in inside.columns) for name, data in inside.files.items()
+            shown[name]: read(data, name in inside.wrappers, name in inside.columns)
+            for name, data in inside.files.items()
         }
         found = scan_files(contents, patterns)
         decoys = scan_files(contents, patterns.decoys(generator(seed, "audit", "decoys")))
@@ -57,10 +59,9 @@ class ByteScan:
             "paths": True,
         }
         n_bytes = sum(len(data) for data in scene.files.values())
+        closed = tuple(shown[name] for name in inside.closed)
         return tuple(
-            _result(scene, kind, patterns, found, decoys, planted, n_bytes, inside.closed)
-            for kind in KINDS
-            if asked[kind]
+            _result(scene, kind, patterns, found, decoys, planted, n_bytes, closed) for kind in KINDS if asked[kind]
         )
 
 

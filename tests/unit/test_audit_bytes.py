@@ -158,6 +158,15 @@ def test_no_identifier_shows_in_the_report() -> None:
     assert report.results[0].rate == 1
 
 
+def test_no_identifier_in_a_files_name_shows_in_the_report() -> None:
+    files = {"stay_134000.csv": b"134000", "134000.zst": b"\x28\xb5\x2f\xfd" + bytes(50), "a.json": b'{"stay": 134000}'}
+    report = scan_bytes(BytesScene("bundle", "0" * 64, files, IDS), seed=0)
+    assert "134000" not in repr(report)
+    found = report.results[0].detail
+    assert set(found["found_in"]) == {"file 4", "a.json", "names of files"}
+    assert found["not_opened"] == ["file 1"]
+
+
 def test_a_file_name_is_read_too() -> None:
     assert scan({"stay_134000.csv": b"x"})["identifiers"].rate == 1
     assert scan({"a.zip": zipped(b"{}")})["identifiers"].rate == 0
