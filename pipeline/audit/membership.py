@@ -51,7 +51,7 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Reached:
     """What the chosen scores reach on the reporting half."""
 
     auroc_score: str
@@ -118,7 +118,7 @@ def by_subject(values: np.ndarray, subjects: np.ndarray) -> np.ndarray:
     return best
 
 
-def judge(members: dict[str, np.ndarray], others: dict[str, np.ndarray], m: Parts, o: Parts) -> Verdict:
+def judge(members: dict[str, np.ndarray], others: dict[str, np.ndarray], m: Parts, o: Parts) -> Reached:
     """Choose score, sign and threshold on `choose` for each figure, report on `report`; scores are per subject."""
     signed = {name: (members[name], others[name]) for name in members}
     signed |= {f"{name}, reversed": (-members[name], -others[name]) for name in members}
@@ -134,7 +134,7 @@ def judge(members: dict[str, np.ndarray], others: dict[str, np.ndarray], m: Part
     inside, outside = signed[sharp]
     threshold = threshold_at_fpr(outside[o.choose], fpr)
     hits, alarms = int((inside[m.report] > threshold).sum()), int((outside[o.report] > threshold).sum())
-    return Verdict(
+    return Reached(
         auroc_score=ranked,
         auroc=figure,
         p_value=_p_value(figure),
@@ -187,7 +187,7 @@ def attack(
     members: tuple[np.ndarray, np.ndarray],
     others: tuple[np.ndarray, np.ndarray],
     rng: np.random.Generator,
-) -> Verdict:
+) -> Reached:
     """Members against others, each (flattened records, subjects), from samples and population."""
     table = scores(samples, population)
     inside = {name: by_subject(score(members[0]), members[1]) for name, score in table.items()}
@@ -235,7 +235,7 @@ def _planted_members(
     outside: tuple[np.ndarray, np.ndarray],
     population: np.ndarray,
     seed: int,
-) -> Verdict:
+) -> Reached:
     """A set that holds its members verbatim: the attack must name them."""
     rng = generator(seed, "audit", "membership", "planted")
     subjects = rng.permutation(np.unique(inside[1]))[:PLANTED]
@@ -243,7 +243,7 @@ def _planted_members(
     return attack(inside[0][rows], population, (inside[0][rows], inside[1][rows]), outside, rng)
 
 
-def _common(scene: CondensedScene, found: Verdict, positive: Verdict, negative: Verdict) -> dict[str, Any]:
+def _common(scene: CondensedScene, found: Reached, positive: Reached, negative: Reached) -> dict[str, Any]:
     return {
         "auroc_score": found.auroc_score,
         "auroc_p_value": found.p_value,
@@ -261,7 +261,7 @@ def _common(scene: CondensedScene, found: Verdict, positive: Verdict, negative: 
     }
 
 
-def _auroc_result(scene: CondensedScene, found: Verdict, positive: Verdict, negative: Verdict) -> AttackResult:
+def _auroc_result(scene: CondensedScene, found: Reached, positive: Reached, negative: Reached) -> AttackResult:
     z = float(stats.norm.ppf(0.5 + CONTROL_LEVEL / 2))
     quiet = negative.auroc.value - z * negative.auroc.standard_error <= 0.5
     half = (found.auroc.high - found.auroc.low) / 2
@@ -289,7 +289,7 @@ def _auroc_result(scene: CondensedScene, found: Verdict, positive: Verdict, nega
     )
 
 
-def _tpr_result(scene: CondensedScene, found: Verdict, positive: Verdict, negative: Verdict) -> AttackResult:
+def _tpr_result(scene: CondensedScene, found: Reached, positive: Reached, negative: Reached) -> AttackResult:
     measurable = found.fpr <= FPR
     detail = _common(scene, found, positive, negative)
     refuted = f"this refutes epsilon below {found.epsilon:.2f}" if found.epsilon > 0 else "this refutes no epsilon"
