@@ -1,20 +1,21 @@
-"""Errors that may leave a stage: Decoct's own sentences pass, everything else is reduced to its type.
+"""Errors that may leave a stage: Decoct's own sentences pass, everything else is reduced to its type and place.
 
 numpy, pydantic, polars and Great Expectations print values in their messages, and Prefect keeps exception texts for
-ever. `scrubbed` is put around every stage; what it raises carries no cause, no context
-and no frame of the failing code.
+ever. `scrubbed` is put around every stage; what it raises shows neither cause nor context nor a frame of the failing
+code. Python still hangs the original on it as a suppressed context, so that is stripped of its frames and its own past.
 """
 
 from __future__ import annotations
 
 import errno
-import logging
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import PurePath
 
 from pipeline.core.errors import DecoctError, EnvironmentProblem
 
-logger = logging.getLogger("decoct")
+MAX_PLACES = 3
 
 
 @contextmanager
@@ -26,24 +27,29 @@ def scrubbed(stage: str) -> Iterator[None]:
         return
     except DecoctError as error:
         problem = error
-    except MemoryError:
-        problem = EnvironmentProblem(f"stage {stage} ran out of memory")
-    except OSError as error:
-        what = "the disk is full" if error.errno == errno.ENOSPC else f"{type(error).__name__} ({error.strerror})"
-        problem = EnvironmentProblem(f"stage {stage} could not use the file system: {what}")
     except Exception as error:
-        problem = DecoctError(f"stage {stage} failed with {_location(error)}; run with -vv for the traceback's places")
+        problem = _clean(stage, error)
+        error.__traceback__ = error.__cause__ = error.__context__ = None
     problem.__traceback__ = None
     problem.__context__ = None
     raise problem from None
 
 
+def _clean(stage: str, error: Exception) -> DecoctError:
+    if isinstance(error, MemoryError):
+        return EnvironmentProblem(f"stage {stage} ran out of memory")
+    if isinstance(error, OSError):
+        what = "the disk is full" if error.errno == errno.ENOSPC else f"{type(error).__name__} ({error.strerror})"
+        return EnvironmentProblem(f"stage {stage} could not use the file system: {what}")
+    return DecoctError(f"stage {stage} failed with {_location(error)}")
+
+
 def _location(error: Exception) -> str:
-    """Type and place of an unexpected error: file name, line and function, no values."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
-        return type(error).__name__
-    code = trace.tb_frame.f_code
-    return f"{type(error).__name__} in {code.co_name} ({code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno})"
+    """Type and last places of an unexpected error, innermost first: function, file name and line, no values."""
+    frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    places = [
+        f"{code.co_name} ({PurePath(code.co_filename).name}:{line})"
+        for code, line in reversed(frames)
+        if code.co_filename != __file__
+    ]
+    return " in ".join([type(error).__name__, *places[:MAX_PLACES]])

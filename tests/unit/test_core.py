@@ -159,6 +159,20 @@ def test_only_clean_sentences_leave_a_stage(error: Exception, expected: str) -> 
     assert caught.value.__suppress_context__
 
 
+def test_a_failure_names_its_places_and_keeps_no_frame() -> None:
+    """Frames hold the arrays that a stage worked on; whoever walks the suppressed context must find none."""
+
+    def inner() -> None:
+        raise ValueError(f"patient has {SENTINEL}") from KeyError(SENTINEL)
+
+    places = r"ValueError in inner \(test_core\.py:\d+\) in test_a_f\w+ \("
+    with pytest.raises(DecoctError, match=places) as caught, scrubbed("encode"):
+        inner()
+    original = caught.value.__context__
+    assert original is not None
+    assert (original.__traceback__, original.__cause__, original.__context__) == (None, None, None)
+
+
 def config_table(**changes: object) -> dict[str, object]:
     return {
         "name": "t",
