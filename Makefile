@@ -23,7 +23,7 @@ demo: $(STAMP)  ## the main job on real, embedded data
 	$(BIN)/decoct demo
 
 test: $(STAMP)  ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(STAMP)  ## style, import rules and types
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ from pipeline.core.errors import DataError
 from pipeline.core.noise import NoiseSource
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import child_seed, generator
+from pipeline.core.threads import single_threaded
 from pipeline.core.types import CondensedSet, EncodedCohort, Provenance
 
 CENTROIDS: Final = "centroids"
@@ -76,6 +77,7 @@ class RandomReal:
         return _from_records(encoded, encoded.features[chosen], encoded.labels[chosen], RANDOM_REAL, n_per_class, seed)
 
 
+@single_threaded
 def class_centroids(
     encoded: EncodedCohort, rows: Sequence[np.ndarray], n_clusters: int, seed: int
 ) -> tuple[Float32[np.ndarray, "sample step channel"], Float32[np.ndarray, "sample task"]]:

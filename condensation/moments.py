@@ -31,6 +31,7 @@ from condensation.feature_map import LevelAndTrend, map_digest, public_range
 from pipeline.core.digest import digest_array, digest_json
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.noise import NoiseSource
+from pipeline.core.threads import single_threaded
 from pipeline.core.types import EncodedCohort, Json, Moments, PrivacyGuarantee, Provenance
 
 CENTRE_SHARE: Final = 0.2  # of the budget, for query 1
@@ -58,6 +59,7 @@ class Standardiser:
     gain: np.ndarray
 
 
+@single_threaded
 def release_moments(
     encoded: EncodedCohort, *, epsilon: float, delta: float, noise: NoiseSource, clip_norm: float | None = None
 ) -> Moments:

@@ -20,6 +20,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.core.noise import NoiseSource
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import generator
+from pipeline.core.threads import single_threaded
 from pipeline.core.types import CondensedSet, EncodedCohort, Moments, Provenance
 
 METHOD: Final = "private_moments"
@@ -72,6 +73,7 @@ class _Estimate:
     ridge: float  # added to every variance: what the noise may hide
 
 
+@single_threaded
 def samples_from_moments(moments: Moments, *, n_per_class: int, seed: int, hard_labels: bool = False) -> CondensedSet:
     """Draw 2 * n_per_class series whose features carry the moments; pure post-processing.
 

@@ -291,7 +291,8 @@ def keys_root(
     file: Annotated[Path, typer.Argument(help="The trust root to write, for receivers.")],
     site: Annotated[str, typer.Option(help="The site's name as receivers will see it.")],
     out: Out = None,
-    accept_demo: Annotated[bool, typer.Option(help="Accept bundles made under the demo policy.")] = False,
+    accept_demo: Annotated[bool, typer.Option(help="Accept bundles made under policies for trying out.")] = False,
+    recipient: Annotated[str, typer.Option(help="The receiver's name; bundles addressed to others are refused.")] = "",
 ) -> None:
     """The trust root that receivers keep: this site's public key, to be handed over and compared out of band.
 
@@ -299,7 +300,7 @@ def keys_root(
     """
     from flows.trust import write_root
 
-    root = write_root(out or Path("decoct-work"), file, site, accept_non_production=accept_demo)
+    root = write_root(out or Path("decoct-work"), file, site, accept_non_production=accept_demo, recipient=recipient)
     print(f"wrote {file}; key {root}; let receivers compare this fingerprint by telephone")
 
 
@@ -384,7 +385,7 @@ def main() -> None:
     except Exception as error:
         if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # the command line's own usage errors
             _stop(error.format_message(), int(error.exit_code))
-        raise
+        _stop(f"failed with {type(error).__name__}: a bug in Decoct, please report it", DecoctError.exit_code)
 
 
 def _stop(sentence: str, code: int) -> None:

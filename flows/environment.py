@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
@@ -26,7 +25,7 @@ _PREFECT_CHOSEN_BY_USER: Final = ("PREFECT_HOME", "PREFECT_API_URL", "PREFECT_PR
 
 
 def quiet(workspace: Path | None = None, *, console: bool = False) -> None:
-    """Set what must be set before Prefect, Great Expectations and matplotlib are imported.
+    """Set what must be set before Prefect and Great Expectations are imported.
 
     Telemetry is off whatever the user's environment says. Prefect's own folder goes into the workspace unless the user
     has chosen a server, a profile or a home for it. `console` shows Prefect's own log.
@@ -37,10 +36,8 @@ def quiet(workspace: Path | None = None, *, console: bool = False) -> None:
     for name, value in PREFECT_DEFAULTS.items():
         os.environ.setdefault(name, value)
     chosen = any(name in os.environ for name in _PREFECT_CHOSEN_BY_USER) or (Path.home() / ".prefect").exists()
-    if workspace is not None:
-        if not chosen:
-            os.environ["PREFECT_HOME"] = str(workspace / "prefect")
-        os.environ.setdefault("MPLCONFIGDIR", str(workspace / "matplotlib"))
+    if workspace is not None and not chosen:
+        os.environ["PREFECT_HOME"] = str(workspace / "prefect")
 
 
 @cache
@@ -83,18 +80,3 @@ def memory_gib() -> int:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
     except (ValueError, OSError):
         return 0
-
-
-def git_commit() -> str | None:
-    """The commit of a source checkout, for the report; None when installed from a package."""
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip()

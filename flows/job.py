@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from flows.environment import code_version
+from pipeline.core.codec import to_plain
 from pipeline.core.config import Config
 from pipeline.core.digest import digest_json
 from pipeline.core.errors import ConfigError
@@ -63,7 +64,7 @@ class Job:
     ) -> Made:
         """Make a stage's artefacts, or find them if the job resumes and nothing they depend on has changed."""
         provenance = Provenance(stage, parents, options, code_version(), seed)
-        return self.store.once(digest_json(_plain(provenance)), lambda: make(provenance), resume=self.resume)
+        return self.store.once(digest_json(to_plain(provenance)), lambda: make(provenance), resume=self.resume)
 
     def replace_file(self, name: str, data: bytes) -> None:
         """Write a file of the run's folder in one step."""
@@ -108,10 +109,3 @@ def open_job(folder: str, *, resume: bool) -> Job:
 def key_path(workspace: Path, purpose: str) -> Path:
     """Where a workspace keeps the secret for `purpose`."""
     return workspace / "keys" / f"{purpose}.key"
-
-
-def _plain(provenance: Provenance) -> dict[str, Any]:
-    from pipeline.core.codec import to_plain
-
-    plain: dict[str, Any] = to_plain(provenance)
-    return plain

@@ -58,22 +58,23 @@ def _training_sets(job: Job, encoded: Mapping[str, Made], condensed: Mapping[str
         test = job.only(encoded[tables[name].input], EncodedCohort).part(Split.HELD_OUT)
         test = with_tasks(test, samples.tasks)
         sets[name] = TrainingSet(tables[name].input, samples.features, samples.labels, test)
-    reference = job.config.release.artefact if job.config.release.artefact in sets else next(iter(sets), None)
-    if reference is not None:
-        table, test = tables[reference], sets[reference].test
-        training = job.only(encoded[table.input], EncodedCohort).part(Split.TRAIN)
-        training = with_tasks(training, test.tasks)
-        sets[FULL_DATA] = TrainingSet(table.input, training.features, training.labels, test)
-        draws = [
-            _random_rows(job, training, table.n_per_class, draw) for draw in range(job.config.utility.n_random_draws)
-        ]
-        sets[RANDOM_REAL] = TrainingSet(
-            table.input,
-            tuple(training.features[rows] for rows in draws),
-            tuple(training.labels[rows] for rows in draws),
-            test,
-        )
+    reference = _reference(job, sets)
+    table, test = tables[reference], sets[reference].test
+    source = job.config.release.artefact if job.config.release.kind == "encoded" else table.input
+    training = job.only(encoded[source], EncodedCohort)
+    test = with_tasks(training.part(Split.HELD_OUT), test.tasks)
+    training = with_tasks(training.part(Split.TRAIN), test.tasks)
+    draws = [_random_rows(job, training, table.n_per_class, draw) for draw in range(job.config.utility.n_random_draws)]
+    sets[FULL_DATA] = TrainingSet(source, training.features, training.labels, test)
+    sets[RANDOM_REAL] = TrainingSet(
+        source, tuple(training.features[rows] for rows in draws), tuple(training.labels[rows] for rows in draws), test
+    )
     return sets
+
+
+def _reference(job: Job, sets: Mapping[str, TrainingSet]) -> str:
+    """The condensed set whose size and tasks the full-data and random rows take: the released one, else the first."""
+    return job.config.release.artefact if job.config.release.artefact in sets else next(iter(sets))
 
 
 def _random_rows(job: Job, training: EncodedCohort, n_per_class: int, draw: int) -> np.ndarray:

@@ -123,8 +123,13 @@ def moments(job: Job, name: str, encoded: Made) -> Made:
 
 
 def training_part(job: Job, table: Condense, encoded: Made, grouping: Made | None) -> EncodedCohort:
-    """The training stays with the tasks that the table asks for."""
+    """The training stays with the tasks that the table asks for.
+
+    Subjects are coded anew: the noise of a private release must not be drawn afresh because somebody else came or went.
+    """
     training = job.only(encoded, EncodedCohort).part(Split.TRAIN)
+    codes = np.unique(training.subject_index, return_inverse=True)[1].astype(np.int32)
+    training = dataclasses.replace(training, subject_index=codes)
     return with_tasks(training, wanted_tasks(job, table, training.tasks, grouping))
 
 

@@ -83,9 +83,7 @@ def release(job: Job, cohort: Made, candidate: Made, leakage: Made, utility: Mad
             raise LeakageError(f"the bundle was not signed: {'; '.join(found) or 'the scan failed its own controls'}")
 
     def make(_: object) -> tuple[ReleaseRecord, LeakageReport]:
-        notes = bundles.ReleaseNotes(
-            settings.artefact, settings.site, _next_version(folder, settings), settings.licence
-        )
+        notes = _notes(settings, _next_version(folder, settings))
         today = datetime.now(tz=UTC).date()
         path = bundles.write_bundle(audited, folder, signer=signer, notes=notes, issued=today, scan=scan)
         files = {file.name: digest_file(file) for file in sorted(path.iterdir())}
@@ -100,9 +98,22 @@ def release(job: Job, cohort: Made, candidate: Made, leakage: Made, utility: Mad
     return made
 
 
+def _notes(settings: ReleaseConfig, version: int) -> bundles.ReleaseNotes:
+    return bundles.ReleaseNotes(
+        name=settings.artefact,
+        site=settings.site,
+        version=version,
+        licence=settings.licence,
+        intended_use=settings.intended_use,
+        recipients=settings.recipients,
+        agreement=settings.agreement,
+        contact=settings.contact,
+    )
+
+
 def _next_version(folder: Path, settings: ReleaseConfig) -> int:
     version = 1
-    while (folder / bundles.bundle_name(bundles.ReleaseNotes(settings.artefact, settings.site, version, ""))).exists():
+    while (folder / bundles.bundle_name(_notes(settings, version))).exists():
         version += 1
     return version
 

@@ -49,15 +49,3 @@ class EnvironmentProblem(DecoctError):
     """The machine is not fit: disk, memory, permissions, a missing or broken dependency."""
 
     exit_code = 15
-
-
-class DriftError(DecoctError):
-    """The cohort moved too far from the last accepted one."""
-
-    exit_code = 16
-
-
-class BudgetError(DecoctError):
-    """The privacy budget does not cover what was asked."""
-
-    exit_code = 17

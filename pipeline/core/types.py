@@ -177,7 +177,7 @@ class EncodedCohort(ArrayRecord):
         return self.take(np.flatnonzero(self.split == int(split)))
 
     def take(self, rows: np.ndarray) -> EncodedCohort:
-        """The stays at `rows`."""
+        """The stays at `rows`; subjects keep their codes."""
         return dataclasses.replace(
             self,
             features=self.features[rows],

@@ -112,7 +112,7 @@ def _attack_row(row: Mapping[str, Any]) -> dict[str, str]:
         "attacker": THREAT_MODELS.get(row["threat_model"], "unnamed"),
         "threat_model": row["threat_model"],
         "figure": STATISTICS.get(row["statistic"], row["statistic"]),
-        "bound": f"{row['upper_bound']:g}",
+        "bound": "not published" if row["upper_bound"] is None else f"{row['upper_bound']:g}",
         "limit": "none set" if limit is None else f"{limit:g}",
         "verdict": "shown, accepted" if limit is None else "within the limit",
     }
@@ -134,7 +134,7 @@ def _limits_of_kind(manifest: Mapping[str, Any]) -> tuple[str, ...]:
             "The guarantee covers the payload alone. Further releases about the same people add to epsilon. "
             "The noise is floating-point; attacks on its representation are not covered."
         )
-        limits.append("The audit's bounds on this card were computed from patients and are outside the guarantee.")
+        limits.append("That the gate let this release pass was judged on patients' data, outside the guarantee.")
     if release["kind"] == "encoded":
         limits.append("Encoding is pseudonymisation by a key: whoever holds the encoder can undo most of it.")
     if release["starts_from_records"] and release["kind"] == "condensed":

@@ -1,4 +1,8 @@
-"""What an audit's and a model's figures become before they are published: coarser, and never better than they were."""
+"""What an audit's and a model's figures become before they are published: coarser, and never better than they were.
+
+Beside an artefact with a guarantee nothing computed from patients is published at all: a rounded bound still jumps when
+one person leaves, and no account covers it. There the policy's limit stands in, which the figure is known to keep.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +16,16 @@ from pipeline.sharing.rules import attack_verdicts
 
 def leakage_verdicts(release: AuditedRelease) -> dict[str, Any]:
     """The audit as it may be published: verdicts, the policy's limits, bounds rounded up; no rate, n or interval."""
-    policy = release.policy
+    policy, private = release.policy, is_private(release)
     worst: dict[tuple[str, str, str], dict[str, Any]] = {}
     for item in attack_verdicts(policy, release.reports):  # one row per figure: the largest of a ladder's steps
-        result = item.result
-        bound = published_bound(result.statistic, result.high, policy.rounding, policy.small_cell)
-        row = {
-            "attack": result.attack,
-            "threat_model": result.threat_model,
-            "statistic": result.statistic,
-            "verdict": item.verdict,
-            "limit": item.max_upper,
-            "upper_bound": bound if item.max_upper is None else min(bound, item.max_upper),  # it passed: both hold
-        }
+        result, limit = item.result, item.max_upper
+        rounded = published_bound(result.statistic, result.high, policy.rounding, policy.small_cell)
+        kept = rounded if limit is None else min(rounded, limit)  # it passed, so the limit holds, too
         key = (result.attack, result.threat_model, result.statistic)
-        if key not in worst or bound > worst[key]["upper_bound"]:
+        row: dict[str, Any] = dict(zip(("attack", "threat_model", "statistic"), key, strict=True))
+        row |= {"verdict": item.verdict, "limit": limit, "upper_bound": limit if private else kept}
+        if key not in worst or (not private and kept > worst[key]["upper_bound"]):
             worst[key] = row
     not_run = [
         {"attack": item.attack, "threat_model": item.threat_model}
@@ -38,11 +37,16 @@ def leakage_verdicts(release: AuditedRelease) -> dict[str, Any]:
         "format": LEAKAGE_FORMAT,
         "verdict": release.decision.verdict,
         "policy": policy.name,
-        "rounding": policy.rounding,
+        "rounding": None if private else policy.rounding,
         "controls_held": all(report.controls_held for report in release.reports),
         "attacks": [worst[key] for key in sorted(worst)],
         "not_run": not_run,
     }
+
+
+def is_private(release: AuditedRelease) -> bool:
+    """Does the artefact carry a guarantee that the rest of the bundle must not undo?"""
+    return getattr(release.artefact, "guarantee", None) is not None
 
 
 def published_bound(statistic: str, high: float, rounding: float, small_cell: int) -> float:
@@ -61,9 +65,12 @@ def published_bound(statistic: str, high: float, rounding: float, small_cell: in
 
 
 def rounded_utility(release: AuditedRelease) -> tuple[tuple[str, float, float], ...]:
-    """(task, least, most) mean AUROC over the models, rounded down; empty unless the policy prints utility."""
+    """(task, least, most) mean AUROC over the models, rounded down; empty unless the policy prints utility.
+
+    Always empty beside a guarantee.
+    """
     policy = release.policy
-    if release.utility is None or not policy.print_utility:
+    if release.utility is None or not policy.print_utility or is_private(release):
         return ()
     by_task: dict[str, list[float]] = {}
     for row in release.utility.scores:

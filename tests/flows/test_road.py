@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import shutil
 import subprocess
@@ -13,15 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 from flows import run as road_module
 from flows.job import KEY_PURPOSES, new_job, open_job
 from flows.stages.publish import REPORT_DATA, REPORT_PAGE
 from flows.trust import write_root
 from pipeline.core.config import Config
-from pipeline.core.errors import EnvironmentProblem, ReleaseRefused
+from pipeline.core.errors import EnvironmentProblem, LeakageError, ReleaseRefused
 from pipeline.core.secrets import read_secret
-from pipeline.core.types import Cohort, CondensedSet
+from pipeline.core.types import Cohort, CondensedSet, ReleaseRecord
 from pipeline.sharing.receive import receive
 from pipeline.sharing.verify import verify
 from pipeline.store import Made
@@ -49,10 +49,14 @@ STAGES = (
 
 @pytest.fixture(scope="module")
 def finished(
-    prefect_server: None, tmp_path_factory: pytest.TempPathFactory, small_job: Callable[..., Config]
+    prefect_server: None,
+    tmp_path_factory: pytest.TempPathFactory,
+    small_job: Callable[..., Config],
+    fixed_keys: Callable[[Path], None],
 ) -> Finished:
     """One whole run through Prefect, shared by the tests that only look."""
     config = small_job(tmp_path_factory.mktemp("site"))
+    fixed_keys(config.workspace)
     return config, road_module.road(str(new_job(config).folder))
 
 
@@ -73,7 +77,7 @@ def test_the_bundle_verifies_and_a_stranger_can_train_on_it(finished: Finished, 
     model = LogisticRegression(max_iter=1000).fit(X, y, weight)
     assert model.predict_proba(X).shape == (len(X), 2)
     write_root(config.workspace, tmp_path / "production.toml", "test site", accept_non_production=False)
-    with pytest.raises(ReleaseRefused, match="demo"):
+    with pytest.raises(ReleaseRefused, match="trial"):
         verify(bundle, tmp_path / "production.toml", today=today)
 
 
@@ -195,10 +199,43 @@ def test_a_full_disk_is_told_and_leaves_nothing(
     before = {entry.digest for entry in open_job(folder, resume=True).store.entries()}
 
     def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr("pipeline.store.save_file", full)
     with pytest.raises(EnvironmentProblem, match="disk is full"):
         road_module.walk_until(folder, "condense", resume=True)
     assert {entry.digest for entry in open_job(folder, resume=True).store.entries()} == before
     assert not list((other.workspace / "store" / "tmp").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("release", "verdict"),
+    [
+        ({"kind": "moments", "artefact": "private", "policy": "trial.toml"}, "PASS"),
+        ({"kind": "encoded", "artefact": "rqe", "policy": "demo"}, "FAIL"),
+        ({"kind": "condensed", "artefact": "centroids", "policy": "strict"}, "FAIL"),
+        (
+            {"kind": "encoded", "artefact": "rqe", "policy": "agreement", "recipients": ["B"], "agreement": "DUA 1"},
+            "PASS",
+        ),
+    ],
+)
+def test_each_kind_leaves_only_under_a_policy_that_says_so(
+    finished: Finished, tmp_path: Path, small_job: Callable[..., Config], release: dict[str, Any], verdict: str
+) -> None:
+    config, _ = finished
+    shutil.copytree(config.workspace, tmp_path / "site", ignore=shutil.ignore_patterns("releases"))
+    other = small_job(tmp_path / "site", release=release | {"site": "test site", "licence": "ODbL-1.0"})
+    folder = str(new_job(other).folder)
+    if verdict == "PASS":
+        made = road_module.walk_until(folder, "release", resume=True)
+        bundle = other.workspace / "releases" / open_job(folder, resume=True).only(made["release"], ReleaseRecord).name
+        root = tmp_path / "root.toml"
+        write_root(other.workspace, root, "test site", accept_non_production=True, recipient="B")
+        received = receive(bundle, root, today=datetime.now(tz=UTC).date())
+        assert received.manifest["release"]["kind"] == release["kind"]
+    else:
+        with pytest.raises((ReleaseRefused, LeakageError), match="release refused under policy"):
+            road_module.walk_until(folder, "release", resume=True)
+        assert not (other.workspace / "releases").exists()
+    assert verdict in (open_job(folder, resume=True).folder / REPORT_PAGE).read_text(encoding="utf-8")

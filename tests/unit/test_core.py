@@ -179,7 +179,7 @@ def config_table(**changes: object) -> dict[str, object]:
         "source": {"kind": "embedded"},
         "encode": {"raw": {"kind": "identity"}},
         "condense": {"c": {"kind": "centroids"}},
-        "release": {"artefact": "c"},
+        "release": {"artefact": "c", "licence": "CC0-1.0"},
     } | changes
 
 
@@ -189,7 +189,7 @@ def config_table(**changes: object) -> dict[str, object]:
         ({"seeed": 1}, "seeed"),
         ({"condense": {"c": {"kind": "centroids", "iput": "raw"}}}, "iput"),
         ({"condense": {"c": {"kind": "centroids", "input": "rqe"}}}, r"condense\.c\.input"),
-        ({"release": {"artefact": "d"}}, r"release\.artefact"),
+        ({"release": {"artefact": "d", "licence": "CC0-1.0"}}, r"release\.artefact"),
         ({"condense": {"c": {"kind": "centroids", "tasks": "group"}}}, r"needs a \[group\] table"),
         ({"condense": {"c": {"kind": "private_moments", "tasks": "group"}}, "group": {}}, "privacy account"),
     ],

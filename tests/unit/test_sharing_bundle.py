@@ -297,9 +297,12 @@ def test_no_exact_figure_is_in_the_bundle(tmp_path: Path) -> None:
     for exact in (b"0.5777", b"0.8237", b"0.7777", b"0.82", b"1234", b"0.28885"):
         assert exact not in text, exact
     card = (bundle / "card.md").read_text()
-    assert "death: 0.75 to 0.80" in card  # rounded down, and only because the demo policy prints it
-    strict_rules = load_policy("strict")
-    assert not strict_rules.print_utility
+    assert "0.75 to 0.80" not in card  # beside a guarantee not even rounded figures, though the demo policy prints them
+    open_bundle = write(tmp_path / "agreement", dataclasses.replace(SET, guarantee=None), policy="agreement")
+    open_text = b"".join(path.read_bytes() for path in sorted(open_bundle.iterdir()) if path.suffix != ".safetensors")
+    assert "death: 0.75 to 0.80" in (open_bundle / "card.md").read_text()  # without one: rounded down
+    for exact in (b"0.5777", b"0.8237", b"0.7777", b"0.82", b"1234", b"0.28885"):
+        assert exact not in open_text, exact
 
 
 class _Page(html.parser.HTMLParser):
