@@ -102,16 +102,18 @@ def test_nothing_of_a_patient_or_a_key_reaches_prefect_the_page_or_the_bundle(
     finished: Finished,
 ) -> None:
     config, made = finished
-    from prefect.settings import PREFECT_HOME
+    from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
+
+    database = Path(str(PREFECT_API_DATABASE_CONNECTION_URL.value()).split("///", 1)[1])
 
     job = open_job(str(config.workspace / "runs" / "small"), resume=True)
     secrets = [read_secret(config.workspace / "keys" / f"{name}.key", name).reveal() for name in KEY_PURPOSES]
     needles = [secret.hex().encode() for secret in secrets] + secrets
     needles += [stay.encode() for stay in job.only(made["ingest"], Cohort).stay_ids[:50]]
-    places = [*Path(PREFECT_HOME.value()).rglob("*.db*"), *(config.workspace / "runs").rglob("*")]
+    assert b"condense private" in b"".join(file.read_bytes() for file in database.parent.glob(f"{database.name}*"))
+    places = [*database.parent.glob(f"{database.name}*"), *(config.workspace / "runs").rglob("*")]
     places += (config.workspace / "releases").rglob("*")
     looked_at = [place for place in places if place.is_file()]
-    assert any(".db" in place.name for place in looked_at)
     for place in looked_at:
         data = place.read_bytes()
         assert not [needle for needle in needles if needle in data], place.name

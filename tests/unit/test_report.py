@@ -7,6 +7,7 @@ import html
 import itertools
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -705,6 +706,7 @@ def test_nothing_overflows_sideways(page: str, width: int, tmp_path: Path) -> No
             "--dump-dom",
             (tmp_path / "probe.html").as_uri(),
         ],
+        env={**os.environ, "HOME": str(tmp_path)},  # it writes there whatever its profile says
         capture_output=True,
         text=True,
         timeout=120,
