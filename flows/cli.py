@@ -375,13 +375,14 @@ def main() -> None:
     """Run the command line; every failure is one sentence on stderr and its exit code."""
     quiet()
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # Typer turns Ctrl-C into a return value
+            raise KeyboardInterrupt
+        sys.exit(code if isinstance(code, int) else 0)
     except DecoctError as error:
         _stop(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         _stop("interrupted; nothing is half-written, and --resume goes on from the last finished stage", INTERRUPTED)
-    except typer.Exit as end:
-        sys.exit(end.exit_code)
     except Exception as error:
         if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # the command line's own usage errors
             _stop(error.format_message(), int(error.exit_code))

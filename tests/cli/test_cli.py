@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -93,3 +95,23 @@ def test_light_verbs_load_neither_torch_nor_prefect(words: tuple[str, ...], tmp_
         [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False
     )
     assert answer.returncode == 0, answer.stderr
+
+
+def test_ctrl_c_ends_a_long_stage_with_its_own_exit_code(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(
+        'name = "long"\nworkspace = "work"\nsource = { kind = "embedded", sets = ["a"], max_stays = 300 }\n'
+        'encode.raw = { kind = "identity" }\nrelease = { artefact = "c", licence = "CC0-1.0" }\n'
+        'condense.c = { kind = "distribution_matching", iterations = 100000, initialisation = "noise" }\n'
+    )
+    command = [sys.executable, "-m", "flows.cli", "condense", "run.toml"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr is not None
+        for line in run.stderr:
+            if "encode raw" in line:  # the endless stage comes next
+                time.sleep(3)
+                break
+        run.send_signal(signal.SIGINT)
+        rest = run.stderr.read()
+        assert run.wait(timeout=60) == 130, rest
+    assert rest.splitlines()[-1].startswith("decoct: interrupted; nothing is half-written")
+    assert not list((tmp_path / "work" / "store" / "tmp").iterdir())
