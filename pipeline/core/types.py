@@ -277,7 +277,7 @@ ThreatModel = Literal["T0", "T1", "T2", "T3", "T4", "T5", "T6", "T7", "bytes"]
 
 @dataclass(frozen=True)
 class AttackResult:
-    """What one attack reached, with its two controls (METHODS section 4).
+    """What one attack reached, with its two controls (docs/audit.md).
 
     `rate` is the attack's figure with a 95 % interval [low, high]; `control` the same attack on records that are not in
     the artefact (or on an artefact that leaks nothing); `positive_control` the same attack where the leak was planted.
