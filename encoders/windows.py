@@ -1,19 +1,62 @@
 """What the encoders share: windows cut in bounded memory, and fitted objects that keep their key to themselves.
 
-A window is `width` consecutive steps of one channel (axis "time") or consecutive channels of one step ("variables").
+Whatever the axis, an array is looked at as positions x lanes: windows run along the positions, every lane by itself.
+Axis "time": positions are steps, lanes channels. "variables": positions are channels, lanes steps. "record": one lane,
+whose positions are all values of a stay, step after step.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, final
 
 import numpy as np
 from jaxtyping import Float
 
-from pipeline.core.errors import DataError
+from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.types import EncodedCohort, Json
+
+
+Axis = Literal["time", "variables", "record"]
+
+
+@final
+@dataclass(frozen=True)
+class Geometry:
+    """Windows of `width` positions, one every `stride` positions, the last one filled up if need be."""
+
+    width: int
+    stride: int
+    axis: Axis = "time"
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or not 1 <= self.stride <= self.width:
+            raise ConfigError("windows are at least 1 wide, and their stride is 1 to the width: nothing is skipped")
+        if self.axis not in ("time", "variables", "record"):
+            raise ConfigError("windows run along the axis time, variables or record")
+
+    def positions(self, steps: int, channels: int) -> int:
+        """How many positions a lane has."""
+        return {"time": steps, "variables": channels, "record": steps * channels}[self.axis]
+
+    def count(self, positions: int) -> int:
+        """Windows of a lane; 0 for no positions."""
+        if positions == 0:
+            return 0
+        return 1 + max(0, -(-(positions - self.width) // self.stride))
+
+    def padding(self, positions: int) -> int:
+        """How many positions are added so that the last window is full."""
+        windows = self.count(positions)
+        return max(0, (windows - 1) * self.stride + self.width - positions) if windows else 0
+
+    def lanes(self, features: Float[np.ndarray, "stay step channel"]) -> Float[np.ndarray, "stay position lane"]:
+        """A view with the positions in the middle."""
+        if self.axis == "variables":
+            return features.transpose(0, 2, 1)
+        return features if self.axis == "time" else features.reshape(len(features), -1, 1)
 
 
 class Sealed:

@@ -26,18 +26,24 @@ def ignore_step(step: int, steps: int, loss: float) -> None:
 class FittedEncoder(Protocol):
     """An encoder with its key applied."""
 
-    def encode(self, cohort: EncodedCohort) -> EncodedCohort:
-        """Encode a prepared cohort; appends its `public_spec` to `transforms`."""
+    def encode(self, cohort: EncodedCohort, noise: NoiseSource | None = None, device: str = "cpu") -> EncodedCohort:
+        """Encode a prepared cohort; appends its `public_spec` to `transforms`.
+
+        `noise` is used by randomised encoders alone, which raise a `ConfigError` without it.
+        """
         ...
 
     def encode_array(self, features: np.ndarray) -> np.ndarray:
-        """Encode bare `(stay, step, channel)` features; what the audit's known-key attacker calls."""
+        """Encode bare `(stay, step, channel)` features without noise; what the audit's known-key attacker calls."""
         ...
 
     def public_spec(self) -> Json:
         """Everything about the encoder but its secret: `kind`, `public`, `window`, `axis`, `key_fingerprint`, ...
 
-        `window` neighbours along `axis` ("time" or "variables") are encoded together, by one map for all windows.
+        `window` neighbours along `axis` are encoded together, by one map for all windows, a window every `stride`
+        (default: `window`) positions. Axis "time": consecutive steps of a channel; "variables": consecutive channels of
+        a step; "record": all of a stay, step after step. `key_scope` "per_channel": a map for every channel. `noise`
+        says what is added, `leakage_bound` what that bounds.
         """
         ...
 
