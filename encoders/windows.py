@@ -18,7 +18,6 @@ from jaxtyping import Float
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.types import EncodedCohort, Json
 
-
 Axis = Literal["time", "variables", "record"]
 
 
