@@ -16,6 +16,7 @@ from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.types import Cohort, EncodedCohort, Json, Provenance, Split, StaticVariable
 
 OBSERVED_PREFIX: Final = "observed:"
+MISSINGNESS: Final = ("drop", "encode", "release")
 QUANTILES: Final = (0.005, 0.995)
 
 
@@ -33,24 +34,34 @@ def prepare(
     *,
     imputation: Literal["carry_forward"] = "carry_forward",
     scaling: Literal["public_ranges", "train_quantiles"] = "public_ranges",
-    observed: Literal["drop", "append"] = "drop",
+    observed: Literal["drop", "encode", "release", "append"] = "drop",
 ) -> EncodedCohort:
-    """Impute and scale: channels are the series, then the statics as constant series, then (append) the masks.
+    """Impute and scale: channels are the series, then the statics as constant series, then the masks if asked for.
 
     A static with categories is one-hot, a channel `name:label` each; a mask's channel is `observed:name`. Values beyond
     a range are clipped to [0, 1]. Sizes other than the result's own do not grow with the number of stays, but for the
     quantiles.
 
+    Args:
+        observed: what becomes of the pattern of measurements, recorded as the transform `missingness`. "drop": no
+            channel tells it (what was carried forward still does, see docs/audit.md). "encode": its masks are channels
+            that encoders treat like any other ("append" is the old word). "release": encoders leave its masks as they
+            are.
+
     Raises:
-        ConfigError: an unknown imputation or scaling.
+        ConfigError: an unknown imputation, scaling or treatment of the masks.
     """
-    if imputation not in IMPUTATIONS or scaling not in SCALINGS or observed not in ("drop", "append"):
-        raise ConfigError("prepare knows imputation carry_forward, scaling public_ranges and train_quantiles")
+    mode = "encode" if observed == "append" else observed
+    if imputation not in IMPUTATIONS or scaling not in SCALINGS or mode not in MISSINGNESS:
+        raise ConfigError(
+            "prepare knows imputation carry_forward, scaling public_ranges and train_quantiles, "
+            "observed drop, encode and release"
+        )
     stays, steps, n_series = cohort.values.shape
     ranges = SCALINGS[scaling](cohort)
     series = [_Channel(v.name, v.unit, low, high) for v, (low, high) in zip(cohort.variables, ranges, strict=True)]
     statics = [channel for static in cohort.static_variables for channel in _static_channels(static)]
-    masks = [_Channel(OBSERVED_PREFIX + v.name, "0 or 1", 0.0, 1.0) for v in cohort.variables] * (observed == "append")
+    masks = [_Channel(OBSERVED_PREFIX + v.name, "0 or 1", 0.0, 1.0) for v in cohort.variables] * (mode != "drop")
     channels = [*series, *statics, *masks]
     features = np.empty((stays, steps, len(channels)), dtype=np.float32)
     IMPUTATIONS[imputation](cohort, features[:, :, :n_series])
@@ -67,10 +78,8 @@ def prepare(
         channels=tuple(channel.name for channel in channels),
         tasks=cohort.tasks,
         step_hours=cohort.step_hours,
-        transforms=_transforms(cohort, channels, imputation, scaling),
-        provenance=Provenance(
-            stage="prepare", config={"imputation": imputation, "scaling": scaling, "observed": observed}
-        ),
+        transforms=(*_transforms(cohort, channels, imputation, scaling), _missingness(mode, masks)),
+        provenance=Provenance(stage="prepare", config={"imputation": imputation, "scaling": scaling, "observed": mode}),
     )
 
 
@@ -168,3 +177,8 @@ def _transforms(cohort: Cohort, channels: list[_Channel], imputation: str, scali
         "units": [channel.unit for channel in channels],
     }
     return impute, scale
+
+
+def _missingness(mode: str, masks: list[_Channel]) -> Json:
+    """What becomes of the masks, for encoders, the audit and the card; the channels are empty when they are dropped."""
+    return {"kind": "missingness", "mode": mode, "public": True, "channels": [channel.name for channel in masks]}

@@ -54,12 +54,25 @@ def test_by_hand() -> None:
     assert prepared.is_public_transform
 
 
-def test_masks_are_channels_on_request() -> None:
+@pytest.mark.parametrize("mode", ["encode", "release"])
+def test_masks_are_channels_on_request(mode: Any) -> None:
     source = cohort()
-    prepared = prepare(source, observed="append")
+    prepared = prepare(source, observed=mode)
     assert prepared.channels[-2:] == ("observed:HR", "observed:K")
     np.testing.assert_array_equal(prepared.features[:, :, -2:], source.observed)
     np.testing.assert_array_equal(prepared.features[:, :, :-2], prepare(source).features)
+    assert prepared.transforms[-1] == {
+        "kind": "missingness",
+        "mode": mode,
+        "public": True,
+        "channels": ["observed:HR", "observed:K"],
+    }
+
+
+def test_dropped_masks_are_recorded_and_the_old_word_means_encode() -> None:
+    assert prepare(cohort()).transforms[-1] == {"kind": "missingness", "mode": "drop", "public": True, "channels": []}
+    old = prepare(cohort(), observed="append")
+    assert old.transforms[-1]["mode"] == old.provenance.config["observed"] == "encode"
 
 
 def test_public_preparation_of_a_stay_depends_on_no_other_stay() -> None:
@@ -93,7 +106,7 @@ def test_quantiles_of_nothing_or_of_a_point_fall_back_to_the_public_range() -> N
 
 
 def test_transforms_are_plain_json_with_constants_and_units() -> None:
-    transforms = prepare(cohort(), observed="append").transforms
+    transforms = prepare(cohort(), observed="encode").transforms
     assert json.loads(canonical_json(list(transforms)))[1] == {
         "kind": "scaling",
         "method": "public_ranges",
@@ -124,3 +137,5 @@ def test_unknown_choice() -> None:
     bad: Any = "z_score"
     with pytest.raises(ConfigError, match="prepare knows"):
         prepare(cohort(), scaling=bad)
+    with pytest.raises(ConfigError, match="observed drop, encode and release"):
+        prepare(cohort(), observed=bad)
