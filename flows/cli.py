@@ -166,6 +166,40 @@ def receive(
 
 
 @app.command()
+def evaluate(
+    config: ConfigPath,
+    bundle: Annotated[Path, typer.Option(help="The received bundle's folder.", show_default=False)],
+    root: Root,
+    all_stays: Annotated[
+        bool, typer.Option("--all-stays", help="Test on every own stay, not the held-out ones.")
+    ] = False,
+    seed: Seed = None,
+    device: Device = None,
+    out: Out = None,
+    as_json: AsJson = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Train on a received bundle, test on your own stays, prepared and encoded alike (keyed: with the shared key).
+
+    Example: decoct evaluate run.toml --bundle st-elsewhere-private-v1 --root trust-root.toml
+    """
+    from pipeline.core.config import load_config
+
+    folder = _start(load_config(config), seed, device, out, verbose, None)
+    from flows.evaluate import evaluate as test_at_home
+    from flows.summary import print_scores
+    from pipeline.core.codec import to_plain
+    from pipeline.core.redaction import scrubbed
+
+    with scrubbed("evaluate"):
+        report = test_at_home(folder, bundle, root, all_stays=all_stays, today=_today())
+    if as_json:
+        _print_json(to_plain(report))
+    else:
+        print_scores(report)
+
+
+@app.command()
 def show(
     digest: Annotated[str | None, typer.Argument(help="A digest or its beginning; none lists all artefacts.")] = None,
     out: Out = None,

@@ -86,7 +86,11 @@ def _print_grouping(job: Job, made: MadeBy) -> None:
 
 def _print_utility(job: Job, made: MadeBy) -> None:
     """Rows = what was trained on, columns = models, AUROC with its interval."""
-    report = job.only(made["utility"], UtilityReport)
+    print_scores(job.only(made["utility"], UtilityReport), lambda name: _marks(job, made, name))
+
+
+def print_scores(report: UtilityReport, marks: Callable[[str], str] = lambda name: "") -> None:
+    """Rows = what was trained on, columns = models, AUROC with its interval."""
     models = list(dict.fromkeys(row.model for row in report.scores))
     sets = list(dict.fromkeys((row.training_set, row.input, row.n_samples, row.task) for row in report.scores))
     first = sets[0][3] if sets else ""
@@ -95,7 +99,7 @@ def _print_utility(job: Job, made: MadeBy) -> None:
         if task == first:
             scores = [report.score(name, model, "auroc", task) for model in models]
             cells = ["-" if s is None else f"{s.mean:.3f} [{s.low:.2f}, {s.high:.2f}]" for s in scores]
-            rows.append([name + _marks(job, made, name), source, str(n_samples), *cells])
+            rows.append([name + marks(name), source, str(n_samples), *cells])
     print(f"utility AUROC for {first} on real held-out stays, 95 % interval")
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:

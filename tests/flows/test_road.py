@@ -16,11 +16,12 @@ import pytest
 from safetensors import SafetensorError
 
 from flows import run as road_module
+from flows.evaluate import evaluate
 from flows.job import KEY_PURPOSES, new_job, open_job
 from flows.stages.publish import REPORT_DATA, REPORT_PAGE
 from flows.trust import write_root
 from pipeline.core.config import Config
-from pipeline.core.errors import EnvironmentProblem, LeakageError, ReleaseRefused
+from pipeline.core.errors import DataError, EnvironmentProblem, LeakageError, ReleaseRefused
 from pipeline.core.secrets import read_secret
 from pipeline.core.types import Cohort, CondensedSet, ReleaseRecord
 from pipeline.sharing.receive import receive
@@ -80,6 +81,25 @@ def test_the_bundle_verifies_and_a_stranger_can_train_on_it(finished: Finished, 
     write_root(config.workspace, tmp_path / "production.toml", "test site", accept_non_production=False)
     with pytest.raises(ReleaseRefused, match="trial"):
         verify(bundle, tmp_path / "production.toml", today=today)
+
+
+def test_a_receiver_tests_the_bundle_on_its_own_stays(
+    finished: Finished, tmp_path: Path, small_job: Callable[..., Config]
+) -> None:
+    config, _ = finished
+    bundle = next((config.workspace / "releases").iterdir())
+    write_root(config.workspace, tmp_path / "root.toml", "test site", accept_non_production=True)
+    today = datetime.now(tz=UTC).date()
+    source = {"kind": "embedded", "sets": ["b"], "max_stays": 300}
+    home = small_job(tmp_path, source=source)
+    report = evaluate(str(new_job(home).folder), bundle, tmp_path / "root.toml", all_stays=True, today=today)
+    score = report.score("received", "logistic_regression", "auroc", "in_hospital_death")
+    assert score is not None
+    assert score.n_test > 290  # a few stays are without any series
+    assert score.high > 0.6
+    otherwise = small_job(tmp_path, source=source, encode={"raw": {"kind": "quantum"}, "rqe": {"kind": "quantum"}})
+    with pytest.raises(DataError, match="the other by imputation, scaling"):
+        evaluate(str(new_job(otherwise).folder), bundle, tmp_path / "root.toml", all_stays=True, today=today)
 
 
 def test_the_report_is_written_beside_its_data(finished: Finished) -> None:
