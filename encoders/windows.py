@@ -8,17 +8,22 @@ whose positions are all values of a stay, step after step.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, final
 
 import numpy as np
 from jaxtyping import Float
 
+from encoders.randomise import OutputNoise, randomised
 from pipeline.core.errors import ConfigError, DataError
+from pipeline.core.noise import NoiseSource
 from pipeline.core.types import EncodedCohort, Json
 
 Axis = Literal["time", "variables", "record"]
+Padding = Literal["edge", "constant"]
+EncodeBlock = Callable[[np.ndarray, np.ndarray], None]
+"""Encodes `(stay, window, width, lane)` into its second argument, `(stay, window, component, lane)`."""
 
 
 @final
@@ -55,7 +60,83 @@ class Geometry:
         """A view with the positions in the middle."""
         if self.axis == "variables":
             return features.transpose(0, 2, 1)
-        return features if self.axis == "time" else features.reshape(len(features), -1, 1)
+        if self.axis == "time":
+            return features
+        return features.reshape(len(features), features.shape[1] * features.shape[2], 1)
+
+    def encoded_shape(self, shape: tuple[int, int, int], components: int) -> tuple[int, int, int]:
+        """The shape encoded: a window's components are steps over time, else channels (a record has one step)."""
+        stays, steps, channels = shape
+        length = self.count(self.positions(steps, channels)) * components
+        return {
+            "time": (stays, length, channels),
+            "variables": (stays, steps, length),
+            "record": (stays, int(length > 0), length),
+        }[self.axis]
+
+    def slots(
+        self, encoded: Float[np.ndarray, "stay row column"], components: int
+    ) -> Float[np.ndarray, "stay window component lane"]:
+        """A view of a contiguous encoded array, by window."""
+        lanes = self.lanes(encoded)
+        stays, length, n_lanes = lanes.shape
+        return lanes.reshape(stays, length // components, components, n_lanes)
+
+
+def encode_windows(
+    features: Float[np.ndarray, "stay step channel"],
+    geometry: Geometry,
+    components: int,
+    encode_block: EncodeBlock,
+    *,
+    block_values: int,
+    padding: Padding,
+) -> Float[np.ndarray, "stay row column"]:
+    """Encode every window by `encode_block`, in blocks, in the precision of `features`.
+
+    Held besides input and output: what `encode_block` makes of a block, and where it must be filled up a block's copy.
+    """
+    encoded = np.empty(geometry.encoded_shape(features.shape, components), features.dtype)
+    slots = geometry.slots(encoded, components)
+    for rows, columns, block in window_blocks(features, geometry, block_values, padding):
+        encode_block(block, slots[rows, columns])
+    return encoded
+
+
+def window_blocks(
+    features: Float[np.ndarray, "stay step channel"], geometry: Geometry, block_values: int, padding: Padding
+) -> Iterator[tuple[slice, slice, Float[np.ndarray, "stay window width lane"]]]:
+    """Blocks of windows, overlapping by width - stride: (stays, windows, values), of about `block_values` values.
+
+    Values are views of `features` but where the last window is filled up, with its last value ("edge") or 0
+    ("constant"), and where a record is not contiguous. A block is whole stays, or a piece of one larger stay.
+    """
+    stays, steps, channels = features.shape
+    width, stride = geometry.width, geometry.stride
+    n_windows = geometry.count(geometry.positions(steps, channels))
+    n_lanes = {"time": channels, "variables": steps, "record": 1}[geometry.axis]
+    window_values = max(1, width * n_lanes)
+    windows_at_once = min(max(1, block_values // window_values), max(1, n_windows))
+    stays_at_once = max(1, block_values // (window_values * max(1, n_windows)))
+    for stay in range(0, stays, stays_at_once):
+        rows = slice(stay, min(stay + stays_at_once, stays))
+        lanes = geometry.lanes(features[rows])
+        for window in range(0, n_windows, windows_at_once):
+            columns = slice(window, min(window + windows_at_once, n_windows))
+            length = (columns.stop - window - 1) * stride + width
+            piece = lanes[:, window * stride : window * stride + length]
+            missing = length - piece.shape[1]
+            if missing:
+                piece = np.pad(piece, ((0, 0), (0, missing), (0, 0)), mode=padding)
+            yield rows, columns, _cut(piece, columns.stop - window, geometry)
+
+
+def _cut(piece: np.ndarray, n_windows: int, geometry: Geometry) -> np.ndarray:
+    """`(stay, position, lane)` -> `(stay, window, width, lane)`, a view."""
+    if geometry.stride == geometry.width:
+        return piece.reshape(len(piece), n_windows, geometry.width, piece.shape[2])
+    view = np.lib.stride_tricks.sliding_window_view(piece, geometry.width, axis=1)
+    return view[:, :: geometry.stride].transpose(0, 1, 3, 2)
 
 
 class Sealed:
@@ -128,6 +209,94 @@ def time_blocks(
             if missing:
                 block = np.pad(block, ((0, 0), (0, missing), (0, 0)), mode=padding)
             yield rows, columns, block.reshape(block.shape[0], columns.stop - columns.start, width, channels)
+
+
+def released_channels(cohort: EncodedCohort) -> tuple[str, ...]:
+    """Channels that leave as they are, because the configuration releases them (which values were observed)."""
+    named = {
+        name
+        for step in cohort.transforms
+        if step["kind"] == "missingness" and step.get("mode") == "release"
+        for name in step["channels"]
+    }
+    return tuple(name for name in cohort.channels if name in named)
+
+
+def encoded_channels(cohort: EncodedCohort) -> int:
+    """How many channels an encoder has to encode: all but the released ones."""
+    return len(cohort.channels) - len(released_channels(cohort))
+
+
+def encoded_cohort(
+    cohort: EncodedCohort,
+    *,
+    spec: Json,
+    encode_array: Callable[[np.ndarray], np.ndarray],
+    geometry: Geometry,
+    components: int,
+    fitted_to: tuple[int, int],
+    how: OutputNoise,
+    noise: NoiseSource | None,
+) -> EncodedCohort:
+    """The cohort encoded window by window: features, names, hours per step, and `spec` at the end of its transforms.
+
+    `encode_array` gives `geometry.encoded_shape(...)`, a fresh array to which noise is added in place. `fitted_to`:
+    (steps, encoded channels). Released channels stay as they are, behind the encoded ones; steps that were only filled
+    up count as not observed. Over time a step becomes `step_hours` * stride / components long and the names stay; over
+    variables and records the channels are `mix{window}_{component}`; windows of one value keep their names.
+
+    Raises:
+        DataError: the cohort's steps or channels are not those fitted to.
+        ConfigError: a randomised encoder without noise source; released channels whose steps would not be kept.
+    """
+    released = set(released_channels(cohort))
+    names = tuple(name for name in cohort.channels if name not in released)
+    steps = cohort.features.shape[1]
+    _check_fitted(fitted_to, (steps, len(names)))
+    if released and not _keeps_steps(geometry, components):
+        raise ConfigError(
+            f"channels are released as they are, but this encoder (axis {geometry.axis}, window {geometry.width}, "
+            f"stride {geometry.stride}, {components} components) does not keep the steps: encode or drop them"
+        )
+    encoded = randomised(encode_array(_columns(cohort, names)), how, noise, spec)
+    mixed = geometry.axis != "time" and (geometry.axis == "record" or (geometry.width, components) != (1, 1))
+    encoded_names = _mix_names(encoded.shape[2], components) if mixed else names
+    if released:
+        kept = tuple(name for name in cohort.channels if name in released)
+        tail = np.zeros((*encoded.shape[:2], len(kept)), encoded.dtype)
+        tail[:, :steps] = _columns(cohort, kept)
+        encoded, encoded_names = np.concatenate([encoded, tail], axis=2), (*encoded_names, *kept)
+    hours = {"time": geometry.stride / components, "variables": 1.0, "record": max(1, steps)}[geometry.axis]
+    return encoded_as(cohort, encoded, spec, encoded_names, cohort.step_hours * hours)
+
+
+def _check_fitted(fitted_to: tuple[int, int], found: tuple[int, int]) -> None:
+    if fitted_to != found:
+        raise DataError(
+            f"the encoder was fitted to {fitted_to[0]} steps x {fitted_to[1]} channels, the cohort has "
+            f"{found[0]} x {found[1]}; fit it again with the same key"
+        )
+
+
+def _keeps_steps(geometry: Geometry, components: int) -> bool:
+    """Whether row r of the encoding stands for step r: overlapping windows over time leave fewer rows than steps."""
+    if geometry.axis == "time":
+        return geometry.width == geometry.stride == components
+    return geometry.axis == "variables"
+
+
+def _columns(cohort: EncodedCohort, names: tuple[str, ...]) -> np.ndarray:
+    """The named channels, in the cohort's order: a view where they are neighbours."""
+    wanted = set(names)
+    places = [place for place, name in enumerate(cohort.channels) if name in wanted]
+    if not places or places[-1] - places[0] + 1 == len(places):
+        first = places[0] if places else 0
+        return cohort.features[:, :, first : first + len(places)]
+    return cohort.features[:, :, places]
+
+
+def _mix_names(count: int, components: int) -> tuple[str, ...]:
+    return tuple(f"mix{place // components:02d}_{place % components}" for place in range(count))
 
 
 def encoded_as(
