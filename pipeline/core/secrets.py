@@ -1,36 +1,57 @@
-"""Secrets: bytes that never show in a repr, a log, an error or an artefact, kept in files only their owner reads."""
+"""Secrets: bytes that never show in a repr, a log, an error or an artefact, kept in files only their owner reads.
+
+docs/keys.md defines sub-keys and key files.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
-import stat
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, final
 
 from pipeline.core.errors import EnvironmentProblem
+from pipeline.core.keystream import hkdf
+from pipeline.core.owner_files import read_owner_file, write_owner_file
 
 SECRET_BYTES: Final = 32
-_HEADER: Final = "decoct-secret v1"
+VERSION: Final = 2
+_HEADER: Final = "decoct-secret v"
+_LINES: Final = {1: 3, 2: 5}  # of a key file, by its version
 
 
 @final
 class Secret:
-    """256 bits from the operating system; `repr`, `str`, pickle and equality give nothing away."""
+    """256 bits from the operating system; `repr`, `str`, pickle and equality give nothing away.
 
-    __slots__ = ("_material", "purpose")
+    `version` says how sub-keys are derived: 2, HKDF; 1, the key files of Decoct 0.1, whose noise, split and signatures
+    must stay what they were. `made` is an ISO date, or empty where no file tells it.
+    """
 
-    def __init__(self, material: bytes, purpose: str) -> None:
+    __slots__ = ("_material", "made", "purpose", "version")
+
+    def __init__(self, material: bytes, purpose: str, version: int = VERSION, made: str = "") -> None:
         if len(material) != SECRET_BYTES:
             raise EnvironmentProblem(f"a {purpose} secret must be {SECRET_BYTES} bytes long")
+        if version not in _LINES:
+            raise EnvironmentProblem(f"a {purpose} secret of version {version} is unknown to this Decoct")
         self._material = material
         self.purpose = purpose
+        self.version = version
+        self.made = made
 
     def derive(self, label: str) -> bytes:
-        """A 32-byte sub-key: HMAC-SHA256(secret, purpose || label); different labels are independent."""
-        return hmac.new(self._material, f"{self.purpose}\0{label}".encode(), hashlib.sha256).digest()
+        """A 32-byte sub-key; different labels, purposes and versions are independent.
+
+        Version 2: HKDF-SHA256 (RFC 5869), no salt, info = "decoct/2", purpose and label, separated by zero bytes.
+        Version 1: HMAC-SHA256(secret, purpose || 0 || label).
+        """
+        named = f"{self.purpose}\0{label}".encode()
+        if self.version == 1:
+            return hmac.new(self._material, named, hashlib.sha256).digest()
+        return hkdf(self._material, b"decoct/2\0" + named)
 
     @property
     def fingerprint(self) -> str:
@@ -38,7 +59,7 @@ class Secret:
         return self.derive("fingerprint").hex()[:16]
 
     def reveal(self) -> bytes:
-        """The bytes themselves; only key files and signing may ask."""
+        """The bytes themselves; only key files, custody and signing may ask."""
         return self._material
 
     def __repr__(self) -> str:
@@ -49,50 +70,74 @@ class Secret:
 
 
 def new_secret(purpose: str) -> Secret:
-    """A fresh secret from the operating system's CSPRNG."""
-    return Secret(secrets.token_bytes(SECRET_BYTES), purpose)
+    """A fresh secret from the operating system's CSPRNG, made today."""
+    return Secret(secrets.token_bytes(SECRET_BYTES), purpose, made=datetime.now(tz=UTC).date().isoformat())
 
 
-def write_secret(path: Path, secret: Secret) -> None:
-    """Write a key file readable by its owner only; refuses to overwrite one.
+def key_text(secret: Secret) -> bytes:
+    """A key file's content, in the secret's own version."""
+    lines = [f"{_HEADER}{secret.version}", f"purpose {secret.purpose}", secret.reveal().hex()]
+    if secret.version > 1:
+        lines += [f"fingerprint {secret.fingerprint}", f"made {secret.made}"]
+    return ("\n".join(lines) + "\n").encode("ascii")
+
+
+def secret_from_text(text: bytes, purpose: str, source: str) -> Secret:
+    """The inverse of `key_text`; `source` names the file in errors.
 
     Raises:
-        EnvironmentProblem: the file exists already.
+        EnvironmentProblem: malformed, damaged, of an unknown version, or made for another purpose.
     """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    text = f"{_HEADER}\npurpose {secret.purpose}\n{secret.reveal().hex()}\n"
+    lines = text.decode("ascii", errors="replace").splitlines()
+    version = next((known for known in _LINES if lines[:1] == [f"{_HEADER}{known}"]), 0)
+    if not version or lines[1:2] != [f"purpose {purpose}"]:
+        raise EnvironmentProblem(f"{source} is not a version 1 or 2 key for purpose {purpose!r}")
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise EnvironmentProblem(f"key file {path} exists already and is never overwritten") from None
-    with os.fdopen(handle, "w", encoding="ascii") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
+        if len(lines) != _LINES[version]:
+            raise ValueError
+        material = bytes.fromhex(lines[2])
+        made = lines[4].removeprefix("made ") if version > 1 else ""
+        secret = Secret(material, purpose, version, made)
+    except (ValueError, EnvironmentProblem):
+        raise EnvironmentProblem(f"{source} is damaged") from None
+    if version > 1 and lines[3] != f"fingerprint {secret.fingerprint}":
+        raise EnvironmentProblem(f"{source} is damaged: it does not have the fingerprint that it names")
+    return secret
+
+
+def write_secret(path: Path, secret: Secret, passphrase: str | None = None) -> None:
+    """Write a key file readable by its owner only, under a passphrase if one is given; refuses to overwrite one.
+
+    Raises:
+        EnvironmentProblem: the file exists already or cannot be written.
+    """
+    text = key_text(secret)
+    if passphrase is not None:
+        from pipeline.core.custody.passphrase import seal
+
+        text = seal(text, passphrase)
+    write_owner_file(path, text, "key file")
 
 
 def read_secret(path: Path, purpose: str) -> Secret:
-    """Read a key file.
+    """Read a key file; one under a passphrase asks for it (`pipeline.core.custody.passphrase`).
 
     Raises:
-        EnvironmentProblem: missing, readable by group or others, malformed, or made for another purpose.
+        EnvironmentProblem: missing, readable by group or others, malformed, made for another purpose, or its
+            passphrase is wrong or cannot be had.
     """
-    try:
-        mode = path.stat().st_mode
-        text = path.read_text(encoding="ascii")
-    except FileNotFoundError:
-        raise EnvironmentProblem(f"key file {path} not found; make one with: decoct keys new {purpose}") from None
-    except (OSError, UnicodeDecodeError):
-        raise EnvironmentProblem(f"key file {path} cannot be read") from None
-    if stat.S_IMODE(mode) & 0o077:
-        raise EnvironmentProblem(f"key file {path} is open to group or others; run: chmod 600 {path}")
-    lines = text.splitlines()
-    if len(lines) != 3 or lines[0] != _HEADER or lines[1] != f"purpose {purpose}":
-        raise EnvironmentProblem(f"key file {path} is not a version 1 key for purpose {purpose!r}")
-    try:
-        return Secret(bytes.fromhex(lines[2]), purpose)
-    except ValueError:
-        raise EnvironmentProblem(f"key file {path} is damaged") from None
+    text = read_owner_file(path, "key file", f"; make one with: decoct keys new {purpose}")
+    source = f"key file {path}"
+    if is_sealed(text):
+        from pipeline.core.custody.passphrase import unseal
+
+        text = unseal(text, source)
+    return secret_from_text(text, purpose, source)
+
+
+def is_sealed(text: bytes) -> bool:
+    """Whether a key file's content is an age file, hence under a passphrase."""
+    return text.startswith((b"-----BEGIN AGE ENCRYPTED FILE-----", b"age-encryption.org/"))
 
 
 def read_or_create_secret(path: Path, purpose: str) -> Secret:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hmac
 import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import ndtri
 
 from pipeline.core.codec import from_parts, to_parts, to_plain
 from pipeline.core.config import load_config, parse_config
 from pipeline.core.digest import digest_array
 from pipeline.core.errors import ConfigError, DataError, DecoctError, EnvironmentProblem
-from pipeline.core.noise import NoiseSource, keystream_normal, keystream_uniform
+from pipeline.core.noise import NoiseSource
 from pipeline.core.redaction import scrubbed
 from pipeline.core.secrets import Secret, new_secret, read_secret, write_secret
 from pipeline.core.seeds import child_seed, generator
@@ -94,7 +96,8 @@ def test_secrets_are_kept_to_their_owner(tmp_path: Path) -> None:
     path = tmp_path / "keys" / "noise.key"
     write_secret(path, secret)
     assert path.stat().st_mode & 0o777 == 0o600
-    assert read_secret(path, "noise").reveal() == secret.reveal()
+    again = read_secret(path, "noise")
+    assert (again.reveal(), again.version, again.made) == (secret.reveal(), 2, secret.made)
     assert secret.reveal().hex() not in repr(secret) + str(secret)
     with pytest.raises(TypeError, match="cannot be pickled"):
         pickle.dumps(secret)
@@ -107,18 +110,35 @@ def test_secrets_are_kept_to_their_owner(tmp_path: Path) -> None:
         read_secret(path, "noise")
 
 
-def test_keystream_is_what_the_documentation_says() -> None:
-    """Test vector: SHAKE-256(32 zero bytes || "v") as little-endian words, top 53 bits, centred."""
-    uniforms = keystream_uniform(bytes(32), "v", (2,))
-    import hashlib
+def test_a_key_file_of_version_1_keeps_its_sub_keys(tmp_path: Path) -> None:
+    """Splits, signatures and noise made under Decoct 0.1 go on; new keys derive by HKDF."""
+    path = tmp_path / "noise.key"
+    path.write_text(f"decoct-secret v1\npurpose noise\n{bytes(range(32)).hex()}\n")
+    path.chmod(0o600)
+    old, new = read_secret(path, "noise"), Secret(bytes(range(32)), "noise")
+    assert old.version == 1
+    assert old.derive("x") == hmac.new(bytes(range(32)), b"noise\0x", "sha256").digest()
+    assert old.derive("x") != new.derive("x")
+    write_secret(tmp_path / "copy.key", old)
+    assert (tmp_path / "copy.key").read_bytes() == path.read_bytes()
 
-    words = np.frombuffer(hashlib.shake_256(bytes(32) + b"v").digest(16), "<u8")
-    expected = [((int(word) >> 11) + 0.5) / 2**53 for word in words]
-    np.testing.assert_array_equal(uniforms, expected)
-    draws = keystream_normal(bytes(32), "n", (40_000,))
-    # standard error of the mean is 1/200, of the variance sqrt(2/40000); five of each
-    assert abs(draws.mean()) < 5 / 200
-    assert abs(draws.var() - 1) < 5 * np.sqrt(2 / 40_000)
+
+@pytest.mark.parametrize(
+    ("old", "new", "rule"),
+    [
+        ("decoct-secret v2", "decoct-secret v3", "not a version 1 or 2 key"),
+        ("\n0", "\n1", "does not have the fingerprint that it names"),
+        ("\nmade ", "\nmade\n", "is damaged"),
+        ("\n0", "\nx", "is damaged"),
+    ],
+)
+def test_a_damaged_key_file_is_refused_without_showing_it(tmp_path: Path, old: str, new: str, rule: str) -> None:
+    path = tmp_path / "noise.key"
+    write_secret(path, Secret(bytes(32), "noise", made="2026-01-02"))
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(EnvironmentProblem, match=rule) as caught:
+        read_secret(path, "noise")
+    assert "0" * 32 not in str(caught.value)
 
 
 def test_noise_replays_for_the_same_query_only() -> None:
@@ -133,6 +153,16 @@ def test_noise_replays_for_the_same_query_only() -> None:
         source.normal({"q": 1}, 2.5, (5,)) * 2.0 / 2.5,
     ):
         assert not np.any(np.isclose(first, changed))
+
+
+def test_uniform_noise_replays_and_is_not_the_normals_of_the_query() -> None:
+    source = NoiseSource(new_secret("noise"), "c1")
+    first = source.uniform({"q": 1}, (3, 2))
+    assert first.shape == (3, 2)
+    assert np.all((first > 0) & (first < 1))
+    np.testing.assert_array_equal(first, source.uniform({"q": 1}, (3, 2)))
+    assert not np.any(np.isclose(first, source.uniform({"q": 2}, (3, 2))))
+    assert not np.any(np.isclose(ndtri(first), source.normal({"q": 1}, 1.0, (3, 2))))
 
 
 def test_children_of_a_seed_are_named_and_stable() -> None:
