@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from encoders.windows import Sealed, check_features, encoded_as
+from pipeline.core.noise import NoiseSource
 from pipeline.core.secrets import Secret
 from pipeline.core.types import EncodedCohort, Json
 
@@ -30,13 +31,25 @@ class FittedIdentityEncoder(Sealed):
 
     def public_spec(self) -> Json:
         """The whole of it."""
-        return {"kind": "identity", "public": True, "window": 1, "axis": "time", "key_fingerprint": None}
+        return {
+            "kind": "identity",
+            "public": True,
+            "window": 1,
+            "stride": 1,
+            "axis": "time",
+            "key_fingerprint": None,
+            "padded_positions": 0,
+            "noise": {"kind": "none"},
+            "leakage_bound": None,
+        }
 
-    def encode(self, cohort: EncodedCohort) -> EncodedCohort:
-        """The same features; the transform is recorded."""
+    def encode(self, cohort: EncodedCohort, noise: NoiseSource | None = None, device: str = "cpu") -> EncodedCohort:
+        """The same features, released channels among them; the transform is recorded. Uses no noise and no device."""
         return encoded_as(cohort, cohort.features, self.public_spec())
 
-    def encode_array(self, features: Float[np.ndarray, "stay step channel"]) -> Float[np.ndarray, "stay step channel"]:
+    def encode_array(
+        self, features: Float[np.ndarray, "stay step channel"], device: str = "cpu"
+    ) -> Float[np.ndarray, "stay step channel"]:
         """A copy.
 
         Raises:

@@ -1,32 +1,34 @@
 """Random projection (RP), after [Enc] (Thakur et al., Nat Commun 15:1582, 2024, arXiv 2305.03710).
 
-One matrix, drawn from the key, multiplies every window. (The authors' notebook draws a new matrix for every window and
-keeps none, so that only norms survive; that is no encoder that two hospitals could share.)
+One matrix, drawn from the key, multiplies every window. The authors' notebook draws a new matrix for every window and
+keeps none, so that only norms survive; `fresh=True` does that, for comparison.
 
 What it is and is not: a linear map, hence a pseudonymisation by key that `window` independent known windows undo
-completely (docs/encoders.md).
+completely, unless noise that is not in the key is added (docs/encoders.md).
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Final, Literal, final
 
 import numpy as np
+import torch
 from jaxtyping import Float, Float64
 
-from encoders.windows import Sealed, check_features, check_layout, encoded_as, missing_to_full, time_blocks
-from pipeline.core.errors import ConfigError
-from pipeline.core.noise import keystream_normal, keystream_words
+from encoders.products import channel_products, fresh_products, matrix_products, tensor_products
+from encoders.random_matrices import Distribution, MatrixLaw
+from encoders.randomise import OutputNoise
+from encoders.windows import Axis, Geometry, Sealed, check_features, encode_windows, encoded_cohort, encoded_names
+from pipeline.core.errors import ConfigError, DataError
+from pipeline.core.noise import NoiseSource
 from pipeline.core.secrets import Secret
 from pipeline.core.types import EncodedCohort, Json
 
-Axis = Literal["time", "variables"]
-Distribution = Literal["gaussian", "orthogonal", "rademacher"]
+KeyScope = Literal["shared", "per_channel"]
 
-SCHEME: Final = "encoder/random_projection/v1"
-_BLOCK_VALUES: Final = 1 << 18
+SCHEME: Final = "encoder/random_projection/v2"
+_BLOCK_VALUES: Final = 1 << 20
 
 
 @final
@@ -34,50 +36,96 @@ _BLOCK_VALUES: Final = 1 << 18
 class RandomProjectionEncoder:
     """The projection's public shape; the matrix comes with the key.
 
-    `axis`: windows of `window` steps inside one channel, or of `window` channels inside one step. `n_components` below
-    `window` compresses; None keeps the size.
+    `axis`: windows of `window` steps inside one channel, or of `window` channels inside one step, one every `stride`
+    (default: `window`); or one window that is the whole record, whatever `window` says. `n_components` below the window
+    compresses; None keeps the size. `distribution` and `density`: see `MatrixLaw`. `noise_sd`: Gaussian noise on every
+    output, which is not in the key. `key_scope` "per_channel": a matrix for every channel, named by the channel.
+
+    `fresh` is the published notebook's behaviour, a new matrix for every window that is kept nowhere: no consistent
+    encoder (equal windows encode differently, by their position), for comparison only.
     """
 
     window: int = 4
     axis: Axis = "time"
     distribution: Distribution = "gaussian"
+    density: float | None = None
     n_components: int | None = None
+    stride: int | None = None
+    fresh: bool = False
+    noise_sd: float = 0.0
+    key_scope: KeyScope = "shared"
 
     def __post_init__(self) -> None:
-        if self.window < 1 or not 1 <= self.components <= self.window:
-            raise ConfigError("a random projection has a window of at least 1 and 1 to `window` components")
-        if self.axis not in ("time", "variables"):
-            raise ConfigError("a random projection's axis is time or variables")
-        if self.distribution not in ("gaussian", "orthogonal", "rademacher"):
-            raise ConfigError("a random projection's distribution is gaussian, orthogonal or rademacher")
+        OutputNoise(self.noise_sd)
+        Geometry(self.window, self.stride or 1, self.axis)
+        if self.key_scope not in ("shared", "per_channel"):
+            raise ConfigError("a random projection's key_scope is shared or per_channel")
+        if self.key_scope == "per_channel" and (self.axis != "time" or self.fresh):
+            raise ConfigError("a matrix per channel needs windows along time, and not a fresh matrix for every window")
+        if self.axis == "record" and self.stride is not None:
+            raise ConfigError("a record is one window and has no stride")
+        if self.stride == 0:
+            raise ConfigError("a random projection's stride is at least 1")
+        wide = max(self.window, self.n_components or 1) if self.axis == "record" else self.window
+        self.law(wide)
 
-    @property
-    def components(self) -> int:
-        """Values per window after the projection."""
-        return self.window if self.n_components is None else self.n_components
+    def geometry(self, steps: int, channels: int) -> Geometry:
+        """The windows of stays of `steps` x `channels`."""
+        width = steps * channels if self.axis == "record" else self.window
+        return Geometry(width, self.stride or width, self.axis)
+
+    def law(self, width: int) -> MatrixLaw:
+        """The distribution of a matrix for windows of `width` values."""
+        components = width if self.n_components is None else self.n_components
+        return MatrixLaw(self.distribution, components, width, self.density)
 
     def fit(self, cohort: EncodedCohort, key: Secret) -> FittedProjectionEncoder:
-        """Bind to the key; of the cohort only the shape is used, so the encoder is public but for its key."""
-        steps, channels = cohort.features.shape[1:]
-        return FittedProjectionEncoder(self, key.fingerprint, steps, channels, self.matrix(key))
+        """Bind to the key; of the cohort only the shape and channel names are used, so all but the key is public.
 
-    def matrix(self, key: Secret) -> Float64[np.ndarray, "component position"]:
-        """The secret, scaled so that E ||M x||^2 = ||x||^2 over keys (Johnson & Lindenstrauss 1984; Achlioptas 2003).
-
-        gaussian: N(0, 1 / components). rademacher: +-1 / sqrt(components). orthogonal: the first rows of a
-        Haar-distributed orthogonal matrix times sqrt(window / components); square, it keeps every distance exactly.
+        Raises:
+            ConfigError: an empty record, or more components than a record has values.
         """
-        stream = key.derive(f"{SCHEME}/{self.axis}/{self.distribution}/{self.window}/{self.components}")
-        shape = (self.components, self.window)
-        if self.distribution == "gaussian":
-            return keystream_normal(stream, "matrix", shape) / math.sqrt(self.components)
-        if self.distribution == "rademacher":
-            signs = keystream_words(stream, "matrix", shape[0] * shape[1]) >> np.uint64(63)
-            return (2.0 * signs.astype(np.float64) - 1.0).reshape(shape) / math.sqrt(self.components)
-        square = keystream_normal(stream, "matrix", (self.window, self.window))
-        rotation, triangle = np.linalg.qr(square)
-        rotation *= np.sign(np.diag(triangle))  # without it QR's sign convention would bend the Haar measure
-        return np.asarray(rotation.T[: self.components] * math.sqrt(self.window / self.components))
+        names = encoded_names(cohort)
+        steps, channels = cohort.features.shape[1], len(names)
+        if self.axis == "record" and not steps * channels:
+            raise ConfigError("a record without steps or channels cannot be projected")
+        geometry = self.geometry(steps, channels)
+        law = self.law(geometry.width)
+        owners: tuple[str | None, ...] = names if self.key_scope == "per_channel" else () if self.fresh else (None,)
+        weights = np.zeros((len(owners), law.components, law.width))
+        for place, owner in enumerate(owners):
+            weights[place] = self.matrix(key, width=law.width, channel=owner)
+        return FittedProjectionEncoder(
+            shape=self,
+            key_fingerprint=key.fingerprint,
+            n_steps=steps,
+            channels=names,
+            geometry=geometry,
+            law=law,
+            weights=weights,
+            stream=self.subkey(key, geometry.width) if self.fresh else b"",
+        )
+
+    def matrix(
+        self, key: Secret, *, width: int | None = None, channel: str | None = None
+    ) -> Float64[np.ndarray, "component position"]:
+        """The secret for windows of `width` (default: `window`) values, and of `channel` if every one has its own.
+
+        The sub-key depends on all options that shape the map, so that other options are another, unrelated encoder.
+        """
+        width = self.window if width is None else width
+        drawn: np.ndarray = self.law(width).draw(self.subkey(key, width, channel), "matrix", 1)[0]
+        return drawn
+
+    def subkey(self, key: Secret, width: int, channel: str | None = None) -> bytes:
+        """The 32 bytes from which matrices for windows of `width` values are drawn."""
+        law = self.law(width)
+        label = f"{SCHEME}/{self.axis}/{self.distribution}/{width}/{self.stride or width}/{law.components}"
+        if law.share is not None:
+            label += f"/density {law.share.hex()}"
+        if self.fresh:
+            label += "/fresh"
+        return key.derive(label if channel is None else f"{label}/channel {channel}")
 
 
 @final
@@ -88,74 +136,114 @@ class FittedProjectionEncoder(Sealed):
     shape: RandomProjectionEncoder
     key_fingerprint: str
     n_steps: int
-    n_channels: int
-    weights: Float64[np.ndarray, "component position"]
+    channels: tuple[str, ...]
+    geometry: Geometry
+    law: MatrixLaw
+    weights: Float64[np.ndarray, "matrix component position"]  # one, one per channel, or none (fresh)
+    stream: bytes  # of a fresh projection, else empty
 
     def public_spec(self) -> Json:
-        """Options, key fingerprint, and how many zero steps or channels were added to fill the last window."""
-        over_time = self.shape.axis == "time"
+        """Options, key fingerprint, and how many zero positions were added to fill the last window."""
+        positions = self.geometry.positions(self.n_steps, len(self.channels))
         return {
             "kind": "random_projection",
             "public": True,
             "scheme": SCHEME,
-            "window": self.shape.window,
-            "axis": self.shape.axis,
-            "distribution": self.shape.distribution,
-            "n_components": self.shape.components,
+            "window": self.geometry.width,
+            "stride": self.geometry.stride,
+            "axis": self.geometry.axis,
+            "distribution": self.law.distribution,
+            "density": self.law.share,
+            "n_components": self.law.components,
+            "fresh": self.shape.fresh,
+            "key_scope": self.shape.key_scope,
             "key_fingerprint": self.key_fingerprint,
-            "padded_steps": missing_to_full(self.n_steps, self.shape.window) if over_time else 0,
-            "padded_channels": 0 if over_time else missing_to_full(self.n_channels, self.shape.window),
+            "padded_positions": self.geometry.padding(positions),
+            "noise": OutputNoise(self.shape.noise_sd).public_spec(),
+            "leakage_bound": None,
         }
 
-    def encode(self, cohort: EncodedCohort) -> EncodedCohort:
-        """Encode a prepared cohort.
-
-        Over time the channels stay and a window's components are its steps (compressed, `step_hours` grows to match);
-        over variables the steps stay and the channels become `mix{window}_{component}`.
+    def encode(self, cohort: EncodedCohort, noise: NoiseSource | None = None, device: str = "cpu") -> EncodedCohort:
+        """Encode a prepared cohort; names, hours per step and released channels: see `encoded_cohort`.
 
         Raises:
-            DataError: the cohort's steps or channels are not those fitted to.
+            DataError: the cohort's steps or channels (with a matrix per channel: their names) are not those fitted to.
+            ConfigError: `noise_sd` without a noise source, or released channels whose steps would not be kept.
         """
-        check_layout(cohort, self.n_steps, self.n_channels)
-        features = self.encode_array(cohort.features)
-        width, components = self.shape.window, self.shape.components
-        if self.shape.axis == "time":
-            step_hours = cohort.step_hours * width / components
-            return encoded_as(cohort, features, self.public_spec(), step_hours=step_hours)
-        windows = features.shape[2] // components
-        names = tuple(f"mix{window:02d}_{component}" for window in range(windows) for component in range(components))
-        return encoded_as(cohort, features, self.public_spec(), channels=names)
+        if self.shape.key_scope == "per_channel" and encoded_names(cohort) != self.channels:
+            raise DataError(
+                "the cohort's channels are not those whose matrices were drawn; fit it again with the same key"
+            )
+        return encoded_cohort(
+            cohort,
+            spec=self.public_spec(),
+            encode_array=lambda features: self.encode_array(features, device),
+            geometry=self.geometry,
+            components=self.law.components,
+            fitted_to=(self.n_steps, len(self.channels)),
+            how=OutputNoise(self.shape.noise_sd),
+            noise=noise,
+        )
 
-    def encode_array(self, features: Float[np.ndarray, "stay step channel"]) -> Float[np.ndarray, "stay row column"]:
-        """Encode bare features of any number of steps and channels, in their own precision.
+    def encode_array(
+        self, features: Float[np.ndarray, "stay step channel"], device: str = "cpu"
+    ) -> Float[np.ndarray, "stay row column"]:
+        """Encode bare features of any number of steps and channels, in their own precision, without noise.
 
-        Besides input and output a few megabytes are held (for up to a million channels under 256 MiB).
+        On the CPU by numpy: besides input and output a few megabytes are held (for up to a million values in a window's
+        lanes under 256 MiB). On any other device by torch, in blocks; a fresh projection always on the CPU.
 
         Raises:
-            DataError: not float32 or float64 `(stay, step, channel)`.
+            DataError: not float32 or float64 `(stay, step, channel)`, or other channels than there are matrices for.
         """
         check_features(features)
+        self._check_channels(features.shape[2])
         weights = self.weights.astype(features.dtype)
-        return _over_time(features, weights) if self.shape.axis == "time" else _over_variables(features, weights)
+        if self.shape.fresh:
+            return fresh_products(features, self.geometry, self.law, self.stream)
+        if torch.device(device).type != "cpu":
+            tensor = torch.from_numpy(np.require(features, requirements="W"))  # torch takes no read-only array quietly
+            return tensor_products(tensor, self.geometry, torch.from_numpy(weights), device).numpy()
+        per_channel = self.shape.key_scope == "per_channel"
+        return encode_windows(
+            features,
+            self.geometry,
+            self.law.components,
+            channel_products(weights) if per_channel else matrix_products(weights[0], self.geometry.axis),
+            block_values=_BLOCK_VALUES,
+            padding="constant",
+        )
 
+    def encode_tensor(self, features: torch.Tensor) -> torch.Tensor:
+        """As `encode_array`, of a float32 or float64 tensor, on its device.
 
-def _over_time(features: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    components, width = weights.shape
-    stays, steps, channels = features.shape
-    n_windows = (steps + missing_to_full(steps, width)) // width
-    encoded = np.empty((stays, n_windows, components, channels), features.dtype)
-    for rows, columns, block in time_blocks(features, width, _BLOCK_VALUES, "constant"):
-        np.matmul(weights, block, out=encoded[rows, columns])
-    return encoded.reshape(stays, n_windows * components, channels)
+        Raises:
+            DataError: as `encode_array`.
+        """
+        if features.ndim != 3 or features.dtype not in (torch.float32, torch.float64):
+            raise DataError("an encoder takes float32 or float64 features (stay, step, channel)")
+        self._check_channels(features.shape[2])
+        if self.shape.fresh:
+            return torch.from_numpy(self.encode_array(features.cpu().numpy())).to(features.device)
+        weights = torch.from_numpy(self.weights).to(features)
+        return tensor_products(features, self.geometry, weights, features.device)
 
+    def window_map(
+        self, windows: Float[np.ndarray, "n position"], channel: int = 0
+    ) -> Float64[np.ndarray, "n component"]:
+        """What one window encodes to, without noise; `channel` says whose window, where every one has its own matrix.
 
-def _over_variables(features: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    components, width = weights.shape
-    stays, steps, channels = features.shape
-    missing = missing_to_full(channels, width)
-    n_windows = (channels + missing) // width
-    encoded = np.empty((stays, steps, n_windows * components), features.dtype)
-    for rows, columns, block in time_blocks(features, 1, _BLOCK_VALUES, "constant"):
-        full = np.pad(block[:, :, 0], ((0, 0), (0, 0), (0, missing))) if missing else block
-        np.matmul(full.reshape(-1, width), weights.T, out=encoded[rows, columns].reshape(-1, components))
-    return encoded
+        Raises:
+            ConfigError: a fresh projection has no map that all windows share.
+        """
+        if self.shape.fresh:
+            raise ConfigError("a fresh random projection has no map that two windows share")
+        weights = self.weights[channel if self.shape.key_scope == "per_channel" else 0]
+        products: np.ndarray = np.asarray(windows, np.float64) @ weights.T
+        return products
+
+    def _check_channels(self, channels: int) -> None:
+        if self.shape.key_scope == "per_channel" and channels != len(self.weights):
+            raise DataError(
+                f"the encoder holds matrices for {len(self.weights)} channels, the features have {channels}"
+            )

@@ -222,9 +222,15 @@ def released_channels(cohort: EncodedCohort) -> tuple[str, ...]:
     return tuple(name for name in cohort.channels if name in named)
 
 
+def encoded_names(cohort: EncodedCohort) -> tuple[str, ...]:
+    """The channels an encoder has to encode: all but the released ones."""
+    released = set(released_channels(cohort))
+    return tuple(name for name in cohort.channels if name not in released)
+
+
 def encoded_channels(cohort: EncodedCohort) -> int:
-    """How many channels an encoder has to encode: all but the released ones."""
-    return len(cohort.channels) - len(released_channels(cohort))
+    """How many channels an encoder has to encode."""
+    return len(encoded_names(cohort))
 
 
 def encoded_cohort(
@@ -249,8 +255,7 @@ def encoded_cohort(
         DataError: the cohort's steps or channels are not those fitted to.
         ConfigError: a randomised encoder without noise source; released channels whose steps would not be kept.
     """
-    released = set(released_channels(cohort))
-    names = tuple(name for name in cohort.channels if name not in released)
+    released, names = released_channels(cohort), encoded_names(cohort)
     steps = cohort.features.shape[1]
     _check_fitted(fitted_to, (steps, len(names)))
     if released and not _keeps_steps(geometry, components):
@@ -260,14 +265,13 @@ def encoded_cohort(
         )
     encoded = randomised(encode_array(_columns(cohort, names)), how, noise, spec)
     mixed = geometry.axis != "time" and (geometry.axis == "record" or (geometry.width, components) != (1, 1))
-    encoded_names = _mix_names(encoded.shape[2], components) if mixed else names
+    channels = _mix_names(encoded.shape[2], components) if mixed else names
     if released:
-        kept = tuple(name for name in cohort.channels if name in released)
-        tail = np.zeros((*encoded.shape[:2], len(kept)), encoded.dtype)
-        tail[:, :steps] = _columns(cohort, kept)
-        encoded, encoded_names = np.concatenate([encoded, tail], axis=2), (*encoded_names, *kept)
+        tail = np.zeros((*encoded.shape[:2], len(released)), encoded.dtype)
+        tail[:, :steps] = _columns(cohort, released)
+        encoded, channels = np.concatenate([encoded, tail], axis=2), (*channels, *released)
     hours = {"time": geometry.stride / components, "variables": 1.0, "record": max(1, steps)}[geometry.axis]
-    return encoded_as(cohort, encoded, spec, encoded_names, cohort.step_hours * hours)
+    return encoded_as(cohort, encoded, spec, channels, cohort.step_hours * hours)
 
 
 def _check_fitted(fitted_to: tuple[int, int], found: tuple[int, int]) -> None:

@@ -81,7 +81,8 @@ def test_encode_keeps_the_cohort_consistent(name: str, options: dict[str, Any], 
     assert encoded.features.dtype == np.float32
     assert encoded.transforms == (*cohort.transforms, spec)
     assert len(set(encoded.channels)) == len(encoded.channels) == encoded.features.shape[2]
-    hours = cohort.step_hours * (shape[1] + spec.get("padded_steps", 0))
+    added = spec.get("padded_steps", spec.get("padded_positions", 0)) if spec["axis"] == "time" else 0
+    hours = cohort.step_hours * (shape[1] + added)
     assert encoded.step_hours * encoded.features.shape[1] == pytest.approx(hours)
     for untouched in ("labels", "subject_index", "split"):
         assert getattr(encoded, untouched) is getattr(cohort, untouched)

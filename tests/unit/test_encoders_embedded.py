@@ -32,7 +32,9 @@ def test_real_stays_are_encoded_in_shape_and_range(prepared: EncodedCohort, capl
         with caplog.at_level(logging.WARNING):
             encoded = encoder.fit(prepared, KEY).encode(prepared)
         assert not caplog.records  # prepared values lie in [0, 1]
-        missing = encoded.transforms[-1].get("padded_channels", 0)
+        missing = (
+            encoded.transforms[-1].get("padded_positions", 0) if encoded.transforms[-1]["axis"] == "variables" else 0
+        )
         assert encoded.features.shape == (*prepared.features.shape[:2], prepared.features.shape[2] + missing)
     quantum = QuantumEncoder().fit(prepared, KEY).encode(prepared)
     assert np.abs(quantum.features).max() <= 1 + 1e-6
