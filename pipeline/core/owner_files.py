@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 from pathlib import Path
 
@@ -14,25 +15,46 @@ OTHERS = 0o077
 def write_owner_file(path: Path, data: bytes, what: str = "file") -> None:
     """Write a new file that only its owner can read, and wait until it is on the disk.
 
+    It appears whole or not at all, so that of several processes that start together one makes it and all read it.
+
     Raises:
         EnvironmentProblem: it exists already (and stays as it is), or the disk refuses; then nothing is left behind.
     """
+    draft = path.parent / f".{path.name}.{secrets.token_hex(8)}.draft"
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            _write(draft, data)
+            _appear(draft, path, data)
+        finally:
+            draft.unlink(missing_ok=True)
+        sync_folder(path.parent)
     except FileExistsError:
         raise EnvironmentProblem(f"{what} {path} exists already and is never overwritten") from None
     except OSError as error:
         raise EnvironmentProblem(f"{what} {path} cannot be written: {error.strerror}") from None
+
+
+def _appear(draft: Path, path: Path, data: bytes) -> None:
+    """Give the draft its name, unless that is taken; without hard links (some network disks), write it once more."""
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        _write(path, data)
+
+
+def _write(path: Path, data: bytes) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        sync_folder(path.parent)
-    except OSError as error:
+    except OSError:
         path.unlink(missing_ok=True)
-        raise EnvironmentProblem(f"{what} {path} cannot be written: {error.strerror}") from None
+        raise
 
 
 def read_owner_file(path: Path, what: str = "file", if_missing: str = "") -> bytes:

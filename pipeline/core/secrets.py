@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Final, final
 
+from pipeline.core.custody.passphrase import is_sealed, seal, unseal
 from pipeline.core.errors import EnvironmentProblem
 from pipeline.core.keystream import hkdf
 from pipeline.core.owner_files import read_owner_file, write_owner_file
@@ -96,13 +97,21 @@ def secret_from_text(text: bytes, purpose: str, source: str) -> Secret:
         if len(lines) != _LINES[version]:
             raise ValueError
         material = bytes.fromhex(lines[2])
-        made = lines[4].removeprefix("made ") if version > 1 else ""
+        made = _made(lines[4]) if version > 1 else ""
         secret = Secret(material, purpose, version, made)
     except (ValueError, EnvironmentProblem):
         raise EnvironmentProblem(f"{source} is damaged") from None
     if version > 1 and lines[3] != f"fingerprint {secret.fingerprint}":
         raise EnvironmentProblem(f"{source} is damaged: it does not have the fingerprint that it names")
     return secret
+
+
+def _made(line: str) -> str:
+    """The date of a line "made DATE", or nothing of "made "."""
+    word, day = line.split(" ")
+    if word != "made" or (day and date.fromisoformat(day).isoformat() != day):
+        raise ValueError
+    return day
 
 
 def write_secret(path: Path, secret: Secret, passphrase: str | None = None) -> None:
@@ -113,9 +122,8 @@ def write_secret(path: Path, secret: Secret, passphrase: str | None = None) -> N
     """
     text = key_text(secret)
     if passphrase is not None:
-        from pipeline.core.custody.passphrase import seal
-
-        text = seal(text, passphrase)
+        clear = {"purpose": secret.purpose, "fingerprint": secret.fingerprint, "made": secret.made}
+        text = seal(text, passphrase, clear)
     write_owner_file(path, text, "key file")
 
 
@@ -129,19 +137,16 @@ def read_secret(path: Path, purpose: str) -> Secret:
     text = read_owner_file(path, "key file", f"; make one with: decoct keys new {purpose}")
     source = f"key file {path}"
     if is_sealed(text):
-        from pipeline.core.custody.passphrase import unseal
-
         text = unseal(text, source)
     return secret_from_text(text, purpose, source)
 
 
-def is_sealed(text: bytes) -> bool:
-    """Whether a key file's content is an age file, hence under a passphrase."""
-    return text.startswith((b"-----BEGIN AGE ENCRYPTED FILE-----", b"age-encryption.org/"))
-
-
 def read_or_create_secret(path: Path, purpose: str) -> Secret:
-    """The key at `path`, made on first use."""
+    """The key at `path`, made on first use; of several processes that start together one makes it and all read it."""
     if not path.exists():
-        write_secret(path, new_secret(purpose))
+        try:
+            write_secret(path, new_secret(purpose))
+        except EnvironmentProblem:
+            if not path.exists():
+                raise
     return read_secret(path, purpose)

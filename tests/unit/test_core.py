@@ -18,7 +18,7 @@ from pipeline.core.digest import digest_array
 from pipeline.core.errors import ConfigError, DataError, DecoctError, EnvironmentProblem
 from pipeline.core.noise import NoiseSource
 from pipeline.core.redaction import scrubbed
-from pipeline.core.secrets import Secret, new_secret, read_secret, write_secret
+from pipeline.core.secrets import Secret, new_secret, read_or_create_secret, read_secret, write_secret
 from pipeline.core.seeds import child_seed, generator
 from pipeline.core.types import Cohort, Provenance, Split, StaticVariable, Task, Variable
 
@@ -110,6 +110,31 @@ def test_secrets_are_kept_to_their_owner(tmp_path: Path) -> None:
         read_secret(path, "noise")
 
 
+def test_a_key_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk leaves nothing; a disk without hard links gets the same file; who comes second reads the first's."""
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def no_links(*names: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(EnvironmentProblem, match="No space left"):
+            write_secret(tmp_path / "keys" / "noise.key", new_secret("noise"))
+    assert not list((tmp_path / "keys").iterdir())
+
+    monkeypatch.setattr("os.link", no_links)
+    first = read_or_create_secret(tmp_path / "keys" / "noise.key", "noise")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "exists", lambda path, answers=iter([False, True]): next(answers))  # lost the race
+        assert read_or_create_secret(tmp_path / "keys" / "noise.key", "noise").reveal() == first.reveal()
+    with pytest.raises(EnvironmentProblem, match="never overwritten"):
+        write_secret(tmp_path / "keys" / "noise.key", new_secret("noise"))
+    assert [path.name for path in (tmp_path / "keys").iterdir()] == ["noise.key"]
+
+
 def test_a_key_file_of_version_1_keeps_its_sub_keys(tmp_path: Path) -> None:
     """Splits, signatures and noise made under Decoct 0.1 go on; new keys derive by HKDF."""
     path = tmp_path / "noise.key"
@@ -129,6 +154,7 @@ def test_a_key_file_of_version_1_keeps_its_sub_keys(tmp_path: Path) -> None:
         ("decoct-secret v2", "decoct-secret v3", "not a version 1 or 2 key"),
         ("\n0", "\n1", "does not have the fingerprint that it names"),
         ("\nmade ", "\nmade\n", "is damaged"),
+        ("2026-01", "2026-13", "is damaged"),
         ("\n0", "\nx", "is damaged"),
     ],
 )
