@@ -1,9 +1,10 @@
 """T3-k: the attacker has no key, but k windows (or the windows of k patients) both plain and encoded.
 
 He tries a linear inverse, the nearest known pair, and the identification of the forward map: a product-state circuit
-followed by expectations is linear in the 3^n monomials of (1, cos pi x, sin pi x), so that many independent pairs give
-it exactly, and the map is then inverted as under T4. Windows picked for independence stand beside random ones, because
-most windows of slow variables are constant after carry-forward and teach little.
+followed by expectations is linear in the 3^n monomials of (1, cos pi x, sin pi x). As many independent pairs give it
+exactly whatever the circuit; if he knows the public circuit, far fewer do (pipeline.audit.terms). The map is then
+inverted as under T4. Windows picked for independence stand beside random ones, because most windows of slow variables
+are constant after carry-forward and teach little.
 """
 
 from __future__ import annotations
@@ -16,21 +17,26 @@ from typing import Any, ClassVar, Literal, final
 import numpy as np
 from scipy.linalg import qr
 
+from pipeline.audit.denoising import output_noise
 from pipeline.audit.inverse import Dictionary
 from pipeline.audit.inversion import (
     FOUND,
     QUIET,
+    OwnWindows,
     calibrated_r2,
     chosen_targets,
+    known_layout,
+    on_windows,
     own_windows,
-    planted_encoders,
     recover,
     target_of,
     unsupported_encoding,
+    with_targets,
 )
 from pipeline.audit.scene import EncodingScene
 from pipeline.audit.scoring import Target, r2, r2_interval
-from pipeline.audit.windows import Forward, cut, output_width, padded
+from pipeline.audit.terms import Terms, fitted_map, public_terms
+from pipeline.audit.windows import Forward
 from pipeline.core.seeds import generator
 from pipeline.core.types import AttackResult, ThreatModel
 
@@ -42,6 +48,8 @@ SCORED_STAYS = 60
 MAX_MONOMIAL_WINDOW = 5  # 3^5 = 243 monomials
 MIN_MONOMIAL_SHARE = 0.9  # fewer pairs than this share of the monomials do not determine the map
 POOL = 20_000  # windows among which independent ones are picked
+USUAL = 2_000  # own windows over which a fitted map's expected error is taken
+EXACT = 1e-4  # an expected error below this is rounding
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,7 @@ LADDER = (
     Knowledge(1, "window", "random"),
     Knowledge(4, "window", "random"),
     Knowledge(4, "window", "independent"),
+    Knowledge(20, "window", "random"),
     Knowledge(100, "window", "random"),
     Knowledge(100, "window", "independent"),
     Knowledge(1, "patient", "random"),
@@ -85,41 +94,45 @@ def independent_rows(features: np.ndarray, k: int) -> np.ndarray:
     return pivots[:k]
 
 
-def pairs(scene: EncodingScene, known: Knowledge, rng: np.random.Generator) -> Dictionary:
+def pairs(scene: EncodingScene, known: Knowledge, rng: np.random.Generator, terms: Terms | None = None) -> Dictionary:
     """The aligned pairs that the attacker has, from the first `PAIR_STAYS` targets."""
-    width = output_width(scene)
-    assert width is not None  # `unsupported` was asked
+    layout = known_layout(scene)
     stays = rng.permutation(_pair_stays(scene))
     if known.unit == "patient":
         stays = stays[: known.k]
-    plain = cut(padded(scene.targets[stays], scene.window_steps, scene.axis), scene.window_steps, scene.axis)
-    encoded = cut(scene.encoded_targets[stays], width, scene.axis)
+    plain, encoded = layout.cut(scene.targets[stays]), layout.cut_encoded(scene.encoded_targets[stays])
     if known.unit == "window":
         rows = rng.permutation(len(plain))[: POOL if known.choice == "independent" else known.k]
         if known.choice == "independent":
-            wide = known.k > scene.window_steps and scene.window_steps <= MAX_MONOMIAL_WINDOW
-            pool = plain[rows].astype(np.float64)
-            rows = rows[independent_rows(monomials(pool) if wide else pool, known.k)]
+            rows = rows[independent_rows(_telling(plain[rows].astype(np.float64), known.k, terms), known.k)]
         plain, encoded = plain[rows], encoded[rows]
     distinct = np.unique(np.hstack([plain, encoded]), axis=0).astype(np.float64)
-    inputs = scene.window_steps
-    return Dictionary(distinct[:, :inputs], distinct[:, inputs:], np.full(len(distinct), -1))
+    inputs, none = scene.window_steps, np.zeros(len(distinct))
+    return Dictionary(distinct[:, :inputs], distinct[:, inputs:], none.astype(int) - 1, none)
+
+
+def _telling(pool: np.ndarray, k: int, terms: Terms | None) -> np.ndarray:
+    """The features in which picked windows are to be independent: those of the map that the attacker will fit."""
+    if terms is not None:
+        return terms.features(pool)
+    window = pool.shape[1]
+    return monomials(pool) if window < k and window <= MAX_MONOMIAL_WINDOW else pool
 
 
 def _pair_stays(scene: EncodingScene) -> int:
     return min(PAIR_STAYS, len(scene.targets) // 2)
 
 
+def _windows_to_know(scene: EncodingScene) -> int:
+    layout = known_layout(scene)
+    lanes = 1 if scene.key_scope == "per_channel" else layout.lanes
+    return _pair_stays(scene) * lanes * layout.slots
+
+
 def scored(scene: EncodingScene) -> EncodingScene:
     """The stays that are scored: none of those whose pairs are known."""
     first = _pair_stays(scene)
-    rows = slice(first, first + SCORED_STAYS)
-    return dataclasses.replace(
-        scene,
-        targets=scene.targets[rows],
-        encoded_targets=scene.encoded_targets[rows],
-        target_subjects=scene.target_subjects[rows],
-    )
+    return with_targets(scene, np.arange(first, min(first + SCORED_STAYS, len(scene.targets))))
 
 
 def identified_map(known: Dictionary) -> Forward | None:
@@ -128,19 +141,63 @@ def identified_map(known: Dictionary) -> Forward | None:
     if inputs > MAX_MONOMIAL_WINDOW or len(known.plain) < MIN_MONOMIAL_SHARE * 3**inputs:
         return None
     weights = np.linalg.lstsq(monomials(known.plain), known.encoded, rcond=1e-7)[0]
-    return lambda windows: monomials(windows) @ weights
+    return lambda windows, _: monomials(windows) @ weights
 
 
-def attempts(scene: EncodingScene, known: Dictionary, own: tuple[np.ndarray, np.ndarray]) -> Mapping[str, np.ndarray]:
+def attempts(
+    scene: EncodingScene, known: Dictionary, own: OwnWindows, terms: Terms | None = None
+) -> Mapping[str, np.ndarray]:
     """Every method's estimate of the scored series from the pairs alone and the attacker's own plain patients."""
-    found = dict(recover(scene, known, scene.encoded_targets, None))
+    layout = known_layout(scene)
+    noise = output_noise(scene, known.encoded)
+    found = dict(recover(scene, layout, known, scene.encoded_targets, None, noise))
+    maps: dict[str, tuple[Forward, float]] = {}
     forward = identified_map(known)
     if forward is not None:
-        windows, group = own
-        dictionary = Dictionary(windows, forward(windows), group)
-        refined = recover(scene, dictionary, scene.encoded_targets, forward)
-        found |= {f"identified map, {name}": estimate for name, estimate in refined.items()}
+        maps["identified map"] = forward, 0.0
+    if terms is not None:
+        usual = own.plain[own.weight > 0][:USUAL]
+        fitted = fitted_map(terms, known.plain, known.encoded, noise, usual)
+        maps["public circuit"] = fitted.forward, fitted.error if fitted.error > EXACT else 0.0
+    for name, (estimated, error) in maps.items():
+        dictionary = own.encoded_by(estimated, labelled=False)
+        spread = float(np.hypot(noise, error))
+        refined = recover(scene, layout, dictionary, scene.encoded_targets, estimated, spread, noise > 0)
+        found |= {f"{name}, {method}": estimate for method, estimate in refined.items() if method != "channel means"}
     return found
+
+
+def attempts_by_channel(
+    scene: EncodingScene, step: Knowledge, terms: Terms | None, seed: int
+) -> tuple[int, Mapping[str, np.ndarray]]:
+    """As `attempts`, with pairs and a map for every channel of its own; how many pairs there are in all."""
+    rest, n_pairs = scored(scene), 0
+    guess = np.broadcast_to(rest.own.mean(axis=(0, 1), dtype=np.float64), rest.targets.shape)
+    found: dict[str, np.ndarray] = {}
+    for channel, name in enumerate(scene.channels):
+        one = _only(scene, channel)
+        known = pairs(one, step, generator(seed, "audit", "pairs", str(step), name), terms)
+        n_pairs += len(known.plain)
+        own = own_windows(one, known_layout(one), generator(seed, "audit", "dictionary", name))
+        for method, estimate in attempts(scored(one), known, own, terms).items():
+            found.setdefault(method, guess.copy())[:, :, channel] = estimate[:, :, 0]
+    return n_pairs, found
+
+
+def _only(scene: EncodingScene, channel: int) -> EncodingScene:
+    """One channel of a scene whose channels have maps of their own."""
+    one = slice(channel, channel + 1)
+    return dataclasses.replace(
+        scene,
+        own=scene.own[:, :, one],
+        targets=scene.targets[:, :, one],
+        encoded_targets=scene.encoded_targets[:, :, one],
+        channels=scene.channels[one],
+        observed_targets=None,
+        observed_own=None,
+        released=None,
+        key_scope="shared",
+    )
 
 
 @final
@@ -158,31 +215,42 @@ class AlignedPairs:
         """As the inversion, and twice as many stays are needed: some are known, others are scored."""
         if len(scene.targets) < 40:
             return "fewer than 40 stays to divide into known and scored ones"
-        return unsupported_encoding(scene)
+        reason = unsupported_encoding(scene)
+        if reason is None and _windows_to_know(scene) < scene.window_steps:
+            return f"a window holds {scene.window_steps} values, more than there are windows to know"
+        return reason
 
     def run(self, scene: EncodingScene, seed: int) -> tuple[AttackResult, ...]:
         """One result per `ladder` step that the number of stays allows."""
         scene = _shuffled(chosen_targets(scene, seed), seed)
         planted = _planted(scene, seed)
-        own = own_windows(scene, generator(seed, "audit", "dictionary"))
+        layout = known_layout(scene)
+        terms = public_terms(scene.surrogates, layout, generator(seed, "audit", "terms"))
+        own = own_windows(scene, layout, generator(seed, "audit", "dictionary"))
         possible = [step for step in self.ladder if step.unit == "window" or step.k <= _pair_stays(scene)]
-        return tuple(self._step(scene, step, own, planted, seed) for step in possible)
+        return tuple(self._step(scene, step, own, terms, planted, seed) for step in possible)
 
     def _step(
         self,
         scene: EncodingScene,
         step: Knowledge,
-        own: tuple[np.ndarray, np.ndarray],
+        own: OwnWindows,
+        terms: Terms | None,
         planted: float,
         seed: int,
     ) -> AttackResult:
-        known = pairs(scene, step, generator(seed, "audit", "pairs", str(step)))
         rest = scored(scene)
+        per_channel = scene.key_scope == "per_channel"
+        if per_channel:
+            n_pairs, found = attempts_by_channel(scene, step, terms, seed)
+        else:
+            known = pairs(scene, step, generator(seed, "audit", "pairs", str(step)), terms)
+            n_pairs, found = len(known.plain), attempts(rest, known, own, terms)
         target = target_of(rest)
-        found = attempts(rest, known, own)
         method, scores = _best(target, found)
         figure = r2_interval(target, found[method], generator(seed, "audit", "r2", str(step)), scene.n_bootstrap)
         control = calibrated_r2(target, np.roll(found[method], target.n // 2, axis=0))
+        whose = " of every channel" if per_channel and step.unit == "window" else ""
         return AttackResult(
             attack=self.name,
             threat_model=self.threat_model,
@@ -196,13 +264,14 @@ class AlignedPairs:
             positive_control=planted,
             ceiling=1.0,
             gates=True,
-            summary=f"An attacker without the key who knows {step} plain and encoded recovers other stays of "
+            summary=f"An attacker without the key who knows {step}{whose} plain and encoded recovers other stays of "
             f"{scene.artefact} with R2 {figure} (n = {target.n} stays).",
             detail={
                 "k": step.k,
                 "unit": step.unit,
                 "choice": step.choice,
-                "distinct_pairs": len(known.plain),
+                "distinct_pairs": n_pairs,
+                "circuit_known": terms is not None,
                 "method": method,
                 "r2_by_method": {name: round(score, 4) for name, score in scores.items()},
                 "r2_moving": round(r2(target, found[method], target.moving), 4),
@@ -219,35 +288,20 @@ def _best(target: Target, found: Mapping[str, np.ndarray]) -> tuple[str, dict[st
 
 def _shuffled(scene: EncodingScene, seed: int) -> EncodingScene:
     """Targets in an order drawn by the seed, so that the known ones are a random part."""
-    rows = generator(seed, "audit", "known stays").permutation(len(scene.targets))
-    return dataclasses.replace(
-        scene,
-        targets=scene.targets[rows],
-        encoded_targets=scene.encoded_targets[rows],
-        target_subjects=scene.target_subjects[rows],
-    )
+    return with_targets(scene, generator(seed, "audit", "known stays").permutation(len(scene.targets)))
 
 
 def _planted(scene: EncodingScene, seed: int) -> float:
-    """A keyed linear mix without any bend, from 4 windows per input picked for independence: must be found."""
-    mix = np.linalg.qr(np.random.default_rng(11).standard_normal((scene.window_steps, scene.window_steps)))[0]
-    identity = planted_encoders(scene.window_steps, scene.axis)["identity"]
-
-    def mixed(series: np.ndarray) -> np.ndarray:
-        full = identity(series)
-        if scene.axis == "time":
-            return np.swapaxes(_rotate(np.swapaxes(full, 1, 2), mix), 1, 2)
-        return _rotate(full, mix)
-
-    leak = dataclasses.replace(scene, encode=mixed, encoded_targets=mixed(scene.targets))
+    """A keyed linear mix without any bend or noise, from as many independent windows as inputs: must be found."""
+    layout = known_layout(scene)
+    mix = np.linalg.qr(np.random.default_rng(11).standard_normal((layout.window, layout.window)))[0]
+    mixed = on_windows(lambda windows: windows @ mix, layout)
+    leak = dataclasses.replace(
+        scene, encode=mixed, encoded_targets=mixed(scene.targets), noise_sd=0.0, shots=None, key_scope="shared"
+    )
     known = pairs(
         leak, Knowledge(scene.window_steps, "window", "independent"), generator(seed, "audit", "planted pairs")
     )
     rest = scored(leak)
-    return _best(target_of(rest), recover(rest, known, rest.encoded_targets, None))[1]["linear inverse"]
-
-
-def _rotate(lined: np.ndarray, mix: np.ndarray) -> np.ndarray:
-    window = len(mix)
-    mixed: np.ndarray = (lined.reshape(*lined.shape[:2], -1, window) @ mix).reshape(lined.shape)
-    return mixed
+    estimates = recover(rest, known_layout(rest), known, rest.encoded_targets, None)
+    return _best(target_of(rest), estimates)[1]["linear inverse"]

@@ -7,33 +7,23 @@ best of several inverses ([Enc] Thakur et al. 2024 do not test this attack).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, final
 
 import numpy as np
 
-from pipeline.audit.inverse import Dictionary, distinct, inverses
+from pipeline.audit.denoising import averaged_runs, output_noise, smoothed
+from pipeline.audit.inverse import Dictionary, Windows, distinct, inverses, posterior_mean
 from pipeline.audit.scene import MIN_SUBJECTS, Encode, EncodingScene
 from pipeline.audit.scoring import Target, by_channel, most_exposed_decile, r2, r2_interval
-from pipeline.audit.windows import (
-    Axis,
-    Forward,
-    cut,
-    forward_map,
-    from_groups,
-    grouped,
-    is_one_map,
-    join,
-    moving,
-    output_width,
-    padded,
-    padded_shape,
-)
+from pipeline.audit.windows import Forward, Layout, forward_map, is_one_map, layout_of, moving
 from pipeline.core.seeds import generator
 from pipeline.core.types import AttackResult, ThreatModel
 
 OWN_WINDOWS = 200_000  # distinct windows of the attacker's own patients in his dictionary
 CHOSEN_WINDOWS = 20_000  # and windows he makes up
+CHOSEN_VALUES = 20_000_000  # as far as they hold no more values than this
+NOISY_TARGETS = 120  # targets when the encoding is noisy: no two windows are then equal, and every one costs
 PLANTED_TARGETS = 40
 PLANTED_OWN = 200
 FOUND = 0.95  # a planted leak must be recovered to this R2
@@ -44,24 +34,49 @@ def unsupported_encoding(scene: EncodingScene) -> str | None:
     """Why the window attacks cannot run on the scene, or None."""
     if len(np.unique(scene.target_subjects)) < MIN_SUBJECTS or len(scene.own) < MIN_SUBJECTS:
         return f"fewer than {MIN_SUBJECTS} subjects on one side"
-    width = output_width(scene)
-    if width is None:
+    if scene.fresh:
+        return "the map is drawn afresh for every window: there is none to invert, only norms survive (norm_inversion)"
+    if scene.not_understood is not None:
+        return scene.not_understood
+    if scene.key_scope == "per_channel" and scene.axis != "time":
+        return "a map for every channel is only understood for windows over time"
+    layout = layout_of(scene)
+    if layout is None:
         return "the encoded shape is not one window map per slot"
-    if not is_one_map(scene, width, np.random.default_rng(0)):
+    if not is_one_map(scene, layout, np.random.default_rng(0)):
         return "the encoder does not apply one repeatable map to every window"
     return None
 
 
+def known_layout(scene: EncodingScene) -> Layout:
+    """The layout of a scene that `unsupported_encoding` found no fault with."""
+    layout = layout_of(scene)
+    assert layout is not None  # `unsupported` was asked
+    return layout
+
+
 def chosen_targets(scene: EncodingScene, seed: int) -> EncodingScene:
-    """The scene with at most `max_targets` targets, drawn by the seed."""
-    if len(scene.targets) <= scene.max_targets:
+    """The scene with at most `max_targets` targets, drawn by the seed; fewer when every window is noisy."""
+    most = min(scene.max_targets, NOISY_TARGETS) if is_noisy(scene) else scene.max_targets
+    if len(scene.targets) <= most:
         return scene
-    rows = np.sort(generator(seed, "audit", "targets").permutation(len(scene.targets))[: scene.max_targets])
+    return with_targets(scene, np.sort(generator(seed, "audit", "targets").permutation(len(scene.targets))[:most]))
+
+
+def is_noisy(scene: EncodingScene) -> bool:
+    """Whether the encoded targets hold noise beside the map's outputs."""
+    return scene.noise_sd > 0 or scene.shots is not None
+
+
+def with_targets(scene: EncodingScene, rows: np.ndarray) -> EncodingScene:
+    """The scene with the targets at `rows` only."""
     return dataclasses.replace(
         scene,
         targets=scene.targets[rows],
         encoded_targets=scene.encoded_targets[rows],
         target_subjects=scene.target_subjects[rows],
+        observed_targets=None if scene.observed_targets is None else scene.observed_targets[rows],
+        released=None if scene.released is None else scene.released[rows],
     )
 
 
@@ -69,36 +84,79 @@ def target_of(scene: EncodingScene) -> Target:
     """What is scored; the guess is each channel's mean over the attacker's own patients."""
     return Target(
         values=scene.targets,
-        moving=moving(scene.targets, scene.window_steps, scene.axis),
+        moving=moving(scene.targets, known_layout(scene)),
         guess=scene.own.mean(axis=(0, 1), dtype=np.float64),
         subjects=scene.target_subjects,
     )
 
 
-def own_windows(scene: EncodingScene, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Windows that the attacker knows, `(known, window)`, and their groups: his patients' and made-up ones (-1)."""
-    own = distinct(grouped(padded(scene.own, scene.window_steps, scene.axis), scene.window_steps, scene.axis))
-    rows = rng.permutation(len(own.rows))[:OWN_WINDOWS]
-    made_up = rng.uniform(size=(CHOSEN_WINDOWS, scene.window_steps))
-    labels = np.concatenate([own.group[rows], np.full(CHOSEN_WINDOWS, -1)])
-    return np.concatenate([own.rows[rows], made_up]), labels
+@dataclasses.dataclass(frozen=True)
+class OwnWindows:
+    """Windows that the attacker knows plain: his patients' by group with their counts, and made-up ones."""
+
+    plain: np.ndarray  # (known, window)
+    group: np.ndarray  # (known,) -1 = made up
+    map_group: np.ndarray  # (known,) the group as which they are encoded
+    weight: np.ndarray  # (known,)
+
+    def encoded_by(self, forward: Forward, labelled: bool) -> Dictionary:
+        """With their encodings; `labelled`: made-up windows belong to the group they are encoded as."""
+        group = self.map_group if labelled else self.group
+        return Dictionary(self.plain, forward(self.plain, self.map_group), group, self.weight)
+
+
+def own_windows(scene: EncodingScene, layout: Layout, rng: np.random.Generator) -> OwnWindows:
+    """The attacker's own patients' windows and made-up ones."""
+    groups = layout.groups(len(scene.own))
+    own = distinct(layout.cut(scene.own), groups)
+    rows = rng.permutation(len(own.rows))[: min(OWN_WINDOWS, max(1, CHOSEN_VALUES // layout.window))]
+    n_chosen = min(CHOSEN_WINDOWS, max(2 * layout.window, CHOSEN_VALUES // layout.window))
+    made_up = rng.uniform(size=(n_chosen, layout.window))
+    labels = np.arange(n_chosen) % (int(groups.max()) + 1)
+    return OwnWindows(
+        np.concatenate([own.rows[rows], made_up]),
+        np.concatenate([own.group[rows], np.full(n_chosen, -1)]),
+        np.concatenate([own.group[rows], labels]),
+        np.concatenate([own.count[rows], np.zeros(n_chosen)]),
+    )
 
 
 def recover(
-    scene: EncodingScene, known: Dictionary, encoded: np.ndarray, forward: Forward | None
+    scene: EncodingScene,
+    layout: Layout,
+    known: Dictionary,
+    encoded: np.ndarray,
+    forward: Forward | None,
+    noise: float = 0.0,
+    averages: bool = False,
+    seed: int = 0,
 ) -> Mapping[str, np.ndarray]:
-    """Every inverse's estimate of the series behind `encoded` (stay, encoded step, encoded channel), and the guess."""
-    cells = grouped(encoded, known.encoded.shape[1], scene.axis)
-    seen = distinct(cells)
-    _, steps, channels = scene.targets.shape
-    shape = (len(encoded), *padded_shape(scene))
-    whole = (*cells.shape[:2], scene.window_steps)
-    estimates = {
-        name: from_groups(windows[seen.back].reshape(whole), shape, scene.axis)[:, :steps, :channels]
-        for name, windows in inverses(known, seen, forward).items()
-    }
+    """Every inverse's estimate of the series behind `encoded` (stay, encoded step, encoded channel), and the guess.
+
+    Args:
+        noise: standard deviation of what `encoded` holds beside the outputs of the map.
+        averages: whether that is fresh in every window, so that averages reduce it (an error of the map is not).
+    """
     guess = scene.own.mean(axis=(0, 1), dtype=np.float64)
-    return {"channel means": np.broadcast_to(guess, (len(encoded), steps, channels)), **estimates}
+    shape = (len(encoded), *scene.targets.shape[1:])
+    cells, groups = layout.cut_encoded(encoded).astype(np.float64), layout.groups(len(encoded))
+    per_channel = scene.key_scope == "per_channel"
+    seen = distinct(cells, groups)
+    windows = inverses(known, seen, forward, noise, per_channel)
+    found = {name: layout.join(rows[seen.back]) for name, rows in windows.items()}
+    if averages and forward is not None:
+
+        def averaged(rows: np.ndarray) -> np.ndarray:
+            labels = layout.groups(len(rows) // (layout.lanes * layout.slots))
+            seen = Windows(rows, labels, np.arange(len(rows)), np.ones(len(rows)))
+            alone = posterior_mean(known, seen, np.full(len(rows), noise), np.full((len(rows), layout.window), 0.5))
+            return layout.join(averaged_runs(known, rows, labels, layout, noise, alone))
+
+        found["averaged runs"] = averaged(cells)
+        found["averaged runs, smoothed"] = smoothed(
+            scene, layout, forward, noise, averaged, found["averaged runs"], generator(seed, "audit", "smoothing")
+        )
+    return {"channel means": np.broadcast_to(guess, shape), **found}
 
 
 def calibrated_r2(target: Target, estimate: np.ndarray) -> float:
@@ -109,17 +167,25 @@ def calibrated_r2(target: Target, estimate: np.ndarray) -> float:
     return r2(target, target.guess + np.clip(share, 0, 1) * pull)
 
 
-def planted_encoders(window: int, axis: Axis) -> dict[str, Encode]:
+def planted_encoders(layout: Layout) -> dict[str, Encode]:
     """Encoders that hide nothing: the identity, and a fixed invertible mix with a bend in it."""
-    mix = np.linalg.qr(np.random.default_rng(7).standard_normal((window, window)))[0]
+    mix = np.linalg.qr(np.random.default_rng(7).standard_normal((layout.window, layout.window)))[0]
 
-    def bent(series: np.ndarray) -> np.ndarray:
-        full = padded(series, window, axis)
-        windows = cut(full, window, axis)
-        out = (windows + 0.1 * np.sin(2 * np.pi * windows)) @ mix
-        return join(out, (full.shape[0], full.shape[1], full.shape[2]), axis)
+    def bent(windows: np.ndarray) -> np.ndarray:
+        return np.asarray((windows + 0.1 * np.sin(2 * np.pi * windows)) @ mix)
 
-    return {"identity": lambda series: padded(series, window, axis), "bent mix": bent}
+    return {"identity": on_windows(lambda rows: rows, layout), "bent mix": on_windows(bent, layout)}
+
+
+def on_windows(window_map: Callable[[np.ndarray], np.ndarray], layout: Layout) -> Encode:
+    """A map of windows, as wide as they, as an encoder of series of any number of steps and channels."""
+
+    def encode(series: np.ndarray) -> np.ndarray:
+        own = dataclasses.replace(layout, steps=series.shape[1], channels=series.shape[2], width=layout.window)
+        cells = window_map(own.cut(series)).reshape(len(series), own.lanes, own.slots * own.width)
+        return np.swapaxes(cells, 1, 2) if layout.axis == "time" else cells
+
+    return encode
 
 
 @final
@@ -139,7 +205,8 @@ class KnownKeyInversion:
         """One result: R2 over all values; moving values, channels and methods in the detail."""
         scene = chosen_targets(scene, seed)
         target = target_of(scene)
-        known, found = _attack(scene, seed)
+        known, found = inversions(scene, seed)
+        noise = output_noise(scene, known.encoded[known.weight > 0])
         scores = {name: r2(target, estimate) for name, estimate in found.items()}
         method = max(scores, key=lambda name: scores[name])
         estimate = found[method]
@@ -178,6 +245,8 @@ class KnownKeyInversion:
                     "r2_by_channel": channels,
                     "positive_controls": {name: round(score, 4) for name, score in planted.items()},
                     "known_windows": len(known.plain),
+                    "mean_squared_error": float(((target.values - estimate) ** 2).mean()),
+                    "noise_sd": noise,
                     "n_subjects": len(np.unique(scene.target_subjects)),
                     "controls_held": control <= QUIET and min(planted.values()) >= FOUND,
                     "powered": True,
@@ -186,27 +255,30 @@ class KnownKeyInversion:
         )
 
 
-def _attack(scene: EncodingScene, seed: int) -> tuple[Dictionary, Mapping[str, np.ndarray]]:
-    width = output_width(scene)
-    assert width is not None  # `unsupported` was asked
-    forward = forward_map(scene, width)
-    plain, group = own_windows(scene, generator(seed, "audit", "dictionary"))
-    known = Dictionary(plain, forward(plain), group)
-    return known, recover(scene, known, scene.encoded_targets, forward)
+def inversions(scene: EncodingScene, seed: int) -> tuple[Dictionary, Mapping[str, np.ndarray]]:
+    """What the attacker knows, and every method's estimate of the scene's targets."""
+    layout = known_layout(scene)
+    per_channel = scene.key_scope == "per_channel"
+    forward = forward_map(scene.encode, layout, per_channel)
+    own = own_windows(scene, layout, generator(seed, "audit", "dictionary"))
+    known = own.encoded_by(forward, labelled=per_channel)
+    noise = output_noise(scene, known.encoded[known.weight > 0])
+    return known, recover(scene, layout, known, scene.encoded_targets, forward, noise, noise > 0, seed)
 
 
 def _planted(scene: EncodingScene, seed: int) -> dict[str, float]:
     """The best R2 that the same attack reaches on encoders that hide nothing."""
-    targets, scores = scene.targets[:PLANTED_TARGETS], {}
-    for name, encode in planted_encoders(scene.window_steps, scene.axis).items():
+    few, scores = with_targets(scene, np.arange(min(PLANTED_TARGETS, len(scene.targets)))), {}
+    for name, encode in planted_encoders(known_layout(scene)).items():
         leak = dataclasses.replace(
-            scene,
+            few,
             encode=encode,
             own=scene.own[:PLANTED_OWN],
-            targets=targets,
-            encoded_targets=encode(targets),
-            target_subjects=scene.target_subjects[: len(targets)],
+            observed_own=None,
+            encoded_targets=encode(few.targets),
+            noise_sd=0.0,
+            shots=None,
         )
         target = target_of(leak)
-        scores[name] = max(r2(target, estimate) for estimate in _attack(leak, seed)[1].values())
+        scores[name] = max(r2(target, estimate) for estimate in inversions(leak, seed)[1].values())
     return scores

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 from pipeline.core.errors import DataError
-from pipeline.core.types import ArrayRecord, AttackResult, CondensedSet, ThreatModel
+from pipeline.core.types import ArrayRecord, AttackResult, CondensedSet, EncodedCohort, Json, Split, ThreatModel
 
 Encode = Callable[[np.ndarray], np.ndarray]
 """(stay, step, channel) float32 series in [0, 1] -> (stay, encoded step, encoded channel); any number of each."""
@@ -18,13 +18,24 @@ Encode = Callable[[np.ndarray], np.ndarray]
 MIN_SUBJECTS = 10  # fewer would be a small cell: nothing about them may be reported
 
 
+Axis = Literal["time", "variables", "record"]
+MASK: str = "observed:"  # how the channels are called that hold the pattern of measurements
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class EncodingScene(ArrayRecord):
     """An encoded artefact, and an attacker who has patients of his own.
 
-    `encode` applies the encoder with its key; only attacks under T4 call it on chosen series. `own` are the attacker's
-    prepared series (the tuning part), `targets` those of training subjects, which only score the attack.
-    `window_steps` inputs, neighbours along `axis`, are encoded together by one map shared by all windows.
+    `encode` applies the encoder with its key and without noise; only attacks under T4 call it on chosen series. `own`
+    are the attacker's prepared series (the tuning part), `targets` those of training subjects, which only score the
+    attack. `window_steps` inputs, neighbours along `axis`, are encoded together, a window every `stride` (None: every
+    `window_steps`) positions, by one map shared by all windows, or by all of a channel (`key_scope` "per_channel"), or
+    by none (`fresh`: redrawn for every window). `noise_sd` or `shots` say what `encoded_targets` hold beside it.
+    Channels that the release shows in plain are in `released`, not among the others.
+
+    `surrogates`: the same public encoder under keys that the attacker made up. `observed_targets`, `observed_own`:
+    which cells of the first channels were measured; the former only scores. `not_understood`: why the noise is none
+    that the attacks know, or None.
     """
 
     artefact: str
@@ -36,9 +47,19 @@ class EncodingScene(ArrayRecord):
     target_subjects: Shaped[np.ndarray, " stay"]
     channels: tuple[str, ...]
     window_steps: int
-    axis: Literal["time", "variables"] = "time"
+    axis: Axis = "time"
     max_targets: int = 400
     n_bootstrap: int = 500
+    stride: int | None = None
+    key_scope: str = "shared"
+    noise_sd: float = 0.0
+    shots: int | None = None
+    fresh: bool = False
+    not_understood: str | None = None
+    surrogates: tuple[Encode, ...] = ()
+    observed_targets: Bool[np.ndarray, "stay step variable"] | None = None
+    observed_own: Bool[np.ndarray, "own_stay step variable"] | None = None
+    released: Float[np.ndarray, "stay encoded_step variable"] | None = None
 
     def __post_init__(self) -> None:
         stays, steps, channels = self.targets.shape
@@ -46,6 +67,81 @@ class EncodingScene(ArrayRecord):
             raise DataError(f"scene {self.artefact}: own and target series differ in steps or channels")
         if len(self.encoded_targets) != stays or self.target_subjects.shape != (stays,):
             raise DataError(f"scene {self.artefact}: {stays} targets need as many encoded series and subjects")
+        for masks, series in ((self.observed_targets, self.targets), (self.observed_own, self.own)):
+            if masks is not None and (masks.shape[:2] != series.shape[:2] or masks.shape[2] > channels):
+                raise DataError(f"scene {self.artefact}: the masks do not fit the series")
+        if self.released is not None and len(self.released) != stays:
+            raise DataError(f"scene {self.artefact}: {stays} targets need as many released masks")
+
+    @property
+    def hop(self) -> int:
+        """Positions from one window to the next."""
+        return self.window_steps if self.stride is None else self.stride
+
+
+def encoding_scene(
+    artefact: str,
+    artefact_digest: str,
+    *,
+    prepared: EncodedCohort,
+    encoded: EncodedCohort,
+    encode: Encode,
+    spec: Json,
+    observed: np.ndarray | None = None,
+    surrogates: Sequence[Encode] = (),
+    max_targets: int = 400,
+    n_bootstrap: int = 500,
+) -> EncodingScene:
+    """The scene of an encoding: the tuning stays are the attacker's own patients, training stays are his targets.
+
+    Args:
+        prepared, encoded: all stays before and after the encoder, in one order; `encoded` may hold the training part
+            alone.
+        encode: the encoder's map of bare features without noise, for the channels that it encodes.
+        spec: the encoder's public description.
+        observed: `(stay, step, variable)` which cells of `prepared` were measured, if known.
+        surrogates: `encode` of the same encoder under other keys.
+
+    Raises:
+        DataError: the parts do not fit together.
+    """
+    plain = [i for i, name in enumerate(prepared.channels) if name not in _released(prepared)]
+    shown = [i for i, name in enumerate(encoded.channels) if name in _released(prepared)]
+    hidden = [i for i, name in enumerate(encoded.channels) if name not in _released(prepared)]
+    targets, own = prepared.split == int(Split.TRAIN), prepared.split == int(Split.TUNING)
+    series = encoded.part(Split.TRAIN)
+    noise = spec.get("noise") or {}
+    kind, shots = str(noise.get("kind", "none")), noise.get("shots")
+    known = kind in ("none", "gaussian", "shots")
+    return EncodingScene(
+        artefact=artefact,
+        artefact_digest=artefact_digest,
+        encode=encode,
+        own=prepared.features[own][:, :, plain],
+        targets=prepared.features[targets][:, :, plain],
+        encoded_targets=series.features[:, :, hidden],
+        target_subjects=prepared.subject_index[targets],
+        channels=tuple(prepared.channels[i] for i in plain),
+        window_steps=int(spec["window"]),
+        axis=spec["axis"],
+        max_targets=max_targets,
+        n_bootstrap=n_bootstrap,
+        stride=spec.get("stride"),
+        key_scope=str(spec.get("key_scope", "shared")),
+        noise_sd=float(noise.get("noise_sd", 0.0)),
+        shots=None if shots is None else int(shots),
+        fresh=bool(spec.get("fresh", False)),
+        not_understood=None if known else f"the attacks do not know noise of the kind {kind}",
+        surrogates=tuple(surrogates),
+        observed_targets=None if observed is None else observed[targets],
+        observed_own=None if observed is None else observed[own],
+        released=series.features[:, :, shown] if shown else None,
+    )
+
+
+def _released(prepared: EncodedCohort) -> tuple[str, ...]:
+    steps = [step for step in prepared.transforms if step.get("kind") == "missingness"]
+    return tuple(name for step in steps if step.get("mode") == "release" for name in step["channels"])
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -11,8 +11,8 @@ import pytest
 
 from pipeline.audit.aligned_pairs import AlignedPairs, Knowledge, independent_rows, monomials
 from pipeline.audit.inversion import KnownKeyInversion
-from pipeline.audit.scene import EncodingScene
-from pipeline.audit.windows import by_group, cut, from_groups, join
+from pipeline.audit.scene import Axis, EncodingScene
+from pipeline.audit.windows import Layout
 from pipeline.core.errors import DataError
 
 STEPS, CHANNELS = 16, 3
@@ -57,7 +57,8 @@ def on_series(window_map: Callable[[np.ndarray], np.ndarray], window: int = 4) -
 
     def encode(series: np.ndarray) -> np.ndarray:
         stays, _, channels = series.shape
-        out = window_map(cut(series, window, "time")).reshape(stays, channels, -1)
+        rows = Layout(series.shape[1], channels, window, window).cut(series)
+        out = window_map(rows).reshape(stays, channels, -1)
         return np.swapaxes(out, 1, 2).astype(np.float32)
 
     return encode
@@ -84,13 +85,23 @@ MIX = np.random.default_rng(3).normal(0, 0.5, (4, 4))
 ANGLES = np.random.default_rng(4).uniform(0, 2 * np.pi, (2, 4))
 
 
-@pytest.mark.parametrize("axis", ["time", "variables"])
-def test_windows_join_again(axis: str) -> None:
-    series = np.random.default_rng(0).normal(size=(5, 8, 12)).astype(np.float32)
-    assert np.array_equal(join(cut(series, 4, axis), series.shape, axis), series)  # type: ignore[arg-type]
-    groups = by_group(cut(series, 4, axis), series.shape, 4, axis)  # type: ignore[arg-type]
-    assert len(groups) == (12 if axis == "time" else 3)
-    assert np.array_equal(from_groups(groups, series.shape, axis), series)  # type: ignore[arg-type]
+@pytest.mark.parametrize("axis", ["time", "variables", "record"])
+@pytest.mark.parametrize("stride", [4, 3, 1])
+def test_windows_join_again(axis: Axis, stride: int) -> None:
+    """Whatever axis and overlap, with a last window that must be filled up."""
+    series = np.random.default_rng(0).normal(size=(5, 9, 11)).astype(np.float32)
+    layout = Layout(9, 11, 4, stride, axis)
+    windows = layout.cut(series)
+    assert windows.shape == (5 * layout.lanes * layout.slots, 4)
+    assert len(layout.groups(5)) == len(windows)
+    np.testing.assert_allclose(layout.join(windows), series, atol=1e-6)
+
+
+def test_groups_are_what_windows_are_about() -> None:
+    """Channels over time, blocks of channels over variables, the channel of the first value in a record."""
+    assert Layout(4, 3, 2, 2, "time").groups(1).tolist() == [0, 0, 1, 1, 2, 2]
+    assert Layout(2, 3, 2, 2, "variables").groups(1).tolist() == [0, 1, 0, 1]
+    assert Layout(2, 3, 2, 2, "record").groups(1).tolist() == [0, 2, 1]
 
 
 @pytest.mark.parametrize("name", ["projection", "circuit"])
