@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from flows.environment import quiet
+from flows.keys_cli import keys_app
 from pipeline.core.errors import DecoctError, EnvironmentProblem, UsageError
 
 INTERRUPTED: Final = 130
@@ -31,7 +32,6 @@ app = typer.Typer(
     "15 environment, 130 interrupted.",
 )
 config_app = typer.Typer(no_args_is_help=True, help="Write and check configuration files.")
-keys_app = typer.Typer(no_args_is_help=True, help="Secrets of a workspace and the trust root for its receivers.")
 app.add_typer(config_app, name="config")
 app.add_typer(keys_app, name="keys")
 
@@ -280,62 +280,6 @@ def config_check(config: ConfigPath, as_json: AsJson = False) -> None:
         _print_json(resolved)
     else:
         print(f"{config}: fine; {len(resolved['encode'])} encodings, {len(resolved['condense'])} condensed sets")
-
-
-@keys_app.command("new")
-def keys_new(
-    purpose: Annotated[str, typer.Argument(help="encoder, noise, split, author or all.")],
-    out: Out = None,
-) -> None:
-    """Make a 256-bit secret with the operating system's generator, readable by its owner only; never overwrites.
-
-    Example: decoct keys new all --out decoct-work
-    """
-    from flows.job import KEY_PURPOSES, key_path
-    from pipeline.core.secrets import new_secret, write_secret
-
-    wanted = KEY_PURPOSES if purpose == "all" else (purpose,)
-    if not set(wanted) <= set(KEY_PURPOSES):
-        raise UsageError(f"no key has the purpose {purpose!r}; there are: all, {', '.join(KEY_PURPOSES)}")
-    for name in wanted:
-        path = key_path(out or Path("decoct-work"), name)
-        secret = new_secret(name)
-        write_secret(path, secret)
-        print(f"{name:<8} {secret.fingerprint}  {path}")
-
-
-@keys_app.command("show")
-def keys_show(out: Out = None) -> None:
-    """Fingerprints of a workspace's keys, and the author's public key; never a secret.
-
-    Example: decoct keys show --out decoct-work
-    """
-    from flows.job import KEY_PURPOSES, key_path
-    from pipeline.core.secrets import read_secret
-
-    for name in KEY_PURPOSES:
-        path = key_path(out or Path("decoct-work"), name)
-        if path.exists():
-            secret = read_secret(path, name)
-            print(f"{name:<8} {secret.fingerprint}  {path}")
-
-
-@keys_app.command("root")
-def keys_root(
-    file: Annotated[Path, typer.Argument(help="The trust root to write, for receivers.")],
-    site: Annotated[str, typer.Option(help="The site's name as receivers will see it.")],
-    out: Out = None,
-    accept_demo: Annotated[bool, typer.Option(help="Accept bundles made under policies for trying out.")] = False,
-    recipient: Annotated[str, typer.Option(help="The receiver's name; bundles addressed to others are refused.")] = "",
-) -> None:
-    """The trust root that receivers keep: this site's public key, to be handed over and compared out of band.
-
-    Example: decoct keys root trust-root.toml --site "St. Elsewhere"
-    """
-    from flows.trust import write_root
-
-    root = write_root(out or Path("decoct-work"), file, site, accept_non_production=accept_demo, recipient=recipient)
-    print(f"wrote {file}; key {root}; let receivers compare this fingerprint by telephone")
 
 
 def _run(

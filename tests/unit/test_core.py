@@ -127,8 +127,9 @@ def test_a_key_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr("os.link", no_links)
     first = read_or_create_secret(tmp_path / "keys" / "noise.key", "noise")
+    answers = iter([False, True])  # not there when asked, but there when written: the race is lost
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "exists", lambda path, answers=iter([False, True]): next(answers))  # lost the race
+        patch.setattr(Path, "exists", lambda path: next(answers))
         assert read_or_create_secret(tmp_path / "keys" / "noise.key", "noise").reveal() == first.reveal()
     with pytest.raises(EnvironmentProblem, match="never overwritten"):
         write_secret(tmp_path / "keys" / "noise.key", new_secret("noise"))
