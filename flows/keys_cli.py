@@ -86,6 +86,8 @@ def keys_show(out: Out = None, as_json: AsJson = False) -> None:
         told = {"lines": len(log.entries), "head": log.head, "last": [dict(e) for e in log.entries[-_LAST_LINES:]]}
         _print_json({"keys": listed, "identity": identity or None, "author_public_key": author or None, "log": told})
         return
+    if not entries:
+        _say(f"there are no keys in {keys}; make them with: decoct keys new all")
     for entry in entries:
         age = "age unknown" if entry.age_days is None else f"{entry.age_days} days old"
         notes = ", ".join([age, *(["retired"] * entry.retired), *(["passphrase"] * entry.sealed)])

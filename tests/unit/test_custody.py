@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyrage
@@ -199,6 +200,13 @@ def test_a_tampered_log_line_is_found_and_named(tmp_path: Path, tampered: object
         make_key(tmp_path, "encoder")
     assert path.read_bytes() == before
     assert not (tmp_path / "encoder.key").exists()
+
+
+def test_commands_at_the_same_time_make_one_chain(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: append_log(tmp_path, "new", {"fingerprint": str(number)}), range(40)))
+    entries = read_log(tmp_path).entries
+    assert {entry["fingerprint"] for entry in entries} == {str(number) for number in range(40)}
 
 
 def test_a_missing_last_line_shows_only_in_the_digest_that_somebody_kept(tmp_path: Path) -> None:
