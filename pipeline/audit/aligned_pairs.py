@@ -113,7 +113,7 @@ def pairs(scene: EncodingScene, known: Knowledge, rng: np.random.Generator, term
 
 def _telling(pool: np.ndarray, k: int, terms: Terms | None) -> np.ndarray:
     """The features in which picked windows are to be independent: those of the map that the attacker will fit."""
-    if terms is not None:
+    if terms is not None and k <= len(terms.digits):
         return terms.features(pool)
     window = pool.shape[1]
     return monomials(pool) if window < k and window <= MAX_MONOMIAL_WINDOW else pool

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve, lstsq
+from scipy.linalg import cho_factor, cho_solve
 from scipy.spatial import cKDTree
 
 from pipeline.audit.windows import Forward
@@ -25,7 +25,7 @@ AS_GOOD = 1e-9  # residuals below this do not tell two pre-images apart; the mor
 USUAL = 0.01  # a pre-image this close to a known window of its group is not searched further
 RIDGE = 1e-12
 MAX_REFINED_WINDOW = 12  # wider windows get no Gauss-Newton: its Jacobians grow with the square of the window
-WIDE = 256
+WIDE = 256  # more outputs are regressed by normal equations: exact enough, and quick
 ROUNDING = 1e-6  # encodings closer than this may differ by float32's rounding alone
 REGRESSION_ROWS = 4  # known windows per output that a regression of its own asks for
 POSTERIOR_PAIRS = 400_000_000  # pairs of a seen and a known window that the posterior means may look at
@@ -111,13 +111,14 @@ def linear_inverse(known: Dictionary, encoded: np.ndarray, intercept: bool, nois
         return np.hstack([outputs, np.ones((len(outputs), 1))]) if intercept else outputs
 
     rows = design(known.encoded)
-    if noise == 0:
-        driver = "gelsd" if rows.shape[1] <= WIDE else "gelsy"  # by far faster, as good where nothing is degenerate
-        weights = lstsq(rows, known.plain, cond=1e-8, lapack_driver=driver)[0]
+    if noise == 0 and rows.shape[1] <= WIDE:
+        weights = np.linalg.lstsq(rows, known.plain, rcond=1e-8)[0]
     else:
-        penalty = np.full(rows.shape[1], len(rows) * noise**2)
-        penalty[known.encoded.shape[1] :] = RIDGE
-        weights = np.linalg.solve(rows.T @ rows + np.diag(penalty), rows.T @ known.plain)
+        gram = rows.T @ rows
+        smallest = ROUNDING**2 * float(np.trace(gram)) / len(gram)
+        penalty = np.full(len(gram), max(len(rows) * noise**2, smallest))
+        penalty[known.encoded.shape[1] :] = smallest
+        weights = np.linalg.solve(gram + np.diag(penalty), rows.T @ known.plain)
     return np.asarray(np.clip(design(encoded) @ weights, 0, 1))
 
 

@@ -110,7 +110,7 @@ def own_windows(scene: EncodingScene, layout: Layout, rng: np.random.Generator) 
     groups = layout.groups(len(scene.own))
     own = distinct(layout.cut(scene.own), groups)
     rows = rng.permutation(len(own.rows))[: min(OWN_WINDOWS, max(1, CHOSEN_VALUES // layout.window))]
-    n_chosen = min(CHOSEN_WINDOWS, max(2 * layout.window, CHOSEN_VALUES // layout.window))
+    n_chosen = min(CHOSEN_WINDOWS, max(layout.window + layout.window // 4, CHOSEN_VALUES // 10 // layout.window))
     made_up = rng.uniform(size=(n_chosen, layout.window))
     labels = np.arange(n_chosen) % (int(groups.max()) + 1)
     return OwnWindows(

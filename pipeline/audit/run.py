@@ -10,6 +10,7 @@ from pipeline.audit.aligned_pairs import AlignedPairs
 from pipeline.audit.byte_scan import ByteScan
 from pipeline.audit.inversion import KnownKeyInversion
 from pipeline.audit.membership import Membership
+from pipeline.audit.missingness import MissingnessPattern
 from pipeline.audit.near_copies import NearCopies
 from pipeline.audit.scene import BytesScene, CondensedScene, EncodingScene, LeakageAttack, Scene
 from pipeline.core.codec import to_plain
@@ -21,6 +22,7 @@ from pipeline.core.types import AttackResult, LeakageReport, NotRun, Provenance,
 DEFAULT_ATTACKS: Final[tuple[LeakageAttack, ...]] = (
     KnownKeyInversion(),
     AlignedPairs(),
+    MissingnessPattern(),
     NearCopies(),
     Membership(),
     ByteScan(),
