@@ -1,35 +1,62 @@
 """Windows times matrices, in blocks, with results that depend neither on the blocks nor on the number of threads.
 
-A matrix product adds in an order that its library chooses by the shape of the problem: a row alone would come out
-otherwise than among others in the last bit. So every product here has a shape that depends on the layout alone
-(`_ROWS` rows at a time, filled up with zeros), and at most `_DEPTH` products are added by the library; the partial sums
-are added here.
+A matrix product adds in an order that its library chooses by the shape of the problem and its threads: a row alone
+would come out otherwise than among others in the last bit. So every product here has a shape that depends on the layout
+alone (tiles of rows, the last one filled up with zeros) and runs on one thread of the library, while the blocks are
+shared among threads of ours.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from threadpoolctl import ThreadpoolController
 
 from encoders.random_matrices import MatrixLaw
-from encoders.windows import Axis, EncodeBlock, Geometry, window_blocks
+from encoders.windows import Axis, EncodeBlock, Geometry, encode_windows, window_blocks
 
-_ROWS: Final = 192  # a multiple of every register block that BLAS libraries are known to use
-_DEPTH: Final = 128
+_MOST_THREADS: Final = 8  # each holds a few blocks
+_BLOCK_VALUES: Final = 1 << 20
 _FRESH_VALUES: Final = 1 << 16  # matrix entries drawn at once; part of the definition of a fresh projection
 _TENSOR_VALUES: Final = 1 << 22
 
 
-def matrix_products(weights: Float[np.ndarray, "component width"], axis: Axis) -> EncodeBlock:
-    """One matrix for all windows: along time a product per window, else per `_ROWS` windows."""
+def products(
+    features: Float[np.ndarray, "stay step channel"],
+    geometry: Geometry,
+    weights: Float[np.ndarray, "matrix component width"],
+    *,
+    per_channel: bool,
+) -> Float[np.ndarray, "stay row column"]:
+    """Every window times the one matrix, or the one of its channel, on as many threads as torch is allowed."""
+    tile = geometry.width * _rows_at_once(geometry.width)
+    with _blas().limit(limits=1):
+        return encode_windows(
+            features,
+            geometry,
+            weights.shape[1],
+            _by_channel(weights) if per_channel else _by_matrix(weights[0], geometry.axis),
+            block_values=-(-_BLOCK_VALUES // tile) * tile if geometry.axis == "record" else _BLOCK_VALUES,
+            padding="constant",
+            threads=min(torch.get_num_threads(), _MOST_THREADS),
+        )
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    """Finding the libraries takes milliseconds, limiting them microseconds."""
+    return ThreadpoolController().select(user_api="blas")
+
+
+def _by_matrix(weights: Float[np.ndarray, "component width"], axis: Axis) -> EncodeBlock:
+    """One matrix for all windows: along time a product per window, else per tile of windows."""
 
     def over_lanes(block: np.ndarray, out: np.ndarray) -> None:
-        np.matmul(weights[:, :_DEPTH], block[:, :, :_DEPTH], out=out)
-        for start in range(_DEPTH, weights.shape[1], _DEPTH):
-            out += weights[:, start : start + _DEPTH] @ block[:, :, start : start + _DEPTH]
+        np.matmul(weights, block, out=out)
 
     def over_rows(block: np.ndarray, out: np.ndarray) -> None:
         rows = block.transpose(0, 3, 1, 2).reshape(-1, weights.shape[1])
@@ -37,44 +64,43 @@ def matrix_products(weights: Float[np.ndarray, "component width"], axis: Axis) -
         if by_row.flags.c_contiguous:
             _row_products(rows, weights, by_row.reshape(-1, len(weights)))
         else:
-            by_row[...] = _row_products(rows, weights).reshape(by_row.shape)
+            products = np.empty(by_row.shape, out.dtype)
+            _row_products(rows, weights, products.reshape(-1, len(weights)))
+            by_row[...] = products
 
     return over_lanes if axis == "time" else over_rows
 
 
-def channel_products(weights: Float[np.ndarray, "lane component width"]) -> EncodeBlock:
+def _by_channel(weights: Float[np.ndarray, "lane component width"]) -> EncodeBlock:
     """A matrix for every lane."""
+    by_position = np.ascontiguousarray(weights.transpose(2, 1, 0))  # (width, component, lane)
 
-    def over_each_lane(block: np.ndarray, out: np.ndarray) -> None:
-        for lane, matrix in enumerate(weights):
-            rows = block[..., lane].reshape(-1, matrix.shape[1])
-            out[..., lane] = _row_products(rows, matrix).reshape(out.shape[:3])
+    def over_lanes(block: np.ndarray, out: np.ndarray) -> None:
+        np.einsum("swpl,pcl->swcl", block, by_position, out=out)  # adds position after position, lanes side by side
 
-    return over_each_lane
+    return over_lanes
+
+
+def _rows_at_once(width: int) -> int:
+    """Rows of a tile: few enough to be filled up cheaply, and a multiple of a library's register blocks."""
+    return 192 if width <= 1 << 15 else 24
 
 
 def _row_products(
-    rows: Float[np.ndarray, "row width"], weights: Float[np.ndarray, "component width"], out: np.ndarray | None = None
-) -> Float[np.ndarray, "row component"]:
-    """rows @ weights.T, in `out` if given."""
-    whole = len(rows) // _ROWS * _ROWS
-    result = np.empty((len(rows), len(weights)), rows.dtype) if out is None else out
-    if whole:
-        _tiles(rows[:whole], weights, result[:whole])
-    if whole < len(rows):
-        filled = np.zeros((_ROWS, rows.shape[1]), rows.dtype)
-        filled[: len(rows) - whole] = rows[whole:]
-        last = np.empty((_ROWS, len(weights)), rows.dtype)
-        _tiles(filled, weights, last)
-        result[whole:] = last[: len(rows) - whole]
-    return result
-
-
-def _tiles(rows: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
-    tiles, results = rows.reshape(-1, _ROWS, rows.shape[1]), out.reshape(-1, _ROWS, len(weights))
-    np.matmul(tiles[:, :, :_DEPTH], weights[:, :_DEPTH].T, out=results)
-    for start in range(_DEPTH, weights.shape[1], _DEPTH):
-        results += tiles[:, :, start : start + _DEPTH] @ weights[:, start : start + _DEPTH].T
+    rows: Float[np.ndarray, "row width"],
+    weights: Float[np.ndarray, "component width"],
+    out: Float[np.ndarray, "row component"],
+) -> None:
+    """rows @ weights.T; what is left after whole tiles of rows is filled up with zeros to one more."""
+    tile = _rows_at_once(rows.shape[1])
+    whole = len(rows) // tile * tile
+    tiles, results = rows[:whole].reshape(-1, tile, rows.shape[1]), out[:whole].reshape(-1, tile, len(weights))
+    np.matmul(tiles, weights.T, out=results)
+    rest = len(rows) - whole
+    if rest:
+        filled = np.zeros((tile, rows.shape[1]), rows.dtype)
+        filled[:rest] = rows[whole:]
+        out[whole:] = (filled @ weights.T)[:rest]
 
 
 def fresh_products(

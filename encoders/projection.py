@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64
 
-from encoders.products import channel_products, fresh_products, matrix_products, tensor_products
+from encoders.products import fresh_products, products, tensor_products
 from encoders.random_matrices import Distribution, MatrixLaw
 from encoders.randomise import OutputNoise
-from encoders.windows import Axis, Geometry, Sealed, check_features, encode_windows, encoded_cohort, encoded_names
+from encoders.windows import Axis, Geometry, Sealed, check_features, encoded_cohort, encoded_names
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.noise import NoiseSource
 from pipeline.core.secrets import Secret
@@ -28,7 +28,6 @@ from pipeline.core.types import EncodedCohort, Json
 KeyScope = Literal["shared", "per_channel"]
 
 SCHEME: Final = "encoder/random_projection/v2"
-_BLOCK_VALUES: Final = 1 << 20
 
 
 @final
@@ -204,15 +203,7 @@ class FittedProjectionEncoder(Sealed):
         if torch.device(device).type != "cpu":
             tensor = torch.from_numpy(np.require(features, requirements="W"))  # torch takes no read-only array quietly
             return tensor_products(tensor, self.geometry, torch.from_numpy(weights), device).numpy()
-        per_channel = self.shape.key_scope == "per_channel"
-        return encode_windows(
-            features,
-            self.geometry,
-            self.law.components,
-            channel_products(weights) if per_channel else matrix_products(weights[0], self.geometry.axis),
-            block_values=_BLOCK_VALUES,
-            padding="constant",
-        )
+        return products(features, self.geometry, weights, per_channel=self.shape.key_scope == "per_channel")
 
     def encode_tensor(self, features: torch.Tensor) -> torch.Tensor:
         """As `encode_array`, of a float32 or float64 tensor, on its device.
@@ -239,8 +230,8 @@ class FittedProjectionEncoder(Sealed):
         if self.shape.fresh:
             raise ConfigError("a fresh random projection has no map that two windows share")
         weights = self.weights[channel if self.shape.key_scope == "per_channel" else 0]
-        products: np.ndarray = np.asarray(windows, np.float64) @ weights.T
-        return products
+        encoded: np.ndarray = np.asarray(windows, np.float64) @ weights.T
+        return encoded
 
     def _check_channels(self, channels: int) -> None:
         if self.shape.key_scope == "per_channel" and channels != len(self.weights):

@@ -8,7 +8,9 @@ whose positions are all values of a stay, step after step.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -91,15 +93,28 @@ def encode_windows(
     *,
     block_values: int,
     padding: Padding,
+    threads: int = 1,
 ) -> Float[np.ndarray, "stay row column"]:
-    """Encode every window by `encode_block`, in blocks, in the precision of `features`.
+    """Encode every window by `encode_block`, in blocks, in the precision of `features`, on `threads` threads.
 
-    Held besides input and output: what `encode_block` makes of a block, and where it must be filled up a block's copy.
+    Held besides input and output, per thread: what `encode_block` makes of a block, and two blocks' copies where they
+    must be filled up.
     """
     encoded = np.empty(geometry.encoded_shape(features.shape, components), features.dtype)
     slots = geometry.slots(encoded, components)
-    for rows, columns, block in window_blocks(features, geometry, block_values, padding):
-        encode_block(block, slots[rows, columns])
+    blocks = window_blocks(features, geometry, block_values, padding)
+
+    def encode(place: tuple[slice, slice, np.ndarray]) -> None:
+        encode_block(place[2], slots[place[:2]])
+
+    if threads == 1 or features.size <= block_values:
+        for place in blocks:
+            encode(place)
+        return encoded
+    with ThreadPoolExecutor(threads) as pool:
+        while places := list(itertools.islice(blocks, 2 * threads)):
+            for _ in pool.map(encode, places):
+                pass  # an exception in a thread is raised here
     return encoded
 
 
