@@ -26,7 +26,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from encoders.circuit import expectation_terms
+from encoders.gates import circuit_gates
+from encoders.pauli import expectation_words, observables
 from encoders.projection import RandomProjectionEncoder
 from encoders.quantum import QuantumEncoder
 from pipeline.core.secrets import Secret
@@ -71,7 +72,11 @@ def monomials(windows: np.ndarray, words: tuple[str, ...]) -> np.ndarray:
 def identification(cohort: EncodedCohort, n_keys: int) -> dict[str, Any]:
     """R2 over keys for each k; the windows are drawn at random from real stays."""
     pool = windows_of(cohort.features[:300])
-    outputs = [tuple(terms) for terms in expectation_terms(np.full((2, WIDTH), 0.3))]
+    encoder = QuantumEncoder()
+    gates = circuit_gates(encoder.template, WIDTH, encoder.parameters(key(n_keys)))  # words are the same for every key
+    polynomials = expectation_words(gates, WIDTH, observables(WIDTH, False), encoder.embedding, 3**WIDTH)
+    assert polynomials is not None
+    outputs = [tuple(terms) for terms in polynomials]
     found: dict[str, list[float]] = {f"{k}{arm}": [] for k in LADDER for arm in ("", " mismatched")}
     for index in range(n_keys):
         random = generator(SEED, "windows", index)

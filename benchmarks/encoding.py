@@ -73,7 +73,7 @@ def contestants(features: np.ndarray, n_calls: int) -> dict[str, tuple[int, Call
     rng = np.random.default_rng(SEED)
     cohort = empty_cohort(steps, channels)
     quantum = QuantumEncoder(WIDTH, LAYERS).fit(cohort, KEY)
-    angles = QuantumEncoder(WIDTH, LAYERS).angles(KEY)
+    angles = QuantumEncoder(WIDTH, LAYERS).parameters(KEY).weights
     windows = np.ascontiguousarray(features.reshape(stays, -1, WIDTH, channels).transpose(0, 1, 3, 2)).reshape(-1, 4)
     double = features.astype(np.float64)
     found: dict[str, tuple[int, Callable[[], object]]] = {
@@ -202,7 +202,7 @@ def memory_beside_output(features: np.ndarray) -> dict[str, float]:
 
 def disagreement(features: np.ndarray) -> float:
     """Largest difference to PennyLane over the windows of 20 stays, float64."""
-    angles = QuantumEncoder(WIDTH, LAYERS).angles(KEY)
+    angles = QuantumEncoder(WIDTH, LAYERS).parameters(KEY).weights
     some = features[:20].astype(np.float64)
     windows = some.reshape(-1, WIDTH, some.shape[2]).transpose(0, 2, 1).reshape(-1, WIDTH)
     expected = np.stack(qnode("numpy")(windows, angles), axis=1)

@@ -1,67 +1,141 @@
 """Random quantum encoding (RQE) of [Enc] (Thakur et al., Nat Commun 15:1582, 2024, arXiv 2305.03710).
 
-Every stay and channel separately is cut along time into windows of `n_qubits` steps. A window is embedded as
-RY(pi x_j), goes through `n_layers` entangling layers whose angles are the key, and becomes the expectations <Z_j>. The
-angles are the same for all windows, channels and stays; nothing is trained and no shots are drawn.
+Windows of `n_qubits` values are embedded as rotations of a qubit each, go through `n_layers` layers of a random circuit
+whose angles are the key, and become the expectations <Z_j>, if asked for with the correlations <Z_j Z_k>. The circuit
+is the same for all windows and stays; nothing is trained.
 
 What it is and is not: a pseudonymisation by key. Who holds the key inverts it, and so does who knows a few windows with
-their encodings (docs/encoders.md). The map has period 2 in every value: outside [0, 1] values alias.
+their encodings, unless shots or noise that are not in the key blur it (docs/encoders.md).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 from dataclasses import dataclass
 from typing import Final, Literal, final
 
 import numpy as np
+import torch
 from jaxtyping import Float, Float64
 
-from encoders.circuit import Branch, evaluated, expectation_terms, factorised
-from encoders.windows import Sealed, check_features, check_layout, encoded_as, missing_to_full, time_blocks
-from pipeline.core.errors import ConfigError
-from pipeline.core.noise import keystream_uniform
+from encoders.engines import engine_for
+from encoders.gates import EMBEDDINGS, TEMPLATES, Embedding, Parameters, Template, circuit_gates, drawn_parameters
+from encoders.pauli import observables
+from encoders.pennylane_backend import DeviceCircuit, OnCircuits, Progress, ignore_circuits
+from encoders.randomise import OutputNoise
+from encoders.window_circuits import WindowCircuits
+from encoders.windows import Geometry, Sealed, check_features, encoded_cohort, encoded_names
+from pipeline.core.errors import ConfigError, DataError
+from pipeline.core.noise import NoiseSource
 from pipeline.core.secrets import Secret
+from pipeline.core.threads import single_threaded
 from pipeline.core.types import EncodedCohort, Json
 
 logger = logging.getLogger("decoct")
 
-SCHEME: Final = "encoder/quantum/v1"
+SCHEME: Final = "encoder/quantum/v2"
 MAX_QUBITS: Final = 10
-_BLOCK_VALUES: Final = 1 << 14  # per step of a window: the block's cosines and sines stay in a core's cache
+EMBEDDING_RANGE: Final = (0.0, 1.0)
+"""[Enc] embeds v as the angle pi v. Then cos(pi / 2) = 0 wipes out windows of 1/2 (docs/encoders.md)."""
 
 
 @final
 @dataclass(frozen=True)
 class QuantumEncoder:
-    """The circuit's public shape; the angles come with the key."""
+    """The circuit's public shape; the angles come with the key.
+
+    `template`: PennyLane's layers of that name (`RandomLayers`: `n_qubits` rotations per layer, CNOTs with chance .3).
+    `embedding`: the axis of the rotation of |0>; RZ, which would change nothing there, acts after a Hadamard on every
+    wire. `embedding_range` (low, high): value v becomes the angle pi (low + (high - low) v).
+    `axis`: windows of steps of one channel, or of channels of one step, one every `stride` (None = `n_qubits`).
+    `correlations`: <Z_j Z_k>, j < k, behind the <Z_j> of each window. `key_scope` "per_channel": a circuit for every
+    channel, by its name. `shots`: every output is the mean of that many outcomes of its own; `noise_sd`: Gaussian noise
+    on every output. `backend` "pennylane" runs the circuit on `pennylane_device` instead of computing it.
+
+    Sub-key: all that decides what a window means is part of its label, so that another option gives unrelated angles:
+    template, embedding and its range, qubits, layers, axis, stride, correlations, and with "per_channel" the channel.
+    Not part of it are `shots`, `noise_sd` and the backend: they blur or run the same encoder.
+    """
 
     n_qubits: int = 4
     n_layers: int = 2
-    template: Literal["BasicEntanglerLayers"] = "BasicEntanglerLayers"
+    template: Template = "BasicEntanglerLayers"
+    embedding: Embedding = "RY"
+    embedding_range: tuple[float, float] = EMBEDDING_RANGE
+    axis: Literal["time", "variables"] = "time"
+    stride: int | None = None
+    correlations: bool = False
+    shots: int | None = None
+    noise_sd: float = 0.0
+    key_scope: Literal["shared", "per_channel"] = "shared"
+    backend: Literal["closed_form", "pennylane"] = "closed_form"
+    pennylane_device: str = "default.qubit"
 
     def __post_init__(self) -> None:
         if not 1 <= self.n_qubits <= MAX_QUBITS or self.n_layers < 1:
             raise ConfigError(f"a quantum encoder has 1 to {MAX_QUBITS} qubits and at least one layer")
-        if self.template != "BasicEntanglerLayers":
-            raise ConfigError("the quantum encoder's only template is BasicEntanglerLayers")
+        if self.template not in TEMPLATES or self.embedding not in EMBEDDINGS:
+            raise ConfigError(
+                f"a quantum encoder's template is {', '.join(TEMPLATES)}; its embedding {', '.join(EMBEDDINGS)}"
+            )
+        low, high = self.embedding_range
+        if not 0 <= low < high <= 1:
+            raise ConfigError("a quantum encoder's embedding_range is (low, high) with 0 <= low < high <= 1")
+        object.__setattr__(self, "embedding_range", (float(low), float(high)))
+        if self.axis not in ("time", "variables"):
+            raise ConfigError("a quantum encoder's axis is time or variables")
+        if self.stride is not None and not 1 <= self.stride <= self.n_qubits:
+            raise ConfigError("a quantum encoder's stride is 1 to n_qubits: nothing is skipped")
+        if self.key_scope not in ("shared", "per_channel") or self.backend not in ("closed_form", "pennylane"):
+            raise ConfigError(
+                "a quantum encoder's key_scope is shared or per_channel, its backend closed_form or pennylane"
+            )
+        if self.key_scope == "per_channel" and self.axis != "time":
+            raise ConfigError("a circuit per channel needs windows along time")
+        OutputNoise(self.noise_sd, self.shots)
+
+    @property
+    def geometry(self) -> Geometry:
+        """How windows are cut."""
+        return Geometry(self.n_qubits, self.stride or self.n_qubits, self.axis)
+
+    @property
+    def components(self) -> int:
+        """Outputs per window."""
+        return len(observables(self.n_qubits, self.correlations))
 
     def fit(self, cohort: EncodedCohort, key: Secret) -> FittedQuantumEncoder:
-        """Bind to the key; of the cohort only the shape is used, so the encoder is public but for its key."""
-        terms = expectation_terms(self.angles(key))
+        """Bind to the key; of the cohort only the shape and channel names are used, so all but the key is public."""
+        names = encoded_names(cohort)
+        owners: tuple[str | None, ...] = names if self.key_scope == "per_channel" else (None,)
+        parameters = tuple(self.parameters(key, channel) for channel in owners)
+        engines = tuple(
+            engine_for(
+                circuit_gates(self.template, self.n_qubits, drawn), self.n_qubits, self.correlations, self.embedding
+            )
+            for drawn in parameters
+        )
+        low, high = self.embedding_range
         return FittedQuantumEncoder(
             circuit=self,
             key_fingerprint=key.fingerprint,
             n_steps=cohort.features.shape[1],
-            n_channels=cohort.features.shape[2],
-            outputs=tuple(factorised(words, tuple(range(self.n_qubits))) for words in terms),
+            channels=names,
+            parameters=parameters,
+            windows=WindowCircuits(engines, self.components, self.geometry, math.pi * (high - low), math.pi * low),
         )
 
-    def angles(self, key: Secret) -> Float64[np.ndarray, "layer qubit"]:
-        """The secret: angles uniform on (0, 2 pi), expanded from the key for this very circuit."""
-        stream = key.derive(f"{SCHEME}/{self.template}/{self.n_qubits}/{self.n_layers}")
-        return 2.0 * math.pi * keystream_uniform(stream, "angles", (self.n_layers, self.n_qubits))
+    def parameters(self, key: Secret, channel: str | None = None) -> Parameters:
+        """The secret: angles uniform on (0, 2 pi), expanded from the key for this very circuit (and channel)."""
+        low, high = self.embedding_range
+        label = (
+            f"{SCHEME}/{self.template}/{self.n_qubits}/{self.n_layers}/{self.embedding}/{low.hex()}/{high.hex()}/"
+            f"{self.axis}/{self.stride or self.n_qubits}/{'correlations' if self.correlations else 'expectations'}"
+        )
+        subkey = key.derive(label if channel is None else f"{label}/channel {channel}")
+        return drawn_parameters(self.template, self.n_layers, self.n_qubits, subkey)
 
 
 @final
@@ -72,65 +146,143 @@ class FittedQuantumEncoder(Sealed):
     circuit: QuantumEncoder
     key_fingerprint: str
     n_steps: int
-    n_channels: int
-    outputs: tuple[Branch | float, ...]  # <Z_j> as polynomials in cos(pi x) and sin(pi x)
+    channels: tuple[str, ...]
+    parameters: tuple[Parameters, ...]  # one, or one per channel
+    windows: WindowCircuits
 
     def public_spec(self) -> Json:
-        """Circuit, key fingerprint, and how many steps were added (repeating the last) to fill the last window."""
+        """Options, key fingerprint, and how many positions repeat the last one to fill the last window."""
+        circuit = self.circuit
+        positions = circuit.geometry.positions(self.n_steps, len(self.channels))
+        noise = dict(OutputNoise(circuit.noise_sd, circuit.shots).public_spec())
+        if self._device_draws:
+            noise["shots_drawn_by"] = "device"  # not from the site's secret: encoding again gives other outcomes
         return {
             "kind": "quantum",
             "public": True,
             "scheme": SCHEME,
-            "window": self.circuit.n_qubits,
-            "axis": "time",
-            "n_qubits": self.circuit.n_qubits,
-            "n_layers": self.circuit.n_layers,
-            "template": self.circuit.template,
+            "window": circuit.n_qubits,
+            "stride": circuit.geometry.stride,
+            "axis": circuit.axis,
+            "n_qubits": circuit.n_qubits,
+            "n_layers": circuit.n_layers,
+            "template": circuit.template,
+            "embedding": circuit.embedding,
+            "embedding_range": list(circuit.embedding_range),
+            "correlations": circuit.correlations,
+            "key_scope": circuit.key_scope,
             "key_fingerprint": self.key_fingerprint,
-            "padded_steps": missing_to_full(self.n_steps, self.circuit.n_qubits),
+            "padded_positions": circuit.geometry.padding(positions),
+            "noise": noise,
+            "leakage_bound": None,
+            "backend": circuit.backend if circuit.backend == "closed_form" else f"pennylane {circuit.pennylane_device}",
         }
 
-    def encode(self, cohort: EncodedCohort) -> EncodedCohort:
-        """Encode a prepared cohort; `padded_steps` steps longer. Warns, with the share, of values that alias.
+    def encode(
+        self,
+        cohort: EncodedCohort,
+        noise: NoiseSource | None = None,
+        device: str = "cpu",
+        on_circuits: OnCircuits = ignore_circuits,
+    ) -> EncodedCohort:
+        """Encode a prepared cohort; names, hours per step and released channels: see `encoded_cohort`.
+
+        Warns, with the share, of values that alias. `device` is torch's and for the closed form; `on_circuits` hears of
+        PennyLane's progress.
 
         Raises:
-            DataError: the cohort's steps or channels are not those fitted to.
+            DataError: the cohort's steps or channels (with a circuit per channel: their names) are not those fitted to.
+            ConfigError: shots or noise without a noise source, released channels whose steps would not be kept, or a
+                PennyLane device that does not exist.
+            EnvironmentProblem: a device that is not there or fails.
         """
-        check_layout(cohort, self.n_steps, self.n_channels)
+        if self.circuit.key_scope == "per_channel" and encoded_names(cohort) != self.channels:
+            raise DataError(
+                "the cohort's channels are not those whose circuits were drawn; fit it again with the same key"
+            )
         _warn_outside(cohort.features)
-        return encoded_as(cohort, self.encode_array(cohort.features), self.public_spec())
 
-    def encode_array(self, features: Float[np.ndarray, "stay step channel"]) -> Float[np.ndarray, "stay step channel"]:
+        def encode_array(features: np.ndarray) -> np.ndarray:
+            if self.circuit.backend == "closed_form":
+                return self.encode_array(features, device)
+            return self._on_pennylane(features, self.circuit.shots, on_circuits)
+
+        return encoded_cohort(
+            cohort,
+            spec=self.public_spec(),
+            encode_array=encode_array,
+            geometry=self.circuit.geometry,
+            components=self.circuit.components,
+            fitted_to=(self.n_steps, len(self.channels)),
+            how=OutputNoise(self.circuit.noise_sd, None if self._device_draws else self.circuit.shots),
+            noise=noise,
+        )
+
+    def encode_array(
+        self,
+        features: Float[np.ndarray, "stay step channel"],
+        device: str = "cpu",
+        on_circuits: OnCircuits = ignore_circuits,
+    ) -> Float[np.ndarray, "stay row column"]:
         """Encode bare features of any number of steps and channels, in their own precision, into [-1, 1].
 
-        Besides input and output a few megabytes are held (for up to a million channels under 256 MiB).
+        Without shots and noise: exact expectations, on PennyLane's device if that is the backend and draws no shots,
+        else in closed form, by numpy on the CPU and by torch on any other device. Besides input and output at most 256
+        MiB are held (for up to a million lanes), on the CPU a few. On the CPU the bits depend on neither the number of
+        threads nor on what else is encoded.
 
         Raises:
-            DataError: not float32 or float64 `(stay, step, channel)`.
+            DataError: not float32 or float64 `(stay, step, channel)`, or other channels than there are circuits for.
+            EnvironmentProblem: a device that is not there or fails.
         """
         check_features(features)
-        stays, steps, channels = features.shape
-        width = self.circuit.n_qubits
-        encoded = np.empty((stays, steps + missing_to_full(steps, width), channels), features.dtype)
-        windows_out = encoded.reshape(stays, encoded.shape[1] // width, width, channels)
-        for rows, columns, block in time_blocks(features, width, _BLOCK_VALUES, "edge"):
-            cos, sin = _embedded(block)
-            for wire, polynomial in enumerate(self.outputs):
-                windows_out[rows, columns, wire] = evaluated(polynomial, cos, sin)
-        return encoded
+        self._check_channels(features.shape[2])
+        if self.circuit.backend == "pennylane" and self.circuit.shots is None:
+            return self._on_pennylane(features, None, on_circuits)
+        return single_threaded(self.windows.encoded_array)(features, device)
 
+    def encode_tensor(self, features: torch.Tensor) -> torch.Tensor:
+        """As `encode_array` in closed form, of a float32 or float64 tensor, on the tensor's device.
 
-def _embedded(
-    block: Float[np.ndarray, "stay window wire channel"],
-) -> tuple[Float[np.ndarray, "wire stay window channel"], Float[np.ndarray, "wire stay window channel"]]:
-    """cos(pi x) and sin(pi x), a contiguous plane per wire."""
-    angles = np.empty((block.shape[2], *block.shape[:2], block.shape[3]), block.dtype)
-    np.multiply(block.transpose(2, 0, 1, 3), math.pi, out=angles)
-    sin = np.sin(angles)
-    return np.cos(angles, out=angles), sin
+        Raises:
+            DataError: as `encode_array`.
+        """
+        if features.ndim != 3 or features.dtype not in (torch.float32, torch.float64):
+            raise DataError("an encoder takes float32 or float64 features (stay, step, channel)")
+        self._check_channels(features.shape[2])
+        return single_threaded(self.windows.encoded_tensor)(features)
+
+    def window_map(
+        self, windows: Float[np.ndarray, "n position"], channel: int = 0
+    ) -> Float64[np.ndarray, "n component"]:
+        """What one window encodes to, without shots or noise; `channel` says whose, where each has its own circuit."""
+        return self.windows.window_map(windows, channel)
+
+    @property
+    def _device_draws(self) -> bool:
+        return self.circuit.backend == "pennylane" and self.circuit.shots is not None
+
+    def _on_pennylane(
+        self, features: np.ndarray, shots: int | None, on_circuits: OnCircuits
+    ) -> Float[np.ndarray, "stay row column"]:
+        circuit = self.circuit
+        shape = (circuit.template, circuit.embedding, circuit.n_qubits, circuit.correlations)
+        progress = Progress(on_circuits)
+        runs = [DeviceCircuit(*shape, drawn, circuit.pennylane_device, shots, progress) for drawn in self.parameters]
+        positions = circuit.geometry.positions(*features.shape[1:])
+        lanes = features[0].size // positions if features.size else 0
+        progress.expect(runs[0].n_circuits(len(features) * lanes * circuit.geometry.count(positions)))
+        logger.info("%d circuits run on the PennyLane device %s", progress.total, circuit.pennylane_device)
+        return dataclasses.replace(self.windows, engines=tuple(runs)).encoded_array(features)
+
+    def _check_channels(self, channels: int) -> None:
+        if self.circuit.key_scope == "per_channel" and channels != len(self.parameters):
+            raise DataError(
+                f"the encoder holds circuits for {len(self.parameters)} channels, the features have {channels}"
+            )
 
 
 def _warn_outside(features: np.ndarray) -> None:
     if features.size and (features.min() < 0 or features.max() > 1):
         share = float(np.mean((features < 0) | (features > 1)))
-        logger.warning("%.3g %% of the values lie outside [0, 1] and alias in the quantum encoding", 100 * share)
+        logger.warning("%.3g %% of the values lie outside [0, 1] and may alias in the quantum encoding", 100 * share)

@@ -22,7 +22,15 @@ from pipeline.core.types import EncodedCohort, Provenance, Task
 REGISTERED = {entry.name: entry for entry in entry_points(group="decoct.encoders")}
 EXTREMES: dict[str, list[dict[str, Any]]] = {
     "identity": [{}],
-    "quantum": [{}, {"n_qubits": 1, "n_layers": 1}, {"n_qubits": 2}, {"n_qubits": 10, "n_layers": 3}],
+    "quantum": [
+        {},
+        {"n_qubits": 1, "n_layers": 1},
+        {"n_qubits": 2},
+        {"n_qubits": 10, "n_layers": 3},
+        {"template": "StronglyEntanglingLayers", "axis": "variables"},
+        {"template": "RandomLayers", "embedding": "RX", "correlations": True, "stride": 2},
+        {"template": "StronglyEntanglingLayers", "n_qubits": 6, "correlations": True, "embedding": "RZ"},
+    ],
     "random_projection": [
         {},
         {"window": 1},
@@ -82,7 +90,8 @@ def test_encode_keeps_the_cohort_consistent(name: str, options: dict[str, Any], 
     assert encoded.transforms == (*cohort.transforms, spec)
     assert len(set(encoded.channels)) == len(encoded.channels) == encoded.features.shape[2]
     added = spec.get("padded_steps", spec.get("padded_positions", 0)) if spec["axis"] == "time" else 0
-    hours = cohort.step_hours * (shape[1] + added)
+    overlap = spec["window"] - spec.get("stride", spec["window"]) if spec["axis"] == "time" else 0
+    hours = cohort.step_hours * (shape[1] + added - overlap)  # a window stands for `stride` steps
     assert encoded.step_hours * encoded.features.shape[1] == pytest.approx(hours)
     for untouched in ("labels", "subject_index", "split"):
         assert getattr(encoded, untouched) is getattr(cohort, untouched)
@@ -158,7 +167,8 @@ def test_nothing_secret_is_shown_logged_or_pickled(
         encoded = fitted.encode(cohort)
     shown = repr(fitted) + str(fitted) + repr(encoded) + json.dumps(fitted.public_spec()) + caplog.text
     assert KEY.reveal().hex() not in shown
-    assert "." not in json.dumps({**fitted.public_spec(), "scheme": ""})  # no float at all, so no parameter
+    told = {name: value for name, value in fitted.public_spec().items() if name not in ("scheme", "embedding_range")}
+    assert "." not in json.dumps(told)  # no float at all but those that are options, so no parameter
     assert "array" not in shown
     for leak in (pickle.dumps, copy.copy, copy.deepcopy):
         if fitted.public_spec()["key_fingerprint"] is not None:

@@ -75,5 +75,5 @@ def test_all_distances_of_a_small_set_are_kept() -> None:
 
 
 def test_quantum_angles_are_uniform_over_keys() -> None:
-    angles = np.concatenate([QuantumEncoder().angles(key(i)).ravel() for i in range(500)])
+    angles = np.concatenate([QuantumEncoder().parameters(key(i)).weights.ravel() for i in range(500)])
     assert kstest(angles / (2 * math.pi), "uniform").pvalue > FALSE_ALARM

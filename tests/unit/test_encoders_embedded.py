@@ -44,7 +44,7 @@ def test_real_stays_are_encoded_in_shape_and_range(prepared: EncodedCohort, capl
 def test_real_windows_agree_with_the_circuit(prepared: EncodedCohort) -> None:
     import pennylane as qml
 
-    angles = QuantumEncoder().angles(KEY)
+    angles = QuantumEncoder().parameters(KEY).weights
 
     @qml.qnode(qml.device("default.qubit", wires=4))
     def circuit(values: np.ndarray) -> list[object]:
