@@ -100,6 +100,7 @@ class RunRecord:
     trajectories: tuple[Trajectory, ...]
     release_kind: Literal["condensed", "encoded", "moments"] = "condensed"
     release_artefact: str = ""  # the artefact that the gate judged
+    missingness: Literal["", "drop", "encode", "release"] = ""  # what became of the pattern of measurements
 
 
 def record_json(record: RunRecord) -> dict[str, Any]:

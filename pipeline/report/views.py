@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.report.leakage import gaps, glance_leakage, judged_reports, leakage_views, untouched
 from pipeline.report.plots import curve_panel
 from pipeline.report.utility import utility_view
-from pipeline.report.words import GLOSSARY, LEAVES, LIMITS, METRICS, STAYS, THREAT_MODELS, VERDICTS
+from pipeline.report.words import GLOSSARY, LEAVES, LIMITS, METRICS, MISSINGNESS, STAYS, THREAT_MODELS, VERDICTS
 
 Data = dict[str, Any]
 
@@ -24,6 +24,7 @@ def page_view(data: Data) -> Data:
         "policy": decision["policy"] if decision else data["policy"].rsplit("/", 1)[-1].removesuffix(".toml"),
         "leaves": LEAVES[data["release_kind"]],
         "stays": STAYS,
+        "missingness": MISSINGNESS.get(data["missingness"]),
         "released": released_summary(data),
         "utility": utility_view(data),
         "guarantees": [guarantee_view(item) for item in data["condensed"] if item["guarantee"]],

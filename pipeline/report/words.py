@@ -59,6 +59,15 @@ STAYS: Final = (
     "this report",
 )
 
+MISSINGNESS: Final = {
+    "drop": "Which values were measured was dropped: no channel tells it, and yet it is not hidden, because values are "
+    "carried forward and so are flat where nothing was measured (attack missingness pattern).",
+    "encode": "Which values were measured was encoded, in channels of its own: whoever can undo the encoding reads it, "
+    "and others see when it changes (attack missingness pattern).",
+    "release": "Which values were measured is released as it is: its channels go through no encoder, and they tell how "
+    "closely somebody was watched (attack missingness pattern).",
+}
+
 LIMITS: Final = (
     "An audit shows what the attacks in this run found, with these data and this effort. It bounds what those attacks "
     "reach; it does not bound what another attacker could do. Only an (ε, δ) statement bounds every attacker, and only "

@@ -42,6 +42,16 @@ KINDS: Final[Mapping[str, str]] = {
     "moments": "Noisy sums over a cohort, to be added to those of other institutions. No row of a person.",
 }
 
+MISSINGNESS: Final[Mapping[str, str]] = {
+    "drop": "Which values were measured is in no channel, which does not hide it: values are carried forward, so that "
+    "they are flat where nothing was measured.",
+    "encode": "Which values were measured went through the encoder like the values themselves: whoever can undo the "
+    "encoding reads it, and others see when it changes.",
+    "release": "Which values were measured is shown as it is, in the channels whose names begin with observed; it "
+    "tells how closely somebody was watched.",
+}
+"""The transform `missingness` in a sentence, by its mode."""
+
 
 @final
 @dataclass(frozen=True)
@@ -137,6 +147,8 @@ def _limits_of_kind(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         limits.append("That the gate let this release pass was judged on patients' data, outside the guarantee.")
     if release["kind"] == "encoded":
         limits.append("Encoding is pseudonymisation by a key: whoever holds the encoder can undo most of it.")
+    modes = [str(step.get("mode")) for step in data["transforms"] if step.get("kind") == "missingness"]
+    limits.extend(MISSINGNESS[mode] for mode in modes if mode in MISSINGNESS)
     if release["starts_from_records"] and release["kind"] == "condensed":
         limits.append("Samples were started from real stays and may resemble them.")
     if data.get("soft_labels"):

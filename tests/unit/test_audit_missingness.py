@@ -21,6 +21,8 @@ from pipeline.audit.windows import Layout
 from pipeline.core.errors import DataError
 from pipeline.core.types import Cohort, Provenance, Task, Variable
 from pipeline.ingest.scaling import prepare
+from pipeline.report import words
+from pipeline.sharing.card import MISSINGNESS, _limits_of_kind
 
 STEPS, VARIABLES, WINDOW = 16, 3, 4
 MIX = np.random.default_rng(3).normal(0, 0.5, (WINDOW, WINDOW))
@@ -174,3 +176,18 @@ def test_released_masks_are_kept_apart_from_what_is_encoded() -> None:
     assert given.released is not None
     assert given.released.shape == given.encoded_targets.shape == given.targets.shape
     assert scene("encode").channels[-1] == "observed:c"
+
+
+@pytest.mark.parametrize("mode", ["drop", "encode", "release"])
+def test_card_and_report_tell_the_choice_in_one_sentence(mode: Any) -> None:
+    """Three choices, three sentences; a preparation that records none gets none."""
+    data = {"transforms": [{"kind": "missingness", "mode": mode, "public": True, "channels": []}]}
+    release = {"kind": "condensed", "starts_from_records": False}
+    told = _limits_of_kind({"release": release, "data": data, "guarantee": None})
+    silent = _limits_of_kind({"release": release, "data": {"transforms": []}, "guarantee": None})
+    (sentence,) = set(told) - set(silent)
+    assert sentence == MISSINGNESS[mode]
+    assert sentence.count(".") == 1
+    assert len({*MISSINGNESS.values()}) == 3
+    assert MISSINGNESS.keys() == words.MISSINGNESS.keys()
+    assert "not hide" in MISSINGNESS["drop"]
