@@ -78,16 +78,18 @@ class _KeyedTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
     def _fitted(self, n_features: int) -> FittedEncoder:
         """The encoder bound to its key: the one of `fit`, or (unpickled, copied) bound again to the same key."""
         encoder = self._encoder()
-        bound, fitted = _BOUND.get(self, (encoder, None))
-        if fitted is None:
+        if self not in _BOUND:
             key = find_key(key_folder(self.keys), "encoder", self.key_fingerprint_)
-            fitted = encoder.fit(dense_cohort(np.zeros((1, n_features))), key)
-        if bound != encoder or dict(fitted.public_spec()) != self.public_spec_:
-            raise ConfigError(
-                f"this {type(self).__name__} was fitted with other options, or by another version of Decoct; "
-                "fit it again"
-            )
-        _BOUND[self] = encoder, fitted
+            awake = encoder.fit(dense_cohort(np.zeros((1, n_features))), key)
+            if dict(awake.public_spec()) != self.public_spec_:
+                raise ConfigError(
+                    f"this {type(self).__name__} was fitted with other options, or by another version of Decoct; "
+                    "fit it again"
+                )
+            _BOUND[self] = encoder, awake
+        bound, fitted = _BOUND[self]
+        if bound != encoder:
+            raise ConfigError(f"this {type(self).__name__} was fitted with other options; fit it again")
         return fitted
 
     def _is_random(self) -> bool:
