@@ -129,6 +129,12 @@ def test_an_unattended_run_takes_the_passphrase_from_a_descriptor(tmp_path: Path
     assert done.stdout.count(Secret(bytes(range(32)), "noise").fingerprint) == 2
 
 
+def test_threads_find_the_passphrase_that_the_first_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(phrases.PASSPHRASE_VARIABLE, PHRASE)
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(phrases.passphrase_at_hand, ["key"] * 64)) == {PHRASE}
+
+
 def test_a_descriptor_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(phrases.DESCRIPTOR_VARIABLE, "ninety")
     with pytest.raises(EnvironmentProblem, match="does not name a file descriptor"):

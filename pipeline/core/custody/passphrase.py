@@ -14,6 +14,7 @@ import getpass
 import os
 import secrets
 import sys
+import threading
 import unicodedata
 from collections.abc import Mapping
 from functools import cache
@@ -62,12 +63,14 @@ def unseal(sealed: bytes, source: str) -> bytes:
     Raises:
         EnvironmentProblem: no passphrase can be had, it is wrong, or the file is damaged.
     """
-    if sealed not in _opened:
-        _opened[sealed] = _decrypted(sealed, passphrase_at_hand(source), source)
-    return _opened[sealed]
+    with _ONE_AT_A_TIME:
+        if sealed not in _opened:
+            _opened[sealed] = _decrypted(sealed, passphrase_at_hand(source), source)
+        return _opened[sealed]
 
 
 _opened: dict[bytes, bytes] = {}  # a run reads its keys many times: ask once, and pay for scrypt once
+_ONE_AT_A_TIME: Final = threading.RLock()
 
 
 def _decrypted(sealed: bytes, phrase: str, source: str) -> bytes:
@@ -91,14 +94,14 @@ def _cipher(passphrase: str, salt: bytes) -> Any:
     return ChaCha20Poly1305(Scrypt(salt=salt, **_SCRYPT).derive(typed))
 
 
-def passphrase_at_hand(source: str, *, may_ask: bool = True) -> str:
+def passphrase_at_hand(source: str) -> str:
     """The passphrase of this process: from DECOCT_PASSPHRASE_FD, DECOCT_PASSPHRASE, or asked for at the terminal.
 
     Raises:
         EnvironmentProblem: there is none, and nobody who could be asked.
     """
-    found = _from_surroundings()
-    if found is None and may_ask and sys.stdin is not None and sys.stdin.isatty():
+    found = _given()
+    if found is None and sys.stdin is not None and sys.stdin.isatty():
         found = getpass.getpass(f"Passphrase of {source}: ")
     if not found:
         raise EnvironmentProblem(
@@ -113,7 +116,7 @@ def new_passphrase(what: str) -> str:
     Raises:
         EnvironmentProblem: there is none and nobody to ask, it is too short, or the two differ.
     """
-    found = _from_surroundings()
+    found = _given()
     if found is None:
         found = passphrase_at_hand(what)
         if getpass.getpass("Once more: ") != found:
@@ -121,6 +124,11 @@ def new_passphrase(what: str) -> str:
     if len(found) < SHORTEST:
         raise EnvironmentProblem(f"a passphrase has at least {SHORTEST} characters")
     return found
+
+
+def _given() -> str | None:
+    with _ONE_AT_A_TIME:  # of two threads that look for the variable, one would find it taken out
+        return _from_surroundings()
 
 
 @cache
