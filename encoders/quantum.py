@@ -30,7 +30,6 @@ from encoders.windows import Geometry, Sealed, check_features, encoded_cohort, e
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.noise import NoiseSource
 from pipeline.core.secrets import Secret
-from pipeline.core.threads import single_threaded
 from pipeline.core.types import EncodedCohort, Json
 
 logger = logging.getLogger("decoct")
@@ -239,7 +238,7 @@ class FittedQuantumEncoder(Sealed):
         self._check_channels(features.shape[2])
         if self.circuit.backend == "pennylane" and self.circuit.shots is None:
             return self._on_pennylane(features, None, on_circuits)
-        return single_threaded(self.windows.encoded_array)(features, device)
+        return self.windows.encoded_array(features, device)
 
     def encode_tensor(self, features: torch.Tensor) -> torch.Tensor:
         """As `encode_array` in closed form, of a float32 or float64 tensor, on the tensor's device.
@@ -250,7 +249,7 @@ class FittedQuantumEncoder(Sealed):
         if features.ndim != 3 or features.dtype not in (torch.float32, torch.float64):
             raise DataError("an encoder takes float32 or float64 features (stay, step, channel)")
         self._check_channels(features.shape[2])
-        return single_threaded(self.windows.encoded_tensor)(features)
+        return self.windows.encoded_tensor(features)
 
     def window_map(
         self, windows: Float[np.ndarray, "n position"], channel: int = 0
@@ -273,7 +272,7 @@ class FittedQuantumEncoder(Sealed):
         lanes = features[0].size // positions if features.size else 0
         progress.expect(runs[0].n_circuits(len(features) * lanes * circuit.geometry.count(positions)))
         logger.info("%d circuits run on the PennyLane device %s", progress.total, circuit.pennylane_device)
-        return dataclasses.replace(self.windows, engines=tuple(runs)).encoded_array(features)
+        return dataclasses.replace(self.windows, engines=tuple(runs)).encoded_array(features, threads=1)
 
     def _check_channels(self, channels: int) -> None:
         if self.circuit.key_scope == "per_channel" and channels != len(self.parameters):

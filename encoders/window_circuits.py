@@ -7,6 +7,7 @@ few megabytes.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, final
@@ -14,12 +15,14 @@ from typing import Final, final
 import numpy as np
 import torch
 from jaxtyping import Float, Float64
+from threadpoolctl import ThreadpoolController
 
 from encoders.engines import Engine
 from encoders.windows import EncodeBlock, Geometry, encode_windows, window_blocks
 from pipeline.core.errors import EnvironmentProblem
 
 _CPU_WINDOWS: Final = 1 << 14  # of a block: its sines and cosines stay in a core's cache
+_MOST_THREADS: Final = 8  # each holds a block and what an engine makes of it
 _DEVICE_BYTES: Final = 192 << 20
 
 
@@ -46,30 +49,39 @@ class WindowCircuits:
         return np.stack(list(engine.rows(angles)), axis=1)
 
     def encoded_array(
-        self, features: Float[np.ndarray, "stay step channel"], device: str = "cpu"
+        self, features: Float[np.ndarray, "stay step channel"], device: str = "cpu", threads: int | None = None
     ) -> Float[np.ndarray, "stay row column"]:
         """All windows of an array, block by block on the CPU (numpy) or another device (torch).
+
+        On the CPU blocks are shared among `threads` (None: as many as torch is allowed, at most 8) where one circuit
+        serves all lanes. Matrix products run on one thread of their library each, so that no number depends on threads.
 
         Raises:
             EnvironmentProblem: torch cannot use the device here.
         """
         on_cpu = usable_device(device).type == "cpu"
         windows = _CPU_WINDOWS if on_cpu else self._device_windows(features.dtype.itemsize)
-        if len(self.engines) == 1:
+        block_values = windows * self.geometry.width
+        with _blas().limit(limits=1):
+            if len(self.engines) > 1:
+                return self._by_lane(features, device, block_values)
             return encode_windows(
                 features,
                 self.geometry,
                 self.components,
                 self._block_encoder(self.engines[0], device),
-                block_values=windows * self.geometry.width,
+                block_values=block_values,
                 padding="edge",
+                threads=(threads or min(torch.get_num_threads(), _MOST_THREADS)) if on_cpu else 1,
             )
+
+    def _by_lane(self, features: np.ndarray, device: str, block_values: int) -> np.ndarray:
         encoded = np.empty(self.geometry.encoded_shape(features.shape, self.components), features.dtype)
         slots = self.geometry.slots(encoded, self.components)
         for lane, engine in enumerate(self.engines):
             encode_block = self._block_encoder(engine, device)
             alone = features[:, :, lane : lane + 1]
-            for stays, columns, block in window_blocks(alone, self.geometry, windows * self.geometry.width, "edge"):
+            for stays, columns, block in window_blocks(alone, self.geometry, block_values, "edge"):
                 encode_block(block, slots[stays, columns][..., lane : lane + 1])
         return encoded
 
@@ -137,6 +149,12 @@ class WindowCircuits:
     def _device_windows(self, itemsize: int) -> int:
         """Windows of a block on a device: angles, sines, intermediate rows and outputs, within the bytes allowed."""
         return max(1, _DEVICE_BYTES // (itemsize * (6 * self.geometry.width + 2 * self.components)))
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    """Finding the libraries takes milliseconds, limiting them microseconds."""
+    return ThreadpoolController().select(user_api="blas")
 
 
 def usable_device(device: str) -> torch.device:
