@@ -23,6 +23,7 @@ from pipeline.core.noise import NoiseSource
 from pipeline.core.types import Json
 
 MAX_SHOTS: Final = 1_000_000
+SHOTS_OF_EXPECTATIONS: Final = "finite shots read outputs in [-1, 1], as a quantum encoding's are; others take noise_sd"
 _BLOCK_VALUES: Final = 1 << 20
 _FEW_SHOTS: Final = 8  # up to here a uniform per shot is faster than the inverse distribution function
 _ROUNDING: Final = 1e-5  # how far beyond [-1, 1] a float32 expectation may stray
@@ -98,7 +99,7 @@ def measured(
         ConfigError: an output is no expectation in [-1, 1].
     """
     if expectation.size and float(np.abs(expectation).max()) > 1 + _ROUNDING:
-        raise ConfigError("finite shots read outputs in [-1, 1], as a quantum encoding's are; others take noise_sd")
+        raise ConfigError(SHOTS_OF_EXPECTATIONS)
     probability = np.clip((1.0 + expectation) / 2.0, 0.0, 1.0)
     if shots <= _FEW_SHOTS:
         ones = np.zeros(expectation.shape)
