@@ -83,7 +83,7 @@ def _by_channel(weights: Float[np.ndarray, "lane component width"]) -> EncodeBlo
 
 def _rows_at_once(width: int) -> int:
     """Rows of a tile: few enough to be filled up cheaply, and a multiple of a library's register blocks."""
-    return 192 if width <= 1 << 15 else 24
+    return 192 if width <= 1 << 15 else 24 if width <= 1 << 18 else 1
 
 
 def _row_products(

@@ -20,7 +20,7 @@ from encoders.products import fresh_products, products, tensor_products
 from encoders.random_matrices import Distribution, MatrixLaw
 from encoders.randomise import OutputNoise
 from encoders.windows import Axis, Geometry, Sealed, check_features, encoded_cohort, encoded_names
-from pipeline.core.errors import ConfigError, DataError
+from pipeline.core.errors import ConfigError, DataError, EnvironmentProblem
 from pipeline.core.noise import NoiseSource
 from pipeline.core.secrets import Secret
 from pipeline.core.types import EncodedCohort, Json
@@ -194,13 +194,14 @@ class FittedProjectionEncoder(Sealed):
 
         Raises:
             DataError: not float32 or float64 `(stay, step, channel)`, or other channels than there are matrices for.
+            EnvironmentProblem: torch cannot use the device.
         """
         check_features(features)
         self._check_channels(features.shape[2])
         weights = self.weights.astype(features.dtype)
         if self.shape.fresh:
             return fresh_products(features, self.geometry, self.law, self.stream)
-        if torch.device(device).type != "cpu":
+        if not _is_cpu(device):
             tensor = torch.from_numpy(np.require(features, requirements="W"))  # torch takes no read-only array quietly
             return tensor_products(tensor, self.geometry, torch.from_numpy(weights), device).numpy()
         return products(features, self.geometry, weights, per_channel=self.shape.key_scope == "per_channel")
@@ -238,3 +239,10 @@ class FittedProjectionEncoder(Sealed):
             raise DataError(
                 f"the encoder holds matrices for {len(self.weights)} channels, the features have {channels}"
             )
+
+
+def _is_cpu(device: str) -> bool:
+    try:
+        return torch.empty(0, device=device).device.type == "cpu"
+    except (RuntimeError, AssertionError, NotImplementedError):  # torch built without it raises any of these
+        raise EnvironmentProblem(f"torch cannot use the device {device!r}") from None

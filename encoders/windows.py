@@ -168,11 +168,6 @@ class Sealed:
         raise TypeError("a fitted encoder holds its key's parameters and cannot be pickled: fit it again from the key")
 
 
-def missing_to_full(length: int, width: int) -> int:
-    """How many positions must be added to `length` for a whole number of windows."""
-    return -length % width
-
-
 def check_features(features: np.ndarray) -> None:
     """Features are float32 or float64, `(stay, step, channel)`.
 
@@ -184,46 +179,6 @@ def check_features(features: np.ndarray) -> None:
             f"an encoder takes float32 or float64 features (stay, step, channel), "
             f"not {features.dtype} with {features.ndim} axes"
         )
-
-
-def check_layout(cohort: EncodedCohort, n_steps: int, n_channels: int) -> None:
-    """The cohort has the steps and channels that the encoder was fitted to, so that `public_spec` is true of it.
-
-    Raises:
-        DataError: it has not.
-    """
-    steps, channels = cohort.features.shape[1:]
-    if (steps, channels) != (n_steps, n_channels):
-        raise DataError(
-            f"the encoder was fitted to {n_steps} steps x {n_channels} channels, the cohort has "
-            f"{steps} x {channels}; fit it again with the same key"
-        )
-
-
-def time_blocks(
-    features: Float[np.ndarray, "stay step channel"],
-    width: int,
-    block_values: int,
-    padding: Literal["edge", "constant"],
-) -> Iterator[tuple[slice, slice, Float[np.ndarray, "stay window width channel"]]]:
-    """Blocks of windows along time: (stays, windows, values), about `block_values` values per position in the window.
-
-    Values are views of `features` but where the last window is filled up: with its last step ("edge") or 0
-    ("constant"). A block is whole stays, or a piece of one stay when that is larger.
-    """
-    stays, steps, channels = features.shape
-    n_windows = (steps + missing_to_full(steps, width)) // width
-    windows_at_once = min(max(1, block_values // max(1, channels)), max(1, n_windows))
-    stays_at_once = max(1, block_values // max(1, channels * n_windows))
-    for stay in range(0, stays, stays_at_once):
-        for window in range(0, n_windows, windows_at_once):
-            rows = slice(stay, min(stay + stays_at_once, stays))
-            columns = slice(window, min(window + windows_at_once, n_windows))
-            block = features[rows, columns.start * width : columns.stop * width]
-            missing = (columns.stop - columns.start) * width - block.shape[1]
-            if missing:
-                block = np.pad(block, ((0, 0), (0, missing), (0, 0)), mode=padding)
-            yield rows, columns, block.reshape(block.shape[0], columns.stop - columns.start, width, channels)
 
 
 def released_channels(cohort: EncodedCohort) -> tuple[str, ...]:
