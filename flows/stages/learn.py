@@ -8,6 +8,7 @@ from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 
+from encoders.dense import static_channels, summaries
 from flows import registry
 from flows.job import Job
 from flows.progress import steps
@@ -15,7 +16,17 @@ from pipeline.core.config import Condense
 from pipeline.core.digest import digest_array, digest_json
 from pipeline.core.errors import ConfigError
 from pipeline.core.noise import NoiseSource
-from pipeline.core.types import CondensedSet, EncodedCohort, Grouping, LossCurve, Moments, Provenance, Split, Task
+from pipeline.core.types import (
+    Cohort,
+    CondensedSet,
+    EncodedCohort,
+    Grouping,
+    LossCurve,
+    Moments,
+    Provenance,
+    Split,
+    Task,
+)
 from pipeline.grouping.run import group_tasks
 from pipeline.store import Made
 
@@ -46,14 +57,30 @@ def encode(job: Job, name: str, prepared: Made) -> Made:
     """Prepared series -> the [encode.NAME] encoding of them, with the site's encoder key."""
     table = job.config.encode[name]
     key = job.secret("encoder")
-    options = {"encoder": table.model_dump(mode="json"), "key": key.fingerprint}
+    options = {"encoder": table.model_dump(mode="json"), "key": key.fingerprint, **_noise_name(job)}
+    where = device(job.config.device)
 
     def make(provenance: Provenance) -> tuple[EncodedCohort]:
-        series = job.only(prepared, EncodedCohort)
-        encoded = registry.encoder(table).fit(series, key).encode(series)
+        given = encoder_input(job, name, prepared)
+        fitted = registry.encoder(table).fit(given, key)
+        encoded = fitted.encode(given, noise=noise_source(job, given), device=where)
         return (dataclasses.replace(encoded, provenance=provenance),)
 
     return job.once("encode", (prepared.first,), options, None, make)
+
+
+def encoder_input(job: Job, name: str, prepared: Made) -> EncodedCohort:
+    """What the [encode.NAME] table encodes: the prepared series, or a vector of summaries for every stay."""
+    series: EncodedCohort = job.only(prepared, EncodedCohort)
+    if job.config.encode[name].data == "series":
+        return series
+    return summaries(series, static_channels(cohort_of(job, series)))
+
+
+def cohort_of(job: Job, prepared: EncodedCohort) -> Cohort:
+    """The raw cohort that the prepared series were made from."""
+    cohort: Cohort = job.store.get(prepared.provenance.parents[0], Cohort)
+    return cohort
 
 
 def group(job: Job, prepared: Made) -> Made | None:
@@ -150,10 +177,10 @@ def with_tasks(cohort: EncodedCohort, tasks: tuple[Task, ...]) -> EncodedCohort:
     return dataclasses.replace(cohort, labels=cohort.labels[:, kept], tasks=tuple(cohort.tasks[i] for i in kept))
 
 
-def noise_source(job: Job, training: EncodedCohort) -> NoiseSource:
+def noise_source(job: Job, seen: EncodedCohort) -> NoiseSource:
     """Noise bound to the content that a private method sees: any change of it, and only that, draws afresh."""
-    arrays = {name: getattr(training, name) for name in ("features", "labels", "subject_index")}
-    facts: Mapping[str, object] = {"channels": list(training.channels), "tasks": [t.name for t in training.tasks]}
+    arrays = {name: getattr(seen, name) for name in ("features", "labels", "subject_index")}
+    facts: Mapping[str, object] = {"channels": list(seen.channels), "tasks": [t.name for t in seen.tasks]}
     digests = {name: digest_array(array) for name, array in arrays.items()}
     return NoiseSource(job.secret("noise"), digest_json({**digests, **facts}))
 

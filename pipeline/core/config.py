@@ -99,35 +99,63 @@ class PrepareConfig(Model):
 
     imputation: Literal["carry_forward"] = "carry_forward"
     scaling: Literal["public_ranges", "train_quantiles"] = "public_ranges"
-    observed: Literal["drop", "append"] = "drop"  # append = the missingness pattern becomes channels (it leaks, too)
+    observed: Literal["drop", "encode", "release"] = "drop"  # what was measured when: a leak of its own
 
 
-class IdentityEncode(Plugin):
+class EncodeTable(Plugin):
+    """What all encodings share."""
+
+    data: Literal["series", "summaries"] = "series"  # summaries = a dense vector per stay instead of its series
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Without `data`, which says what is encoded and not how."""
+        return {name: value for name, value in super().options.items() if name != "data"}
+
+
+class IdentityEncode(EncodeTable):
     """No encoding: the control."""
 
     kind: Literal["identity"]
 
 
-class QuantumEncode(Plugin):
+class KeyedEncode(EncodeTable):
+    """What the keyed encodings share."""
+
+    stride: PositiveInt | None = None  # none = the window's width: no overlap
+    key_scope: Literal["shared", "per_channel"] = "shared"  # per_channel = every channel has parameters of its own
+    noise_sd: Annotated[float, Field(ge=0)] = 0.0  # Gaussian noise on every output, from the site's noise key
+
+
+class QuantumEncode(KeyedEncode):
     """Random quantum encoding [Enc]: angle embedding, random entangling layers, <Z> per wire."""
 
     kind: Literal["quantum"]
-    n_qubits: Annotated[int, Field(ge=1, le=10)] = 4
+    n_qubits: Annotated[int, Field(ge=1, le=10)] = 4  # also the window's width
     n_layers: PositiveInt = 2
-    template: Literal["BasicEntanglerLayers"] = "BasicEntanglerLayers"
+    template: Literal["BasicEntanglerLayers", "StronglyEntanglingLayers", "RandomLayers"] = "BasicEntanglerLayers"
+    embedding: Literal["RX", "RY", "RZ"] = "RY"
+    embedding_range: tuple[float, float] = (0.0, 0.5)  # where [0, 1] is put, in units of pi; published: 0 to 1
+    axis: Literal["time", "variables"] = "time"
+    correlations: bool = False  # <Z_j Z_k> beside <Z_j>
+    shots: PositiveInt | None = None  # none = exact expectations
+    backend: Literal["closed_form", "pennylane"] = "closed_form"
+    pennylane_device: str = "default.qubit"
 
 
-class ProjectionEncode(Plugin):
+class ProjectionEncode(KeyedEncode):
     """Random projection [Enc]: one keyed matrix on windows."""
 
     kind: Literal["random_projection"]
-    window: PositiveInt = 4
-    axis: Literal["time", "variables"] = "time"
-    distribution: Literal["gaussian", "orthogonal", "rademacher"] = "gaussian"
+    window: PositiveInt = 4  # not looked at when the axis is "record"
+    axis: Literal["time", "variables", "record"] = "time"
+    distribution: Literal["gaussian", "orthogonal", "rademacher", "sparse"] = "gaussian"
+    density: Annotated[float, Field(gt=0, le=1)] | None = None  # of a sparse matrix; none = 1 / sqrt(window)
     n_components: PositiveInt | None = None  # none = window, a square matrix
+    fresh: bool = False  # the published notebook's redraw for every window: for comparison only, refused by the gate
 
 
-class PluginEncode(Plugin):
+class PluginEncode(EncodeTable):
     """An encoder from another distribution, by its entry-point name in the group `decoct.encoders`."""
 
     kind: Literal["plugin"]
