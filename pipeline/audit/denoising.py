@@ -16,7 +16,7 @@ from pipeline.audit.scene import EncodingScene
 from pipeline.audit.windows import Forward, Layout
 
 SAME_RUN = 0.99  # two windows count as equal when noise alone makes them differ as much in one case of a hundred
-SMOOTHED_STAYS = 150  # of the attacker's own, encoded with noise of his own making
+SMOOTHED_STAYS = 100  # of the attacker's own, encoded with noise of his own making
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)  # of the smoothing, relative to the mean eigenvalue; chosen on a third of them
 
 Estimator = Callable[[np.ndarray], np.ndarray]
@@ -81,6 +81,11 @@ def smoothed(
     own = scene.own[rng.permutation(len(scene.own))[:SMOOTHED_STAYS]]
     cells = forward(layout.cut(own), layout.groups(len(own)))
     made = estimator(cells + noise * rng.standard_normal(cells.shape))
+    return learned_smoothing(made, own, estimate)
+
+
+def learned_smoothing(made: np.ndarray, own: np.ndarray, estimate: np.ndarray) -> np.ndarray:
+    """`estimate` through the ridge regression, channel by channel, of the `own` series on what was `made` of them."""
     found = np.empty_like(estimate, dtype=np.float64)
     for channel in range(own.shape[2]):
         found[:, :, channel] = _ridge(made[:, :, channel], own[:, :, channel], estimate[:, :, channel])

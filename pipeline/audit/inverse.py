@@ -28,7 +28,7 @@ MAX_REFINED_WINDOW = 12  # wider windows get no Gauss-Newton: its Jacobians grow
 WIDE = 256  # more outputs are regressed by normal equations: exact enough, and quick
 ROUNDING = 1e-6  # encodings closer than this may differ by float32's rounding alone
 REGRESSION_ROWS = 4  # known windows per output that a regression of its own asks for
-POSTERIOR_PAIRS = 400_000_000  # pairs of a seen and a known window that the posterior means may look at
+POSTERIOR_PAIRS = 150_000_000  # pairs of a seen and a known window that the posterior means may look at
 SMALLEST_SPREAD = 1e-3  # of the prior in a direction in which a group's windows hardly vary
 
 

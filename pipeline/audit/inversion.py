@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline.audit.denoising import averaged_runs, output_noise, smoothed
 from pipeline.audit.inverse import Dictionary, Windows, distinct, inverses, posterior_mean
+from pipeline.audit.redrawn import planted_redraws, redrawn_inversions
 from pipeline.audit.scene import MIN_SUBJECTS, Encode, EncodingScene
 from pipeline.audit.scoring import Target, by_channel, most_exposed_decile, r2, r2_interval
 from pipeline.audit.windows import Forward, Layout, forward_map, is_one_map, layout_of, moving
@@ -23,7 +24,7 @@ from pipeline.core.types import AttackResult, ThreatModel
 OWN_WINDOWS = 200_000  # distinct windows of the attacker's own patients in his dictionary
 CHOSEN_WINDOWS = 20_000  # and windows he makes up
 CHOSEN_VALUES = 20_000_000  # as far as they hold no more values than this
-NOISY_TARGETS = 120  # targets when the encoding is noisy: no two windows are then equal, and every one costs
+NOISY_TARGETS = 80  # targets when the encoding is noisy: no two windows are then equal, and every one costs
 PLANTED_TARGETS = 40
 PLANTED_OWN = 200
 FOUND = 0.95  # a planted leak must be recovered to this R2
@@ -34,8 +35,6 @@ def unsupported_encoding(scene: EncodingScene) -> str | None:
     """Why the window attacks cannot run on the scene, or None."""
     if len(np.unique(scene.target_subjects)) < MIN_SUBJECTS or len(scene.own) < MIN_SUBJECTS:
         return f"fewer than {MIN_SUBJECTS} subjects on one side"
-    if scene.fresh:
-        return "the map is drawn afresh for every window: there is none to invert, only norms survive (norm_inversion)"
     if scene.not_understood is not None:
         return scene.not_understood
     if scene.key_scope == "per_channel" and scene.axis != "time":
@@ -43,7 +42,7 @@ def unsupported_encoding(scene: EncodingScene) -> str | None:
     layout = layout_of(scene)
     if layout is None:
         return "the encoded shape is not one window map per slot"
-    if not is_one_map(scene, layout, np.random.default_rng(0)):
+    if not scene.fresh and not is_one_map(scene, layout, np.random.default_rng(0)):
         return "the encoder does not apply one repeatable map to every window"
     return None
 
@@ -77,6 +76,7 @@ def with_targets(scene: EncodingScene, rows: np.ndarray) -> EncodingScene:
         target_subjects=scene.target_subjects[rows],
         observed_targets=None if scene.observed_targets is None else scene.observed_targets[rows],
         released=None if scene.released is None else scene.released[rows],
+        target_rows=None if scene.target_rows is None else scene.target_rows[rows],
     )
 
 
@@ -205,8 +205,8 @@ class KnownKeyInversion:
         """One result: R2 over all values; moving values, channels and methods in the detail."""
         scene = chosen_targets(scene, seed)
         target = target_of(scene)
-        known, found = inversions(scene, seed)
-        noise = output_noise(scene, known.encoded[known.weight > 0])
+        attempts = inversions(scene, seed)
+        found = attempts.estimates
         scores = {name: r2(target, estimate) for name, estimate in found.items()}
         method = max(scores, key=lambda name: scores[name])
         estimate = found[method]
@@ -244,9 +244,9 @@ class KnownKeyInversion:
                     "r2_most_exposed_decile": most_exposed_decile(target, estimate),
                     "r2_by_channel": channels,
                     "positive_controls": {name: round(score, 4) for name, score in planted.items()},
-                    "known_windows": len(known.plain),
+                    "known_windows": attempts.known_windows,
                     "mean_squared_error": float(((target.values - estimate) ** 2).mean()),
-                    "noise_sd": noise,
+                    "noise_sd": attempts.noise,
                     "n_subjects": len(np.unique(scene.target_subjects)),
                     "controls_held": control <= QUIET and min(planted.values()) >= FOUND,
                     "powered": True,
@@ -255,30 +255,57 @@ class KnownKeyInversion:
         )
 
 
-def inversions(scene: EncodingScene, seed: int) -> tuple[Dictionary, Mapping[str, np.ndarray]]:
-    """What the attacker knows, and every method's estimate of the scene's targets."""
+@dataclasses.dataclass(frozen=True)
+class Attempts:
+    """Every method's estimate of the targets, the noise that was reckoned with, and how many windows were known."""
+
+    estimates: Mapping[str, np.ndarray]
+    noise: float
+    known_windows: int
+
+
+def inversions(scene: EncodingScene, seed: int) -> Attempts:
+    """Every method's estimate of the scene's targets by somebody who holds the key."""
     layout = known_layout(scene)
+    if scene.fresh:
+        noise, found = redrawn_inversions(scene, layout)
+        return Attempts(found, noise, len(scene.own) * layout.lanes * layout.slots)
     per_channel = scene.key_scope == "per_channel"
     forward = forward_map(scene.encode, layout, per_channel)
     own = own_windows(scene, layout, generator(seed, "audit", "dictionary"))
     known = own.encoded_by(forward, labelled=per_channel)
     noise = output_noise(scene, known.encoded[known.weight > 0])
-    return known, recover(scene, layout, known, scene.encoded_targets, forward, noise, noise > 0, seed)
+    found = recover(scene, layout, known, scene.encoded_targets, forward, noise, noise > 0, seed)
+    return Attempts(found, noise, len(known.plain))
 
 
 def _planted(scene: EncodingScene, seed: int) -> dict[str, float]:
     """The best R2 that the same attack reaches on encoders that hide nothing."""
-    few, scores = with_targets(scene, np.arange(min(PLANTED_TARGETS, len(scene.targets)))), {}
-    for name, encode in planted_encoders(known_layout(scene)).items():
-        leak = dataclasses.replace(
-            few,
-            encode=encode,
-            own=scene.own[:PLANTED_OWN],
-            observed_own=None,
-            encoded_targets=encode(few.targets),
-            noise_sd=0.0,
-            shots=None,
-        )
-        target = target_of(leak)
-        scores[name] = max(r2(target, estimate) for estimate in inversions(leak, seed)[1].values())
-    return scores
+    few = with_targets(scene, np.arange(min(PLANTED_TARGETS, len(scene.targets))))
+    layout = known_layout(scene)
+    planted = {name: (encode, few.targets) for name, encode in planted_encoders(layout).items()}
+    if scene.fresh:
+        planted = planted_redraws(few, layout)
+    return {name: _planted_score(few, encode, targets, seed) for name, (encode, targets) in planted.items()}
+
+
+def _planted_score(few: EncodingScene, encode: Encode, targets: np.ndarray, seed: int) -> float:
+    whole = few.target_rows
+    if few.fresh and whole is not None:
+        array = np.zeros((int(whole.max()) + 1, *targets.shape[1:]), np.float32)
+        array[whole] = targets
+        encoded = encode(array)[whole]
+    else:
+        encoded = encode(targets)
+    leak = dataclasses.replace(
+        few,
+        encode=encode,
+        own=few.own[:PLANTED_OWN],
+        observed_own=None,
+        targets=targets,
+        encoded_targets=encoded,
+        noise_sd=0.0,
+        shots=None,
+    )
+    target = target_of(leak)
+    return max(r2(target, estimate) for estimate in inversions(leak, seed).estimates.values())

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from pipeline.core.errors import DataError
 from pipeline.core.types import ArrayRecord, AttackResult, CondensedSet, EncodedCohort, Json, Split, ThreatModel
@@ -35,7 +35,8 @@ class EncodingScene(ArrayRecord):
 
     `surrogates`: the same public encoder under keys that the attacker made up. `observed_targets`, `observed_own`:
     which cells of the first channels were measured; the former only scores. `not_understood`: why the noise is none
-    that the attacks know, or None.
+    that the attacks know, or None. `target_rows`: the targets' places in the array that was encoded, which a fresh map
+    may depend on.
     """
 
     artefact: str
@@ -60,6 +61,7 @@ class EncodingScene(ArrayRecord):
     observed_targets: Bool[np.ndarray, "stay step variable"] | None = None
     observed_own: Bool[np.ndarray, "own_stay step variable"] | None = None
     released: Float[np.ndarray, "stay encoded_step variable"] | None = None
+    target_rows: Int[np.ndarray, " stay"] | None = None
 
     def __post_init__(self) -> None:
         stays, steps, channels = self.targets.shape
@@ -70,8 +72,9 @@ class EncodingScene(ArrayRecord):
         for masks, series in ((self.observed_targets, self.targets), (self.observed_own, self.own)):
             if masks is not None and (masks.shape[:2] != series.shape[:2] or masks.shape[2] > channels):
                 raise DataError(f"scene {self.artefact}: the masks do not fit the series")
-        if self.released is not None and len(self.released) != stays:
-            raise DataError(f"scene {self.artefact}: {stays} targets need as many released masks")
+        for name, rows in (("released masks", self.released), ("places", self.target_rows)):
+            if rows is not None and len(rows) != stays:
+                raise DataError(f"scene {self.artefact}: {stays} targets need as many {name}")
 
     @property
     def hop(self) -> int:
@@ -136,6 +139,7 @@ def encoding_scene(
         observed_targets=None if observed is None else observed[targets],
         observed_own=None if observed is None else observed[own],
         released=series.features[:, :, shown] if shown else None,
+        target_rows=np.flatnonzero(encoded.split == int(Split.TRAIN)),
     )
 
 

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 from pipeline.audit.aligned_pairs import AlignedPairs, Knowledge, independent_rows, monomials
+from pipeline.audit.denoising import output_noise, run_means
+from pipeline.audit.inverse import Dictionary, Windows, by_group_regression, most_probable
 from pipeline.audit.inversion import KnownKeyInversion
-from pipeline.audit.scene import Axis, EncodingScene
+from pipeline.audit.scene import Axis, Encode, EncodingScene
+from pipeline.audit.terms import coefficients, public_terms
 from pipeline.audit.windows import Layout
 from pipeline.core.errors import DataError
 
@@ -151,6 +154,141 @@ def test_a_compressing_projection_is_attacked_too() -> None:
     assert 0.5 < result.rate < 1
 
 
+def overlapping(window_map: Callable[[np.ndarray], np.ndarray], stride: int, axis: Axis = "time") -> Encode:
+    """As `on_series`, a window of four every `stride` positions along any axis; written apart from the audit's cut."""
+
+    def encode(series: np.ndarray) -> np.ndarray:
+        lanes = series.reshape(len(series), 1, -1) if axis == "record" else series
+        lanes = np.swapaxes(lanes, 1, 2) if axis == "time" else lanes
+        slots = 1 + max(0, -(-(lanes.shape[2] - 4) // stride))
+        full = np.pad(lanes, ((0, 0), (0, 0), (0, (slots - 1) * stride + 4 - lanes.shape[2])))
+        parts = [window_map(full[:, :, i * stride : i * stride + 4].reshape(-1, 4)) for i in range(slots)]
+        joined = np.stack(parts, axis=1).reshape(*lanes.shape[:2], -1).astype(np.float32)
+        return np.swapaxes(joined, 1, 2) if axis == "time" else joined
+
+    return encode
+
+
+@pytest.mark.parametrize(("stride", "axis"), [(2, "time"), (3, "time"), (1, "variables"), (4, "record"), (2, "record")])
+def test_overlapping_windows_along_any_axis_are_inverted(stride: int, axis: Axis) -> None:
+    """Widths that do not fit, zeros at the end, more outputs than inputs: all of it is the same attack."""
+    wide = np.random.default_rng(6).normal(0, 0.5, (4, 6))
+    given = scene(overlapping(lambda w: w @ wide, stride, axis), stride=stride, axis=axis)
+    assert KnownKeyInversion().unsupported(given) is None
+    (result,) = KnownKeyInversion().run(given, 0)
+    assert result.rate >= 0.99
+    assert result.detail["controls_held"]
+
+
+def per_channel(series: np.ndarray) -> np.ndarray:
+    """A matrix for every channel."""
+    rng = np.random.default_rng(8)
+    maps = [rng.normal(0, 0.5, (4, 4)) for _ in range(series.shape[2])]
+    parts = [on_series(lambda w, m=m: w @ m)(series[:, :, [c]]) for c, m in enumerate(maps)]  # type: ignore[misc]
+    return np.concatenate(parts, axis=2)
+
+
+def test_a_map_per_channel_is_attacked_channel_by_channel() -> None:
+    shared = scene(per_channel)
+    assert "repeatable" in str(KnownKeyInversion().unsupported(shared))
+    given = scene(per_channel, key_scope="per_channel")
+    assert KnownKeyInversion().unsupported(given) is None
+    (result,) = KnownKeyInversion().run(given, 0)
+    assert result.rate >= 0.99
+    attack = AlignedPairs(ladder=(Knowledge(4, "window", "independent"),))
+    assert attack.unsupported(given) is None
+    (pairs,) = attack.run(given, 0)
+    assert pairs.rate >= 0.99
+    assert pairs.detail["distinct_pairs"] == 4 * CHANNELS
+    assert "of every channel" in pairs.summary
+    assert "over time" in str(KnownKeyInversion().unsupported(dataclasses.replace(given, axis="variables")))
+
+
+def noisy(encode: Encode, sd: float, **changes: object) -> EncodingScene:
+    clean = scene(encode, n=60, **changes)
+    noise = sd * np.random.default_rng(9).standard_normal(clean.encoded_targets.shape)
+    return dataclasses.replace(clean, encoded_targets=clean.encoded_targets + noise, noise_sd=sd)
+
+
+def test_knowing_the_noise_helps_and_more_noise_hides_more() -> None:
+    """The exact inverse of noisy outputs amplifies noise; attacks that reckon with it do better, and less with more."""
+    rates = []
+    for sd in (0.05, 0.2, 1.0):
+        (result,) = KnownKeyInversion().run(noisy(on_series(circuit(ANGLES)), sd), 0)
+        scores = result.detail["r2_by_method"]
+        assert result.rate > scores["gauss-newton"] + 0.05
+        assert result.rate > scores["linear inverse with intercept"]
+        assert result.detail["controls_held"]
+        rates.append(result.rate)
+    assert rates[0] > rates[1] > rates[2]
+
+
+def test_the_linear_gaussian_case_reaches_the_best_possible_error() -> None:
+    """x ~ N(m, s^2 I), y = M x + noise: no estimate has an expected squared error below the posterior variance.
+
+    The regression must come within 5 % of it, and stay above 90 % of it: 20,000 values have a relative standard error
+    of 1 %.
+    """
+    rng = np.random.default_rng(0)
+    spread, sd = 0.1, 0.05
+    own, asked = rng.normal(0.5, spread, (20_000, 4)), rng.normal(0.5, spread, (5_000, 4))
+    groups = np.zeros(20_000, int)
+    known = Dictionary(own, own @ MIX, groups, np.ones(20_000))
+    rows = asked @ MIX + sd * rng.standard_normal(asked.shape)
+    seen = Windows(rows, groups[:5_000], np.arange(5_000), np.ones(5_000))
+    found = by_group_regression(known, seen, sd, np.zeros_like(asked))
+    bound = float(np.trace(np.linalg.inv(np.eye(4) / spread**2 + MIX @ MIX.T / sd**2))) / 4
+    assert 0.9 * bound < float(((found - asked) ** 2).mean()) < 1.05 * bound
+    probable = most_probable(lambda w, _: w @ MIX, known, seen, sd, found)
+    assert float(((probable - asked) ** 2).mean()) < 1.05 * bound
+
+
+def test_averaging_equal_windows_divides_the_noise() -> None:
+    """Runs of a constant lane join; a jump starts a new one."""
+    layout = Layout(40, 1, 4, 4, "time", 4)
+    steady = np.zeros((10, 4)) + 0.1 * np.random.default_rng(0).standard_normal((10, 4))
+    steady[5:] += 5
+    means, level = run_means(steady, layout, 0.1)
+    assert np.allclose(means[0], steady[:5].mean(axis=0))
+    assert np.allclose(level, 0.1 / np.sqrt(5))
+
+
+def test_finite_shots_are_noise() -> None:
+    """(1 - z^2) / shots: 0 for certain outcomes, 1 / shots for fair ones."""
+    given = scene(on_series(lambda w: w), shots=100)
+    assert output_noise(given, np.ones((5, 4))) == 0
+    assert output_noise(given, np.zeros((5, 4))) == pytest.approx(0.1)
+    assert output_noise(dataclasses.replace(given, noise_sd=0.1), np.zeros((5, 4))) == pytest.approx(np.sqrt(0.02))
+
+
+def redrawn(series: np.ndarray) -> np.ndarray:
+    """A matrix for every window, drawn by its place in the array."""
+    rows = Layout(series.shape[1], series.shape[2], 4, 4).cut(series)
+    maps = np.random.default_rng(11).normal(0, 0.5, (len(rows), 4, 4))
+    out = np.einsum("ni,nij->nj", rows, maps).reshape(len(series), series.shape[2], -1)
+    return np.swapaxes(out, 1, 2).astype(np.float32)
+
+
+def test_redrawing_for_every_window_hides_nothing_from_who_can_redraw() -> None:
+    places = np.arange(80)
+    known = scene(redrawn, fresh=True, target_rows=places)
+    assert KnownKeyInversion().unsupported(known) is None
+    (result,) = KnownKeyInversion().run(known, 0)
+    assert result.detail["method"] == "maps computed again"
+    assert result.rate >= 0.95
+    assert result.detail["controls_held"]
+    (norms,) = KnownKeyInversion().run(dataclasses.replace(known, target_rows=None), 0)
+    assert 0.1 < norms.rate < result.rate
+    assert norms.detail["method"].startswith("norms")
+    assert norms.detail["controls_held"]
+    assert "afresh" in str(AlignedPairs().unsupported(known))
+
+
+def test_unknown_noise_is_not_run() -> None:
+    given = scene(on_series(lambda w: w), not_understood="the attacks do not know noise of the kind laplace")
+    assert "laplace" in str(KnownKeyInversion().unsupported(given))
+
+
 def test_what_is_not_one_map_is_not_run() -> None:
     rng = np.random.default_rng(0)
     fresh = on_series(lambda w: w * rng.uniform(1, 2, (len(w), 1)))
@@ -210,6 +348,48 @@ def test_a_hundred_independent_windows_give_the_circuit_away() -> None:
     )
     assert rates["100 independent windows"] >= 0.95
     assert rates["1 random window"] <= 0.5
+
+
+def surrogates(n: int) -> tuple[Encode, ...]:
+    """The same circuit under angles of the attacker's own."""
+    rng = np.random.default_rng(21)
+    return tuple(on_series(circuit(rng.uniform(0, 2 * np.pi, (2, 4)))) for _ in range(n))
+
+
+def test_the_public_circuit_has_few_terms() -> None:
+    """12 of 81 x 4 coefficients, whatever the angles; a linear map is not of that form."""
+    layout = Layout(STEPS, CHANNELS, 4, 4, "time", 4)
+    terms = public_terms(surrogates(4), layout, np.random.default_rng(0))
+    assert terms is not None
+    assert int((terms.scale > 0).sum()) == 12
+    assert public_terms((on_series(lambda w: w @ MIX),), layout, np.random.default_rng(0)) is None
+    assert public_terms((), layout, np.random.default_rng(0)) is None
+
+
+def test_coefficients_come_from_a_grid() -> None:
+    """sin pi x_0 + 2 cos pi x_1 + 3 has three coefficients, at (sin, 1), (1, cos) and (1, 1)."""
+    found = coefficients(lambda w, _: (np.sin(np.pi * w[:, 0]) + 2 * np.cos(np.pi * w[:, 1]) + 3)[:, None], 2)[..., 0]
+    assert np.allclose(found, [[3, 2, 0], [0, 0, 0], [1, 0, 0]])
+
+
+def test_a_few_pairs_identify_a_public_circuit() -> None:
+    """12 unknowns: 8 windows picked for independence give the map that 100 gave before, and 4 random ones much."""
+    ladder = (Knowledge(8, "window", "independent"), Knowledge(4, "window", "random"))
+    given = scene(on_series(circuit(ANGLES)))
+    before = AlignedPairs(ladder=ladder).run(given, 0)
+    after = AlignedPairs(ladder=ladder).run(dataclasses.replace(given, surrogates=surrogates(6)), 0)
+    assert after[0].rate >= 0.95
+    assert after[0].rate > before[0].rate + 0.1
+    assert after[1].rate > before[1].rate
+    assert all(result.detail["circuit_known"] and result.detail["controls_held"] for result in after)
+
+
+def test_wrong_pairs_teach_nothing() -> None:
+    """The negative side: pairs whose encodings belong to other windows identify no map, public circuit or not."""
+    given = scene(on_series(circuit(ANGLES)), surrogates=surrogates(6))
+    wrong = dataclasses.replace(given, encoded_targets=np.roll(given.encoded_targets, 7, axis=0))
+    (result,) = AlignedPairs(ladder=(Knowledge(8, "window", "random"),)).run(wrong, 0)
+    assert result.rate < 0.35
 
 
 def test_pairs_need_stays() -> None:
