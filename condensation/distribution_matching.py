@@ -11,20 +11,20 @@ Samples are not clamped to the input range; the published method does not either
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final, Literal, final
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from condensation.coresets import class_centroids
-from condensation.loop import LoopSettings, Loss, check_n_per_class, class_rows, optimise_samples
+from condensation.loop import LoopSettings, Loss, Samples, class_batches, optimise_samples
+from condensation.start import STARTS, Start, condensed_set, initial_samples, rows_for_start, run_context
 from pipeline.core.errors import ConfigError
 from pipeline.core.noise import NoiseSource
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import child_seed, generator
-from pipeline.core.types import CondensedSet, EncodedCohort, Provenance
+from pipeline.core.types import CondensedSet, EncodedCohort
 from pipeline.probes.networks import NETWORKS, build_network
 
 METHOD: Final = "distribution_matching"
@@ -38,21 +38,24 @@ class DistributionMatching:
         self,
         *,
         match: Literal["output", "embedding"] = "embedding",
-        initialisation: Literal["noise", "real", "centroids"] = "noise",
+        initialisation: Start = "noise",
         iterations: int = 1000,
         learning_rate: float = 1e-3,
         batch_size: int = 256,
         networks: Sequence[str] = ("tcn-a", "lstm-a", "vit-a"),
+        checkpoint: str | Path | None = None,
     ) -> None:
         """Raises ConfigError on an unknown choice or network."""
-        if match not in ("output", "embedding") or initialisation not in ("noise", "real", "centroids"):
+        if match not in ("output", "embedding") or initialisation not in STARTS:
             raise ConfigError("distribution matching knows match output, embedding and starts noise, real, centroids")
         unknown = sorted(set(networks) - set(NETWORKS))
         if unknown or not networks:
             raise ConfigError(f"networks must be among {', '.join(sorted(NETWORKS))}")
         self.match: Literal["output", "embedding"] = match
-        self.initialisation: Literal["noise", "real", "centroids"] = initialisation
-        self.settings = LoopSettings(iterations, learning_rate, batch_size)
+        self.initialisation: Start = initialisation
+        path = Path(checkpoint) if checkpoint is not None else None
+        self.settings = LoopSettings(iterations, learning_rate, checkpoint=path)
+        self.batch_size = batch_size
         self.networks = tuple(networks)
 
     def condense(
@@ -70,25 +73,23 @@ class DistributionMatching:
         Raises:
             ConfigError: n_per_class below 1. DataError: a class has no stay, or fewer than real samples need.
         """
-        check_n_per_class(n_per_class)
-        at_least = 1 if self.initialisation == "noise" else n_per_class
-        rows = class_rows(encoded, at_least, f"distribution matching from {self.initialisation}")
-        initial, labels = initial_samples(encoded, rows, self.initialisation, n_per_class, seed)
-        loss = random_network_loss(encoded, self.networks, self.match, seed, device)
-        features = optimise_samples(
-            encoded, rows, initial, loss, self.settings, seed=seed, device=device, on_step=on_step
+        rows = rows_for_start(encoded, self.initialisation, n_per_class, METHOD)
+        initial = initial_samples(encoded, rows, self.initialisation, n_per_class, seed)
+        batches = class_batches(encoded, rows, self.batch_size, seed, device)
+        loss = random_network_loss(batches, encoded.features.shape[1:], self.networks, self.match, seed, device)
+        config = self._config(n_per_class)
+        context = run_context(METHOD, config, seed, encoded, self.settings)
+        features, labels = optimise_samples(
+            initial, loss, self.settings, context=context, device=device, on_step=on_step
         )
-        return CondensedSet(
-            features=features,
-            labels=labels,
-            channels=encoded.channels,
-            tasks=encoded.tasks,
-            step_hours=encoded.step_hours,
-            transforms=encoded.transforms,
-            method=METHOD,
+        return condensed_set(
+            encoded,
+            features,
+            labels,
+            METHOD,
             starts_from_records=self.initialisation != "noise",
-            guarantee=None,
-            provenance=Provenance("condense", config=self._config(n_per_class), seed=seed),
+            config=config,
+            seed=seed,
         )
 
     def _config(self, n_per_class: int) -> dict[str, object]:
@@ -97,42 +98,25 @@ class DistributionMatching:
             "initialisation": self.initialisation,
             "iterations": self.settings.iterations,
             "learning_rate": self.settings.learning_rate,
-            "batch_size": self.settings.batch_size,
+            "batch_size": self.batch_size,
             "networks": list(self.networks),
             "n_per_class": n_per_class,
         }
 
 
-def initial_samples(
-    encoded: EncodedCohort, rows: Sequence[np.ndarray], kind: str, n_per_class: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Features `(class * sample, step, channel)` and labels `(class * sample, task)` to start from.
-
-    N(0, 1) noise, random real stays, or k-means centroids per class. Task 0 is the class; the other tasks keep what the
-    start knows of them: a stay's label, a cluster's mean label, nothing (NaN) from noise.
-    """
-    if kind == "noise":
-        shape = (len(rows) * n_per_class, *encoded.features.shape[1:])
-        features = generator(seed, "condense", "initial").normal(size=shape).astype(np.float32)
-        labels = np.full((len(features), len(encoded.tasks)), np.nan, dtype=np.float32)
-        labels[:, 0] = np.repeat(np.arange(len(rows)), n_per_class)
-        return features, labels
-    if kind == "centroids":
-        return class_centroids(encoded, rows, n_per_class, seed)
-    draws = generator(seed, "condense", "initial")
-    chosen = np.concatenate([draws.choice(part, n_per_class, replace=False) for part in rows])
-    return encoded.features[chosen], encoded.labels[chosen]
-
-
 def random_network_loss(
-    encoded: EncodedCohort, networks: Sequence[str], match: Literal["output", "embedding"], seed: int, device: str
+    batches: Callable[[int], Sequence[Tensor]],
+    shape: tuple[int, ...],
+    networks: Sequence[str],
+    match: Literal["output", "embedding"],
+    seed: int,
+    device: str,
 ) -> Loss:
-    """The loss of [Cond]: a fresh random network at every step; only the samples get gradients."""
-    names = generator(seed, "condense", "architectures")
-    n_steps, n_channels = encoded.features.shape[1:]
+    """The loss of [Cond] on series of `shape` (step, channel): a fresh random network at every step."""
+    n_steps, n_channels = shape
 
-    def loss(step: int, real: Sequence[Tensor], samples: Sequence[Tensor]) -> Tensor:
-        name = networks[int(names.integers(len(networks)))]
+    def loss(step: int, samples: Samples) -> Tensor:
+        name = networks[int(generator(seed, "condense", "architecture", step).integers(len(networks)))]
         network = build_network(
             name,
             n_channels=n_channels,
@@ -151,7 +135,7 @@ def random_network_loss(
             if devices:
                 torch.cuda.manual_seed(child_seed(seed, "condense", "dropout", step))
             terms = []
-            for batch, part in zip(real, samples, strict=True):
+            for batch, part in zip(batches(step), samples.per_class(), strict=True):
                 with torch.no_grad():
                     target = f(batch).mean(dim=0)
                 terms.append((target - f(part).mean(dim=0)).square().sum())

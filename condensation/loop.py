@@ -1,28 +1,56 @@
-"""The one condensation loop: draw a batch per class, ask the method for a loss, take a step on the samples.
+"""The one condensation loop: ask the method for a loss, take a step on the samples, keep the best, write checkpoints.
 
-A method is a function (step, real batches, samples per class) -> loss; it owns its networks. The loop owns the samples,
-the optimiser, the batches and nothing else.
+A method is a function (step, samples) -> loss; it owns its networks and its batches. It must be a *pure function of the
+step and the samples*: what it draws at random at a step comes from a seed that names that step. So a run that is
+interrupted and resumed takes exactly the steps that it would have taken. The loop owns the samples, their labels, the
+optimiser and nothing else.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import final
+from pathlib import Path
+from typing import Any, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from condensation.checkpoint import LoopState, load_state, save_state
+from pipeline.core.digest import digest_array, digest_json
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.protocols import OnStep
 from pipeline.core.seeds import generator
 from pipeline.core.types import EncodedCohort
 
-Loss = Callable[[int, Sequence[Tensor], Sequence[Tensor]], Tensor]
-"""(step, real batch per class, samples per class), each `(n, step, channel)` -> scalar loss."""
-
 REPORT_EVERY = 10  # steps between calls of on_step: reading a loss back would stall an accelerator
+WINDOW_STEPS = 50
+"""Steps over which losses are averaged before they are compared: one loss depends on the network drawn for it."""
+SMALLEST_GAIN = 1e-3  # share of the loss by which a window must be better, for `patience`
+LARGEST_LOGIT = 6.0  # a learned label starts no nearer to 0 or 1 than 0.0025
+
+
+class StopCondensing(Exception):
+    """Raised by an `on_step` callback: end the loop here and keep the best samples so far."""
+
+
+@final
+@dataclass(frozen=True)
+class Samples:
+    """The samples as a method sees them, classes of task 0 one after the other; gradients flow into them."""
+
+    features: Tensor  # (sample, step, channel)
+    labels: Tensor  # (sample, task) in [0, 1], NaN = missing
+
+    def per_class(self, n_classes: int = 2) -> tuple[Tensor, ...]:
+        """The features of each class of task 0."""
+        return torch.split(self.features, len(self.features) // n_classes)
+
+
+Loss = Callable[[int, Samples], Tensor]
+"""(step, samples) -> scalar loss, the same for the same step and samples."""
 
 
 @final
@@ -32,7 +60,21 @@ class LoopSettings:
 
     iterations: int
     learning_rate: float
-    batch_size: int
+    label_rate: float = 0.0  # learning rate of the known labels' logits; 0 = labels stay
+    anneal: bool = False  # cosine decay of the rates to 0, as if all iterations were taken
+    components: int | None = None  # samples move in the span of that many slowest cosines over time; None = freely
+    bounds: tuple[float, float] | None = None  # samples are clamped to this range
+    keep_best: bool = False  # return the samples of the best window of steps, not the last
+    patience: int | None = None  # windows without a better one before the loop stops by itself
+    checkpoint: Path | None = None  # state is written here and taken up from here
+
+    def __post_init__(self) -> None:
+        if self.iterations < 0 or not self.learning_rate > 0 or not self.label_rate >= 0:
+            raise ConfigError("a condensation loop needs iterations >= 0, a learning rate > 0 and a label rate >= 0")
+        if self.patience is not None and (self.patience < 1 or not self.keep_best):
+            raise ConfigError("patience counts windows from 1 on and needs the best window to be kept")
+        if self.components is not None and self.components < 1:
+            raise ConfigError("samples need at least one cosine to move along")
 
 
 def class_rows(encoded: EncodedCohort, at_least: int, why: str) -> list[np.ndarray]:
@@ -51,6 +93,19 @@ def class_rows(encoded: EncodedCohort, at_least: int, why: str) -> list[np.ndarr
     return rows
 
 
+def class_batches(
+    encoded: EncodedCohort, rows: Sequence[np.ndarray], batch_size: int, seed: int, device: str
+) -> Callable[[int], list[Tensor]]:
+    """Step -> a batch of up to `batch_size` real stays of each class, without replacement within a batch."""
+
+    def batches(step: int) -> list[Tensor]:
+        draws = generator(seed, "condense", "batch", step)
+        chosen = [draws.choice(part, min(batch_size, len(part)), replace=False) for part in rows]
+        return [torch.from_numpy(encoded.features[part]).to(device) for part in chosen]
+
+    return batches
+
+
 def check_n_per_class(n_per_class: int) -> None:
     """Raises ConfigError below 1."""
     if n_per_class < 1:
@@ -58,37 +113,155 @@ def check_n_per_class(n_per_class: int) -> None:
 
 
 def optimise_samples(
-    encoded: EncodedCohort,
-    rows: Sequence[np.ndarray],
-    initial: np.ndarray,
+    initial: tuple[np.ndarray, np.ndarray],
     loss: Loss,
     settings: LoopSettings,
     *,
-    seed: int,
+    context: object,
     device: str,
     on_step: OnStep,
-) -> np.ndarray:
-    """Move the samples `(class * sample, step, channel)`, classes one after the other, down the loss.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Move features `(sample, step, channel)` and, if asked for, labels `(sample, task)` down the loss with Adam.
 
-    Adam, one step per iteration on all samples; batches of up to `batch_size` stays per class, without replacement
-    within a batch. The same seed gives the same bytes on one machine and thread count.
+    Args:
+        context: plain data that names the run (method, configuration, seed, data): a checkpoint of another context is
+            refused.
+
+    Returns:
+        features and labels: of the best window of steps, or the last ones (`LoopSettings.keep_best`).
+
+    Raises:
+        ConfigError: the checkpoint belongs to another run. DataError: it cannot be read, or the loss is not finite.
     """
-    samples = torch.tensor(initial, dtype=torch.float32, device=device, requires_grad=True)
-    optimiser = torch.optim.Adam([samples], lr=settings.learning_rate)
-    per_class = len(initial) // len(rows)
-    draws = generator(seed, "condense", "batches")
-    for step in range(settings.iterations):
-        real = [
-            torch.from_numpy(
-                encoded.features[draws.choice(part, min(settings.batch_size, len(part)), replace=False)]
-            ).to(device)
-            for part in rows
-        ]
-        value = loss(step, real, torch.split(samples, per_class))
-        optimiser.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]  # torch leaves backward without annotations
-        optimiser.step()
-        done = step + 1
-        if done % REPORT_EVERY == 0 or done == settings.iterations:
-            on_step(done, settings.iterations, float(value.detach()))
-    return samples.detach().cpu().numpy()
+    parameters = _Parameters(*initial, settings, device)
+    fingerprint = digest_json({"context": context, "settings": _plain(settings), "start": _start(initial)})
+    state = load_state(settings.checkpoint, fingerprint) if settings.checkpoint else None
+    state = parameters.restore(state) if state else LoopState.fresh(fingerprint)
+    while state.step < settings.iterations and not _out_of_patience(state, settings):
+        rate = 0.5 * (1 + math.cos(math.pi * state.step / settings.iterations)) if settings.anneal else 1.0
+        value = loss(state.step, parameters.samples())
+        parameters.descend(value, rate)
+        state.step += 1
+        state.losses.append(value.detach())
+        if len(state.losses) == WINDOW_STEPS or state.step == settings.iterations:
+            _close_window(state, parameters, settings)
+        if state.step % REPORT_EVERY == 0 or state.step == settings.iterations:
+            try:
+                on_step(state.step, settings.iterations, float(value.detach()))
+            except StopCondensing:
+                break
+    return _result(state, parameters, settings)
+
+
+def _close_window(state: LoopState, parameters: _Parameters, settings: LoopSettings) -> None:
+    """Compare the window's mean loss with the best one's, remember the better samples, write the checkpoint."""
+    mean = float(torch.stack(state.losses).mean())
+    if not math.isfinite(mean):
+        raise DataError(f"the condensation loss is not finite at step {state.step}; a lower learning rate may help")
+    state.losses.clear()
+    state.windows_since_gain = 0 if mean < state.best_loss * (1 - SMALLEST_GAIN) else state.windows_since_gain + 1
+    if mean < state.best_loss:
+        state.best_loss, state.best = mean, parameters.arrays()
+    if settings.checkpoint:
+        parameters.store(state)
+        save_state(settings.checkpoint, state)
+
+
+def _out_of_patience(state: LoopState, settings: LoopSettings) -> bool:
+    return settings.patience is not None and state.windows_since_gain >= settings.patience
+
+
+def _result(state: LoopState, parameters: _Parameters, settings: LoopSettings) -> tuple[np.ndarray, np.ndarray]:
+    return state.best if settings.keep_best and state.best is not None else parameters.arrays()
+
+
+@final
+class _Parameters:
+    """The leaves that Adam moves, and the samples they stand for.
+
+    With `components`, a sample is its start plus slow cosines over time: random networks notice fast wiggles that no
+    trained network has any use for, and a loss on few of them would otherwise be lowered by such wiggles.
+    """
+
+    def __init__(self, features: np.ndarray, labels: np.ndarray, settings: LoopSettings, device: str) -> None:
+        self.start = torch.tensor(features, dtype=torch.float32, device=device)
+        self.bounds = settings.bounds
+        n_steps = features.shape[1]
+        self.basis = None
+        shape: tuple[int, ...] = features.shape
+        if settings.components is not None and settings.components < n_steps:
+            self.basis = _cosines(settings.components, n_steps).to(device)
+            shape = (features.shape[0], settings.components, features.shape[2])
+        self.moves = torch.zeros(shape, device=device, requires_grad=True)
+        self.fixed_labels = torch.tensor(labels, dtype=torch.float32, device=device)
+        logits = torch.logit(self.fixed_labels.nan_to_num(0.5).double()).clamp(-LARGEST_LOGIT, LARGEST_LOGIT).float()
+        self.logits = logits.requires_grad_(settings.label_rate > 0)
+        groups: list[dict[str, Any]] = [{"params": [self.moves], "lr": settings.learning_rate}]
+        if settings.label_rate > 0:
+            groups.append({"params": [self.logits], "lr": settings.label_rate})
+        self.rates = [group["lr"] for group in groups]
+        self.optimiser = torch.optim.Adam(groups)
+
+    def samples(self) -> Samples:
+        """Inside the bounds; a value that was clamped still passes its gradient on, so that it can come back."""
+        moves = self.moves if self.basis is None else torch.einsum("kt,skc->stc", self.basis, self.moves)
+        features = self.start + moves
+        if self.bounds is not None:
+            features = features + (features.detach().clamp(*self.bounds) - features.detach())
+        labels = self.fixed_labels
+        if self.logits.requires_grad:
+            labels = torch.where(labels.isnan(), labels, torch.sigmoid(self.logits))
+        return Samples(features, labels)
+
+    def descend(self, loss: Tensor, rate: float) -> None:
+        """One step of Adam, its learning rates multiplied by `rate`."""
+        for group, base in zip(self.optimiser.param_groups, self.rates, strict=True):
+            group["lr"] = base * rate
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves backward without annotations
+        self.optimiser.step()
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Copies of features and labels on the CPU."""
+        now = self.samples()
+        return now.features.detach().cpu().numpy().copy(), now.labels.detach().cpu().numpy().copy()
+
+    def _leaves(self) -> list[Tensor]:
+        return [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+
+    def store(self, state: LoopState) -> None:
+        """Write the leaves and Adam's two moments of each into `state`."""
+        moments = [self.optimiser.state[leaf] for leaf in self._leaves()]
+        state.leaves = [leaf.detach().cpu().numpy().copy() for leaf in self._leaves()]
+        state.first = [one["exp_avg"].cpu().numpy().copy() for one in moments]
+        state.second = [one["exp_avg_sq"].cpu().numpy().copy() for one in moments]
+
+    def restore(self, state: LoopState) -> LoopState:
+        """Take the leaves and moments from `state`, and return it."""
+        stored = zip(self._leaves(), state.leaves, state.first, state.second, strict=True)
+        for leaf, values, first, second in stored:
+            with torch.no_grad():
+                leaf.copy_(torch.from_numpy(values))
+            self.optimiser.state[leaf] = {
+                "step": torch.tensor(float(state.step)),
+                "exp_avg": torch.from_numpy(first).to(leaf.device),
+                "exp_avg_sq": torch.from_numpy(second).to(leaf.device),
+            }
+        return state
+
+
+def _cosines(components: int, n_steps: int) -> Tensor:
+    """The `components` slowest vectors of the discrete cosine transform, amplitude 1: `(component, step)`."""
+    middle = (torch.arange(n_steps) + 0.5) / n_steps
+    return torch.cos(math.pi * torch.arange(components)[:, None] * middle[None])
+
+
+def _plain(settings: LoopSettings) -> list[object]:
+    return [
+        *(settings.iterations, settings.learning_rate, settings.label_rate, settings.anneal, settings.components),
+        *(list(settings.bounds) if settings.bounds else None, settings.keep_best, settings.patience),
+    ]
+
+
+def _start(initial: tuple[np.ndarray, np.ndarray]) -> list[str]:
+    return [digest_array(array) for array in initial]

@@ -7,10 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from condensation.coresets import Centroids, RandomReal
 from condensation.distribution_matching import DistributionMatching, random_network_loss
-from condensation.loop import LoopSettings, optimise_samples
+from condensation.loop import Samples, class_batches
 from pipeline.core.digest import digest_array
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.noise import NoiseSource
@@ -54,14 +55,34 @@ def test_every_published_network_moves_the_samples_and_nothing_else(match: str, 
 
 
 def test_loss_is_the_squared_distance_of_class_means() -> None:
-    encoded = cohort()
-    loss = random_network_loss(encoded, ("tcn-a",), "embedding", 5, "cpu")
-    part = torch.from_numpy(encoded.features[:6])
-    assert float(loss(0, [part, part], [part, part])) == pytest.approx(0.0, abs=1e-9)
-    again = random_network_loss(encoded, ("tcn-a",), "embedding", 5, "cpu")
+    part = torch.from_numpy(cohort().features[:6])
+
+    def same_batches(step: int) -> list[Tensor]:
+        return [part, part]
+
+    def samples(one: Tensor, two: Tensor) -> Samples:
+        return Samples(torch.cat([one, two]), torch.zeros(len(one) + len(two), 1))
+
+    loss = random_network_loss(same_batches, (8, 3), ("tcn-a",), "embedding", 5, "cpu")
+    assert float(loss(0, samples(part, part))) == pytest.approx(0.0, abs=1e-9)
     doubled = torch.cat([part, part])  # a mean does not see that every sample is there twice
-    assert float(again(0, [part, part], [doubled, doubled])) == pytest.approx(0.0, abs=1e-9)
-    assert float(loss(1, [part, part], [part + 1, part])) > 1e-4
+    assert float(loss(0, samples(doubled, doubled))) == pytest.approx(0.0, abs=1e-9)
+    assert float(loss(1, samples(part + 1, part))) > 1e-4
+    assert float(loss(1, samples(part + 1, part))) == float(loss(1, samples(part + 1, part)))  # pure in the step
+
+
+def test_batches_hold_each_class_without_repetition_and_depend_on_the_step_alone() -> None:
+    encoded = cohort()
+    rows = [np.flatnonzero(encoded.labels[:, 0] == label) for label in (0, 1)]
+    batches = class_batches(encoded, rows, 20, 3, "cpu")
+    for label, batch in enumerate(batches(7)):
+        place = {digest_array(series): row for row, series in enumerate(encoded.features)}
+        found = [place[digest_array(series)] for series in batch.numpy()]
+        assert len(set(found)) == 20
+        assert set(encoded.labels[found, 0]) == {label}
+    assert torch.equal(batches(7)[0], batches(7)[0])
+    assert not torch.equal(batches(7)[0], batches(8)[0])
+    assert [len(batch) for batch in class_batches(encoded, rows, 1000, 3, "cpu")(0)] == [30, 30]
 
 
 def test_matching_brings_the_samples_closer() -> None:
@@ -76,27 +97,6 @@ def test_matching_brings_the_samples_closer() -> None:
     )
     assert len(losses) == 6
     assert losses[-1] < losses[0] / 2
-
-
-def test_loop_minimises_a_known_loss_and_reports_the_last_step() -> None:
-    encoded = cohort()
-    rows = [np.flatnonzero(encoded.labels[:, 0] == label) for label in (0, 1)]
-    steps: list[tuple[int, int]] = []
-    found = optimise_samples(
-        encoded,
-        rows,
-        np.zeros((4, 8, 3), np.float32),
-        lambda step, real, samples: sum(
-            ((r.mean(0) - s.mean(0)) ** 2).sum() for r, s in zip(real, samples, strict=True)
-        ),
-        LoopSettings(iterations=305, learning_rate=0.02, batch_size=1000),
-        seed=0,
-        device="cpu",
-        on_step=lambda step, of, value: steps.append((step, of)),
-    )
-    for label, part in enumerate(np.split(found, 2)):
-        np.testing.assert_allclose(part.mean(0), encoded.features[rows[label]].mean(0), atol=0.02)
-    assert steps[-1] == (305, 305)
 
 
 @pytest.mark.parametrize("start", ["noise", "real", "centroids"])

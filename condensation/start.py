@@ -1,0 +1,80 @@
+"""Where samples start from, and how a finished set is put together: the same for every optimising method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from condensation.coresets import class_centroids
+from condensation.loop import LoopSettings, check_n_per_class, class_rows
+from pipeline.core.digest import digest_array
+from pipeline.core.seeds import generator
+from pipeline.core.types import CondensedSet, EncodedCohort, Json, Provenance
+
+Start = Literal["noise", "real", "centroids"]
+STARTS: tuple[Start, ...] = ("noise", "real", "centroids")
+
+
+def rows_for_start(encoded: EncodedCohort, kind: Start, n_per_class: int, method: str) -> list[np.ndarray]:
+    """The class rows, checked for what the start needs.
+
+    Raises:
+        ConfigError: n_per_class below 1. DataError: a class has no stay, or fewer than real samples or clusters need.
+    """
+    check_n_per_class(n_per_class)
+    at_least = 1 if kind == "noise" else n_per_class
+    return class_rows(encoded, at_least, f"{method.replace('_', ' ')} from {kind}")
+
+
+def initial_samples(
+    encoded: EncodedCohort, rows: Sequence[np.ndarray], kind: Start, n_per_class: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features `(class * sample, step, channel)` and labels `(class * sample, task)` to start from.
+
+    N(0, 1) noise, random real stays, or k-means centroids per class. Task 0 is the class; the other tasks keep what the
+    start knows of them: a stay's label, a cluster's mean label, nothing (NaN) from noise.
+    """
+    if kind == "noise":
+        shape = (len(rows) * n_per_class, *encoded.features.shape[1:])
+        features = generator(seed, "condense", "initial").normal(size=shape).astype(np.float32)
+        labels = np.full((len(features), len(encoded.tasks)), np.nan, dtype=np.float32)
+        labels[:, 0] = np.repeat(np.arange(len(rows)), n_per_class)
+        return features, labels
+    if kind == "centroids":
+        return class_centroids(encoded, rows, n_per_class, seed)
+    draws = generator(seed, "condense", "initial")
+    chosen = np.concatenate([draws.choice(part, n_per_class, replace=False) for part in rows])
+    return encoded.features[chosen], encoded.labels[chosen]
+
+
+def condensed_set(
+    encoded: EncodedCohort,
+    features: np.ndarray,
+    labels: np.ndarray,
+    method: str,
+    *,
+    starts_from_records: bool,
+    config: Json,
+    seed: int,
+) -> CondensedSet:
+    """The set with the cohort's columns and no guarantee: none of these methods has one."""
+    return CondensedSet(
+        features=features.astype(np.float32, copy=False),
+        labels=labels.astype(np.float32, copy=False),
+        channels=encoded.channels,
+        tasks=encoded.tasks,
+        step_hours=encoded.step_hours,
+        transforms=encoded.transforms,
+        method=method,
+        starts_from_records=starts_from_records,
+        guarantee=None,
+        provenance=Provenance("condense", config=config, seed=seed),
+    )
+
+
+def run_context(method: str, config: Json, seed: int, encoded: EncodedCohort, settings: LoopSettings) -> object:
+    """What names a run for its checkpoint; the cohort's digests are taken only where there is one."""
+    data = [digest_array(encoded.features), digest_array(encoded.labels)] if settings.checkpoint else []
+    return [method, dict(config), seed, data]
