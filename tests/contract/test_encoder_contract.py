@@ -70,7 +70,7 @@ KEY = Secret(bytes(range(32)), "encoder")
 OTHER_KEY = Secret(bytes(range(1, 33)), "encoder")
 NOISE = NoiseSource(Secret(bytes(32), "noise"), "digest of the cohort")
 RELEASED = ("observed:a", "observed:b")
-PUBLIC_NUMBERS = ("scheme", "embedding_range", "density", "noise")
+PUBLIC_NUMBERS = ("scheme", "embedding_range", "density", "noise", "leakage_bound")
 IN_ANOTHER_PROCESS = """
 import hashlib, json, sys
 from importlib.metadata import entry_points

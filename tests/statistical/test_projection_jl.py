@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from scipy.stats import beta, chi2, kstest
 
-from encoders.projection import Distribution, RandomProjectionEncoder
+from encoders.projection import RandomProjectionEncoder
 from encoders.quantum import QuantumEncoder
+from encoders.random_matrices import Distribution, MatrixLaw
 from pipeline.core.secrets import Secret
+from pipeline.core.types import EncodedCohort, Provenance, Task
 
 FALSE_ALARM = 1e-6  # chance that a correct encoder fails a test below, had the keys been drawn afresh
 
@@ -31,20 +33,26 @@ def test_gaussian_lengths_are_chi_square(window: int, components: int) -> None:
     assert kstest(np.array(lengths) * components, chi2(components).cdf).pvalue > FALSE_ALARM
 
 
-def test_rademacher_keeps_length_on_average() -> None:
-    """Bernstein: the mean of n ratios in [0, b] with variance <= v is off by > t with p <= 2 exp(-n t^2 / 2(v + bt/3)).
+@pytest.mark.parametrize(("distribution", "density"), [("rademacher", 1.0), ("sparse", None), ("sparse", 1 / 3)])
+def test_signs_keep_length_on_average(distribution: Distribution, density: float | None) -> None:
+    """Bernstein: the mean of n ratios in [0, b] with variance v is off by > t with p <= 2 exp(-n t^2 / 2(v + bt/3)).
 
-    Here v = 2 / components (Achlioptas 2003) and b = ||M||_F^2 = window.
+    For entries 0 or +-1 / sqrt(d k): v = (2 + (1/d - 3) sum u^4) / k, u = x / ||x|| (Li, Hastie & Church 2006),
+    and b = window / d by Cauchy-Schwarz, row by row.
     """
-    window, components, keys = 16, 8, 4000
-    x = np.random.default_rng(2).random(window)
-    encoder = RandomProjectionEncoder(window=window, distribution="rademacher", n_components=components)
-    ratios = [float(np.sum((encoder.matrix(key(i)) @ x) ** 2) / np.sum(x**2)) for i in range(keys)]
-    log_term = 2 * math.log(2 / FALSE_ALARM) / keys
-    half = log_term * window / 6
-    tolerance = half + math.sqrt(half**2 + log_term * 2 / components)  # the positive root of the bound's quadratic
-    assert tolerance < 0.07
+    window, components, draws = 16, 8, 20_000
+    law = MatrixLaw(distribution, components, window, density if distribution == "sparse" else None)
+    share = 1 / math.sqrt(window) if density is None else density
+    u = np.random.default_rng(2).random(window)
+    u /= np.linalg.norm(u)
+    ratios = np.sum((law.draw(bytes(32), "lengths", draws) @ u) ** 2, axis=1)
+    variance = (2 + (1 / share - 3) * np.sum(u**4)) / components
+    log_term = 2 * math.log(2 / FALSE_ALARM) / draws
+    half = log_term * window / share / 6
+    tolerance = half + math.sqrt(half**2 + log_term * variance)  # the positive root of the bound's quadratic
+    assert tolerance < 0.05
     assert abs(np.mean(ratios) - 1) <= tolerance
+    assert abs(np.var(ratios) / variance - 1) < 0.15  # the variance itself, loosely: its own spread is near 1 %
 
 
 def test_orthogonal_lengths_are_beta() -> None:
@@ -58,20 +66,56 @@ def test_orthogonal_lengths_are_beta() -> None:
     assert kstest(shares, beta(components / 2, (window - components) / 2).cdf).pvalue > FALSE_ALARM
 
 
-def test_all_distances_of_a_small_set_are_kept() -> None:
-    """Johnson-Lindenstrauss: P(one distance off by > eps) <= 2 exp(-k (eps^2 / 4 - eps^3 / 6)); union over pairs."""
-    points, window, eps = 20, 512, 0.5
-    pairs = points * (points - 1) // 2
+@pytest.mark.parametrize(
+    ("distribution", "density"), [("gaussian", None), ("orthogonal", None), ("rademacher", None), ("sparse", 1 / 3)]
+)
+def test_all_distances_of_a_small_set_are_kept(distribution: Distribution, density: float | None) -> None:
+    """Johnson-Lindenstrauss: P(one distance off by > eps) <= 2 exp(-k (eps^2 / 4 - eps^3 / 6)); union over pairs.
+
+    Gaussian and orthogonal: Dasgupta & Gupta 2003, lemma 2.2. Signs, and signs with a third of the entries: Achlioptas
+    2003, theorem 1.1. Li's sparser default has this only in the limit, hence the test of its mean and variance above.
+    """
+    stays, steps, channels, eps = 20, 16, 32, 0.5
+    pairs = stays * (stays - 1) // 2
     components = math.ceil(math.log(2 * pairs / FALSE_ALARM) / (eps**2 / 4 - eps**3 / 6))
-    assert components < window
-    x = np.random.default_rng(3).random((points, window))
-    distributions: tuple[Distribution, ...] = ("gaussian", "rademacher")
-    for distribution in distributions:
-        encoder = RandomProjectionEncoder(window=window, distribution=distribution, n_components=components)
-        y = x @ encoder.matrix(key(0)).T
-        first, second = np.triu_indices(points, 1)
-        ratio = np.sum((y[first] - y[second]) ** 2, axis=1) / np.sum((x[first] - x[second]) ** 2, axis=1)
-        assert np.all(np.abs(ratio - 1) <= eps)
+    assert components < steps * channels
+    features = np.random.default_rng(3).random((stays, steps, channels))
+    encoder = RandomProjectionEncoder(
+        axis="record", distribution=distribution, density=density, n_components=components
+    )
+    encoded = encoder.fit(cohort_of(features), key(0)).encode_array(features)
+    ratio = (distances(encoded) / distances(features)) ** 2
+    assert np.all(np.abs(ratio - 1) <= eps)
+
+
+def test_a_square_orthogonal_matrix_keeps_every_distance() -> None:
+    features = np.random.default_rng(4).random((20, 12, 8))
+    for axis, window in (("time", 4), ("variables", 8), ("record", 4)):
+        encoder = RandomProjectionEncoder(window=window, axis=axis, distribution="orthogonal")
+        encoded = encoder.fit(cohort_of(features), key(1)).encode_array(features)
+        np.testing.assert_allclose(distances(encoded), distances(features), rtol=1e-12)
+
+
+def distances(series: np.ndarray) -> np.ndarray:
+    """Between all pairs of stays."""
+    rows = series.reshape(len(series), -1)
+    first, second = np.triu_indices(len(rows), 1)
+    return np.asarray(np.linalg.norm(rows[first] - rows[second], axis=1))
+
+
+def cohort_of(features: np.ndarray) -> EncodedCohort:
+    stays = len(features)
+    return EncodedCohort(
+        features=features.astype(np.float32),
+        labels=np.zeros((stays, 1), np.float32),
+        subject_index=np.arange(stays, dtype=np.int32),
+        split=np.zeros(stays, np.int8),
+        channels=tuple(f"c{index}" for index in range(features.shape[2])),
+        tasks=(Task("death"),),
+        step_hours=1.0,
+        transforms=(),
+        provenance=Provenance(stage="prepare"),
+    )
 
 
 def test_quantum_angles_are_uniform_over_keys() -> None:
