@@ -1,5 +1,7 @@
 """How fast the encoders are, beside their peers in the same run: `python benchmarks/encoding.py [--quick]`.
 
+With `--device cuda` instead: `encode_tensor` on that device (benchmarks/encoding_device.py).
+
 Claims, on an array of PhysioNet 2012's size (8,000 stays x 48 steps x 44 channels; uniform values: nothing here depends
 on them). Windows per second of the thread's own CPU time, as the wall clock of a shared machine measures the
 neighbours; one thread for everybody. Every round times each contestant once, every other round in reverse order; a
@@ -7,8 +9,10 @@ ratio is taken within a round, and the median over rounds with its range is repo
 
 * quantum encoder, 4 qubits, 2 layers, against PennyLane's QNode called per window and called with a batch of windows
   (both on a sample of the windows, extrapolated: their time is proportional to it), and against a floor: sine and
-  cosine of the input plus one float32 product [n, 81] @ [81, 4], the 81 monomials and all output buffers given for
-  nothing. (The encoder needs no 81 monomials, so it can be faster than that; sine and cosine alone stand beside it.)
+  cosine of the input plus one product [n, 81] @ [81, 4] in the same precision, the 81 monomials and all output buffers
+  given for nothing. (The encoder needs no 81 monomials, so it can be faster; sine and cosine alone stand beside it.)
+* the same with strongly entangling layers, and with 8 and 10 qubits, against PennyLane's QNode with a batch of windows
+  (batches in which it does well here); ours on fewer stays, as told.
 * random projection against scikit-learn's `GaussianRandomProjection.transform` on the same array: windows of variables,
   where both see the array as it lies; and windows of time, where scikit-learn needs the array rearranged (both with and
   without counting that).
@@ -17,6 +21,7 @@ ratio is taken within a round, and the median over rounds with its range is repo
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import statistics
 import time
@@ -30,6 +35,7 @@ import pennylane as qml
 import scipy
 import sklearn
 import torch
+from encoding_device import device_table
 from reference import machine
 from sklearn.random_projection import GaussianRandomProjection
 from threadpoolctl import threadpool_limits
@@ -47,30 +53,62 @@ BARS = {
     "quantum float32 / QNode per window": 20_000,
     "quantum float32 / best batched QNode": 25,
     "quantum float32 / floor": 0.5,
+    "quantum float64 / QNode per window": 20_000,
+    "quantum float64 / best batched QNode": 25,
+    "quantum float64 / floor": 0.5,
     "projection over variables / scikit-learn": 1.0,
     "projection over time / scikit-learn, rearranged beforehand": 1.0,
 }
 
 
-def qnode(interface: str) -> Any:
+OTHER_CIRCUITS = {  # name -> (template, qubits, stays in a full run, windows in PennyLane's batch)
+    "strongly entangling, 4 qubits": ("StronglyEntanglingLayers", 4, 2000, 1 << 12),
+    "basic entangler, 8 qubits": ("BasicEntanglerLayers", 8, 2000, 1 << 9),
+    "strongly entangling, 8 qubits": ("StronglyEntanglingLayers", 8, 200, 1 << 9),
+    "basic entangler, 10 qubits": ("BasicEntanglerLayers", 10, 2000, 1 << 7),
+    "strongly entangling, 10 qubits": ("StronglyEntanglingLayers", 10, 30, 1 << 7),
+}
+
+
+def qnode(interface: str, template: str = "BasicEntanglerLayers", n_qubits: int = WIDTH) -> Any:
     """PennyLane's circuit; values are `(wire,)` or `(window, wire)`."""
-    device = qml.device("default.qubit", wires=WIDTH)
+    device = qml.device("default.qubit", wires=n_qubits)
 
     @qml.qnode(device, interface=interface, diff_method=None)
     def circuit(values: Any, angles: Any) -> Any:
-        for wire in range(WIDTH):
+        for wire in range(n_qubits):
             qml.RY(np.pi * values[..., wire], wires=wire)
-        qml.BasicEntanglerLayers(angles, wires=range(WIDTH))
-        return [qml.expval(qml.PauliZ(wire)) for wire in range(WIDTH)]
+        getattr(qml, template)(angles, wires=range(n_qubits))
+        return [qml.expval(qml.PauliZ(wire)) for wire in range(n_qubits)]
 
     return circuit
+
+
+def other_circuits(features: np.ndarray) -> dict[str, tuple[int, Callable[[], object]]]:
+    """As `contestants`, for other templates and more qubits."""
+    stays = len(features)
+    found: dict[str, tuple[int, Callable[[], object]]] = {}
+    for name, (template, n_qubits, n_stays, batch) in OTHER_CIRCUITS.items():
+        some = np.ascontiguousarray(features[: max(1, n_stays * stays // SHAPE[0]), : 48 - 48 % n_qubits])
+        encoder = QuantumEncoder(n_qubits, LAYERS, template=template)  # type: ignore[arg-type]  # one of the templates
+        fitted = encoder.fit(empty_cohort(*some.shape[1:]), KEY)
+        n_windows = some.size // n_qubits
+        for array in (some, some.astype(np.float64)):
+            found[f"{name}, {array.dtype}"] = (n_windows, functools.partial(fitted.encode_array, array))
+        windows = some.transpose(0, 2, 1).reshape(-1, n_qubits)
+        angles = encoder.parameters(KEY).weights
+        for interface in ("numpy", "torch"):
+            circuit = qnode(interface, template, n_qubits)
+            found[f"{name}, batched QNode, {interface}"] = batched(
+                circuit, interface, windows, angles, np.float64, batch
+            )
+    return found
 
 
 def contestants(features: np.ndarray, n_calls: int) -> dict[str, tuple[int, Callable[[], object]]]:
     """Name -> (windows it handles, what to time)."""
     stays, steps, channels = features.shape
     n_windows = stays * steps // WIDTH * channels
-    rng = np.random.default_rng(SEED)
     cohort = empty_cohort(steps, channels)
     quantum = QuantumEncoder(WIDTH, LAYERS).fit(cohort, KEY)
     angles = QuantumEncoder(WIDTH, LAYERS).parameters(KEY).weights
@@ -87,31 +125,11 @@ def contestants(features: np.ndarray, n_calls: int) -> dict[str, tuple[int, Call
     for interface in ("numpy", "torch"):
         for precision, batch in ((np.float64, 1 << 12), (np.float64, 1 << 15), (np.float32, 1 << 15)):
             found[f"batched QNode, {interface} {np.dtype(precision)}, {batch}"] = batched(
-                interface, windows, angles, precision, batch
+                qnode(interface), interface, windows, angles, precision, batch
             )
-
-    monomials = rng.random((n_windows, 3**WIDTH), dtype=np.float32)
-    matrix = rng.random((3**WIDTH, WIDTH), dtype=np.float32)
-    sine, cosine, product = np.empty_like(features), np.empty_like(features), np.empty((n_windows, WIDTH), np.float32)
-    torch_in, torch_monomials, torch_matrix = map(torch.from_numpy, (features, monomials, matrix))
-    torch_sine, torch_cosine, torch_product = map(torch.from_numpy, (sine, cosine, product))
-
-    def numpy_trigonometry() -> None:
-        np.sin(features, out=sine)
-        np.cos(features, out=cosine)
-
-    def numpy_floor() -> None:
-        numpy_trigonometry()
-        np.matmul(monomials, matrix, out=product)
-
-    def torch_floor() -> None:
-        torch.sin(torch_in, out=torch_sine)
-        torch.cos(torch_in, out=torch_cosine)
-        torch.matmul(torch_monomials, torch_matrix, out=torch_product)
-
-    found["sine and cosine alone, numpy"] = (n_windows, numpy_trigonometry)
-    found["floor, numpy"] = (n_windows, numpy_floor)
-    found["floor, torch"] = (n_windows, torch_floor)
+    for array in (features, double[: stays // 4]):  # 81 monomials in float64 of all stays would be 2.7 GB
+        found |= floors(array)
+    found |= other_circuits(features)
 
     over_time = RandomProjectionEncoder().fit(cohort, KEY)
     over_variables = RandomProjectionEncoder(axis="variables").fit(cohort, KEY)
@@ -127,11 +145,44 @@ def contestants(features: np.ndarray, n_calls: int) -> dict[str, tuple[int, Call
     return found
 
 
+def floors(array: np.ndarray) -> dict[str, tuple[int, Callable[[], object]]]:
+    """Sine and cosine of every value, and one product of given monomials, in the array's precision."""
+    rng = np.random.default_rng(SEED)
+    n_windows, kind = array.size // WIDTH, array.dtype.name
+    monomials = rng.random((n_windows, 3**WIDTH), dtype=array.dtype.type)
+    matrix = rng.random((3**WIDTH, WIDTH), dtype=array.dtype.type)
+    sine, cosine, product = np.empty_like(array), np.empty_like(array), np.empty((n_windows, WIDTH), array.dtype)
+    torch_in, torch_monomials, torch_matrix = map(torch.from_numpy, (array, monomials, matrix))
+    torch_sine, torch_cosine, torch_product = map(torch.from_numpy, (sine, cosine, product))
+
+    def numpy_trigonometry() -> None:
+        np.sin(array, out=sine)
+        np.cos(array, out=cosine)
+
+    def numpy_floor() -> None:
+        numpy_trigonometry()
+        np.matmul(monomials, matrix, out=product)
+
+    def torch_trigonometry() -> None:
+        torch.sin(torch_in, out=torch_sine)
+        torch.cos(torch_in, out=torch_cosine)
+
+    def torch_floor() -> None:
+        torch_trigonometry()
+        torch.matmul(torch_monomials, torch_matrix, out=torch_product)
+
+    return {
+        f"sine and cosine alone, numpy {kind}": (n_windows, numpy_trigonometry),
+        f"sine and cosine alone, torch {kind}": (n_windows, torch_trigonometry),
+        f"floor {kind}, numpy": (n_windows, numpy_floor),
+        f"floor {kind}, torch": (n_windows, torch_floor),
+    }
+
+
 def batched(
-    interface: str, windows: np.ndarray, angles: np.ndarray, precision: Any, batch: int
+    circuit: Any, interface: str, windows: np.ndarray, angles: np.ndarray, precision: Any, batch: int
 ) -> tuple[int, Callable[[], object]]:
     """PennyLane's broadcasting over a batch of windows."""
-    circuit = qnode(interface)
     values: Any = windows[:batch].astype(precision)
     weights: Any = angles.astype(precision)
     if interface == "torch":
@@ -175,7 +226,10 @@ def ratios_of(rates: dict[str, list[float]]) -> dict[str, list[float]]:
         ours = f"quantum {precision}"
         ratios[f"{ours} / QNode per window"] = against(ours, rates["QNode per window"])
         ratios[f"{ours} / best batched QNode"] = against(ours, best("batched QNode"))
-        ratios[f"{ours} / floor"] = against(ours, best("floor"))
+        ratios[f"{ours} / floor"] = against(ours, best(f"floor {precision}"))
+        for circuit in OTHER_CIRCUITS:
+            other = f"{circuit}, {precision}"
+            ratios[f"{other} / best batched QNode"] = against(other, best(f"{circuit}, batched QNode"))
     ratios["projection over variables / scikit-learn"] = against(
         "projection over variables", rates["scikit-learn over variables"]
     )
@@ -190,7 +244,15 @@ def memory_beside_output(features: np.ndarray) -> dict[str, float]:
     """MiB allocated at the peak beyond input and output, as numpy reports it to tracemalloc."""
     cohort = empty_cohort(*features.shape[1:])
     held = {}
-    for name, encoder in (("quantum", QuantumEncoder()), ("projection", RandomProjectionEncoder())):
+    encoders: dict[str, Any] = {
+        "quantum": QuantumEncoder(),
+        "quantum, strongly entangling": QuantumEncoder(template="StronglyEntanglingLayers"),
+        "quantum, strongly entangling, correlations": QuantumEncoder(
+            template="StronglyEntanglingLayers", correlations=True
+        ),
+        "projection": RandomProjectionEncoder(),
+    }
+    for name, encoder in encoders.items():
         fitted = encoder.fit(cohort, KEY)
         for kind, array in (("", features), (", 46 steps (padded)", features[:, :46])):
             tracemalloc.start()
@@ -200,14 +262,14 @@ def memory_beside_output(features: np.ndarray) -> dict[str, float]:
     return held
 
 
-def disagreement(features: np.ndarray) -> float:
-    """Largest difference to PennyLane over the windows of 20 stays, float64."""
-    angles = QuantumEncoder(WIDTH, LAYERS).parameters(KEY).weights
-    some = features[:20].astype(np.float64)
-    windows = some.reshape(-1, WIDTH, some.shape[2]).transpose(0, 2, 1).reshape(-1, WIDTH)
-    expected = np.stack(qnode("numpy")(windows, angles), axis=1)
-    ours = QuantumEncoder(WIDTH, LAYERS).fit(empty_cohort(*some.shape[1:]), KEY).encode_array(some)
-    ours = ours.reshape(-1, WIDTH, some.shape[2]).transpose(0, 2, 1).reshape(-1, WIDTH)
+def disagreement(features: np.ndarray, template: str, n_qubits: int, stays: int) -> float:
+    """Largest difference to PennyLane over all windows of some stays, float64."""
+    encoder = QuantumEncoder(n_qubits, LAYERS, template=template)  # type: ignore[arg-type]  # one of the templates
+    some = features[:stays, : 48 - 48 % n_qubits].astype(np.float64)
+    windows = some.reshape(-1, n_qubits, some.shape[2]).transpose(0, 2, 1).reshape(-1, n_qubits)
+    expected = np.stack(qnode("numpy", template, n_qubits)(windows, encoder.parameters(KEY).weights), axis=1)
+    ours = encoder.fit(empty_cohort(*some.shape[1:]), KEY).encode_array(some)
+    ours = ours.reshape(-1, n_qubits, some.shape[2]).transpose(0, 2, 1).reshape(-1, n_qubits)
     return float(np.abs(ours - expected).max())
 
 
@@ -215,7 +277,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tenth of the array, three rounds")
     parser.add_argument("--out", type=Path, help="file for the JSON (benchmarks/results/encoding.json unless quick)")
+    parser.add_argument("--device", help="a device of torch, for encode_tensor there; its JSON goes to --out alone")
     arguments = parser.parse_args()
+    if arguments.device:
+        text = json.dumps(device_table(arguments.device, QUICK_SHAPE if arguments.quick else SHAPE), indent=2) + "\n"
+        if arguments.out:
+            arguments.out.write_text(text, encoding="utf-8")
+        print(text, end="")
+        return
     torch.set_num_threads(1)
     threadpool_limits(1)
     shape, rounds, n_calls = (QUICK_SHAPE, 3, 50) if arguments.quick else (SHAPE, 15, 200)
@@ -248,7 +317,13 @@ def main() -> None:
         "ratios": ratios,
         "bars": {name: {"bar": bar, "met": ratios[name]["median"] >= bar} for name, bar in BARS.items()},
         "peak_mib_beside_input_and_output": memory_beside_output(features),
-        "largest_difference_to_pennylane": disagreement(features),
+        "largest_difference_to_pennylane": {
+            "basic entangler, 4 qubits": disagreement(features, "BasicEntanglerLayers", WIDTH, 20),
+            **{
+                name: disagreement(features, template, n_qubits, 2)
+                for name, (template, n_qubits, _, _) in OTHER_CIRCUITS.items()
+            },
+        },
     }
     text = json.dumps(result, indent=2) + "\n"
     if arguments.out or not arguments.quick:
