@@ -28,6 +28,7 @@ _NODES: Final = 10  # per value, Gauss-Legendre: exact to 1e-8 for products of f
 _LEVEL_NODES: Final = 128
 _TENSOR_LIMIT: Final = 20_000
 _DRAWS: Final = 4096  # where there are too many values for a product of nodes
+_BLOCK: Final = 1 << 13
 _AFFINE: Final = 1e-9
 _CERTAIN: Final = 1e-9  # 1 - z^2 below which a circuit's limit takes the place of a quotient of two zeros
 
@@ -115,11 +116,11 @@ def _one_noisy_shot(z: np.ndarray, sd: float) -> np.ndarray:
 def slopes_at(window_map: WindowMap, directions: np.ndarray, affine: np.ndarray | None) -> Slopes:
     """At windows `directions @ unknowns`, with unknowns from the prior; `affine`: see `affine_slopes`."""
     rotation = directions.T @ directions
-    points, weights, exact = prior_points(directions.shape[1])
-    if affine is not None and not exact:  # the same everywhere: any point will do
+    if affine is not None and not is_quadrature(directions.shape[1]):  # the same everywhere: any point will do
         points, weights = np.full((1, directions.shape[1]), 0.5), np.ones(1)
         outputs = np.asarray(window_map(points @ directions.T), np.float64)
         return Slopes(points, weights, outputs, (affine @ directions)[None], rotation, exact=False)
+    points, weights, exact = prior_points(directions.shape[1])
     outputs, slopes = jacobian(window_map, points @ directions.T)
     return Slopes(points, weights, outputs, slopes @ directions, rotation, exact)
 
@@ -130,9 +131,15 @@ def jacobian(
     """Outputs and central differences."""
     n, width = windows.shape
     moved = windows[None] + _STEP * np.concatenate([np.eye(width), -np.eye(width)])[:, None, :]
-    values = np.asarray(window_map(np.ascontiguousarray(moved.reshape(-1, width))), np.float64)
+    values = _in_blocks(window_map, moved.reshape(-1, width))
     up, down = values.reshape(2, width, n, -1)
-    return np.asarray(window_map(windows), np.float64), np.moveaxis((up - down) / (2.0 * _STEP), 0, 2)
+    return _in_blocks(window_map, windows), np.moveaxis((up - down) / (2.0 * _STEP), 0, 2)
+
+
+def _in_blocks(window_map: WindowMap, windows: Float64[np.ndarray, "n width"]) -> Float64[np.ndarray, "n component"]:
+    """A general circuit of ten qubits holds 1,024 amplitudes per window: not all windows at once."""
+    blocks = range(0, len(windows), _BLOCK)
+    return np.concatenate([np.asarray(window_map(windows[start : start + _BLOCK]), np.float64) for start in blocks])
 
 
 def affine_slopes(window_map: WindowMap, width: int) -> np.ndarray | None:
@@ -145,6 +152,11 @@ def affine_slopes(window_map: WindowMap, width: int) -> np.ndarray | None:
     return slopes if float(np.abs(found - windows @ slopes.T - at_zero).max()) < _AFFINE * scale * width else None
 
 
+def is_quadrature(n_values: int) -> bool:
+    """Whether a product of nodes is affordable for that many unknowns."""
+    return n_values == 1 or _NODES**n_values <= _TENSOR_LIMIT
+
+
 @functools.cache
 def prior_points(n_values: int) -> tuple[np.ndarray, np.ndarray, bool]:
     """Points `(point, value)` and weights that average over the prior; whether they are a quadrature.
@@ -152,7 +164,7 @@ def prior_points(n_values: int) -> tuple[np.ndarray, np.ndarray, bool]:
     Where that would take too many points they are a fixed random sample.
     """
     nodes = _LEVEL_NODES if n_values == 1 else _NODES
-    if nodes**n_values > _TENSOR_LIMIT:
+    if not is_quadrature(n_values):
         draws = generator(0, "encoders", "leakage", "prior").random((_DRAWS, n_values))
         return prior_quantile(draws), np.full(_DRAWS, 1.0 / _DRAWS), False
     roots, root_weights = np.polynomial.legendre.leggauss(nodes)

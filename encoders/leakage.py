@@ -19,6 +19,7 @@ quote. The information is summed over the windows of one series; other series of
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, final
 
@@ -27,6 +28,7 @@ from jaxtyping import Float64
 
 from encoders.fisher import Slopes, WindowMap, affine_slopes, jacobian, mean_information, output_information, slopes_at
 from encoders.randomise import OutputNoise
+from encoders.windows import Geometry
 from pipeline.core.types import Json
 
 Case = Literal["independent_values", "constant_series"]
@@ -65,6 +67,33 @@ class Exposure:
     n_unknowns: int
     repeats: int
     windows: tuple[tuple[Slopes, np.ndarray], ...]
+
+
+def encoder_bound(
+    window_maps: Sequence[WindowMap],
+    geometry: Geometry,
+    shape: tuple[int, int],
+    how: OutputNoise,
+    filling: Literal["edge", "constant"],
+) -> Json | None:
+    """`leakage_bound` of an encoder on stays of (steps, channels); of its most telling map if it has several.
+
+    None without noise, without windows, and where no map is the same for two windows (no `window_maps`).
+    """
+    steps, channels = shape
+    positions = geometry.positions(steps, channels)
+    n_windows = geometry.count(positions)
+    if not how.is_random or not n_windows or not window_maps:
+        return None
+    layout = Layout(
+        stride=geometry.stride,
+        period={"time": 1, "variables": None, "record": channels}[geometry.axis],
+        repeats=steps if geometry.axis == "variables" else 1,
+        filled=geometry.padding(positions),
+        filling=filling,
+    )
+    bounds = [leakage_bound(window_map, geometry.width, how, n_windows, layout) for window_map in window_maps]
+    return {name: min(bound[name] for bound in bounds) for name in bounds[0]}
 
 
 def leakage_bound(

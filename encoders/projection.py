@@ -9,6 +9,7 @@ completely, unless noise that is not in the key is added (docs/encoders.md).
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Final, Literal, final
 
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64
 
+from encoders.leakage import encoder_bound
 from encoders.products import fresh_products, products, tensor_products
 from encoders.random_matrices import Distribution, MatrixLaw
 from encoders.randomise import OutputNoise
@@ -103,6 +105,13 @@ class RandomProjectionEncoder:
             law=law,
             weights=weights,
             stream=self.subkey(key, geometry.width) if self.fresh else b"",
+            leakage_bound=encoder_bound(
+                [functools.partial(_mapped, matrix) for matrix in weights],
+                geometry,
+                (steps, channels),
+                OutputNoise(self.noise_sd),
+                "constant",
+            ),
         )
 
     def matrix(
@@ -140,6 +149,7 @@ class FittedProjectionEncoder(Sealed):
     law: MatrixLaw
     weights: Float64[np.ndarray, "matrix component position"]  # one, one per channel, or none (fresh)
     stream: bytes  # of a fresh projection, else empty
+    leakage_bound: Json | None  # `encoders.leakage`; None without noise and for a fresh projection
 
     def public_spec(self) -> Json:
         """Options, key fingerprint, and how many zero positions were added to fill the last window."""
@@ -159,7 +169,7 @@ class FittedProjectionEncoder(Sealed):
             "key_fingerprint": self.key_fingerprint,
             "padded_positions": self.geometry.padding(positions),
             "noise": OutputNoise(self.shape.noise_sd).public_spec(),
-            "leakage_bound": None,
+            "leakage_bound": self.leakage_bound,
         }
 
     def encode(self, cohort: EncodedCohort, noise: NoiseSource | None = None, device: str = "cpu") -> EncodedCohort:
@@ -230,15 +240,17 @@ class FittedProjectionEncoder(Sealed):
         """
         if self.shape.fresh:
             raise ConfigError("a fresh random projection has no map that two windows share")
-        weights = self.weights[channel if self.shape.key_scope == "per_channel" else 0]
-        encoded: np.ndarray = np.asarray(windows, np.float64) @ weights.T
-        return encoded
+        return _mapped(self.weights[channel if self.shape.key_scope == "per_channel" else 0], windows)
 
     def _check_channels(self, channels: int) -> None:
         if self.shape.key_scope == "per_channel" and channels != len(self.weights):
             raise DataError(
                 f"the encoder holds matrices for {len(self.weights)} channels, the features have {channels}"
             )
+
+
+def _mapped(weights: np.ndarray, windows: np.ndarray) -> np.ndarray:
+    return np.asarray(np.asarray(windows, np.float64) @ weights.T)
 
 
 def _is_cpu(device: str) -> bool:

@@ -11,6 +11,7 @@ their encodings, unless shots or noise that are not in the key blur it (docs/enc
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import math
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from jaxtyping import Float, Float64
 
 from encoders.engines import engine_for
 from encoders.gates import EMBEDDINGS, TEMPLATES, Embedding, Parameters, Template, circuit_gates, drawn_parameters
+from encoders.leakage import encoder_bound
 from encoders.pauli import observables
 from encoders.pennylane_backend import DeviceCircuit, OnCircuits, Progress, ignore_circuits
 from encoders.randomise import OutputNoise
@@ -117,14 +119,23 @@ class QuantumEncoder:
             for drawn in parameters
         )
         low, high = self.embedding_range
+        windows = WindowCircuits(engines, self.components, self.geometry, math.pi * (high - low), math.pi * low)
         return FittedQuantumEncoder(
             circuit=self,
             key_fingerprint=key.fingerprint,
             n_steps=cohort.features.shape[1],
             channels=names,
             parameters=parameters,
-            windows=WindowCircuits(engines, self.components, self.geometry, math.pi * (high - low), math.pi * low),
+            windows=windows,
+            leakage_bound=self._leakage_bound(windows, (cohort.features.shape[1], len(names))),
         )
+
+    def _leakage_bound(self, windows: WindowCircuits, shape: tuple[int, int]) -> Json | None:
+        """None for shots that a device draws: it reads all outputs at once, and they tell of one another."""
+        if self.shots is not None and self.backend == "pennylane":
+            return None
+        maps = [functools.partial(windows.window_map, channel=place) for place in range(len(windows.engines))]
+        return encoder_bound(maps, self.geometry, shape, OutputNoise(self.noise_sd, self.shots), "edge")
 
     def parameters(self, key: Secret, channel: str | None = None) -> Parameters:
         """The secret: angles uniform on (0, 2 pi), expanded from the key for this very circuit (and channel)."""
@@ -148,6 +159,7 @@ class FittedQuantumEncoder(Sealed):
     channels: tuple[str, ...]
     parameters: tuple[Parameters, ...]  # one, or one per channel
     windows: WindowCircuits
+    leakage_bound: Json | None  # `encoders.leakage`; None without noise
 
     def public_spec(self) -> Json:
         """Options, key fingerprint, and how many positions repeat the last one to fill the last window."""
@@ -173,8 +185,9 @@ class FittedQuantumEncoder(Sealed):
             "key_fingerprint": self.key_fingerprint,
             "padded_positions": circuit.geometry.padding(positions),
             "noise": noise,
-            "leakage_bound": None,
-            "backend": circuit.backend if circuit.backend == "closed_form" else f"pennylane {circuit.pennylane_device}",
+            "leakage_bound": self.leakage_bound,
+            "backend": circuit.backend,
+            "pennylane_device": circuit.pennylane_device if circuit.backend == "pennylane" else None,
         }
 
     def encode(

@@ -322,6 +322,8 @@ def test_nothing_secret_is_shown_logged_or_pickled(
     assert KEY.reveal().hex() not in shown
     told = {field: value for field, value in fitted.public_spec().items() if field not in PUBLIC_NUMBERS}
     assert "." not in json.dumps(told)  # no float at all but those that are options, so no parameter
+    for bound in (fitted.public_spec()["leakage_bound"] or {}).values():  # computed with the key, so in two digits
+        assert not isinstance(bound, float) or bound == float(f"{bound:.1e}")
     assert "array" not in shown
     for leak in (pickle.dumps, copy.copy, copy.deepcopy):
         if fitted.public_spec()["key_fingerprint"] is not None:

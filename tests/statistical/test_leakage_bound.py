@@ -45,12 +45,7 @@ COHORT = EncodedCohort(
 
 
 def window_map(encoder: QuantumEncoder | RandomProjectionEncoder, key: int = 1) -> WindowMap:
-    fitted = encoder.fit(COHORT, Secret(key.to_bytes(32, "little"), "encoder"))
-
-    def encode(windows: np.ndarray) -> np.ndarray:
-        return fitted.encode_array(np.ascontiguousarray(windows)[:, :, None])[:, :, 0]
-
-    return encode
+    return encoder.fit(COHORT, Secret(key.to_bytes(32, "little"), "encoder")).window_map
 
 
 QUANTUM = window_map(QuantumEncoder())

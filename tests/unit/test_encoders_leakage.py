@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import math
 from collections.abc import Callable
@@ -27,6 +29,7 @@ from encoders.leakage import (
     unbiased_rmse,
     van_trees_rmse,
 )
+from encoders.projection import RandomProjectionEncoder
 from encoders.quantum import QuantumEncoder
 from encoders.randomise import MAX_SHOTS, OutputNoise
 from pipeline.core.errors import ConfigError
@@ -34,6 +37,7 @@ from pipeline.core.secrets import Secret
 from pipeline.core.types import EncodedCohort, Provenance
 
 MATRIX = np.random.default_rng(0).normal(size=(3, 4))
+KEY = Secret(bytes(range(32)), "encoder")
 COHORT = EncodedCohort(
     features=np.zeros((1, 48, 1), np.float32),
     labels=np.zeros((1, 0), np.float32),
@@ -57,12 +61,7 @@ def cosine(windows: np.ndarray) -> np.ndarray:
 
 
 def circuit(n_qubits: int) -> Callable[[np.ndarray], np.ndarray]:
-    fitted = QuantumEncoder(n_qubits=n_qubits).fit(COHORT, Secret(bytes(range(32)), "encoder"))
-
-    def outputs(windows: np.ndarray) -> np.ndarray:
-        return fitted.encode_array(np.ascontiguousarray(windows)[:, :, None])[:, :, 0]
-
-    return outputs
+    return QuantumEncoder(n_qubits=n_qubits).fit(COHORT, KEY).window_map
 
 
 def test_the_prior_is_what_is_stated() -> None:
@@ -344,3 +343,43 @@ def test_targets_out_of_reach_are_said_so() -> None:
         leakage_bound(linear, 4, OutputNoise(shots=5), 12)
     with pytest.raises(ConfigError, match="shots"):
         output_information(np.array([[1.5]]), OutputNoise(shots=5))
+
+
+def test_the_encoders_say_their_bound_once_they_add_noise() -> None:
+    quantum = QuantumEncoder(shots=50, noise_sd=0.1).fit(COHORT, KEY)
+    said = quantum.public_spec()["leakage_bound"]
+    assert said == leakage_bound(quantum.window_map, 4, OutputNoise(0.1, 50), 12)
+    projection = RandomProjectionEncoder(noise_sd=0.1, window=5).fit(COHORT, KEY)  # 48 steps: two zeros at the end
+    layout = Layout(filled=2, filling="constant")
+    assert projection.public_spec()["leakage_bound"] == leakage_bound(
+        projection.window_map, 5, OutputNoise(0.1), 10, layout
+    )
+    fresh = RandomProjectionEncoder(noise_sd=0.1, fresh=True)
+    on_a_device = QuantumEncoder(backend="pennylane", shots=10)
+    for encoder in (QuantumEncoder(), RandomProjectionEncoder(), fresh, on_a_device):
+        assert encoder.fit(COHORT, KEY).public_spec()["leakage_bound"] is None
+
+
+def test_a_map_per_channel_is_bounded_by_its_most_telling_one() -> None:
+    wide = dataclasses.replace(COHORT, features=np.zeros((1, 48, 3), np.float32), channels=("a", "b", "c"))
+    fitted = RandomProjectionEncoder(noise_sd=0.1, key_scope="per_channel").fit(wide, KEY)
+    said = fitted.public_spec()["leakage_bound"]
+    each = [leakage_bound(functools.partial(fitted.window_map, channel=c), 4, OutputNoise(0.1), 12) for c in range(3)]
+    for name in ("unbiased_rmse_at_least", "bayes_rmse_at_least", "bayes_rmse_constant_series_at_least"):
+        assert said[name] == min(bound[name] for bound in each)
+        assert len({bound[name] for bound in each}) > 1
+
+
+def test_windows_over_variables_and_whole_records_are_bounded() -> None:
+    wide = dataclasses.replace(COHORT, features=np.zeros((1, 48, 8), np.float32), channels=tuple("abcdefgh"))
+    over = RandomProjectionEncoder(noise_sd=0.5, axis="variables", distribution="orthogonal").fit(wide, KEY)
+    said = over.public_spec()["leakage_bound"]
+    looked_at_48_times = (48 / 0.25 + PRIOR_INFORMATION) ** -0.5
+    assert 0.9 * looked_at_48_times < said["bayes_rmse_constant_series_at_least"] < 1.05 * looked_at_48_times
+    assert said["n_windows"] == 2
+    record = RandomProjectionEncoder(noise_sd=0.5, axis="record", distribution="orthogonal").fit(wide, KEY)
+    said = record.public_spec()["leakage_bound"]
+    assert said["n_windows"] == 1
+    assert 0.9 * looked_at_48_times < said["bayes_rmse_constant_series_at_least"] < looked_at_48_times
+    alone = (1 / 0.25 + PRIOR_INFORMATION) ** -0.5
+    assert 0.9 * alone < said["bayes_rmse_at_least"] < alone
