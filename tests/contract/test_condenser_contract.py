@@ -17,13 +17,19 @@ from pipeline.core.secrets import Secret
 from pipeline.core.types import CondensedSet, EncodedCohort, Provenance, Task
 
 FACTORIES = {entry.name: entry.load() for entry in entry_points(group="decoct.condensers")}
-FAST: dict[str, dict[str, Any]] = {"distribution_matching": {"iterations": 2}}  # a loop's length is not its contract
+FAST: dict[str, dict[str, Any]] = {  # a loop's length is not its contract
+    "distribution_matching": {"iterations": 2},
+    "kernel_matching": {"iterations": 2, "pool_size": 3},
+}
 EVERY = [
     ("centroids", {}),
     ("distribution_matching", {}),
     ("distribution_matching", {"match": "output", "networks": ("tcn-a",)}),
     ("distribution_matching", {"initialisation": "real", "networks": ("lstm-b",)}),
     ("distribution_matching", {"initialisation": "centroids", "networks": ("vit-b",), "batch_size": 1}),
+    ("kernel_matching", {}),
+    ("kernel_matching", {"labels": "hard", "initialisation": "noise", "maps": ("summaries",)}),
+    ("kernel_matching", {"labels": "learned", "initialisation": "real", "components": 2, "maps": ("gru",)}),
     ("private_moments", {}),
     ("private_moments", {"epsilon": 0.01, "delta": 1e-9, "clip_norm": 10.0}),
     ("private_moments", {"epsilon": 100.0, "clip_norm": 0.01}),
@@ -98,7 +104,8 @@ def test_one_sample_per_class_one_step_one_channel(name: str, options: dict[str,
 
 @every_condenser
 def test_a_tiny_class_works_or_says_so(name: str, options: dict[str, Any]) -> None:
-    needs_records = name in ("centroids", "random_real") or options.get("initialisation") in ("real", "centroids")
+    start = options.get("initialisation", "centroids" if name == "kernel_matching" else "noise")
+    needs_records = name in ("centroids", "random_real") or start != "noise"
     if needs_records:
         with pytest.raises(DataError, match=r"class 1 of task task0 .* needs 4"):
             condense(name, options, cohort(n_events=2))
