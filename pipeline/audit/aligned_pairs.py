@@ -145,25 +145,40 @@ def identified_map(known: Dictionary) -> Forward | None:
 
 
 def attempts(
-    scene: EncodingScene, known: Dictionary, own: OwnWindows, terms: Terms | None = None
+    scene: EncodingScene,
+    known: Dictionary,
+    own: OwnWindows,
+    terms: Terms | None = None,
+    solved: dict[str, np.ndarray] | None = None,
 ) -> Mapping[str, np.ndarray]:
-    """Every method's estimate of the scored series from the pairs alone and the attacker's own plain patients."""
+    """Every method's estimate of the scored series from the pairs alone and the attacker's own plain patients.
+
+    Args:
+        solved: keeps the estimates once the public circuit's map is exact: more pairs cannot change it.
+    """
     layout = known_layout(scene)
     noise = output_noise(scene, known.encoded)
     found = dict(recover(scene, layout, known, scene.encoded_targets, None, noise))
-    maps: dict[str, tuple[Forward, float]] = {}
+
+    def refined(name: str, forward: Forward, error: float) -> dict[str, np.ndarray]:
+        dictionary = own.encoded_by(forward, labelled=False)
+        spread = float(np.hypot(noise, error))
+        estimates = recover(scene, layout, dictionary, scene.encoded_targets, forward, spread, noise > 0)
+        return {f"{name}, {method}": estimate for method, estimate in estimates.items() if method != "channel means"}
+
     forward = identified_map(known)
     if forward is not None:
-        maps["identified map"] = forward, 0.0
+        found |= refined("identified map", forward, 0.0)
     if terms is not None:
         usual = own.plain[own.weight > 0][:USUAL]
         fitted = fitted_map(terms, known.plain, known.encoded, noise, usual)
-        maps["public circuit"] = fitted.forward, fitted.error if fitted.error > EXACT else 0.0
-    for name, (estimated, error) in maps.items():
-        dictionary = own.encoded_by(estimated, labelled=False)
-        spread = float(np.hypot(noise, error))
-        refined = recover(scene, layout, dictionary, scene.encoded_targets, estimated, spread, noise > 0)
-        found |= {f"{name}, {method}": estimate for method, estimate in refined.items() if method != "channel means"}
+        exact = noise == 0 and fitted.error <= EXACT
+        estimates = solved if exact and solved else None
+        if estimates is None:
+            estimates = refined("public circuit", fitted.forward, 0.0 if exact else fitted.error)
+        if exact and solved is not None:
+            solved.update(estimates)
+        found |= estimates
     return found
 
 
@@ -230,7 +245,8 @@ class AlignedPairs:
         terms = public_terms(scene.surrogates, layout, generator(seed, "audit", "terms"))
         own = own_windows(scene, layout, generator(seed, "audit", "dictionary"))
         possible = [step for step in self.ladder if step.unit == "window" or step.k <= _pair_stays(scene)]
-        return tuple(self._step(scene, step, own, terms, planted, seed) for step in possible)
+        solved: dict[str, np.ndarray] = {}
+        return tuple(self._step(scene, step, own, terms, solved, planted, seed) for step in possible)
 
     def _step(
         self,
@@ -238,6 +254,7 @@ class AlignedPairs:
         step: Knowledge,
         own: OwnWindows,
         terms: Terms | None,
+        solved: dict[str, np.ndarray],
         planted: float,
         seed: int,
     ) -> AttackResult:
@@ -247,7 +264,7 @@ class AlignedPairs:
             n_pairs, found = attempts_by_channel(scene, step, terms, seed)
         else:
             known = pairs(scene, step, generator(seed, "audit", "pairs", str(step)), terms)
-            n_pairs, found = len(known.plain), attempts(rest, known, own, terms)
+            n_pairs, found = len(known.plain), attempts(rest, known, own, terms, solved)
         target = target_of(rest)
         method, scores = _best(target, found)
         figure = r2_interval(target, found[method], generator(seed, "audit", "r2", str(step)), scene.n_bootstrap)

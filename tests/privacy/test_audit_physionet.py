@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,10 +13,13 @@ from encoders.quantum import QuantumEncoder
 from pipeline.audit.aligned_pairs import AlignedPairs, Knowledge
 from pipeline.audit.inversion import KnownKeyInversion
 from pipeline.audit.membership import Membership
+from pipeline.audit.missingness import MissingnessPattern
 from pipeline.audit.near_copies import NearCopies
-from pipeline.audit.scene import CondensedScene, EncodingScene
+from pipeline.audit.scene import CondensedScene, EncodingScene, encoding_scene
+from pipeline.core.noise import NoiseSource
+from pipeline.core.protocols import Encoder
 from pipeline.core.secrets import Secret
-from pipeline.core.types import CondensedSet, EncodedCohort, Provenance, Split
+from pipeline.core.types import Cohort, CondensedSet, EncodedCohort, Provenance, Split
 from pipeline.ingest.cohort import build_cohort
 from pipeline.ingest.mapping import load_mapping
 from pipeline.ingest.readers import read_source
@@ -25,31 +31,39 @@ KEY = Secret(bytes(range(32)), "encoder")
 
 
 @pytest.fixture(scope="module")
-def prepared() -> EncodedCohort:
+def cohort() -> Cohort:
     tables = read_source("embedded", sets=("a",), max_stays=1500)
     ids = tables.stays["subject_id"].to_numpy().astype(str)
     split = keyed_hash_split(ids, Secret(bytes(32), "split"), 0.2, 0.4)
-    cohort, _ = build_cohort(tables, load_mapping("physionet2012"), step_hours=1.0, n_steps=48, tasks=(), split=split)
+    return build_cohort(tables, load_mapping("physionet2012"), step_hours=1.0, n_steps=48, tasks=(), split=split)[0]
+
+
+@pytest.fixture(scope="module")
+def prepared(cohort: Cohort) -> EncodedCohort:
     return prepare(cohort, imputation="carry_forward", scaling="public_ranges", observed="drop")
 
 
-@pytest.fixture(scope="module", params=sorted(ENCODERS))
-def encoding(request: pytest.FixtureRequest, prepared: EncodedCohort) -> EncodingScene:
-    fitted = ENCODERS[request.param].fit(prepared, KEY)
-    targets = prepared.part(Split.TRAIN)
-    return EncodingScene(
-        artefact=request.param,
-        artefact_digest="0" * 64,
+def scene_with(encoder: Encoder, prepared: EncodedCohort, cohort: Cohort, surrogates: int = 0) -> EncodingScene:
+    fitted = encoder.fit(prepared, KEY)
+    others = [encoder.fit(prepared, Secret(bytes([100 + i] * 32), "encoder")) for i in range(surrogates)]
+    return encoding_scene(
+        "encoded",
+        "0" * 64,
+        prepared=prepared,
+        encoded=fitted.encode(prepared, NoiseSource(KEY, "test")),
         encode=fitted.encode_array,
-        own=prepared.part(Split.TUNING).features,
-        targets=targets.features,
-        encoded_targets=fitted.encode_array(targets.features),
-        target_subjects=targets.subject_index,
-        channels=prepared.channels,
-        window_steps=4,
+        spec=fitted.public_spec(),
+        observed=cohort.observed,
+        surrogates=[other.encode_array for other in others],
         max_targets=150,
         n_bootstrap=200,
     )
+
+
+@pytest.fixture(scope="module", params=sorted(ENCODERS))
+def encoding(request: pytest.FixtureRequest, prepared: EncodedCohort, cohort: Cohort) -> EncodingScene:
+    scene = scene_with(ENCODERS[request.param], prepared, cohort)
+    return dataclasses.replace(scene, artefact=request.param)
 
 
 def test_every_recipient_recovers_the_series(encoding: EncodingScene) -> None:
@@ -70,6 +84,43 @@ def test_few_pairs_give_the_encoding_away(encoding: EncodingScene) -> None:
     (result,) = attack.run(encoding, 0)
     assert result.rate >= bar
     assert result.detail["distinct_pairs"] <= k
+    assert result.detail["controls_held"]
+
+
+def test_two_pairs_say_much_about_a_public_circuit(prepared: EncodedCohort, cohort: Cohort) -> None:
+    """Eight independent windows give the default circuit's map; before its code was used they gave nothing."""
+    attack = AlignedPairs(ladder=(Knowledge(2, "window", "random"), Knowledge(8, "window", "independent")))
+    scene = scene_with(QuantumEncoder(), prepared, cohort, surrogates=6)
+    two, eight = attack.run(scene, 0)
+    assert eight.rate >= 0.95
+    assert eight.rate > attack.run(dataclasses.replace(scene, surrogates=()), 0)[1].rate + 0.3
+    assert two.rate > 0.3
+    assert two.detail["controls_held"]
+    assert eight.detail["controls_held"]
+
+
+@pytest.mark.parametrize(("mode", "least"), [("drop", 0.85), ("encode", 0.99), ("release", 1.0)])
+def test_the_pattern_of_measurements_is_told_whatever_is_done_with_it(cohort: Cohort, mode: Any, least: float) -> None:
+    scene = scene_with(QuantumEncoder(), prepare(cohort, observed=mode), cohort)
+    attack = MissingnessPattern()
+    assert attack.unsupported(scene) is None
+    results = attack.run(scene, 0)
+    assert max(result.rate for result in results) >= least
+    assert all(result.detail["controls_held"] for result in results)
+
+
+def test_noise_is_reckoned_with(prepared: EncodedCohort, cohort: Cohort) -> None:
+    """Averaging and the prior recover much more than the exact inverse does, and less than without noise."""
+    (result,) = KnownKeyInversion().run(scene_with(QuantumEncoder(noise_sd=0.1), prepared, cohort), 0)
+    assert 0.3 < result.rate < 0.95
+    assert result.rate > result.detail["r2_by_method"]["gauss-newton"] + 0.2
+    assert result.detail["controls_held"]
+
+
+def test_a_fresh_matrix_per_window_is_no_secret_from_who_holds_the_key(prepared: EncodedCohort, cohort: Cohort) -> None:
+    scene = scene_with(RandomProjectionEncoder(fresh=True), prepared, cohort)
+    (result,) = KnownKeyInversion().run(scene, 0)
+    assert result.rate >= 0.95
     assert result.detail["controls_held"]
 
 
