@@ -25,9 +25,15 @@ from pipeline.core.digest import digest_array
 from pipeline.core.errors import ConfigError
 from pipeline.core.noise import NoiseSource
 from pipeline.core.protocols import Encoder, FittedEncoder
+from pipeline.core.types import Json
 
 _PRECISIONS: Final = (np.float64, np.float32)
 _BOUND: Final[WeakKeyDictionary[Any, tuple[Encoder, FittedEncoder]]] = WeakKeyDictionary()
+
+
+def _options(spec: Json) -> dict[str, Any]:
+    """The public spec without what is computed from the map: another machine may round that otherwise."""
+    return {fact: value for fact, value in spec.items() if fact != "leakage_bound"}
 
 
 class AliasingWarning(UserWarning):
@@ -81,7 +87,7 @@ class _KeyedTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
         if self not in _BOUND:
             key = find_key(key_folder(self.keys), "encoder", self.key_fingerprint_)
             awake = encoder.fit(dense_cohort(np.zeros((1, n_features))), key)
-            if dict(awake.public_spec()) != self.public_spec_:
+            if _options(awake.public_spec()) != _options(self.public_spec_):
                 raise ConfigError(
                     f"this {type(self).__name__} was fitted with other options, or by another version of Decoct; "
                     "fit it again"

@@ -303,6 +303,14 @@ def test_options_changed_after_fitting_are_not_guessed(make: type[Any]) -> None:
         assert changed.transform(matrix()).shape == (60, 12)
 
 
+def test_a_bound_rounded_otherwise_is_no_other_encoder() -> None:
+    """Another machine computes the leakage bound anew, and may differ in its last bit."""
+    transformer = RandomQuantumTransformer(noise_sd=0.5).fit(matrix())
+    awake = pickle.loads(pickle.dumps(transformer))
+    awake.public_spec_["leakage_bound"] = {"rounded": "otherwise"}
+    np.testing.assert_array_equal(awake.transform(matrix()), transformer.transform(matrix()))
+
+
 # ---- values outside, noise ------------------------------------------------------------------------------------------
 
 
