@@ -274,7 +274,8 @@ def test_the_pennylane_backend_runs_the_same_circuits() -> None:
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
             assert told[0][0] == 0
             assert told[-1][0] == told[-1][1] == told[0][1] == found.size // encoder.components
-            assert fitted.public_spec()["backend"] == f"pennylane {device}"
+            spec = fitted.public_spec()
+            assert (spec["backend"], spec["pennylane_device"]) == ("pennylane", device)
 
 
 def test_a_devices_own_shots_are_independent_fresh_and_told() -> None:
