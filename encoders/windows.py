@@ -218,8 +218,9 @@ def encoded_cohort(
 
     `encode_array` gives `geometry.encoded_shape(...)`, a fresh array to which noise is added in place. `fitted_to`:
     (steps, encoded channels). Released channels stay as they are, behind the encoded ones; steps that were only filled
-    up count as not observed. Over time a step becomes `step_hours` * stride / components long and the names stay; over
-    variables and records the channels are `mix{window}_{component}`; windows of one value keep their names.
+    up count as not observed; to put them there the encoding is held twice for a moment. Over time a step becomes
+    `step_hours` * stride / components long and the names stay; over variables and records the channels are
+    `mix{window}_{component}`; windows of one value keep their names.
 
     Raises:
         DataError: the cohort's steps or channels are not those fitted to.

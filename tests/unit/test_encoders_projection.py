@@ -53,7 +53,7 @@ def cohort_of(features: np.ndarray) -> EncodedCohort:
 @pytest.mark.parametrize("axis", ["time", "variables", "record"])
 @pytest.mark.parametrize(("stays", "steps", "channels"), [(3, 8, 8), (3, 9, 9), (200, 2, 3), (0, 5, 6)])
 def test_every_window_meets_the_one_matrix(
-    axis: Axis, options: dict[str, int], stays: int, steps: int, channels: int
+    axis: Axis, options: dict[str, Any], stays: int, steps: int, channels: int
 ) -> None:
     if axis == "record":
         options = {name: value for name, value in options.items() if name != "stride"}
