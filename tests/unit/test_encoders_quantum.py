@@ -16,9 +16,10 @@ import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
+from encoders.fitted_quantum import FittedQuantumEncoder
 from encoders.gates import TEMPLATES, circuit_gates
 from encoders.pauli import expectation_words, observables
-from encoders.quantum import FittedQuantumEncoder, QuantumEncoder
+from encoders.quantum import QuantumEncoder
 from pipeline.core.errors import ConfigError, DataError, EnvironmentProblem
 from pipeline.core.noise import NoiseSource
 from pipeline.core.secrets import Secret
