@@ -6,8 +6,9 @@ B (8,000 stays, 48 hourly steps x 44 channels, public ranges, no masks), publish
 six tasks in place of the phenotypes. Inputs, networks and protocol: `encoding_paper_inputs`, `encoding_paper_models`.
 
 `run` does cells in order of priority and appends each to the journal, so that it can be stopped and continued at any
-time; `report` makes benchmarks/results/encoding_paper.json and the figures from whatever the journal holds. Cells with
-`part = "tuning"` never see a held-out stay of the published split: the settings were chosen on them.
+time; `report` makes benchmarks/results/encoding_paper.json, the figures and the tables of docs/encoding-paper.md from
+whatever the journal holds. Cells with `part = "tuning"`, on which settings were chosen, never see a held-out stay of
+the published split.
 """
 
 from __future__ import annotations
@@ -224,12 +225,12 @@ def main() -> None:
     parser.add_argument("--stays", type=int, help="only the first so many (to try it out)")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "encoding_paper.json")
-    parser.add_argument("--figures", type=Path, default=Path(__file__).parents[1] / "docs" / "figures")
+    parser.add_argument("--docs", type=Path, default=Path(__file__).parents[1] / "docs", help="page and figures")
     arguments = parser.parse_args()
     if arguments.what == "run":
         run(arguments)
     else:
-        write_report(arguments.journal, arguments.out, arguments.figures)
+        write_report(arguments.journal, arguments.out, arguments.docs)
 
 
 if __name__ == "__main__":

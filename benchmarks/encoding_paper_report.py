@@ -16,6 +16,7 @@ from encoding_paper_figures import draw_differences, draw_probes
 from encoding_paper_information import gaussian_ladder
 from encoding_paper_inputs import INPUTS, RAW, SEED, SETTINGS, SEX, load, repeated_split
 from encoding_paper_models import CLASSICAL, MAX_EPOCHS, NETWORKS, PATIENCE
+from encoding_paper_tables import fill_file
 from reference import machine
 from scipy.stats import rankdata
 from scipy.stats import t as student
@@ -240,8 +241,8 @@ def _is_task(name: str) -> bool:
     return not name.startswith(SEX)
 
 
-def write_report(journal: Path, out: Path, figures: Path) -> None:
-    """The JSON and the figures, from whatever the journal holds."""
+def write_report(journal: Path, out: Path, docs: Path) -> None:
+    """The JSON, the figures and the page's tables, from whatever the journal holds."""
     rows = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
     stays = load()
     death = stays.labels("in_hospital_death")
@@ -283,7 +284,10 @@ def write_report(journal: Path, out: Path, figures: Path) -> None:
     }
     out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     mpl.rcParams["svg.hashsalt"] = "encoding_paper"
+    figures, page = docs / "figures", docs / "encoding-paper.md"
     figures.mkdir(parents=True, exist_ok=True)
+    if page.exists():
+        fill_file(page, result)
     draw_differences(result["utility"], figures / "encoding_paper_auroc.svg", MARGIN)
     draw_probes(result["probes"], figures / "encoding_paper_probes.svg")
 

@@ -149,6 +149,29 @@ def test_the_table_pairs_encoded_with_raw_by_split_and_seed(part):
     assert table["RP time"]["TCN"]["minus_raw"]["auroc_published_split"]["difference"] == 0
 
 
+def test_a_page_keeps_its_words_and_gets_new_tables(part):
+    tables = part("encoding_paper_tables")
+    entry = {"auroc": {"mean": 0.8579, "split_sd": None, "n_trainings": 1}}
+    found = {"mean": -0.001, "n_splits": 2, "t_interval": [-0.003, 0.001], "t_within_margin": True}
+    encoded = {**entry, "minus_raw": {"auroc": found, "auroc_published_split": None}}
+    ladder = [{"truth": 0.0, "ksg": -0.02}, {"truth": 40.0, "ksg": 5.98}]
+    result = {
+        "utility": {"raw": {"TCN": entry}, "RP time": {"TCN": encoded}},
+        "settings_on_tuning_stays": {},
+        "keys": {},
+        "probes": {},
+        "information_plane": {"networks": {}, "ksg_where_the_truth_is_known": ladder},
+    }
+    page = "Before.\n\n<!-- table {} -->\nold\n<!-- end -->\n\nAfter.\n"
+    filled = tables.fill(page.format("auroc") + page.format("differences"), result)
+    assert filled.count("Before.") == filled.count("After.") == 2
+    assert "old" not in filled
+    assert "| raw | .858 (one split; 1) |" in filled
+    assert "| RP time | TCN | -.0010 | 2 | **[-.0030, +.0010]** | - | - |" in filled
+    assert tables.fill(filled, result) == filled
+    assert "| KSG says | -.02 | 5.98 |" in tables.fill(page.format("ladder"), result).replace("-0.02", "-.02")
+
+
 def test_the_plan_starts_with_raw_and_names_every_cell_it_can_read_back(part):
     paper = part("encoding_paper")
     cells = list(paper.plan(2))
