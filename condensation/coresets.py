@@ -21,6 +21,7 @@ from pipeline.core.types import CondensedSet, EncodedCohort, Provenance
 
 CENTROIDS: Final = "centroids"
 RANDOM_REAL: Final = "random_real"
+HERDING: Final = "herding"
 KMEANS_ITERATIONS: Final = 100
 
 
@@ -75,6 +76,54 @@ class RandomReal:
         chosen = np.concatenate([draws.choice(part, n_per_class, replace=False) for part in rows])
         on_step(1, 1, float("nan"))
         return _from_records(encoded, encoded.features[chosen], encoded.labels[chosen], RANDOM_REAL, n_per_class, seed)
+
+
+@final
+class Herding:
+    """Real stays whose running mean stays nearest to their class's mean (Welling, ICML 2009); a leak like any record.
+
+    Greedy, without replacement, on the flattened series: no seed, so every call gives the same set.
+    """
+
+    @single_threaded
+    def condense(
+        self,
+        encoded: EncodedCohort,
+        *,
+        n_per_class: int,
+        seed: int,
+        noise: NoiseSource,
+        device: str = "cpu",
+        on_step: OnStep = ignore_step,
+    ) -> CondensedSet:
+        """`n_per_class` stays of each class in the order of choice, with their labels of every task.
+
+        Raises:
+            ConfigError: n_per_class below 1. DataError: a class has fewer stays than asked for.
+        """
+        check_n_per_class(n_per_class)
+        rows = class_rows(encoded, n_per_class, "herding")
+        chosen = np.concatenate([part[herded(encoded.features[part], n_per_class)] for part in rows])
+        on_step(1, 1, float("nan"))
+        return _from_records(encoded, encoded.features[chosen], encoded.labels[chosen], HERDING, n_per_class, seed)
+
+
+def herded(features: Float32[np.ndarray, "stay step channel"], n: int) -> np.ndarray:
+    """Positions of `n` distinct stays, each the one that brings the mean of those chosen nearest to the mean of all."""
+    x = features.reshape(len(features), -1)
+    target = x.mean(axis=0, dtype=np.float64)
+    squares = np.einsum("ij,ij->i", x, x, dtype=np.float64)
+    chosen: list[int] = []
+    total = np.zeros_like(target)
+    free = np.ones(len(x), dtype=bool)
+    for k in range(1, n + 1):
+        # || (total + x) / k - target ||^2 less what is the same for every x, times k^2
+        distance = squares + 2 * (x @ (total - k * target).astype(np.float32))
+        best = int(np.argmin(np.where(free, distance, np.inf)))
+        chosen.append(best)
+        free[best] = False
+        total += x[best]
+    return np.array(chosen)
 
 
 @single_threaded

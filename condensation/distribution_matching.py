@@ -15,11 +15,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Literal, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from condensation.loop import LoopSettings, Loss, Samples, class_batches, optimise_samples
-from condensation.start import STARTS, Start, condensed_set, initial_samples, rows_for_start, run_context
+from condensation.loop import LoopSettings, Loss, Samples, class_batches
+from condensation.start import STARTS, Start, condense_with
 from pipeline.core.errors import ConfigError
 from pipeline.core.noise import NoiseSource
 from pipeline.core.protocols import OnStep, ignore_step
@@ -73,26 +74,25 @@ class DistributionMatching:
         Raises:
             ConfigError: n_per_class below 1. DataError: a class has no stay, or fewer than real samples need.
         """
-        rows = rows_for_start(encoded, self.initialisation, n_per_class, METHOD)
-        initial = initial_samples(encoded, rows, self.initialisation, n_per_class, seed)
-        batches = class_batches(encoded, rows, self.batch_size, seed, device)
-        loss = random_network_loss(batches, encoded.features.shape[1:], self.networks, self.match, seed, device)
-        config = self._config(n_per_class)
-        context = run_context(METHOD, config, seed, encoded, self.settings)
-        features, labels = optimise_samples(
-            initial, loss, self.settings, context=context, device=device, on_step=on_step
-        )
-        return condensed_set(
+
+        def make_loss(rows: Sequence[np.ndarray]) -> Loss:
+            batches = class_batches(encoded, rows, self.batch_size, seed, device)
+            return random_network_loss(batches, encoded.features.shape[1:], self.networks, self.match, seed, device)
+
+        return condense_with(
             encoded,
-            features,
-            labels,
-            METHOD,
-            starts_from_records=self.initialisation != "noise",
-            config=config,
+            make_loss,
+            method=METHOD,
+            start=self.initialisation,
+            settings=self.settings,
+            config=self._config(),
+            n_per_class=n_per_class,
             seed=seed,
+            device=device,
+            on_step=on_step,
         )
 
-    def _config(self, n_per_class: int) -> dict[str, object]:
+    def _config(self) -> dict[str, object]:
         return {
             "match": self.match,
             "initialisation": self.initialisation,
@@ -100,7 +100,6 @@ class DistributionMatching:
             "learning_rate": self.settings.learning_rate,
             "batch_size": self.batch_size,
             "networks": list(self.networks),
-            "n_per_class": n_per_class,
         }
 
 

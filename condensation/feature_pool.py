@@ -11,7 +11,8 @@ Maps: networks of `pipeline.probes.networks`, at random or trained for a few ste
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -120,17 +121,28 @@ def build_pool(
     targets = balanced_targets(encoded.labels)
     pool: list[FeatureMap] = []
     fixed: dict[str, FeatureMap] = {}
+    frozen = frozen_maps(encoded, maps, size, training_steps=training_steps, seed=seed, device=device)
+    for number, (name, embed) in enumerate(frozen):
+        one = fixed.get(name) or _with_moments(name, embed, encoded, targets, device)
+        if name == SUMMARIES:
+            fixed[name] = one
+        pool.append(one)
+        on_step(number + 1, size, float("nan"))
+    return pool
+
+
+def frozen_maps(
+    encoded: EncodedCohort, maps: Sequence[str], size: int, *, training_steps: Sequence[int], seed: int, device: str
+) -> Iterator[tuple[str, Embed]]:
+    """`size` names and frozen maps, `maps` taken in turn, each kind trained for each of `training_steps` in turn."""
     for number in range(size):
         name, turn = maps[number % len(maps)], number // len(maps)
         if name == SUMMARIES:
-            pool.append(fixed.setdefault(name, _with_moments(name, summaries, encoded, targets, device)))
+            yield name, summaries
         else:
             length = training_steps[turn % len(training_steps)]
             network = trained_network(encoded, name, length, child_seed(seed, "pool", number), device)
-            network.eval().requires_grad_(False)
-            pool.append(_with_moments(name, network.embed, encoded, targets, device))
-        on_step(number + 1, size, float("nan"))
-    return pool
+            yield name, network.eval().requires_grad_(False).embed
 
 
 def trained_network(encoded: EncodedCohort, name: str, steps: int, seed: int, device: str) -> SeriesNetwork:
@@ -143,22 +155,59 @@ def trained_network(encoded: EncodedCohort, name: str, steps: int, seed: int, de
         seed=child_seed(seed, "weights"),
     ).to(device)
     optimiser = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
+    for _ in _training(network, optimiser, encoded, [steps], seed, device):
+        pass
+    return network
+
+
+def training_marks(
+    encoded: EncodedCohort, name: str, lengths: Sequence[int], rate: float, seed: int, device: str
+) -> list[dict[str, Tensor]]:
+    """Copies of a network's weights before training and after each of `lengths` further steps of plain descent."""
+    network = trained_network(encoded, name, 0, seed, device)
+    optimiser = torch.optim.SGD(network.parameters(), lr=rate)
+
+    def copy() -> dict[str, Tensor]:
+        return {key: value.detach().clone() for key, value in network.named_parameters()}
+
+    return [copy(), *(copy() for _ in _training(network, optimiser, encoded, lengths, seed, device))]
+
+
+def _training(
+    network: SeriesNetwork,
+    optimiser: torch.optim.Optimizer,
+    encoded: EncodedCohort,
+    lengths: Sequence[int],
+    seed: int,
+    device: str,
+) -> Iterator[None]:
+    """Train, pausing after each length: cross-entropy over the known labels, batches half of each class of task 0."""
     draws = generator(seed, "batches")
     classes = [np.flatnonzero(encoded.labels[:, 0] == label) for label in (0.0, 1.0)]
-    devices = [torch.device(device)] if device.startswith("cuda") else []
-    with torch.random.fork_rng(devices=devices):  # dropout
-        torch.default_generator.manual_seed(child_seed(seed, "dropout"))
-        if devices:
-            torch.cuda.manual_seed(child_seed(seed, "dropout"))
-        for _ in range(steps):
+    done = 0
+    for length in lengths:
+        for _ in range(length):
             batch = np.concatenate([draws.choice(part, BATCH_SIZE // 2) for part in classes])
             x = torch.from_numpy(encoded.features[batch]).to(device)
             y = torch.from_numpy(encoded.labels[batch]).to(device)
-            value = masked_loss(network(x), y)
+            with _dropout(child_seed(seed, "dropout", done), device):
+                value = masked_loss(network(x), y)
             optimiser.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]  # torch leaves backward without annotations
             optimiser.step()
-    return network
+            done += 1
+        yield
+
+
+@contextmanager
+def _dropout(seed: int, device: str) -> Iterator[None]:
+    """Dropout's draws come from `seed`, and no global generator moves."""
+    devices = [torch.device(device)] if device.startswith("cuda") else []
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(seed)
+        if devices:
+            torch.cuda.manual_seed(seed)
+        yield
 
 
 def summaries(x: Tensor) -> Tensor:

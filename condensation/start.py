@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 
 from condensation.coresets import class_centroids
-from condensation.loop import LoopSettings, check_n_per_class, class_rows
+from condensation.loop import LoopSettings, Loss, check_n_per_class, class_rows, optimise_samples
 from pipeline.core.digest import digest_array
+from pipeline.core.protocols import OnStep
 from pipeline.core.seeds import generator
 from pipeline.core.types import CondensedSet, EncodedCohort, Json, Provenance
 
@@ -71,6 +72,46 @@ def condensed_set(
         starts_from_records=starts_from_records,
         guarantee=None,
         provenance=Provenance("condense", config=config, seed=seed),
+    )
+
+
+def condense_with(
+    encoded: EncodedCohort,
+    make_loss: Callable[[Sequence[np.ndarray]], Loss],
+    *,
+    method: str,
+    start: Start,
+    settings: LoopSettings,
+    config: Json,
+    n_per_class: int,
+    seed: int,
+    device: str,
+    on_step: OnStep,
+) -> CondensedSet:
+    """The road of every method whose labels stay as the start set them: rows, start, loss, loop, set.
+
+    Args:
+        make_loss: class rows -> the method's loss; called once.
+
+    Raises:
+        ConfigError: n_per_class below 1. DataError: a class has no stay, or fewer than the start needs.
+    """
+    rows = rows_for_start(encoded, start, n_per_class, method)
+    features, labels = initial_samples(encoded, rows, start, n_per_class, seed)
+    if settings.bounds is not None:
+        features = features.clip(*settings.bounds)
+    config = {**config, "n_per_class": n_per_class}
+    features, labels = optimise_samples(
+        (features, labels),
+        make_loss(rows),
+        settings,
+        context=run_context(method, config, seed, encoded, settings),
+        device=device,
+        on_step=on_step,
+    )
+    made_of_records = start != "noise"
+    return condensed_set(
+        encoded, features, labels, method, starts_from_records=made_of_records, config=config, seed=seed
     )
 
 

@@ -19,14 +19,24 @@ from pipeline.core.types import CondensedSet, EncodedCohort, Provenance, Task
 FACTORIES = {entry.name: entry.load() for entry in entry_points(group="decoct.condensers")}
 FAST: dict[str, dict[str, Any]] = {  # a loop's length is not its contract
     "distribution_matching": {"iterations": 2},
+    "characteristic_function": {"iterations": 2, "pool_size": 2},
+    "gradient_matching": {"iterations": 2, "pool_size": 2, "training_steps": (0, 1)},
     "kernel_matching": {"iterations": 2, "pool_size": 3},
+    "trajectory_matching": {"iterations": 2, "experts": 1, "mark_every": 1, "marks": 2},
 }
+FROM_RECORDS = {"centroids", "herding", "random_real"}
+FROM_NOISE = {"distribution_matching"}  # by default; the others start from centroids
 EVERY = [
     ("centroids", {}),
+    ("characteristic_function", {}),
+    ("characteristic_function", {"initialisation": "noise", "maps": ("summaries",), "pool_stays": 1}),
     ("distribution_matching", {}),
     ("distribution_matching", {"match": "output", "networks": ("tcn-a",)}),
     ("distribution_matching", {"initialisation": "real", "networks": ("lstm-b",)}),
     ("distribution_matching", {"initialisation": "centroids", "networks": ("vit-b",), "batch_size": 1}),
+    ("gradient_matching", {}),
+    ("gradient_matching", {"initialisation": "noise", "networks": ("vit-b",)}),
+    ("herding", {}),
     ("kernel_matching", {}),
     ("kernel_matching", {"labels": "hard", "initialisation": "noise", "maps": ("summaries",)}),
     ("kernel_matching", {"labels": "learned", "initialisation": "real", "components": 2, "maps": ("gru",)}),
@@ -34,6 +44,8 @@ EVERY = [
     ("private_moments", {"epsilon": 0.01, "delta": 1e-9, "clip_norm": 10.0}),
     ("private_moments", {"epsilon": 100.0, "clip_norm": 0.01}),
     ("random_real", {}),
+    ("trajectory_matching", {}),
+    ("trajectory_matching", {"initialisation": "real", "network": "gru"}),
 ]
 NAMES = [f"{name}-{i}" for i, (name, _) in enumerate(EVERY)]
 every_condenser = pytest.mark.parametrize(("name", "options"), EVERY, ids=NAMES)
@@ -104,8 +116,8 @@ def test_one_sample_per_class_one_step_one_channel(name: str, options: dict[str,
 
 @every_condenser
 def test_a_tiny_class_works_or_says_so(name: str, options: dict[str, Any]) -> None:
-    start = options.get("initialisation", "centroids" if name == "kernel_matching" else "noise")
-    needs_records = name in ("centroids", "random_real") or start != "noise"
+    start = options.get("initialisation", "noise" if name in FROM_NOISE else "centroids")
+    needs_records = name in FROM_RECORDS or (name != "private_moments" and start != "noise")
     if needs_records:
         with pytest.raises(DataError, match=r"class 1 of task task0 .* needs 4"):
             condense(name, options, cohort(n_events=2))

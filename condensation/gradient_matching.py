@@ -1,0 +1,180 @@
+"""Gradient matching: samples that pull a network's weights where the real stays pull them.
+
+After Zhao, Mopuri and Bilen, *Dataset condensation with gradient matching* (ICLR 2021, arXiv 2006.05929): per class,
+the loss is the sum over weight tensors of the distances between the gradients of the cross-entropy on real stays and on
+samples, a distance being 1 - cosine per output unit. They walk one network along its training on the samples; here the
+networks are frozen, at random or trained for some steps on real stays (Kim et al., arXiv 2205.14959), so that the real
+gradients are exact means over all stays, computed once. No privacy guarantee can be given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from condensation.feature_map import public_range
+from condensation.feature_pool import CHUNK_STAYS, chosen_stays, trained_network
+from condensation.loop import LoopSettings, Loss, Samples
+from condensation.start import STARTS, Start, condense_with
+from pipeline.core.errors import ConfigError
+from pipeline.core.noise import NoiseSource
+from pipeline.core.protocols import OnStep, ignore_step
+from pipeline.core.seeds import child_seed, generator
+from pipeline.core.threads import single_threaded
+from pipeline.core.types import CondensedSet, EncodedCohort
+from pipeline.probes.networks import NETWORKS, SeriesNetwork
+
+METHOD: Final = "gradient_matching"
+Gradients = tuple[Tensor, ...]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class GradientTarget:
+    """A frozen network and the mean gradients of the real stays of each class."""
+
+    network: SeriesNetwork
+    real: tuple[Gradients, ...]
+
+
+@final
+class GradientMatching:
+    """Samples from centroids (or real stays, or noise), hard labels."""
+
+    def __init__(
+        self,
+        *,
+        initialisation: Start = "centroids",
+        iterations: int = 150,
+        learning_rate: float = 1e-3,
+        networks: Sequence[str] = ("tcn-b", "lstm-b"),
+        pool_size: int = 8,
+        training_steps: Sequence[int] = (0, 20),
+        pool_stays: int | None = 1024,
+        patience: int | None = 3,
+        checkpoint: str | Path | None = None,
+    ) -> None:
+        """Options; those shared with kernel matching mean the same there. Raises ConfigError on a bad choice."""
+        unknown = sorted(set(networks) - set(NETWORKS))
+        if unknown or not networks:
+            raise ConfigError(f"networks must be among {', '.join(sorted(NETWORKS))}")
+        if initialisation not in STARTS or pool_size < 1 or not training_steps or min(training_steps) < 0:
+            raise ConfigError("gradient matching knows starts noise, real, centroids, and needs a network and steps")
+        self.initialisation: Start = initialisation
+        self.iterations, self.learning_rate, self.patience = iterations, learning_rate, patience
+        self.networks, self.pool_size, self.pool_stays = tuple(networks), pool_size, pool_stays
+        self.training_steps = tuple(training_steps)
+        self.checkpoint = Path(checkpoint) if checkpoint is not None else None
+
+    @single_threaded
+    def condense(
+        self,
+        encoded: EncodedCohort,
+        *,
+        n_per_class: int,
+        seed: int,
+        noise: NoiseSource,
+        device: str = "cpu",
+        on_step: OnStep = ignore_step,
+    ) -> CondensedSet:
+        """2 * n_per_class samples in the public range, half of each class; `noise` is not used.
+
+        Raises:
+            ConfigError: n_per_class below 1. DataError: a class has no stay, or fewer than the start needs.
+        """
+
+        def make_loss(rows: Sequence[np.ndarray]) -> Loss:
+            stays = chosen_stays(encoded, rows, self.pool_stays, seed)
+            return gradient_loss([self._target(stays, k, seed, device) for k in range(self.pool_size)], seed)
+
+        return condense_with(
+            encoded,
+            make_loss,
+            method=METHOD,
+            start=self.initialisation,
+            settings=LoopSettings(
+                self.iterations,
+                self.learning_rate,
+                anneal=True,
+                bounds=public_range(encoded.transforms),
+                keep_best=True,
+                patience=self.patience,
+                checkpoint=self.checkpoint,
+            ),
+            config=self._config(),
+            n_per_class=n_per_class,
+            seed=seed,
+            device=device,
+            on_step=on_step,
+        )
+
+    def _target(self, stays: EncodedCohort, number: int, seed: int, device: str) -> GradientTarget:
+        name, turn = self.networks[number % len(self.networks)], number // len(self.networks)
+        length = self.training_steps[turn % len(self.training_steps)]
+        # dropout would make the two gradients differ by chance
+        network = trained_network(stays, name, length, child_seed(seed, "pool", number), device).eval()
+        real = tuple(
+            class_gradients(network, torch.from_numpy(stays.features[stays.labels[:, 0] == label]), label, device)
+            for label in (0.0, 1.0)
+        )
+        return GradientTarget(network, real)
+
+    def _config(self) -> dict[str, object]:
+        return {
+            "initialisation": self.initialisation,
+            "iterations": self.iterations,
+            "learning_rate": self.learning_rate,
+            "networks": list(self.networks),
+            "pool_size": self.pool_size,
+            "training_steps": list(self.training_steps),
+            "pool_stays": self.pool_stays,
+            "patience": self.patience,
+        }
+
+
+def class_gradients(network: SeriesNetwork, features: Tensor, label: float, device: str) -> Gradients:
+    """Mean gradient of task 0's cross-entropy over all stays of one class, chunk by chunk."""
+    sums: list[Tensor] = []
+    for chunk in torch.split(features, CHUNK_STAYS):
+        found = torch.autograd.grad(_entropy(network, chunk.to(device), label, "sum"), list(network.parameters()))
+        sums = [old + new for old, new in zip(sums, found, strict=True)] if sums else list(found)
+    return tuple(part / len(features) for part in sums)
+
+
+def gradient_distance(real: Gradients, found: Gradients) -> Tensor:
+    """Sum over weight tensors of the mean over output units (first axis) of 1 - cosine; vectors are one unit."""
+    terms = []
+    for one, other in zip(real, found, strict=True):
+        flat, moved = (part.reshape(len(part), -1) if part.ndim > 1 else part[None] for part in (one, other))
+        terms.append((1 - F.cosine_similarity(flat, moved, dim=1, eps=1e-12)).mean())
+    return torch.stack(terms).sum()
+
+
+def gradient_loss(pool: Sequence[GradientTarget], seed: int) -> Loss:
+    """One network of the pool per step, sum over classes of task 0."""
+
+    def loss(step: int, samples: Samples) -> Tensor:
+        one = pool[int(generator(seed, "condense", "map", step).integers(len(pool)))]
+        weights = list(one.network.parameters())
+        terms = []
+        for label, (part, real) in enumerate(zip(samples.per_class(), one.real, strict=True)):
+            with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no second derivative
+                entropy = _entropy(one.network, part, float(label), "mean")
+                found = torch.autograd.grad(entropy, weights, create_graph=True)
+            terms.append(gradient_distance(real, found))
+        return torch.stack(terms).sum()
+
+    return loss
+
+
+def _entropy(network: SeriesNetwork, features: Tensor, label: float, reduction: str) -> Tensor:
+    logits = network(features)[:, 0]
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label), reduction=reduction)
