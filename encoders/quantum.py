@@ -29,8 +29,9 @@ from pipeline.core.types import EncodedCohort, Json
 
 SCHEME: Final = "encoder/quantum/v2"
 MAX_QUBITS: Final = 10
-EMBEDDING_RANGE: Final = (0.0, 1.0)
-"""[Enc] embeds v as the angle pi v. Then cos(pi / 2) = 0 wipes out windows of 1/2 (docs/encoders.md)."""
+EMBEDDING_RANGE: Final = (0.0, 0.5)
+"""[Enc] embeds v as the angle pi v, the range (0, 1). Then cos(pi / 2) = 0 wipes out windows that hold 1/2, where
+public clinical ranges put normal values (docs/encoders.md)."""
 
 
 @final

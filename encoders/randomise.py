@@ -76,10 +76,12 @@ def randomised(
         return encoded
     if noise is None:
         raise ConfigError("a randomised encoder needs the site's noise source; give encode() one")
+    # a bound that another machine rounds otherwise must not draw other noise: the difference would tell
+    asked = {name: value for name, value in spec.items() if name != "leakage_bound"}
     flat = encoded.reshape(-1)
     for start in range(0, len(flat), _BLOCK_VALUES):
         block = flat[start : start + _BLOCK_VALUES]
-        query = {"encoder": dict(spec), "noise": dict(how.public_spec()), "start": start}
+        query = {"encoder": asked, "noise": dict(how.public_spec()), "start": start}
         if how.shots is not None:
             block[:] = measured(block.astype(np.float64), how.shots, noise, query)
         if how.noise_sd > 0:

@@ -143,7 +143,7 @@ class RandomQuantumTransformer(_KeyedTransformer):
         n_layers: int = 2,
         template: str = "BasicEntanglerLayers",
         embedding: str = "RY",
-        embedding_range: tuple[float, float] = (0.0, 1.0),
+        embedding_range: tuple[float, float] = (0.0, 0.5),
         stride: int | None = None,
         correlations: bool = False,
         shots: int | None = None,

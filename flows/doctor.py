@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from flows.environment import TELEMETRY_OFF, memory_gib
-from flows.job import KEY_PURPOSES, key_path
+from flows.job import key_path
 
 FREE_DISK_GIB: Final = 2
 MEMORY_GIB: Final = 4
@@ -73,11 +73,10 @@ def _device() -> Finding:
 
 
 def _keys(workspace: Path) -> Iterator[Finding]:
-    for purpose in KEY_PURPOSES:
-        path = key_path(workspace, purpose)
-        if path.exists():
-            closed = not stat.S_IMODE(path.stat().st_mode) & 0o077
-            yield Finding("key", closed, f"{path} is {'closed to' if closed else 'OPEN to'} group and others")
+    keys = key_path(workspace, "encoder").parent
+    for path in sorted((*keys.glob("*.key"), *keys.glob("retired/*.key"), *keys.glob("identity.age"))):
+        closed = not stat.S_IMODE(path.stat().st_mode) & 0o077
+        yield Finding("key", closed, f"{path} is {'closed to' if closed else 'OPEN to'} group and others")
 
 
 def _telemetry() -> Finding:

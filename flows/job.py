@@ -17,6 +17,7 @@ from typing import Any, Final, final
 from flows.environment import code_version
 from pipeline.core.codec import to_plain
 from pipeline.core.config import Config
+from pipeline.core.custody.keyring import PURPOSES
 from pipeline.core.digest import digest_json
 from pipeline.core.errors import ConfigError
 from pipeline.core.secrets import Secret, read_or_create_secret
@@ -25,7 +26,7 @@ from pipeline.core.types import Provenance
 from pipeline.store import Made, Store
 
 CONFIG_FILE: Final = "config.json"
-KEY_PURPOSES: Final = ("encoder", "noise", "split", "author")
+KEY_PURPOSES: Final = PURPOSES
 
 
 @final

@@ -71,7 +71,7 @@ Source = Annotated[EmbeddedSource | PhysioNet2012Source | LongTableSource, Field
 
 
 class SplitConfig(Model):
-    """`keyed_hash`: by HMAC of the subject, so that removing a person moves nobody else; `given`: a column says."""
+    """`keyed_hash`: of the subject, so that removing a person moves nobody else; `given`: a column says."""
 
     kind: Literal["keyed_hash", "given"] = "keyed_hash"
     tuning: Annotated[float, Field(gt=0, lt=1)] = 0.16

@@ -20,7 +20,7 @@ _NAMES: Final = {"train": Split.TRAIN, "tuning": Split.TUNING, "held_out": Split
 
 
 def keyed_hash_split(subject_ids: np.ndarray, key: Secret, tuning: float, held_out: float) -> np.ndarray:
-    """Each subject's part by HMAC-SHA256 of the id under `key`: `(stay,)` int8.
+    """Each subject's part by a keyed hash of the id under `key`: `(stay,)` int8.
 
     A subject's part depends on nothing but the id and the key, so adding or removing a person moves nobody else.
     """

@@ -13,8 +13,9 @@ import pytest
 
 STAGE_VERBS = ["ingest", "encode", "group", "condense", "validate", "audit", "release"]
 VERBS = [
-    *("demo", "run", *STAGE_VERBS, "verify", "receive", "show", "doctor"),
-    *("config+init", "config+check", "keys+new", "keys+show", "keys+root"),
+    *("demo", "run", *STAGE_VERBS, "verify", "receive", "evaluate", "show", "doctor"),
+    *("config+init", "config+check"),
+    *(f"keys+{verb}" for verb in ("new", "show", "rotate", "identity", "share", "import", "split", "join", "root")),
 ]
 
 
