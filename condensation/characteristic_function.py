@@ -103,7 +103,7 @@ class CharacteristicFunction:
             )
             pool = [
                 class_spectrum(stays, embed, self.frequencies, generator(seed, "frequencies", number), device)
-                for number, (_, embed) in enumerate(frozen)
+                for number, (_, _, embed) in enumerate(frozen)
             ]
             return spectrum_loss(pool, self.amplitude_weight, seed)
 

@@ -41,6 +41,7 @@ class FeatureMap:
     """One frozen map with the moments of the real stays' centred and scaled features, in float64."""
 
     name: str
+    trained: int  # steps that its network was trained on real stays; 0 = at random, or summaries
     embed: Embed
     mean: Tensor  # (feature,), weighted by the first task
     scale: float  # root of the features' total variance
@@ -122,8 +123,8 @@ def build_pool(
     pool: list[FeatureMap] = []
     fixed: dict[str, FeatureMap] = {}
     frozen = frozen_maps(encoded, maps, size, training_steps=training_steps, seed=seed, device=device)
-    for number, (name, embed) in enumerate(frozen):
-        one = fixed.get(name) or _with_moments(name, embed, encoded, targets, device)
+    for number, (name, length, embed) in enumerate(frozen):
+        one = fixed.get(name) or _with_moments(name, length, embed, encoded, targets, device)
         if name == SUMMARIES:
             fixed[name] = one
         pool.append(one)
@@ -133,16 +134,16 @@ def build_pool(
 
 def frozen_maps(
     encoded: EncodedCohort, maps: Sequence[str], size: int, *, training_steps: Sequence[int], seed: int, device: str
-) -> Iterator[tuple[str, Embed]]:
-    """`size` names and frozen maps, `maps` taken in turn, each kind trained for each of `training_steps` in turn."""
+) -> Iterator[tuple[str, int, Embed]]:
+    """`size` names, training steps and maps; `maps` in turn, each kind trained for each of `training_steps` in turn."""
     for number in range(size):
         name, turn = maps[number % len(maps)], number // len(maps)
         if name == SUMMARIES:
-            yield name, summaries
+            yield name, 0, summaries
         else:
             length = training_steps[turn % len(training_steps)]
             network = trained_network(encoded, name, length, child_seed(seed, "pool", number), device)
-            yield name, network.eval().requires_grad_(False).embed
+            yield name, length, network.eval().requires_grad_(False).embed
 
 
 def trained_network(encoded: EncodedCohort, name: str, steps: int, seed: int, device: str) -> SeriesNetwork:
@@ -217,7 +218,9 @@ def summaries(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _with_moments(name: str, embed: Embed, encoded: EncodedCohort, targets: Targets, device: str) -> FeatureMap:
+def _with_moments(
+    name: str, trained: int, embed: Embed, encoded: EncodedCohort, targets: Targets, device: str
+) -> FeatureMap:
     """One pass in chunks; the stays' features are never held."""
     weights, values = targets.weights.to(device), targets.values.to(device)
     sums_of: list[Tensor] = []  # of w z z^T, w t z and w z
@@ -234,4 +237,4 @@ def _with_moments(name: str, embed: Embed, encoded: EncodedCohort, targets: Targ
     gram = gram - crossed - crossed.transpose(1, 2) + weights.sum(dim=0)[:, None, None] * torch.outer(mean, mean)
     scale = float(torch.diagonal(gram[0]).sum().clamp(min=0).sqrt()) or 1.0  # 0: the map tells no stays apart
     squares = (weights * values.square()).sum(dim=0)
-    return FeatureMap(name, embed, mean.float(), scale, gram / scale**2, sums / scale, squares)
+    return FeatureMap(name, trained, embed, mean.float(), scale, gram / scale**2, sums / scale, squares)

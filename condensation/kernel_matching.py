@@ -5,9 +5,11 @@ regression on the samples, score it on the real stays, move the samples down tha
 
     w = Z' (Z Z' + m r I)^-1 y,      loss = sum over real stays of weight (w' z - t)^2 / sum of weight t^2,
 
-Z the samples' features and y their centred labels. FRePo's features come from networks that evolve on the samples and
-meet fresh real stays at every step. Here they are frozen (`condensation.feature_pool`), so the outer sum needs the
-real stays only through moments computed once, is exact over all of them, and a step touches m samples and nothing else.
+Z the samples' features and y their centred labels. To that comes `spread` times the distance of the mean and standard
+deviation of the samples' summaries from the real stays': trees split at thresholds, and averages of stays vary too
+little to show them where. FRePo's features come from networks that evolve on the samples and meet fresh real stays at
+every step. Here they are frozen (`condensation.feature_pool`), so the outer sum needs the real stays only through
+moments computed once, is exact over all of them, and a step touches m samples and nothing else.
 
 Labels: "hard" leaves the classes as they are; "teacher" labels each sample, wherever it moves, by the ridge regression
 of all real stays on the pool (`condensation.teacher`); "learned" starts there and lets each label move by itself.
@@ -44,6 +46,7 @@ from pipeline.core.threads import single_threaded
 from pipeline.core.types import CondensedSet, EncodedCohort
 
 METHOD: Final = "kernel_matching"
+SMALLEST_VARIANCE: Final = 1e-6  # of a summary, in units of all summaries' total
 Labels = Literal["hard", "teacher", "learned"]
 
 
@@ -56,13 +59,14 @@ class KernelMatching:
         *,
         labels: Labels = "teacher",
         initialisation: Start = "centroids",
-        iterations: int = 200,
-        learning_rate: float = 3e-3,
+        iterations: int = 100,
+        learning_rate: float = 2e-3,
         label_rate: float = 0.02,
-        ridge: float = 1e-2,
+        ridge: float = 3e-3,
+        spread: float = 0.3,
         maps: Sequence[str] = ("tcn-b", "lstm-b", SUMMARIES),
-        pool_size: int = 24,
-        training_steps: Sequence[int] = (0,),
+        pool_size: int = 9,
+        training_steps: Sequence[int] = (0, 30, 60),
         pool_stays: int | None = 2048,
         components: int | None = None,
         patience: int | None = 3,
@@ -74,6 +78,7 @@ class KernelMatching:
             iterations: at most; the loop also stops after `patience` windows of 50 steps without a better mean loss.
             learning_rate: of the samples, `label_rate` of learned labels' logits; both decay to 0.
             ridge: r above, in units of the real stays' total feature variance; more resembles shorter training.
+            spread: weight of the mean and spread of summaries; 0 = none.
             maps: networks, or "summaries"; the pool holds `pool_size` of them, each trained `training_steps` in turn.
             pool_stays: stays of each class behind the moments, drawn once; None = all.
             components: samples move along that many slow cosines over time; None = freely.
@@ -84,12 +89,13 @@ class KernelMatching:
         if labels not in ("hard", "teacher", "learned") or initialisation not in STARTS:
             raise ConfigError("kernel matching knows labels hard, teacher, learned and starts noise, real, centroids")
         check_maps(maps)
-        if pool_size < 1 or not ridge > 0 or not training_steps or min(training_steps) < 0:
-            raise ConfigError("kernel matching needs a pool of at least 1, a ridge > 0 and training steps >= 0")
+        if pool_size < 1 or not ridge > 0 or not spread >= 0 or not training_steps or min(training_steps) < 0:
+            raise ConfigError("kernel matching needs a pool of at least 1, a ridge > 0, spread and training steps >= 0")
         self.labels: Labels = labels
         self.initialisation: Start = initialisation
         self.rates = (learning_rate, label_rate if labels == "learned" else 0.0)
-        self.iterations, self.ridge, self.patience, self.components = iterations, ridge, patience, components
+        self.iterations, self.ridge, self.spread = iterations, ridge, spread
+        self.patience, self.components = patience, components
         self.maps, self.pool_size, self.pool_stays = tuple(maps), pool_size, pool_stays
         self.training_steps = tuple(training_steps)
         self.checkpoint = Path(checkpoint) if checkpoint is not None else None
@@ -117,6 +123,7 @@ class KernelMatching:
         pool = build_pool(
             stays, self.maps, self.pool_size, training_steps=self.training_steps, seed=seed, device=device
         )
+        (shape,) = build_pool(stays, (SUMMARIES,), 1, seed=seed, device=device)
         teacher = Teacher(pool, targets) if self.labels != "hard" else None
         settings = self._settings(encoded)
         features = features.clip(*settings.bounds) if settings.bounds else features
@@ -126,7 +133,10 @@ class KernelMatching:
         config = self._config(n_per_class)
         features, labels = optimise_samples(
             (features, labels),
-            kernel_ridge_loss(pool, targets, self.ridge, seed, teacher if self.labels == "teacher" else None),
+            _sum(
+                kernel_ridge_loss(pool, targets, self.ridge, seed, teacher if self.labels == "teacher" else None),
+                spread_loss(shape, self.spread),
+            ),
             settings,
             context=run_context(METHOD, config, seed, encoded, settings),
             device=device,
@@ -166,6 +176,7 @@ class KernelMatching:
             "learning_rate": self.rates[0],
             "label_rate": self.rates[1],
             "ridge": self.ridge,
+            "spread": self.spread,
             "maps": list(self.maps),
             "pool_size": self.pool_size,
             "training_steps": list(self.training_steps),
@@ -191,6 +202,24 @@ def kernel_ridge_loss(
         return unexplained_share(one, one(samples.features), labels, targets.centre.to(labels.device), ridge)
 
     return loss
+
+
+def spread_loss(shape: FeatureMap, weight: float) -> Loss:
+    """`weight` times the mean squared difference of the features' means and standard deviations over the samples from
+    those over the real stays of `shape`, in units of the latter.
+    """
+    variance = torch.diagonal(shape.gram[0]).clamp(min=0) + SMALLEST_VARIANCE
+
+    def loss(step: int, samples: Samples) -> Tensor:
+        z = shape(samples.features)
+        deviation = (z.var(dim=0, unbiased=False) + SMALLEST_VARIANCE).sqrt()
+        return weight * ((z.mean(dim=0).square() + (deviation - variance.sqrt()).square()) / variance).mean()
+
+    return loss
+
+
+def _sum(*losses: Loss) -> Loss:
+    return lambda step, samples: torch.stack([loss(step, samples) for loss in losses]).sum()
 
 
 def unexplained_share(one: FeatureMap, z: Tensor, labels: Tensor, centre: Tensor, ridge: float) -> Tensor:

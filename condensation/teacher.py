@@ -36,8 +36,12 @@ class Teacher:
     """
 
     def __init__(self, pool: Sequence[FeatureMap], targets: Targets) -> None:
-        """`targets` are those that the pool's moments were made of."""
-        distinct = list({id(one): one for one in pool}.values())
+        """`targets` are those that the pool's moments were made of.
+
+        Networks that were trained on real stays have seen their labels, and are left out if there is any other map.
+        """
+        untrained = [one for one in pool if one.trained == 0] or pool
+        distinct = list({id(one): one for one in untrained}.values())
         self.maps = [(one, ridge_weights(one)) for one in distinct]
         self.targets = targets
 

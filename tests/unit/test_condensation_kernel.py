@@ -10,7 +10,7 @@ import torch
 
 from condensation import feature_pool
 from condensation.feature_pool import SUMMARIES, balanced_targets, build_pool, chosen_stays, summaries
-from condensation.kernel_matching import KernelMatching, kernel_ridge_loss, unexplained_share
+from condensation.kernel_matching import KernelMatching, kernel_ridge_loss, spread_loss, unexplained_share
 from condensation.loop import Samples
 from condensation.teacher import RIDGE, Teacher, ridge_weights
 from pipeline.core.digest import digest_array
@@ -156,6 +156,31 @@ def test_chosen_stays_bound_each_class() -> None:
     assert len(chosen_stays(encoded, rows, None, 0).labels) == 120
 
 
+def test_spread_is_zero_for_the_stays_themselves_and_sees_what_averaging_takes_away() -> None:
+    encoded = cohort()
+    balanced = encoded.take(np.concatenate([np.flatnonzero(encoded.labels[:, 0] == label)[:30] for label in (0, 1)]))
+    (shape,) = build_pool(balanced, (SUMMARIES,), 1, seed=0, device="cpu")
+    loss = spread_loss(shape, 2.0)
+
+    def distance(features: np.ndarray) -> float:
+        return float(loss(0, Samples(torch.from_numpy(features), torch.zeros(len(features), 1))))
+
+    assert distance(balanced.features) < 1e-3
+    centre = balanced.features.mean(axis=0)
+    halved = centre + (balanced.features - centre) / 2
+    assert distance(halved) > 0.2
+    assert distance(np.repeat(centre[None], 4, axis=0)) > distance(halved)
+
+
+def test_the_teacher_leaves_networks_out_that_have_seen_the_labels() -> None:
+    encoded = cohort()
+    targets = balanced_targets(encoded.labels)
+    pool = build_pool(encoded, ("tcn-b",), 3, training_steps=(0, 3, 0), seed=0, device="cpu")
+    assert [one.trained for one in pool] == [0, 3, 0]
+    assert [one is other for (one, _), other in zip(Teacher(pool, targets).maps, pool[::2], strict=True)] == [True] * 2
+    assert len(Teacher(pool[1:2], targets).maps) == 1
+
+
 @pytest.mark.parametrize("labels", ["hard", "teacher", "learned"])
 def test_labels_are_of_the_kind_asked_for(labels: str) -> None:
     encoded = cohort()
@@ -215,6 +240,7 @@ def test_constant_stays_give_a_finite_set() -> None:
         {"maps": ("resnet",)},
         {"pool_size": 0},
         {"ridge": 0.0},
+        {"spread": -1.0},
         {"training_steps": (-1,)},
     ],
 )
