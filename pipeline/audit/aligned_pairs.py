@@ -35,7 +35,7 @@ from pipeline.audit.inversion import (
 )
 from pipeline.audit.scene import EncodingScene
 from pipeline.audit.scoring import Target, r2, r2_interval
-from pipeline.audit.terms import Terms, fitted_map, public_terms
+from pipeline.audit.terms import Terms, basis, fitted_map, public_terms
 from pipeline.audit.windows import Forward
 from pipeline.core.seeds import generator
 from pipeline.core.types import AttackResult, ThreatModel
@@ -79,12 +79,11 @@ LADDER = (
 )
 
 
-def monomials(windows: np.ndarray) -> np.ndarray:
-    """Products over the window of one of (1, cos pi x, sin pi x) per input: `(window, 3 ** input)`."""
+def monomials(windows: np.ndarray, angle: float = np.pi) -> np.ndarray:
+    """Products over the window of one of (1, cos, sin) of `angle` times each input: `(window, 3 ** input)`."""
     found = np.ones((len(windows), 1))
     for x in windows.T.astype(np.float64):
-        basis = np.stack([np.ones_like(x), np.cos(np.pi * x), np.sin(np.pi * x)], axis=1)
-        found = (found[:, :, None] * basis[:, None, :]).reshape(len(windows), -1)
+        found = (found[:, :, None] * basis(x, angle)[:, None, :]).reshape(len(windows), -1)
     return found
 
 
@@ -104,19 +103,21 @@ def pairs(scene: EncodingScene, known: Knowledge, rng: np.random.Generator, term
     if known.unit == "window":
         rows = rng.permutation(len(plain))[: POOL if known.choice == "independent" else known.k]
         if known.choice == "independent":
-            rows = rows[independent_rows(_telling(plain[rows].astype(np.float64), known.k, terms), known.k)]
+            rows = rows[
+                independent_rows(_telling(plain[rows].astype(np.float64), known.k, terms, scene.angle), known.k)
+            ]
         plain, encoded = plain[rows], encoded[rows]
     distinct = np.unique(np.hstack([plain, encoded]), axis=0).astype(np.float64)
     inputs, none = scene.window_steps, np.zeros(len(distinct))
     return Dictionary(distinct[:, :inputs], distinct[:, inputs:], none.astype(int) - 1, none)
 
 
-def _telling(pool: np.ndarray, k: int, terms: Terms | None) -> np.ndarray:
+def _telling(pool: np.ndarray, k: int, terms: Terms | None, angle: float) -> np.ndarray:
     """The features in which picked windows are to be independent: those of the map that the attacker will fit."""
     if terms is not None and k <= len(terms.digits):
         return terms.features(pool)
     window = pool.shape[1]
-    return monomials(pool) if window < k and window <= MAX_MONOMIAL_WINDOW else pool
+    return monomials(pool, angle) if window < k and window <= MAX_MONOMIAL_WINDOW else pool
 
 
 def _pair_stays(scene: EncodingScene) -> int:
@@ -135,13 +136,13 @@ def scored(scene: EncodingScene) -> EncodingScene:
     return with_targets(scene, np.arange(first, min(first + SCORED_STAYS, len(scene.targets))))
 
 
-def identified_map(known: Dictionary) -> Forward | None:
+def identified_map(known: Dictionary, angle: float = np.pi) -> Forward | None:
     """The forward map by least squares on monomials, or None where the pairs are too few or the window too long."""
     inputs = known.plain.shape[1]
     if inputs > MAX_MONOMIAL_WINDOW or len(known.plain) < MIN_MONOMIAL_SHARE * 3**inputs:
         return None
-    weights = np.linalg.lstsq(monomials(known.plain), known.encoded, rcond=1e-7)[0]
-    return lambda windows, _: monomials(windows) @ weights
+    weights = np.linalg.lstsq(monomials(known.plain, angle), known.encoded, rcond=1e-7)[0]
+    return lambda windows, _: monomials(windows, angle) @ weights
 
 
 def attempts(
@@ -166,7 +167,7 @@ def attempts(
         estimates = recover(scene, layout, dictionary, scene.encoded_targets, forward, spread, noise > 0)
         return {f"{name}, {method}": estimate for method, estimate in estimates.items() if method != "channel means"}
 
-    forward = identified_map(known)
+    forward = identified_map(known, scene.angle)
     if forward is not None:
         found |= refined("identified map", forward, 0.0)
     if terms is not None:
@@ -242,7 +243,7 @@ class AlignedPairs:
         scene = _shuffled(chosen_targets(scene, seed), seed)
         planted = _planted(scene, seed)
         layout = known_layout(scene)
-        terms = public_terms(scene.surrogates, layout, generator(seed, "audit", "terms"))
+        terms = public_terms(scene.surrogates, layout, generator(seed, "audit", "terms"), scene.angle)
         own = own_windows(scene, layout, generator(seed, "audit", "dictionary"))
         possible = [step for step in self.ladder if step.unit == "window" or step.k <= _pair_stays(scene)]
         solved: dict[str, np.ndarray] = {}

@@ -68,7 +68,10 @@ def distinct(windows: np.ndarray, labels: np.ndarray) -> Windows:
 
 
 def neighbours(known: np.ndarray, group: np.ndarray, asked: np.ndarray, asked_group: np.ndarray, k: int) -> np.ndarray:
-    """Indices of the k nearest known rows of the same group (of any, where the group has fewer): `(asked, k)`."""
+    """Indices of the k nearest known rows of the same group, the nearest repeated where it has fewer: `(asked, k)`.
+
+    Of any group, where the same has none.
+    """
     return _neighbours(known, group, asked, asked_group, k)[0]
 
 
@@ -78,7 +81,7 @@ def usual_neighbours(known: Dictionary, seen: Windows, k: int) -> np.ndarray:
     Windows that encode alike are many. An exact match stays first: equal windows give equal bits.
     """
     near, distance = _neighbours(known.encoded, known.group, seen.rows, seen.group, k)
-    tied = (distance < ROUNDING) & (distance <= 4 * distance[:, :1])
+    tied = (distance < ROUNDING) & ((distance[:, :1] > 0) | (distance == 0))
     order = np.lexsort((distance, np.where(tied, -known.weight[near], 0), ~tied))
     return np.take_along_axis(near, order, axis=1)
 
@@ -90,14 +93,17 @@ def _neighbours(
     everywhere: cKDTree | None = None
     for label in np.unique(asked_group):
         rows, mine = np.flatnonzero(asked_group == label), np.flatnonzero(group == label)
-        if len(mine) >= k:
-            found, index = cKDTree(known[mine]).query(asked[rows], k=k)
-            near[rows] = mine[index.reshape(-1, k)]
+        if len(mine):
+            few = min(k, len(mine))
+            found, index = cKDTree(known[mine]).query(asked[rows], k=few)
+            index = mine[index]
         else:
+            few = k
             everywhere = everywhere or cKDTree(known)
             found, index = everywhere.query(asked[rows], k=k)
-            near[rows] = index.reshape(-1, k)
-        distance[rows] = found.reshape(-1, k)
+        repeated = np.r_[np.arange(few), np.zeros(k - few, int)]
+        near[rows] = index.reshape(-1, few)[:, repeated]
+        distance[rows] = found.reshape(-1, few)[:, repeated]
     return near, distance
 
 
@@ -197,16 +203,15 @@ def inverses(
         "linear inverse with intercept": _linear(known, seen, True, noise, per_group),
     }
     found["regression by group"] = by_group_regression(known, seen, noise, found["linear inverse with intercept"])
-    if noise > 0:
-        level = np.full(len(seen.rows), noise)
-        found["posterior mean"] = posterior_mean(known, seen, level, found["regression by group"])
+    level = np.full(len(seen.rows), max(noise, ROUNDING))
+    found["posterior mean"] = posterior_mean(known, seen, level, found["regression by group"])
     if forward is None or known.plain.shape[1] > MAX_REFINED_WINDOW:
         return found
     picks = [near[:, i] for i in range(min(N_STARTS, k))]
     if not per_group:
         anywhere = cKDTree(known.encoded).query(seen.rows, k=k)[1].reshape(-1, k)
         picks += [anywhere[:, i] for i in range(min(N_STARTS, k))]
-    starts = [*(known.plain[pick] for pick in picks), linear]
+    starts = [*(known.plain[pick] for pick in picks), found["posterior mean"], linear]
     if noise == 0:
         found["gauss-newton"] = multistart(forward, known, seen, starts)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -36,7 +37,7 @@ class EncodingScene(ArrayRecord):
     `surrogates`: the same public encoder under keys that the attacker made up. `observed_targets`, `observed_own`:
     which cells of the first channels were measured; the former only scores. `not_understood`: why the noise is none
     that the attacks know, or None. `target_rows`: the targets' places in the array that was encoded, which a fresh map
-    may depend on.
+    may depend on. `angle`: radians by which a circuit turns for an input of 1.
     """
 
     artefact: str
@@ -62,6 +63,7 @@ class EncodingScene(ArrayRecord):
     observed_own: Bool[np.ndarray, "own_stay step variable"] | None = None
     released: Float[np.ndarray, "stay encoded_step variable"] | None = None
     target_rows: Int[np.ndarray, " stay"] | None = None
+    angle: float = math.pi
 
     def __post_init__(self) -> None:
         stays, steps, channels = self.targets.shape
@@ -114,6 +116,7 @@ def encoding_scene(
     targets, own = prepared.split == int(Split.TRAIN), prepared.split == int(Split.TUNING)
     series = encoded.part(Split.TRAIN)
     noise = spec.get("noise") or {}
+    low, high = spec.get("embedding_range") or (0.0, 1.0)
     kind, shots = str(noise.get("kind", "none")), noise.get("shots")
     known = kind in ("none", "gaussian", "shots")
     return EncodingScene(
@@ -140,6 +143,7 @@ def encoding_scene(
         observed_own=None if observed is None else observed[own],
         released=series.features[:, :, shown] if shown else None,
         target_rows=np.flatnonzero(encoded.split == int(Split.TRAIN)),
+        angle=math.pi * float(high - low),
     )
 
 

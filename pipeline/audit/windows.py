@@ -138,11 +138,12 @@ def layout_of(scene: EncodingScene) -> Layout | None:
     return dataclasses.replace(plain, width=along // plain.slots)
 
 
-def forward_map(encode: Encode, layout: Layout, per_channel: bool = False) -> Forward:
+def forward_map(encode: Encode, layout: Layout, per_channel: bool = False, exact: bool = False) -> Forward:
     """The map of single windows, by packing windows into series that `encode` accepts.
 
     Args:
         per_channel: every channel has a map of its own: windows are packed into the channel of their group.
+        exact: encode in float64, which shows more than a release's float32.
     """
     packed = layout.apart()
 
@@ -157,7 +158,10 @@ def forward_map(encode: Encode, layout: Layout, per_channel: bool = False) -> Fo
             stay, lane, slot = lane // packed.lanes, lane % packed.lanes, rank
         else:
             stay, slot = np.divmod(rank, packed.slots)
-        cells = np.zeros((int(stay.max(initial=-1)) + 1, packed.lanes, packed.slots, packed.window), np.float32)
+        cells = np.zeros(
+            (int(stay.max(initial=-1)) + 1, packed.lanes, packed.slots, packed.window),
+            np.float64 if exact else np.float32,
+        )
         cells[stay, lane, slot] = windows
         encoded = packed.cut_encoded(encode(packed.join(cells)))
         found = encoded.reshape(*cells.shape[:3], packed.width)[stay, lane, slot]
