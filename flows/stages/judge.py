@@ -10,10 +10,13 @@ import numpy as np
 from flows import registry
 from flows.job import Job
 from flows.progress import steps
-from flows.stages.learn import device, with_tasks
+from flows.stages.learn import cohort_of, device, encoder_input, with_tasks
 from pipeline.audit.run import audit as attack
-from pipeline.audit.scene import CondensedScene, EncodingScene, Scene
+from pipeline.audit.scene import CondensedScene, EncodingScene, Scene, encoding_scene
+from pipeline.audit.terms import MAX_WINDOW
+from pipeline.core.config import Encode, QuantumEncode
 from pipeline.core.errors import UtilityError
+from pipeline.core.secrets import SECRET_BYTES, Secret
 from pipeline.core.seeds import generator
 from pipeline.core.types import CondensedSet, EncodedCohort, GateDecision, LeakageReport, Moments, Split, UtilityReport
 from pipeline.sharing import gate
@@ -23,6 +26,7 @@ from pipeline.validation.utility import TrainingSet, measure_utility
 
 FULL_DATA: Final = "full_data"
 RANDOM_REAL: Final = "random_real_stays"
+N_SURROGATES: Final = 6  # encoders under made-up keys, from which the audit learns the public circuit's structure
 
 
 def utility(job: Job, encoded: Mapping[str, Made], condensed: Mapping[str, Made]) -> Made:
@@ -121,25 +125,32 @@ def has_key(job: Job, made: Made) -> bool:
 
 def _encoding_scene(job: Job, name: str, digest: str, prepared: Made, made: Made) -> EncodingScene:
     """The attacker's own patients are the tuning stays; his targets are training stays."""
-    table = job.config.audit
-    series = job.only(prepared, EncodedCohort)
-    encoded = job.only(made, EncodedCohort).part(Split.TRAIN)
-    fitted = registry.encoder(job.config.encode[name]).fit(series, job.secret("encoder"))
-    spec, targets = fitted.public_spec(), series.part(Split.TRAIN)
-    return EncodingScene(
-        artefact=name,
-        artefact_digest=digest,
+    table = _computable(job.config.encode[name])
+    series = encoder_input(job, name, prepared)
+    encoder = registry.encoder(table)
+    fitted = encoder.fit(series, job.secret("encoder"))
+    spec = fitted.public_spec()
+    observed = cohort_of(job, job.only(prepared, EncodedCohort)).observed if table.data == "series" else None
+    made_up = [Secret(bytes([number]) * SECRET_BYTES, "encoder") for number in range(N_SURROGATES)]
+    return encoding_scene(
+        name,
+        digest,
+        prepared=series,
+        encoded=job.only(made, EncodedCohort),
         encode=fitted.encode_array,
-        own=series.part(Split.TUNING).features,
-        targets=targets.features,
-        encoded_targets=encoded.features,
-        target_subjects=targets.subject_index,
-        channels=series.channels,
-        window_steps=spec["window"],
-        axis=spec["axis"],
-        max_targets=table.max_targets,
-        n_bootstrap=table.n_bootstrap,
+        spec=spec,
+        observed=observed,
+        surrogates=[encoder.fit(series, key).encode_array for key in made_up if spec["window"] <= MAX_WINDOW],
+        max_targets=job.config.audit.max_targets,
+        n_bootstrap=job.config.audit.n_bootstrap,
     )
+
+
+def _computable(table: Encode) -> Encode:
+    """The same map without a quantum device: an attacker computes it, and so does the audit."""
+    if isinstance(table, QuantumEncode):
+        return table.model_copy(update={"backend": "closed_form"})
+    return table
 
 
 def _condensed_scene(job: Job, name: str, digest: str, made: Made, source: Made) -> CondensedScene:
