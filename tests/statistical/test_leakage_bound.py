@@ -8,8 +8,10 @@ chance with probability below 60 * P(N(0, 1) < -4) = .002, once and for all, as 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -228,3 +230,18 @@ def test_the_attackers_likelihood_of_shots_is_the_binomials() -> None:
     ones, p = (seen + 1) * 4, (1 + outputs) / 2
     expected = [sum(xlogy(ones[0], p[i]) + xlog1py(8 - ones[0], -p[i])) for i in range(2)]
     np.testing.assert_allclose(log_likelihood(seen, outputs, OutputNoise(shots=8))[0], expected)
+
+
+def test_the_published_curves_beat_no_bound() -> None:
+    """benchmarks/encoder_noise.py, on real stays: ten levels each, from none to useless."""
+    path = Path(__file__).parents[2] / "benchmarks" / "results" / "encoder_noise.json"
+    curves = json.loads(path.read_text(encoding="utf-8"))["curves"]
+    assert len(curves) == 3
+    for rows in curves.values():
+        assert len(rows) == 10
+        for row in rows:
+            for prior, figures in row["bounds"].items():
+                assert figures["keys_whose_bound_is_beaten"] == 0, (row["noise"], prior)
+        errors = [row["bounds"]["constant series"]["bound_rmse"] for row in rows]
+        assert errors == sorted(errors)
+        assert errors[0] == 0
