@@ -157,6 +157,7 @@ def _record(job: Job, made: Mapping[str, Made]) -> RunRecord:
         machine=machine(),
         seed=config.seed,
         site=config.release.site,
+        missingness=config.prepare.observed,
         policy=Path(config.release.policy).name,
         stages=tuple(_stage_row(job, label, item) for label, item in made.items()),
         ingest=job.only(made["ingest"], IngestReport, 1),

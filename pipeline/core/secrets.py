@@ -14,8 +14,8 @@ from typing import Final, final
 
 from pipeline.core.custody.passphrase import is_sealed, seal, unseal
 from pipeline.core.errors import EnvironmentProblem
-from pipeline.core.keystream import hkdf
 from pipeline.core.owner_files import read_owner_file, write_owner_file
+from pipeline.core.subkeys import hkdf
 
 SECRET_BYTES: Final = 32
 VERSION: Final = 2

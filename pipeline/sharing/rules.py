@@ -90,6 +90,8 @@ def _kind_findings(policy: Policy, artefact: Artefact) -> Iterator[Finding]:
         rare = _smallest_class(artefact)
         if rare < policy.small_cell:
             yield Finding("FAIL", f"a task has fewer than {policy.small_cell} stays with one of its labels")
+    if any(step.get("fresh") for step in artefact.transforms):
+        yield Finding("FAIL", "its encoder draws a new map for every window: nobody could encode other stays alike")
 
 
 def _smallest_class(artefact: EncodedCohort) -> int:

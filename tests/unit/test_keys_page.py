@@ -16,9 +16,10 @@ from pipeline.core.custody import passphrase as phrases
 from pipeline.core.custody.log import LOG_FILE, read_log
 from pipeline.core.custody.shares import join_shares
 from pipeline.core.digest import digest_bytes
-from pipeline.core.keystream import hkdf_extract, keystream_normal, keystream_uniform, keystream_words, normal_quantile
+from pipeline.core.keystream import keystream_normal, keystream_uniform, keystream_words, normal_quantile
 from pipeline.core.noise import NoiseSource
 from pipeline.core.secrets import Secret, key_text, read_secret
+from pipeline.core.subkeys import hkdf_extract
 
 PAGE = Path(__file__).parents[2] / "docs" / "keys.md"
 BLOCKS = re.findall(r"```([a-z-]+)\n(.*?\n)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)

@@ -17,15 +17,8 @@ from scipy.special import ndtri
 
 from pipeline.core import keystream, noise
 from pipeline.core.errors import EnvironmentProblem
-from pipeline.core.keystream import (
-    hkdf,
-    hkdf_expand,
-    hkdf_extract,
-    keystream_normal,
-    keystream_uniform,
-    keystream_words,
-    normal_quantile,
-)
+from pipeline.core.keystream import keystream_normal, keystream_uniform, keystream_words, normal_quantile
+from pipeline.core.subkeys import hkdf, hkdf_expand, hkdf_extract
 
 SUBKEY = bytes(range(32))
 

@@ -190,6 +190,13 @@ def test_small_cells_of_an_encoded_cohort_stay() -> None:
     assert verdict(*BROKEN, artefact=few, policy=load_policy("agreement"), utility=None) == "FAIL"
 
 
+def test_maps_redrawn_for_every_window_never_leave() -> None:
+    redrawn = dataclasses.replace(ENCODED, transforms=({"kind": "random_projection", "public": True, "fresh": True},))
+    agreement = load_policy("agreement")
+    assert verdict(*BROKEN, artefact=ENCODED, policy=agreement, utility=None) == "PASS"
+    assert verdict(*BROKEN, artefact=redrawn, policy=agreement, utility=None) == "FAIL"
+
+
 def test_only_the_gate_makes_an_audited_release() -> None:
     decision = decide(STRICT, SET, [report()], UTILITY)
     assert admit(STRICT, decision, SET, [report()], UTILITY).name == "private"
