@@ -12,7 +12,8 @@ every step. Here they are frozen (`condensation.feature_pool`), so the outer sum
 moments computed once, is exact over all of them, and a step touches m samples and nothing else.
 
 Labels: "hard" leaves the classes as they are; "teacher" labels each sample, wherever it moves, by the ridge regression
-of all real stays on the pool (`condensation.teacher`); "learned" starts there and lets each label move by itself.
+of all real stays (`condensation.teacher`: on the summaries while the samples move, on the pool at the end); "learned"
+starts from the teacher's labels and lets each move by itself.
 No privacy guarantee can be given.
 """
 
@@ -60,13 +61,13 @@ class KernelMatching:
         labels: Labels = "teacher",
         initialisation: Start = "centroids",
         iterations: int = 100,
-        learning_rate: float = 2e-3,
+        learning_rate: float = 1e-3,
         label_rate: float = 0.02,
-        ridge: float = 3e-3,
-        spread: float = 0.3,
+        ridge: float = 1e-3,
+        spread: float = 0.1,
         maps: Sequence[str] = ("tcn-b", "lstm-b", SUMMARIES),
         pool_size: int = 9,
-        training_steps: Sequence[int] = (0, 30, 60),
+        training_steps: Sequence[int] = (0,),
         pool_stays: int | None = 2048,
         components: int | None = None,
         patience: int | None = 3,
@@ -124,17 +125,17 @@ class KernelMatching:
             stays, self.maps, self.pool_size, training_steps=self.training_steps, seed=seed, device=device
         )
         (shape,) = build_pool(stays, (SUMMARIES,), 1, seed=seed, device=device)
-        teacher = Teacher(pool, targets) if self.labels != "hard" else None
+        teacher = Teacher(pool, targets)
+        quick = Teacher([shape], targets) if self.labels == "teacher" else None
         settings = self._settings(encoded)
         features = features.clip(*settings.bounds) if settings.bounds else features
-        if teacher is not None:
-            with torch.no_grad():
-                labels = teacher(torch.from_numpy(features).to(device)).cpu().numpy()
+        if self.labels == "learned":
+            labels = teacher.label(features, device)
         config = self._config(n_per_class)
         features, labels = optimise_samples(
             (features, labels),
             _sum(
-                kernel_ridge_loss(pool, targets, self.ridge, seed, teacher if self.labels == "teacher" else None),
+                kernel_ridge_loss(pool, targets, self.ridge, seed, quick),
                 spread_loss(shape, self.spread),
             ),
             settings,
@@ -142,9 +143,8 @@ class KernelMatching:
             device=device,
             on_step=on_step,
         )
-        if teacher is not None and self.labels == "teacher":
-            with torch.no_grad():
-                labels = teacher(torch.from_numpy(features).to(device)).cpu().numpy()
+        if self.labels == "teacher":
+            labels = teacher.label(features, device)
         return condensed_set(
             encoded,
             features,

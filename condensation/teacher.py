@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,3 +60,8 @@ class Teacher:
         mean = torch.stack(means).mean(dim=0) + self.targets.centre.to(features.device)
         chance = torch.sigmoid(logit.clamp(-LARGEST_LOGIT, LARGEST_LOGIT))
         return torch.where(binary, chance, mean.clamp(0, 1)).float()
+
+    @torch.no_grad()
+    def label(self, features: np.ndarray, device: str) -> np.ndarray:
+        """The labels of finished samples, `(sample, task)` float32."""
+        return self(torch.from_numpy(features).to(device)).cpu().numpy()
