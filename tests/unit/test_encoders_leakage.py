@@ -223,13 +223,16 @@ def test_the_smaller_of_the_two_informations_would_be_no_bound() -> None:
 
 
 def test_slopes_are_the_parameter_shift_rules() -> None:
-    """An output is a + b cos(pi x_j) + c sin(pi x_j) in every value: df/dx = pi/2 (f(x + 1/2) - f(x - 1/2)) exactly."""
+    """An output is a + b cos(r pi x_j) + c sin(r pi x_j), r = high - low of the embedding, in every value:
+    df/dx_j = r pi/2 (f(x + e_j / 2r) - f(x - e_j / 2r)), exactly."""
     window_map = circuit(4)
+    low, high = QuantumEncoder().embedding_range
+    turn = high - low
     windows = np.random.default_rng(2).random((50, 4))
     slopes = jacobian(window_map, windows)[1]
     for value in range(4):
-        half = 0.5 * np.eye(4)[value]
-        exact = np.pi / 2 * (window_map(windows + half) - window_map(windows - half))
+        shift = np.eye(4)[value] / (2 * turn)
+        exact = turn * np.pi / 2 * (window_map(windows + shift) - window_map(windows - shift))
         np.testing.assert_allclose(slopes[:, :, value], exact, atol=1e-9)
 
 
