@@ -11,7 +11,6 @@ step raises, stops or branches on a value of the data.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Final, final
@@ -29,10 +28,10 @@ from condensation.accounting import (
 )
 from condensation.feature_map import LevelAndTrend, map_digest, public_range
 from pipeline.core.digest import digest_array, digest_json
-from pipeline.core.errors import ConfigError, DataError
+from pipeline.core.errors import ConfigError
 from pipeline.core.noise import NoiseSource
 from pipeline.core.threads import single_threaded
-from pipeline.core.types import EncodedCohort, Json, Moments, PrivacyGuarantee, Provenance
+from pipeline.core.types import EncodedCohort, Moments, PrivacyGuarantee, Provenance
 
 CENTRE_SHARE: Final = 0.2  # of the budget, for query 1
 DEFAULT_CLIP_NORM: Final = 1.0  # of a standardised row, whose mean square norm is about 1
@@ -102,57 +101,6 @@ def release_moments(
             "moments", config={"epsilon": epsilon, "delta": delta, "clip_norm": clip_norm, "noise_scale": scale}
         ),
     )
-
-
-def add_moments(first: Moments, second: Moments) -> Moments:
-    """The moments of two institutions with disjoint patients, as if pooled; every patient keeps their site's epsilon.
-
-    Raises:
-        DataError: the feature maps, clip norms, columns or transforms differ, or one carries no guarantee; patients in
-            both sites cannot be seen from here, and for them the two epsilons add up.
-    """
-    if first.feature_map_digest != second.feature_map_digest:
-        raise DataError("moments add up only over one feature map, clip norm, columns, tasks and transforms")
-    ours, theirs = first.guarantee, second.guarantee
-    if ours is None or theirs is None or ours.unit != theirs.unit:
-        raise DataError("moments add up only when both carry a guarantee for the same unit")
-    disjoint = "the institutions' subjects are disjoint; for a subject in both, epsilons and deltas add up"
-    guarantee = dataclasses.replace(
-        ours,
-        epsilon=max(ours.epsilon, theirs.epsilon),
-        delta=max(ours.delta, theirs.delta),
-        events=({"event": "parallel", "sites": [list(ours.events), list(theirs.events)]},),
-        assumed_public=tuple(dict.fromkeys((*ours.assumed_public, *theirs.assumed_public, disjoint))),
-    )
-    return dataclasses.replace(
-        first,
-        gram=first.gram + second.gram,
-        signed_sums=first.signed_sums + second.signed_sums,
-        signed_counts=first.signed_counts + second.signed_counts,
-        guarantee=guarantee,
-        provenance=Provenance("add_moments"),
-    )
-
-
-def noise_scale(guarantee: PrivacyGuarantee | None) -> float:
-    """Standard deviation of the noise on the standardised gram; independent noises of pooled sites add in square.
-
-    Raises:
-        DataError: the guarantee does not tell.
-    """
-    try:
-        variance = sum(_gram_variance(event) for event in guarantee.events) if guarantee else 0.0
-    except (KeyError, TypeError):
-        variance = 0.0
-    if not variance > 0:
-        raise DataError("the moments carry no guarantee that says how large their noise is")
-    return math.sqrt(variance)
-
-
-def _gram_variance(event: Json) -> float:
-    if event["event"] == "parallel":
-        return sum(_gram_variance(part) for site in event["sites"] for part in site)
-    return float(event["noise_scale"]) ** 2 if event["query"] == "moments" else 0.0
 
 
 def subject_shares(subject_index: np.ndarray) -> np.ndarray:

@@ -15,7 +15,8 @@ from typing import Final, final
 import numpy as np
 
 from condensation.feature_map import LevelAndTrend, from_description
-from condensation.moments import gains, noise_scale, release_moments
+from condensation.moments import gains, release_moments
+from condensation.pooling import noise_scale
 from pipeline.core.errors import ConfigError
 from pipeline.core.noise import NoiseSource
 from pipeline.core.protocols import OnStep, ignore_step

@@ -100,15 +100,7 @@ def _stage_verb(name: str, does: str) -> None:
     ) -> None:
         from pipeline.core.config import load_config
 
-        job_folder = _start(load_config(config), seed, device, out, verbose, only)
-        from flows.run import walk_until
-        from flows.summary import outcome, print_stage
-
-        made = walk_until(job_folder, name, resume=resume)
-        if as_json:
-            _print_json(outcome(job_folder, made))
-        else:
-            print_stage(job_folder, name, made)
+        _walk(name, _start(load_config(config), seed, device, out, verbose, only), resume, as_json)
 
     verb.__doc__ = f"{does}\n\nExample: decoct {name} run.toml"
     app.command(name)(verb)
@@ -117,7 +109,53 @@ def _stage_verb(name: str, does: str) -> None:
 _stage_verb("ingest", "Read the source into a cohort on a grid and hold it against its data contract.")
 _stage_verb("encode", "Prepare and encode the cohort by every [encode.NAME] table.")
 _stage_verb("group", "Which tasks are alike: sample-wise convergence affinity and the label-only control.")
-_stage_verb("condense", "Condense the training stays by every [condense.NAME] table.")
+
+
+@app.command()
+def condense(
+    config: Annotated[Path | None, typer.Argument(help="The run's TOML file.", show_default=False)] = None,
+    from_moments: Annotated[
+        list[Path] | None,
+        typer.Option(help="Instead of a run: a site's bundle of private moments (repeat for each site)."),
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Your trust root file; with --from-moments.")] = None,
+    n_per_class: Annotated[int, typer.Option(help="Samples per class; with --from-moments.")] = 40,
+    hard_labels: Annotated[
+        bool, typer.Option("--hard-labels", help="Labels 0 or 1 instead of probabilities; with --from-moments.")
+    ] = False,
+    only: Only = None,
+    seed: Seed = None,
+    device: Device = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Workspace folder; with --from-moments the new folder (default: pooled).")
+    ] = None,
+    resume: Resume = False,
+    as_json: AsJson = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Condense the training stays by every [condense.NAME] table; or several sites' private moments, added.
+
+    Example: decoct condense run.toml
+
+    Or, without any patient: decoct condense --from-moments site-a-v1 --from-moments site-b-v1 --root trust-root.toml
+    """
+    if from_moments:
+        if config is not None or only or device is not None or resume:
+            raise UsageError("--from-moments takes no run: leave out the TOML file, --only, --device and --resume")
+        if root is None:
+            raise UsageError("--from-moments needs --root, the trust root that names the sites' keys")
+        _pool(from_moments, root, out or Path("pooled"), n_per_class, seed or 0, hard_labels, as_json)
+        return
+    if config is None or root is not None or hard_labels or n_per_class != 40:
+        raise UsageError(
+            "decoct condense takes a run's TOML file, or bundles of moments by --from-moments; "
+            "--root, --n-per-class and --hard-labels belong to the latter"
+        )
+    from pipeline.core.config import load_config
+
+    _walk("condense", _start(load_config(config), seed, device, out, verbose, only), resume, as_json)
+
+
 _stage_verb("validate", "Data contracts on every artefact, then train on condensed and test on real stays.")
 _stage_verb("audit", "Attack the artefacts and print what was found.")
 _stage_verb("release", "Gate, sign and bundle the artefact that [release] names; write the report.")
@@ -297,6 +335,42 @@ def _run(
         _print_json(outcome(folder, made))
     else:
         print_run(folder, made)
+
+
+def _walk(verb: str, job_folder: str, resume: bool, as_json: bool) -> None:
+    """One stage and what it needs, and what it has to show."""
+    from flows.run import walk_until
+    from flows.summary import outcome, print_stage
+
+    made = walk_until(job_folder, verb, resume=resume)
+    if as_json:
+        _print_json(outcome(job_folder, made))
+    else:
+        print_stage(job_folder, verb, made)
+
+
+def _pool(
+    bundles: list[Path], root: Path, folder: Path, n_per_class: int, seed: int, hard_labels: bool, as_json: bool
+) -> None:
+    from flows.pool import pool
+    from pipeline.core.redaction import scrubbed
+
+    with scrubbed("pool"):
+        made = pool(bundles, root, folder, n_per_class=n_per_class, seed=seed, hard_labels=hard_labels, today=_today())
+    if as_json:
+        _print_json({"folder": str(folder), "manifest": made})
+        return
+    for site in made["made_from"]:
+        print(
+            f"site    {site['site']}: epsilon {site['epsilon']:g}, delta {site['delta']:g} per {site['unit']}, "
+            f"until {site['expires']}"
+        )
+    if len(made["made_from"]) > 1:
+        print("assumed the sites' patients are disjoint; for a patient of several, epsilons and deltas add up")
+    shapes = made["data"]["arrays"]
+    print(
+        "wrote   " + ", ".join(f"{k} {' x '.join(map(str, v['shape']))}" for k, v in shapes.items()) + f" to {folder}"
+    )
 
 
 def _start(

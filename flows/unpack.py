@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,18 +21,27 @@ def unpack(received: Received, folder: Path) -> dict[str, list[int]]:
     Raises:
         UsageError: the folder exists already.
     """
+    write_arrays(received.arrays, dict(received.manifest), folder)
+    return {name: list(array.shape) for name, array in received.arrays.items()}
+
+
+def write_arrays(arrays: Mapping[str, np.ndarray], manifest: Mapping[str, Any], folder: Path) -> None:
+    """One .npy per array and manifest.json in the new folder `folder`, whole or not at all.
+
+    Raises:
+        UsageError: the folder exists already.
+    """
     if folder.exists():
         raise UsageError(f"{folder} exists already and is not overwritten")
     folder.parent.mkdir(parents=True, exist_ok=True)
     staged = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        for name, array in received.arrays.items():
+        for name, array in arrays.items():
             np.save(staged / f"{name}.npy", array, allow_pickle=False)
-        text = json.dumps(dict(received.manifest), indent=2, sort_keys=True)
+        text = json.dumps(dict(manifest), indent=2, sort_keys=True)
         (staged / "manifest.json").write_text(text + "\n", encoding="utf-8")
         staged.chmod(0o755)
         staged.rename(folder)
     except BaseException:
         shutil.rmtree(staged, ignore_errors=True)
         raise
-    return {name: list(array.shape) for name, array in received.arrays.items()}

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,15 +15,14 @@ from condensation import moments as moments_module
 from condensation.accounting import centre_sensitivity, moment_sensitivity, task_weights
 from condensation.feature_map import LevelAndTrend
 from condensation.moments import (
-    add_moments,
     centre_parts,
     moment_parts,
-    noise_scale,
     release_moments,
     signed_labels,
     standardised,
     subject_shares,
 )
+from condensation.pooling import add_moments, noise_scale, pooled
 from condensation.private import PrivateMoments, samples_from_moments
 from pipeline.core.digest import digest_array
 from pipeline.core.errors import ConfigError, DataError
@@ -389,13 +389,53 @@ def test_sites_with_little_noise_sum_to_the_pooled_release() -> None:
     assert both.gram[0, 0] == pytest.approx(count, rel=0.01)
 
 
-def test_sites_that_differ_do_not_add_up() -> None:
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"clip_norm": 0.7}, "feature maps differ in clip_norm"),
+        ({"transforms": ({"kind": "scaling", "public": True, "low": [1.0]},)}, "scaling transforms differ in low"),
+        ({"transforms": (PUBLIC, {"kind": "subjects", "known": True, "public": True})}, "per stay, the other per subj"),
+        ({"transforms": (PUBLIC, {"kind": "subjects", "known": False, "public": True})}, "done to the records before"),
+        ({"n_tasks": 1}, "tasks task0, task1, the other task0$"),
+        ({"n_steps": 6}, "8 steps of 1 h, the other 6 of 1 h"),
+        ({"channels": ("a", "c", "b")}, "channels"),
+    ],
+)
+def test_sites_that_differ_do_not_add_up(change: dict[str, Any], sentence: str) -> None:
+    clip = {"clip_norm": change["clip_norm"]} if "clip_norm" in change else {}
+    made = {name: change[name] for name in ("transforms", "n_tasks") if name in change}
+    other = cohort(seed=3, **made)
+    other = dataclasses.replace(
+        other,
+        features=other.features[:, : change.get("n_steps", 8)],
+        channels=change.get("channels", other.channels),
+    )
     first = release(cohort())
-    for other in (
-        release(cohort(), clip_norm=0.7),
-        release(cohort(transforms=({"kind": "scaling", "public": True, "low": [1.0]},))),
-    ):
-        with pytest.raises(DataError, match="one feature map"):
-            add_moments(first, other)
+    with pytest.raises(DataError, match=sentence):
+        add_moments(first, release(other, **clip))
+    with pytest.raises(DataError, match=sentence if change != {"n_tasks": 1} else "task"):
+        pooled([first, release(cohort(seed=4)), release(other, **clip)])
+
+
+def test_moments_without_a_guarantee_do_not_add_up() -> None:
+    first = release(cohort())
     with pytest.raises(DataError, match="guarantee"):
         add_moments(first, dataclasses.replace(release(cohort()), guarantee=None))
+    with pytest.raises(DataError, match="no moments"):
+        pooled([])
+
+
+def test_the_sum_tells_each_sites_own_price() -> None:
+    sites = [
+        release(cohort(seed=k), NoiseSource(SECRET, f"site {k}"), epsilon=epsilon)
+        for k, epsilon in enumerate((0.5, 2.0, 1.0))
+    ]
+    total = pooled(sites)
+    (event,) = total.guarantee.events
+    assert [site["epsilon"] for site in event["sites"]] == [0.5, 2.0, 1.0]
+    assert [site["delta"] for site in event["sites"]] == [1e-6] * 3
+    assert [list(site["events"]) for site in event["sites"]] == [list(site.guarantee.events) for site in sites]
+    again = add_moments(sites[0], add_moments(sites[1], sites[2]))  # the order of adding does not matter
+    assert again.guarantee == total.guarantee
+    np.testing.assert_allclose(again.gram, total.gram)
+    assert pooled(sites[:1]) is sites[0]

@@ -1,0 +1,176 @@
+"""Two real sites: each releases its private moments, a third party verifies, adds and condenses them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from typer.testing import CliRunner
+
+from condensation.moments import signed_labels
+from flows.cli import app
+from flows.job import KEY_PURPOSES, key_path, new_job, open_job
+from flows.pool import pool
+from flows.run import walk_until
+from pipeline.core.config import Config
+from pipeline.core.errors import DataError, ReleaseRefused, UsageError
+from pipeline.core.secrets import Secret, read_secret, write_secret
+from pipeline.core.types import EncodedCohort, Split
+from pipeline.sharing.keys import author_signer, public_key, write_trust_root
+from pipeline.sharing.receive import receive
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
+TODAY = datetime.now(tz=UTC).date()
+TASK = "in_hospital_death"
+RELEASE = {"kind": "moments", "artefact": "private", "policy": "trial.toml", "licence": "ODbL-1.0"}
+
+
+def run_site(config: Config, number: int) -> Path:
+    """The road up to the release of moments, under known keys; the bundle's folder."""
+    for place, purpose in enumerate(KEY_PURPOSES, start=1):
+        write_secret(key_path(config.workspace, purpose), Secret(bytes([16 * number + place]) * 32, purpose))
+    walk_until(str(new_job(config).folder), "release", resume=True)
+    return next((config.workspace / "releases").iterdir())
+
+
+def sentence(bundles: list[Path], root: Path, folder: Path, error: type[Exception]) -> str:
+    with pytest.raises(error) as refusal:
+        pool(bundles, root, folder, n_per_class=5, seed=0, hard_labels=False, today=TODAY)
+    assert not folder.exists()
+    assert "\n" not in str(refusal.value)
+    return str(refusal.value)
+
+
+@pytest.fixture(scope="module")
+def sites(tmp_path_factory: pytest.TempPathFactory, small_job: Callable[..., Config]) -> dict[str, Any]:
+    """Bundles of sites A and B, of B for one task only, and the receiver's trust root with both keys."""
+    base = tmp_path_factory.mktemp("sites")
+    bundles, keys = {}, []
+    for number, name in enumerate(("a", "b")):
+        (base / name).mkdir()
+        config = small_job(
+            base / name,
+            source={"kind": "embedded", "sets": [name], "max_stays": 900},
+            encode={"raw": {"kind": "identity"}},
+            condense={"private": {"kind": "private_moments", "n_per_class": 20}},
+            release={**RELEASE, "site": f"Hospital {name.upper()}"},
+        )
+        bundles[name] = run_site(config, number)
+        signer = author_signer(read_secret(key_path(config.workspace, "author"), "author"))
+        keys.append(public_key(signer, f"Hospital {name.upper()}"))
+    write_trust_root(base / "root.toml", keys, accept_non_production=True)
+    return {"base": base, "root": base / "root.toml", **bundles}
+
+
+def prepared(sites: dict[str, Any], name: str) -> EncodedCohort:
+    folder = str(sites["base"] / name / "runs" / "small")
+    made = walk_until(folder, "encode", resume=True)
+    found: EncodedCohort = open_job(folder, resume=True).only(made["encode raw"], EncodedCohort)
+    return found
+
+
+def test_two_bundles_become_one_set_through_the_command(sites: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "pooled"
+    words = ["--from-moments", str(sites["a"]), "--from-moments", str(sites["b"]), "--root", str(sites["root"])]
+    answer = CliRunner().invoke(app, ["condense", *words, "--out", str(out)], catch_exceptions=False)
+    assert answer.exit_code == 0
+    assert "site    Hospital A: epsilon 1, delta 1e-06 per stay" in answer.stdout
+    assert "disjoint" in answer.stdout
+    assert sorted(file.name for file in out.iterdir()) == ["features.npy", "labels.npy", "manifest.json"]
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert [site["site"] for site in manifest["made_from"]] == ["Hospital A", "Hospital B"]
+    assert [site["epsilon"] for site in manifest["made_from"]] == [1.0, 1.0]
+    assert manifest["guarantee"]["epsilon"] == 1.0
+    assert any("disjoint" in line for line in manifest["guarantee"]["assumed_public"])
+    assert len(manifest["guarantee"]["events"][0]["sites"]) == 2
+    assert manifest["production"] is False
+    features, labels = (np.load(out / f"{name}.npy") for name in ("features", "labels"))
+    assert manifest["data"]["arrays"]["features"]["shape"] == list(features.shape)
+    assert features.shape[0] == len(labels) == 80
+    assert list(tmp_path.iterdir()) == [out]  # nothing is left beside it
+    again = CliRunner().invoke(app, ["condense", *words, "--out", str(out)])
+    assert isinstance(again.exception, UsageError)
+    hard = tmp_path / "hard"
+    more = [*words, "--out", str(hard), "--n-per-class", "3", "--hard-labels", "--seed", "4", "--json"]
+    told = json.loads(CliRunner().invoke(app, ["condense", *more], catch_exceptions=False).stdout)
+    assert told["manifest"]["data"]["soft_labels"] is False
+    assert told["manifest"]["seed"] == 4
+    assert np.load(hard / "labels.npy")[:, 0].tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_the_sum_is_what_the_two_sites_know(sites: dict[str, Any], tmp_path: Path) -> None:
+    """Its number of patients is theirs within the noise, and a score learnt from it ranks the held-out of both."""
+    both = [prepared(sites, name) for name in ("a", "b")]
+    moments = [receive(sites[name], sites["root"], today=TODAY).moments() for name in ("a", "b")]
+    for one, site in zip(moments, both, strict=True):
+        true = len(site.part(Split.TRAIN).labels)
+        assert abs(one.gram[0, 0] - true) < 6 * one.guarantee.events[1]["noise_scale"]
+        signed = signed_labels(site.part(Split.TRAIN).labels).sum(axis=0)
+        assert np.abs(one.signed_counts - signed).max() > 0  # never the exact counts
+    folder = tmp_path / "set"
+    pool([sites["a"], sites["b"]], sites["root"], folder, n_per_class=200, seed=0, hard_labels=True, today=TODAY)
+    X, labels = np.load(folder / "features.npy"), np.load(folder / "labels.npy")
+    model = LogisticRegression(max_iter=1000, C=0.01).fit(X.reshape(len(X), -1), labels[:, 0])
+    scores, truth = [], []
+    for site in both:
+        test = site.part(Split.HELD_OUT)
+        scores.append(model.decision_function(test.features.reshape(len(test.labels), -1)))
+        truth.append(test.labels[:, 0])
+    # about 45 deaths among 360 stays: the standard error of an AUROC of .5 is about .048
+    assert roc_auc_score(np.concatenate(truth), np.concatenate(scores)) > 0.5 + 3 * 0.048
+
+
+def test_what_does_not_add_up_is_refused_in_one_sentence(
+    sites: dict[str, Any], tmp_path: Path, small_job: Callable[..., Config]
+) -> None:
+    a, b, root, out = sites["a"], sites["b"], sites["root"], tmp_path / "out"
+    assert "Hospital A is there twice" in sentence([a, b, a], root, out, UsageError)
+    altered = tmp_path / "altered"
+    shutil.copytree(b, altered)
+    payload = bytearray((altered / "payload.safetensors").read_bytes())
+    payload[-1] ^= 1
+    (altered / "payload.safetensors").write_bytes(payload)
+    assert "payload" in sentence([a, altered], root, out, ReleaseRefused)
+    (tmp_path / "c").mkdir()
+    other = small_job(
+        tmp_path / "c",
+        source={"kind": "embedded", "sets": ["b"], "max_stays": 900},
+        cohort={"tasks": [TASK, "los_gt_7d"]},
+        encode={"raw": {"kind": "identity"}},
+        condense={"private": {"kind": "private_moments", "tasks": "all"}},
+        release={**RELEASE, "site": "Hospital C"},
+    )
+    c = run_site(other, 2)
+    assert "sign" in sentence([a, c], root, out, ReleaseRefused)  # no key of C in this trust root
+    keys = [
+        public_key(author_signer(read_secret(key_path(place, "author"), "author")), name)
+        for place, name in ((sites["base"] / "a", "A"), (other.workspace, "C"))
+    ]
+    wide = tmp_path / "wide.toml"
+    write_trust_root(wide, keys, accept_non_production=True)
+    assert "the other in_hospital_death, los_gt_7d" in sentence([a, c], wide, out, DataError)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ((), "a run's TOML file"),
+        (("--from-moments", "x"), "needs --root"),
+        (("run.toml", "--from-moments", "x", "--root", "y"), "takes no run"),
+        (("--from-moments", "x", "--root", "y", "--resume"), "takes no run"),
+        (("run.toml", "--hard-labels"), "belong to the latter"),
+    ],
+)
+def test_half_a_question_is_refused(words: tuple[str, ...], told: str) -> None:
+    answer = CliRunner().invoke(app, ["condense", *words])
+    assert isinstance(answer.exception, UsageError)
+    assert told in str(answer.exception)
