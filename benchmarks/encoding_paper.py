@@ -90,9 +90,10 @@ def plan(n_splits: int = N_SPLITS) -> Iterator[Cell]:
         yield from (Cell(logistic, name, split) for name in INPUTS)
     yield from (Cell(PROBE, name, split) for split in splits[:2] for name in INPUTS)
     yield from (Cell(model, name, 0) for name in MAIN for model in NETWORKS)
+    yield from (Cell(model, name, 0) for name in ("RP fresh", "RP variables") for model in cheap)
     for networks in (cheap, dear):
         yield from (Cell(model, name, split) for split in splits[1:5] for name in MAIN[:3] for model in networks)
-    yield from (Cell(model, name, 0) for name in ("RP variables", "RP fresh") for model in NETWORKS)
+    yield from (Cell(model, name, 0) for name in ("RP fresh", "RP variables") for model in dear)
     yield from (Cell(model, MAIN[3], split) for split in splits[1:5] for model in NETWORKS)
     yield from (Cell(logistic, name, 0, key=key) for key in range(1, N_KEYS) for name in KEY_SWEEP)
     yield from (Cell(model, name, 0, key=key) for key in (1, 2) for name in MAIN[1:3] for model in NETWORKS)
