@@ -57,7 +57,8 @@ def encode(job: Job, name: str, prepared: Made) -> Made:
     """Prepared series -> the [encode.NAME] encoding of them, with the site's encoder key."""
     table = job.config.encode[name]
     key = job.secret("encoder")
-    options = {"encoder": table.model_dump(mode="json"), "key": key.fingerprint, **_noise_name(job)}
+    options = {"encoder": table.model_dump(mode="json"), "key": key.fingerprint}
+    options |= _noise_name(job) if table.is_random else {}
     where = device(job.config.device)
 
     def make(provenance: Provenance) -> tuple[EncodedCohort]:

@@ -112,6 +112,12 @@ class EncodeTable(Plugin):
         """Without `data`, which says what is encoded and not how."""
         return {name: value for name, value in super().options.items() if name != "data"}
 
+    @property
+    def is_random(self) -> bool:
+        """Whether the result depends on the site's noise key; of a plug-in that is not known, so it may."""
+        options = self.options
+        return self.kind == "plugin" or bool(options.get("noise_sd") or options.get("shots"))
+
 
 class IdentityEncode(EncodeTable):
     """No encoding: the control."""
