@@ -10,7 +10,8 @@ import torch
 
 from condensation import feature_pool
 from condensation.feature_pool import SUMMARIES, balanced_targets, build_pool, chosen_stays, summaries
-from condensation.kernel_matching import KernelMatching, kernel_ridge_loss, spread_loss, unexplained_share
+from condensation.kernel_loss import kernel_ridge_loss, spread_loss, unexplained_share
+from condensation.kernel_matching import KernelMatching
 from condensation.loop import Samples
 from condensation.teacher import RIDGE, Teacher, ridge_weights
 from pipeline.core.digest import digest_array
@@ -109,8 +110,11 @@ def test_loss_is_the_squared_error_on_every_real_stay() -> None:
         shares.append(float((w * (predicted - t).square()).sum() / (w * t.square()).sum()))
     found = float(unexplained_share(one, one(x), labels, targets.centre, 0.1))
     assert found == pytest.approx(np.mean(shares), rel=1e-4)
-    loss = kernel_ridge_loss([one], targets, 0.1, seed=0)
+    loss = kernel_ridge_loss([one], targets, (0.1, 9.0), seed=0)
     assert float(loss(3, Samples(x, labels))) == pytest.approx(found)
+    (other,) = build_pool(encoded, (SUMMARIES,), 1, seed=0, device="cpu")
+    expected = float(unexplained_share(other, other(x), labels, targets.centre, 9.0))
+    assert float(kernel_ridge_loss([other], targets, (0.1, 9.0), seed=0)(3, Samples(x, labels))) == expected
 
 
 def test_ridge_weights_predict_like_ridge_on_the_stays() -> None:
@@ -240,6 +244,7 @@ def test_constant_stays_give_a_finite_set() -> None:
         {"maps": ("resnet",)},
         {"pool_size": 0},
         {"ridge": 0.0},
+        {"summary_ridge": 0.0},
         {"spread": -1.0},
         {"training_steps": (-1,)},
     ],
