@@ -10,11 +10,15 @@ import matplotlib as mpl
 mpl.use("svg")
 import matplotlib.pyplot as plt
 
+LEFT = -0.06
 STYLES = {"TCN": "o", "transformer": "s", "LSTM-256": "^", "ViT": "D"}
 
 
 def draw_differences(utility: dict[str, Any], out: Path, margin: float) -> None:
-    """AUROC minus raw: a mark per model, mean over splits with t interval; the grey band is the margin."""
+    """AUROC minus raw: a mark per model, the grey band is the margin, what lies off the scale is written at its edge.
+
+    The interval is t over splits, or with fewer than three splits the bootstrap over the published split's stays (dots).
+    """
     names = [name for name in utility if any("minus_raw" in entry for entry in utility[name].values())]
     figure, axes = plt.subplots(figsize=(7, 0.9 + 0.95 * len(names)))
     axes.axvspan(-margin, margin, color="0.92")
@@ -24,15 +28,23 @@ def draw_differences(utility: dict[str, Any], out: Path, margin: float) -> None:
         models = [model for model in utility[name] if utility[name][model].get("minus_raw", {}).get("auroc")]
         for place, model in enumerate(models):
             found = utility[name][model]["minus_raw"]["auroc"]
-            low, high = found.get("t_interval", [found["mean"]] * 2)
+            one = utility[name][model]["minus_raw"]["auroc_published_split"] or {}
+            over_splits = found.get("t_interval") if found["n_splits"] >= 3 else None
+            low, high = over_splits or one.get("interval") or [found["mean"]] * 2
             y = row + 0.1 * (place - (len(models) - 1) / 2)
-            axes.plot([low, high], [y, y], color="0.3", linewidth=1)
+            if high < LEFT:
+                axes.text(LEFT, y, f" < {model}: {found['mean']:.2f}", fontsize=6, va="center")
+                continue
+            axes.plot([low, high], [y, y], color="0.3", linewidth=1, linestyle="-" if over_splits else ":")
             label = model if model not in labelled else None
             labelled.add(model)
             axes.plot(found["mean"], y, STYLES.get(model, "x"), markersize=5, label=label, color=_colour(model))
     axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
-    axes.set_xlabel("AUROC of in-hospital death, encoded minus raw (95 % interval over splits)")
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlim(LEFT, -LEFT / 2)
+    axes.set_xlabel(
+        "AUROC of in-hospital death, encoded minus raw (95 %: line over splits, dots over stays)", fontsize=8
+    )
     axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     _save(figure, out)
 
