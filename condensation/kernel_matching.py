@@ -13,9 +13,8 @@ moments computed once, is exact over all of them, and a step touches m samples a
 
 Labels: "hard" leaves the classes as they are; "teacher" labels each sample, wherever it moves, by the ridge regression
 of all real stays (`condensation.teacher`: on the summaries while the samples move, on the pool at the end); "learned"
-starts from the teacher's labels and lets each move by itself. Show a set with soft labels beside `iterations = 0, labels =
-"teacher"`: the start with the same labels, unmatched, is the control.
-No privacy guarantee can be given.
+starts from the teacher's labels and lets each move by itself. The control beside a set with soft labels is its start
+under the same teacher, unmatched: `iterations = 0, labels = "teacher"`. No privacy guarantee can be given.
 """
 
 from __future__ import annotations

@@ -134,9 +134,11 @@ def optimise_samples(
         ConfigError: the checkpoint belongs to another run. DataError: it cannot be read, or the loss is not finite.
     """
     parameters = _Parameters(*initial, settings, device)
-    fingerprint = digest_json({"context": context, "settings": _plain(settings), "start": _start(initial)})
-    state = load_state(settings.checkpoint, fingerprint) if settings.checkpoint else None
-    state = parameters.restore(state) if state else LoopState.fresh(fingerprint)
+    state = LoopState.fresh("")
+    if settings.checkpoint:
+        fingerprint = digest_json({"context": context, "settings": _plain(settings), "start": _start(initial)})
+        stored = load_state(settings.checkpoint, fingerprint)
+        state = parameters.restore(stored) if stored else LoopState.fresh(fingerprint)
     while state.step < settings.iterations and not _out_of_patience(state, settings):
         rate = 0.5 * (1 + math.cos(math.pi * state.step / settings.iterations)) if settings.anneal else 1.0
         value = loss(state.step, parameters.samples())
