@@ -17,7 +17,7 @@ STYLES = {"TCN": "o", "transformer": "s", "LSTM-256": "^", "ViT": "D"}
 def draw_differences(utility: dict[str, Any], out: Path, margin: float) -> None:
     """AUROC minus raw: a mark per model, the grey band is the margin, what lies off the scale is written at its edge.
 
-    The interval is t over splits, or with fewer than three splits the bootstrap over the published split's stays (dots).
+    Mean and t interval over splits; with fewer than three the published split's, bootstrap over its stays (dots).
     """
     names = [name for name in utility if any("minus_raw" in entry for entry in utility[name].values())]
     figure, axes = plt.subplots(figsize=(7, 0.9 + 0.95 * len(names)))
@@ -29,16 +29,17 @@ def draw_differences(utility: dict[str, Any], out: Path, margin: float) -> None:
         for place, model in enumerate(models):
             found = utility[name][model]["minus_raw"]["auroc"]
             one = utility[name][model]["minus_raw"]["auroc_published_split"] or {}
-            over_splits = found.get("t_interval") if found["n_splits"] >= 3 else None
-            low, high = over_splits or one.get("interval") or [found["mean"]] * 2
+            over_splits = found.get("t_interval")
+            mean = found["mean"] if over_splits or not one else one["difference"]
+            low, high = over_splits or one.get("interval") or [mean] * 2
             y = row + 0.1 * (place - (len(models) - 1) / 2)
             if high < LEFT:
-                axes.text(LEFT, y, f" < {model}: {found['mean']:.2f}", fontsize=6, va="center")
+                axes.text(LEFT, y, f" < {model}: {mean:.2f}", fontsize=6, va="center")
                 continue
             axes.plot([low, high], [y, y], color="0.3", linewidth=1, linestyle="-" if over_splits else ":")
             label = model if model not in labelled else None
             labelled.add(model)
-            axes.plot(found["mean"], y, STYLES.get(model, "x"), markersize=5, label=label, color=_colour(model))
+            axes.plot(mean, y, STYLES.get(model, "x"), markersize=5, label=label, color=_colour(model))
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(LEFT, -LEFT / 2)

@@ -26,6 +26,7 @@ from pipeline.core.types import Split
 
 Row = Mapping[str, Any]
 MARGIN: Final = 0.02
+MIN_SPLITS: Final = 3  # of two, a t interval says nothing
 RESAMPLES: Final = 1000
 TEST_TO_TRAIN: Final = 1600 / 5120
 MEAN: Final = "mean of the four networks"
@@ -39,7 +40,7 @@ def interval_over_splits(differences: Sequence[float]) -> dict[str, Any]:
     """
     d, n = np.asarray(differences, dtype=np.float64), len(differences)
     found: dict[str, Any] = {"mean": _r(d.mean()), "n_splits": n}
-    if n > 1:
+    if n >= MIN_SPLITS:
         sd, quantile = d.std(ddof=1), float(student.ppf(0.975, n - 1))
         plain, corrected = (quantile * sd * np.sqrt(1 / n + extra) for extra in (0.0, TEST_TO_TRAIN))
         found |= {

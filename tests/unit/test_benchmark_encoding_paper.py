@@ -35,8 +35,8 @@ def test_interval_over_splits_by_hand(part):
     assert found["t_interval"] == pytest.approx([-plain, plain], abs=1e-4)
     assert found["corrected_interval"] == pytest.approx([-corrected, corrected], abs=1e-4)
     assert not found["t_within_margin"]  # .0248 is beyond .02
-    assert part("encoding_paper_report").interval_over_splits([0.004, 0.005])["t_within_margin"]
-    assert "t_interval" not in part("encoding_paper_report").interval_over_splits([0.004])
+    assert part("encoding_paper_report").interval_over_splits([0.004, 0.005, 0.006])["t_within_margin"]
+    assert "t_interval" not in part("encoding_paper_report").interval_over_splits([0.004, 0.005])
 
 
 def test_paired_bootstrap_sees_what_is_there_and_nothing_else(part, random):
