@@ -10,7 +10,7 @@ import numpy as np
 from flows import registry
 from flows.job import Job
 from flows.progress import steps
-from flows.stages.learn import cohort_of, device, encoder_input, with_tasks
+from flows.stages.learn import cohort_of, device, encoder_input, fitted_encoder, with_tasks
 from pipeline.audit.run import audit as attack
 from pipeline.audit.scene import CondensedScene, EncodingScene, Scene, encoding_scene
 from pipeline.audit.terms import MAX_WINDOW
@@ -128,7 +128,7 @@ def _encoding_scene(job: Job, name: str, digest: str, prepared: Made, made: Made
     table = _computable(job.config.encode[name])
     series = encoder_input(job, name, prepared)
     encoder = registry.encoder(table)
-    fitted = encoder.fit(series, job.secret("encoder"))
+    fitted = fitted_encoder(table, series, job.secret("encoder"))
     spec = fitted.public_spec()
     observed = cohort_of(job, job.only(prepared, EncodedCohort)).observed if table.data == "series" else None
     made_up = [Secret(bytes([number]) * SECRET_BYTES, "encoder") for number in range(N_SURROGATES)]

@@ -8,14 +8,17 @@ from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 
+from encoders.calibrate import Randomisable, calibrated
 from encoders.dense import static_channels, summaries
 from flows import registry
 from flows.job import Job
 from flows.progress import steps
-from pipeline.core.config import Condense
+from pipeline.core.config import Condense, EncodeTable, KeyedEncode
 from pipeline.core.digest import digest_array, digest_json
 from pipeline.core.errors import ConfigError
 from pipeline.core.noise import NoiseSource
+from pipeline.core.protocols import FittedEncoder
+from pipeline.core.secrets import Secret
 from pipeline.core.types import (
     Cohort,
     CondensedSet,
@@ -63,11 +66,19 @@ def encode(job: Job, name: str, prepared: Made) -> Made:
 
     def make(provenance: Provenance) -> tuple[EncodedCohort]:
         given = encoder_input(job, name, prepared)
-        fitted = registry.encoder(table).fit(given, key)
-        encoded = fitted.encode(given, noise=noise_source(job, given), device=where)
+        encoded = fitted_encoder(table, given, key).encode(given, noise=noise_source(job, given), device=where)
         return (dataclasses.replace(encoded, provenance=provenance),)
 
     return job.once("encode", (prepared.first,), options, None, make)
+
+
+def fitted_encoder(table: EncodeTable, given: EncodedCohort, key: Secret) -> FittedEncoder:
+    """The encoder of an [encode.NAME] table with its key, and with the noise that its `target_rmse` asks for."""
+    encoder = registry.encoder(table)
+    target = table.target_rmse if isinstance(table, KeyedEncode) else None
+    if target is not None and isinstance(encoder, Randomisable):
+        encoder = calibrated(encoder, target, given, key)
+    return encoder.fit(given, key)
 
 
 def encoder_input(job: Job, name: str, prepared: Made) -> EncodedCohort:

@@ -109,14 +109,14 @@ class EncodeTable(Plugin):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Without `data`, which says what is encoded and not how."""
-        return {name: value for name, value in super().options.items() if name != "data"}
+        """Without what says on which data, and how much noise to look for."""
+        return {name: value for name, value in super().options.items() if name not in ("data", "target_rmse")}
 
     @property
     def is_random(self) -> bool:
         """Whether the result depends on the site's noise key; of a plug-in that is not known, so it may."""
-        options = self.options
-        return self.kind == "plugin" or bool(options.get("noise_sd") or options.get("shots"))
+        asked = self.model_dump()
+        return self.kind == "plugin" or any(asked.get(name) for name in ("noise_sd", "shots", "target_rmse"))
 
 
 class IdentityEncode(EncodeTable):
@@ -131,6 +131,13 @@ class KeyedEncode(EncodeTable):
     stride: PositiveInt | None = None  # none = the window's width: no overlap
     key_scope: Literal["shared", "per_channel"] = "shared"  # per_channel = every channel has parameters of its own
     noise_sd: Annotated[float, Field(ge=0)] = 0.0  # Gaussian noise on every output, from the site's noise key
+    target_rmse: Annotated[float, Field(gt=0)] | None = None  # instead: the noise that leaves every attacker this error
+
+    @model_validator(mode="after")
+    def _noise_is_given_or_found(self) -> KeyedEncode:
+        if self.target_rmse is not None and self.noise_sd > 0:
+            raise ValueError("give noise_sd or target_rmse, not both")
+        return self
 
 
 class QuantumEncode(KeyedEncode):

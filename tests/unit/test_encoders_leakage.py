@@ -13,7 +13,7 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import binom, norm
 
-from encoders.calibrate import calibrate
+from encoders.calibrate import calibrate, calibrated
 from encoders.fisher import jacobian, output_information, prior_points, prior_quantile
 from encoders.leakage import (
     PRIOR_INFORMATION,
@@ -386,3 +386,23 @@ def test_windows_over_variables_and_whole_records_are_bounded() -> None:
     assert 0.9 * looked_at_48_times < said["bayes_rmse_constant_series_at_least"] < looked_at_48_times
     alone = (1 / 0.25 + PRIOR_INFORMATION) ** -0.5
     assert 0.9 * alone < said["bayes_rmse_at_least"] < alone
+
+
+@pytest.mark.parametrize(
+    "encoder", [QuantumEncoder(), QuantumEncoder(stride=2, shots=200), RandomProjectionEncoder(key_scope="per_channel")]
+)
+def test_an_encoder_with_a_target_gets_the_least_noise_that_reaches_it(
+    encoder: QuantumEncoder | RandomProjectionEncoder,
+) -> None:
+    def bound(noise_sd: float) -> float:
+        spec = dataclasses.replace(encoder, noise_sd=noise_sd).fit(COHORT, KEY).public_spec()
+        return float(spec["leakage_bound"]["bayes_rmse_constant_series_at_least"])
+
+    found = calibrated(encoder, 0.05, COHORT, KEY).noise_sd
+    assert bound(found) >= 0.05 > bound(0.97 * found)
+
+
+@pytest.mark.parametrize(("encoder", "target"), [(QuantumEncoder(), 0.5), (RandomProjectionEncoder(fresh=True), 0.05)])
+def test_a_target_out_of_reach_is_refused(encoder: QuantumEncoder | RandomProjectionEncoder, target: float) -> None:
+    with pytest.raises(ConfigError, match="cannot be"):
+        calibrated(encoder, target, COHORT, KEY)
