@@ -11,7 +11,7 @@ from flows.job import Job, open_job
 from flows.progress import say, steps
 from flows.run import walk_until
 from flows.stages.learn import device, with_tasks
-from pipeline.core.errors import ConfigError, DataError, UsageError
+from pipeline.core.errors import DataError, UsageError
 from pipeline.core.transforms import require_same_space
 from pipeline.core.types import EncodedCohort, Split, UtilityReport
 from pipeline.sharing.receive import Received, receive
@@ -64,16 +64,17 @@ def evaluate(folder: str, bundle: Path, root: Path, *, all_stays: bool, today: d
 
 def _alike(job: Job, made: Mapping[str, Made], received: Received) -> tuple[str, EncodedCohort]:
     """The run's encoding that lives in the bundle's space, and its name."""
-    differences = []
+    theirs = received.manifest["data"]["transforms"]
+    near: list[str] = []  # the same kind of encoding, but another one
+    different: list[str] = []
     for name in job.config.encode:
         own = job.only(made[f"encode {name}"], EncodedCohort)
         try:
-            require_same_space(own.transforms, received.manifest["data"]["transforms"], own.channels, received.channels)
+            require_same_space(own.transforms, theirs, own.channels, received.channels)
         except DataError as error:
-            differences.append(f"[encode.{name}]: {error}")
+            alike = own.transforms[-1]["kind"] == theirs[-1]["kind"]
+            (near if alike else different).append(f"[encode.{name}]: {error}")
         else:
             say(f"  the bundle lives in the space of [encode.{name}]")
             return name, own
-    if not differences:
-        raise ConfigError("the run has no [encode] table")
-    raise DataError("; ".join(differences))
+    raise DataError("; ".join(near or different))
