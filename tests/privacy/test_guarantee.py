@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -327,6 +329,147 @@ def test_counting_every_stay_would_break_the_claim() -> None:
     assert np.linalg.norm(moment_parts(z, np.full(5, 0.2), signs, weights)) <= claim * (1 + 1e-12)
 
 
+class Silence:
+    """No noise: what is left are the exact sums, so that their weights can be looked at. Keeps the queries' labels."""
+
+    def __init__(self) -> None:
+        self.labels: list[dict[str, Any]] = []
+        self.scales: list[float] = []
+
+    def normal(self, query: dict[str, Any], scale: float, shape: tuple[int, ...]) -> np.ndarray:
+        self.labels.append(query)
+        self.scales.append(scale)
+        return np.zeros(shape)
+
+
+@pytest.mark.parametrize("copies", [1, 2, 7])
+def test_a_subjects_stays_weigh_as_one_subject(copies: int) -> None:
+    """However often a subject came, both queries count one person: with the same stay again and again, exactly."""
+    base = cohort(60)
+    base = dataclasses.replace(base, subject_index=np.arange(60, dtype=np.int32))
+    rows = np.concatenate([np.arange(60), np.full(copies, 59)])
+    often = release(base.take(rows), Silence())
+    once = release(base, Silence())
+    np.testing.assert_allclose(often.gram, once.gram, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(often.signed_sums, once.signed_sums, rtol=1e-9, atol=1e-12)
+
+
+def test_a_subject_of_both_outcomes_counts_once_in_all() -> None:
+    """No parallel composition over classes: one who died in the second stay pays in one joint query, half and half."""
+    base = cohort(60, n_tasks=1)
+    both = dataclasses.replace(base, subject_index=np.arange(60, dtype=np.int32) // 2, labels=base.labels.copy())
+    both.labels[58:, 0] = [0.0, 1.0]
+    with_them, without = release(both, Silence()), release(both.take(np.arange(58)), Silence())
+    assert with_them.gram[0, 0] - without.gram[0, 0] == pytest.approx(1.0)
+    assert with_them.signed_counts[0] - without.signed_counts[0] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_means_are_noisy_sums_over_a_noisy_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The count of the first query moves its centre: were the true number of subjects used, it could not."""
+    centres = []
+    real = moments_module._ask_moments
+
+    def spy(rows: Any, share: Any, signs: Any, scaler: Any, *rest: Any) -> Any:
+        centres.append(scaler.centre)
+        return real(rows, share, signs, scaler, *rest)
+
+    class CountOnly(Silence):
+        def normal(self, query: dict[str, Any], scale: float, shape: tuple[int, ...]) -> np.ndarray:
+            noise = super().normal(query, scale, shape)
+            if query["part"] == "centre":
+                noise[0] = 20.0
+            return noise
+
+    monkeypatch.setattr(moments_module, "_ask_moments", spy)
+    exact, shifted = release(cohort(), Silence()), release(cohort(), CountOnly())
+    assert exact.gram[0, 0] == shifted.gram[0, 0] == pytest.approx(150.0)
+    clip = moments_module.RAW_CLIP_SHARE * 0.5 * np.sqrt(6)
+    asked = 150.0 + 20.0 / (moments_module.COUNT_WEIGHT * clip)
+    np.testing.assert_allclose(centres[1], centres[0] * 150.0 / asked, atol=2e-6)
+    one, two = (samples_from_moments(m, n_per_class=3, seed=0) for m in (exact, dataclasses.replace(exact)))
+    moved = exact.gram.copy()
+    moved[0, 0] += 30.0  # and the means of the samples follow the noisy count of the second
+    other = samples_from_moments(dataclasses.replace(exact, gram=moved), n_per_class=3, seed=0)
+    assert digest_array(one.features) == digest_array(two.features) != digest_array(other.features)
+
+
+NEIGHBOURS = {
+    "one of many": (np.arange(300), np.arange(2, 300)),
+    "the only event": (np.arange(40), np.arange(38)),
+    "the last subject there is": (np.arange(2), np.arange(0)),
+}
+
+
+@pytest.mark.parametrize("name", NEIGHBOURS)
+def test_what_is_published_of_neighbours_differs_in_noisy_arrays_only(name: str) -> None:
+    """Add or remove one subject, an emptied class or cohort included: every other field is equal to the letter."""
+    base = cohort(300, n_tasks=1)
+    if name == "the only event":
+        base = base.take(np.arange(40))
+        base = dataclasses.replace(base, labels=np.zeros_like(base.labels))
+        base.labels[38:] = 1.0
+    larger, smaller = (release(base.take(rows)) for rows in NEIGHBOURS[name])
+    for field in dataclasses.fields(Moments):
+        one, two = getattr(larger, field.name), getattr(smaller, field.name)
+        if isinstance(one, np.ndarray):
+            assert one.shape == two.shape
+            assert not np.any(np.isclose(one, two, rtol=1e-9)), field.name  # nothing of one noise is in the other
+        else:
+            assert one == two, field.name
+    sets = [samples_from_moments(m, n_per_class=3, seed=0) for m in (larger, smaller)]
+    assert sets[0].features.shape == sets[1].features.shape
+    assert sets[0].guarantee == sets[1].guarantee
+    assert sets[0].provenance == sets[1].provenance
+
+
+@pytest.mark.parametrize("name", NEIGHBOURS)
+def test_the_noise_has_the_same_scale_for_neighbours(name: str) -> None:
+    """A scale that followed the data would tell of it: the scale is that of the public bound, whoever is there."""
+    base = cohort(300, n_tasks=1)
+    spies = [Silence(), Silence()]
+    for spy, rows in zip(spies, NEIGHBOURS[name], strict=True):
+        release(base.take(rows), spy)
+    assert spies[0].scales == spies[1].scales
+    assert len(spies[0].scales) == 2
+
+
+def test_the_label_of_the_noise_covers_everything_the_answer_depends_on() -> None:
+    """Each of these changes the answer or its meaning, and each changes the label of both draws."""
+
+    def labels(encoded: EncodedCohort, **options: Any) -> list[str]:
+        spy = Silence()
+        release(encoded, spy, **options)
+        assert len(spy.labels) == 2
+        return [json.dumps(label, sort_keys=True) for label in spy.labels]
+
+    base = cohort()
+    one_value = base.features.copy()
+    one_value[7, 2, 1] += 0.25
+    one_label = base.labels.copy()
+    one_label[3, 1] = 1.0 - np.nan_to_num(one_label[3, 1])
+    replaced = dataclasses.replace
+    others = {
+        "a value": labels(replaced(base, features=one_value)),
+        "a label": labels(replaced(base, labels=one_label)),
+        "who is one subject": labels(replaced(base, subject_index=np.arange(300, dtype=np.int32))),
+        "the order": labels(base.take(np.arange(300)[::-1])),
+        "a subject less": labels(base.take(np.arange(2, 300))),
+        "the channels' names": labels(replaced(base, channels=("a", "b", "d"))),
+        "the tasks' names": labels(replaced(base, tasks=(Task("task0"), Task("other")))),
+        "a transform": labels(replaced(base, transforms=(PUBLIC, {"kind": "identity", "public": True}))),
+        "the range": labels(replaced(base, transforms=({**PUBLIC, "range": [0.0, 2.0]},))),
+        "the steps": labels(replaced(base, features=base.features[:, :6])),
+        "epsilon": labels(base, epsilon=1.01),
+        "clip norm": labels(base, clip_norm=1.01),
+    }
+    same = labels(base)
+    assert labels(base) == same
+    for name, found in others.items():
+        assert found[0] != same[0], name
+        assert found[1] != same[1], name
+    assert len({found[1] for found in others.values()}) == len(others)
+
+
 def test_subject_shares_sum_to_one_per_subject() -> None:
     index = np.array([4, 4, 7, 4, 9, 9])
     np.testing.assert_allclose(subject_shares(index), [1 / 3, 1 / 3, 1, 1 / 3, 1 / 2, 1 / 2])
@@ -439,3 +582,21 @@ def test_the_sum_tells_each_sites_own_price() -> None:
     assert again.guarantee == total.guarantee
     np.testing.assert_allclose(again.gram, total.gram)
     assert pooled(sites[:1]) is sites[0]
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_test_that_the_page_names_is_there() -> None:
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "privacy.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+)`", page))
+    defined = {
+        name
+        for file in (root / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert len(named) > 20
+    assert named <= defined, named - defined
+    for file in re.findall(r"`(tests/[\w/]+\.py)`", page):
+        assert (root / file).exists(), file
