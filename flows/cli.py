@@ -396,10 +396,11 @@ def _start(
 
 
 def _narrowed(config: Any, only: set[str]) -> dict[str, Any]:
-    """The [encode] and [condense] tables named by --only; encodings that a kept condenser needs stay."""
+    """The tables named by --only, what [release] names, and the encodings that a kept condenser needs."""
     unknown = only - set(config.encode) - set(config.condense)
     if unknown:
         raise UsageError(f"--only {sorted(unknown)[0]}: the file has no such [encode] or [condense] table")
+    only = only | {config.release.artefact}
     condense = {name: table for name, table in config.condense.items() if name in only}
     needed = {table.input for table in condense.values()} | only
     encode = {name: table for name, table in config.encode.items() if name in needed}

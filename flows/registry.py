@@ -24,13 +24,13 @@ def encoder(table: Plugin) -> Encoder:
     return cast(Encoder, _build(ENCODERS, table))
 
 
-def condenser(table: Condense) -> Condenser:
-    """The condenser that a [condense.NAME] table describes."""
-    return cast(Condenser, _build(CONDENSERS, table))
+def condenser(table: Condense, **more: object) -> Condenser:
+    """The condenser that a [condense.NAME] table describes, with options that no table sets."""
+    return cast(Condenser, _build(CONDENSERS, table, **more))
 
 
-def _build(group: str, table: Plugin) -> object:
-    name, options = table.kind, table.options
+def _build(group: str, table: Plugin, **more: object) -> object:
+    name, options = table.kind, {**table.options, **more}
     if name == "plugin":
         name, options = options["name"], options["settings"]
     return load(group, name, options)

@@ -8,12 +8,13 @@ from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 
+from condensation.loop import StopCondensing
 from encoders.calibrate import Randomisable, calibrated
 from encoders.dense import static_channels, summaries
 from flows import registry
 from flows.job import Job
-from flows.progress import steps
-from pipeline.core.config import Condense, EncodeTable, KeyedEncode
+from flows.progress import say, steps
+from pipeline.core.config import Condense, DistributionMatching, EncodeTable, KeyedEncode, Matching
 from pipeline.core.digest import digest_array, digest_json
 from pipeline.core.errors import ConfigError
 from pipeline.core.noise import NoiseSource
@@ -122,13 +123,21 @@ def condense(job: Job, name: str, encoded: Made, grouping: Made | None) -> Made:
     def make(provenance: Provenance) -> tuple[CondensedSet, LossCurve]:
         training = training_part(job, table, encoded, grouping)
         losses: list[float] = []
+        asked = digest_json({"parents": list(parents), "options": options, "seed": seed})
+        checkpoint, stop = job.folder / f"{name}-{asked[:12]}.checkpoint", job.folder / f"stop-{name}"
+        if not job.resume:
+            checkpoint.unlink(missing_ok=True)
         with steps(f"condensing {name}") as draw:
 
             def on_step(step: int, total: int, loss: float) -> None:
                 losses.append(loss)
                 draw(step, total, loss)
+                if stop.exists():
+                    say(f"  condensing {name} is stopped by {stop.name}; the best samples so far are kept")
+                    raise StopCondensing
 
-            condensed = registry.condenser(table).condense(
+            more = {"checkpoint": checkpoint} if isinstance(table, Matching | DistributionMatching) else {}
+            condensed = registry.condenser(table, **more).condense(
                 training,
                 n_per_class=table.n_per_class,
                 seed=seed,
@@ -136,6 +145,8 @@ def condense(job: Job, name: str, encoded: Made, grouping: Made | None) -> Made:
                 device=where,
                 on_step=on_step,
             )
+        checkpoint.unlink(missing_ok=True)
+        stop.unlink(missing_ok=True)
         return dataclasses.replace(condensed, provenance=provenance), LossCurve(_thinned(losses), name)
 
     return job.once("condense", parents, options, seed, make)
