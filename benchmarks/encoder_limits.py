@@ -29,7 +29,7 @@ from threadpoolctl import threadpool_limits
 from encoders.gates import circuit_gates
 from encoders.pauli import expectation_words, observables
 from encoders.projection import RandomProjectionEncoder
-from encoders.quantum import QuantumEncoder
+from encoders.quantum import EMBEDDING_RANGE, QuantumEncoder
 from pipeline.core.secrets import Secret
 from pipeline.core.seeds import generator
 from pipeline.core.types import EncodedCohort, Split
@@ -42,6 +42,7 @@ SEED = 0
 WIDTH = 4
 LADDER = (1, 2, 4, 8, 16, 32)
 EXACT = 1 - 1e-6
+TURN = np.pi * (EMBEDDING_RANGE[1] - EMBEDDING_RANGE[0])  # angle of the value 1; the range starts at 0
 
 
 def real_stays() -> EncodedCohort:
@@ -65,7 +66,7 @@ def windows_of(features: np.ndarray) -> np.ndarray:
 
 def monomials(windows: np.ndarray, words: tuple[str, ...]) -> np.ndarray:
     """The circuit's few products of sines and cosines; which ones is public."""
-    basis = {"1": np.ones_like(windows), "c": np.cos(np.pi * windows), "s": np.sin(np.pi * windows)}
+    basis = {"1": np.ones_like(windows), "c": np.cos(TURN * windows), "s": np.sin(TURN * windows)}
     return np.stack([np.prod([basis[s][:, j] for j, s in enumerate(word)], axis=0) for word in words], axis=1)
 
 
