@@ -27,6 +27,7 @@ from condensation.accounting import (
     unpack_symmetric,
 )
 from condensation.feature_map import LevelAndTrend, map_digest, public_range
+from condensation.granular import noisy_answer
 from pipeline.core.digest import digest_array, digest_json
 from pipeline.core.errors import ConfigError
 from pipeline.core.noise import NoiseSource
@@ -46,7 +47,10 @@ PUBLIC_CONSTANTS: Final = (
     "who counts as one subject, and the split: a keyed hash of the subject, or given by a rule that looks at no other",
     "number of samples asked for",
 )
-FLOATING_POINT: Final = "noise is float64 and continuous in intent; floating-point attacks are not defended against"
+FLOATING_POINT: Final = (
+    "noise and sums are rounded to one grid; within six standard deviations floating-point attacks on low bits find "
+    "nothing, beyond them not every grid point is hit"
+)
 
 
 @final
@@ -168,7 +172,7 @@ def _query(
 ) -> dict[str, object]:
     """Everything the true answers depend on; it names the noise and is published nowhere."""
     return {
-        "mechanism": "level_and_trend_moments",
+        "mechanism": "level_and_trend_moments on a grid",
         "map": phi.describe(),
         "epsilon": float(epsilon).hex(),
         "delta": float(delta).hex(),
@@ -195,9 +199,9 @@ def _ask_centre(
     half_width = 2 * phi.half_range  # of a trend; a level's is half of it
     clip = RAW_CLIP_SHARE * phi.half_range * math.sqrt(size)
     square_weight = 1 / half_width
-    scale = multiplier * centre_sensitivity(clip, half_width, COUNT_WEIGHT * clip, square_weight)
-    answer = centre_parts(rows, share, clip, square_weight)
-    answer = answer + noise.normal({**query, "part": "centre"}, scale, answer.shape)
+    sensitivity = centre_sensitivity(clip, half_width, COUNT_WEIGHT * clip, square_weight)
+    exact = centre_parts(rows, share, clip, square_weight)
+    answer, scale = noisy_answer(exact, sensitivity, multiplier, noise, {**query, "part": "centre"})
     count = max(answer[0] / (COUNT_WEIGHT * clip), 1.0)
     centre = np.clip(answer[1 : 1 + size] / count, -half_width, half_width)
     variance = np.clip(answer[1 + size :] / square_weight / count, 0, half_width**2) - centre**2
@@ -217,11 +221,10 @@ def _ask_moments(
 ) -> tuple[tuple[np.ndarray, np.ndarray], float]:
     row_norm = math.sqrt(1 + clip_norm**2)
     weights = task_weights(signs.shape[1], row_norm)
-    scale = multiplier * moment_sensitivity(row_norm, [float(weight) for weight in weights])
-    answer = moment_parts(standardised(rows, scaler, clip_norm), share, signs, weights)
+    sensitivity = moment_sensitivity(row_norm, [float(weight) for weight in weights])
+    exact = moment_parts(standardised(rows, scaler, clip_norm), share, signs, weights)
     used = {name: digest_array(array) for name, array in vars(scaler).items()} | {"weights": digest_array(weights)}
-    asked = {**query, "part": "moments", **used}
-    answer = answer + noise.normal(asked, scale, answer.shape)
+    answer, scale = noisy_answer(exact, sensitivity, multiplier, noise, {**query, "part": "moments", **used})
     size = rows.shape[1] + 1
     cut = size * (size + 1) // 2
     gram = unpack_symmetric(answer[:cut], size)

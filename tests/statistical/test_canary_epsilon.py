@@ -182,14 +182,14 @@ def release_audit(epsilon: float, factor: float, number: int) -> CanaryAudit:
     return one_run_audit(release, matched, n_canaries=N_CANARIES, delta=DELTA, seed=number, **guesses)
 
 
-@pytest.mark.parametrize(("epsilon", "factor"), [(0.5, 0.25), (1.0, 0.25), (2.0, 0.125)])
-def test_the_private_release_is_never_refuted_and_a_lost_scale_is(epsilon: float, factor: float) -> None:
+@pytest.mark.parametrize("epsilon", [0.5, 1.0, 2.0])
+def test_the_private_release_is_never_refuted_and_a_lost_scale_is(epsilon: float) -> None:
     """The whole release, both queries, in one run.
 
     Only the part of a canary's contribution that is nearly orthogonal to the others' can be read, so the bound is
-    looser than for one orthogonal query: it takes a quarter or an eighth of the noise to refute the claim.
+    looser than for one orthogonal query: it takes an eighth of the noise to refute the claim at each of these epsilons.
     """
-    right, wrong = (release_audit(epsilon, one, 1) for one in (1.0, factor))
+    right, wrong = (release_audit(epsilon, one, 1) for one in (1.0, 0.125))
     assert right.ceiling > 2 * epsilon
     assert right.epsilon <= epsilon
     assert wrong.epsilon > epsilon

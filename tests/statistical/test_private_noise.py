@@ -19,6 +19,7 @@ from condensation.accounting import (
     task_weights,
 )
 from condensation.feature_map import LevelAndTrend
+from condensation.granular import ROOM, grid_step, noisy_answer
 from pipeline.core.noise import NoiseSource
 from pipeline.core.secrets import Secret
 
@@ -43,7 +44,7 @@ def test_query_two_has_isotropic_noise_of_the_calibrated_scale() -> None:
     scaler = module.Standardiser(np.zeros(6), np.ones(6))
     clip = 1.0
     weights = task_weights(2, np.sqrt(1 + clip**2))
-    wanted = MULTIPLIERS[1] * moment_sensitivity(np.sqrt(1 + clip**2), weights.tolist())
+    wanted = MULTIPLIERS[1] * moment_sensitivity(np.sqrt(1 + clip**2), weights.tolist()) * (1 + ROOM)
     packed, sums = [], []
     for k in range(REPEATS):
         (gram, signed), scale = module._ask_moments(ROWS, SHARE, SIGNS, scaler, clip, MULTIPLIERS[1], source(k), {})
@@ -75,7 +76,8 @@ def test_query_one_has_noise_of_the_calibrated_scale() -> None:
     spy = Spy()
     scaler = module._ask_centre(ROWS, SHARE, PHI, MULTIPLIERS[0], spy, {})[0]  # type: ignore[arg-type]
     clip = module.RAW_CLIP_SHARE * 0.5 * np.sqrt(6)
-    assert spy.scales == [MULTIPLIERS[0] * centre_sensitivity(clip, 1.0, module.COUNT_WEIGHT * clip, 1.0)]
+    sensitivity = centre_sensitivity(clip, 1.0, module.COUNT_WEIGHT * clip, 1.0)
+    assert spy.scales == [MULTIPLIERS[0] * sensitivity * (1 + ROOM)]
     # without noise the answer is the mean of the rows (none is longer than the clip norm: 0.4 sqrt 6 < 0.75 sqrt 6 / 2
     # does not hold for the longest, so compare with the clipped ones)
     np.testing.assert_allclose(scaler.centre, module.clipped(ROWS, clip).mean(axis=0), atol=1e-6)
@@ -97,3 +99,66 @@ def test_noise_of_the_two_queries_and_of_their_entries_is_uncorrelated() -> None
     correlation = np.corrcoef(packed.T)[np.triu_indices(28, 1)]
     # a sample correlation of independent normals is about N(0, 1 / n): 378 of them, 5.5 deviations
     assert np.abs(correlation).max() < 5.5 / np.sqrt(REPEATS)
+
+
+class Fixed:
+    """Hands out one given noise vector, scaled."""
+
+    def __init__(self, drawn: np.ndarray) -> None:
+        self.drawn = drawn
+
+    def normal(self, query: object, scale: float, shape: tuple[int, ...]) -> np.ndarray:
+        return (scale * self.drawn).reshape(shape)
+
+
+def test_answers_lie_on_a_grid_that_does_not_depend_on_the_data() -> None:
+    exact = np.random.default_rng(0).normal(size=1000) * np.logspace(-9, 5, 1000)
+    step = grid_step(2.0, exact.size)
+    answer, scale = noisy_answer(exact, 2.0, 4.0, source(1), {"q": 1})
+    assert np.log2(step) == np.round(np.log2(step))
+    np.testing.assert_array_equal(answer / step, np.rint(answer / step))
+    # it is the Gaussian mechanism on the rounded sum, rounded: so every bit of the answer is post-processing of that
+    drawn = source(1).normal({"q": 1}, scale, exact.shape)
+    np.testing.assert_array_equal(answer, np.rint((np.rint(exact / step) * step + drawn) / step) * step)
+    assert np.abs(answer - exact - drawn).max() <= step * (1 + 1e-6)
+
+
+def test_low_bits_tell_two_sums_apart_without_the_grid_and_not_with_it() -> None:
+    """The attack: noise is scale times one of 2^52 quantiles, so of an answer only some sums can be the origin.
+
+    The exact sums 0 and 1/3 differ by far less than the noise. Without a grid an attacker who tries both names the
+    right one by asking whether the answer less the sum is a product of the scale; on the grid both always fit.
+    """
+    uniforms = (np.random.default_rng(3).integers(0, 2**30, 400) + 0.5) * 2.0**-30  # 2^30 show it as 2^52 would
+    drawn = stats.norm.ppf(uniforms)
+
+    def fits(answers: np.ndarray, guess: float, scale: float, step: float) -> np.ndarray:
+        wanted = (answers - guess) / scale
+        nearest = stats.norm.ppf((np.floor(stats.norm.cdf(wanted) * 2.0**30) + 0.5) * 2.0**-30)
+        return np.asarray(np.abs(nearest - wanted) <= 1e-12 + step / scale)
+
+    scale = 40.0
+    bare = 1 / 3 + scale * drawn
+    assert fits(bare, 1 / 3, scale, 0.0).all()
+    assert fits(bare, 0.0, scale, 0.0).mean() < 0.05
+    sensitivity = 10.0
+    answers, used = noisy_answer(np.full(400, 1 / 3), sensitivity, 4.0, Fixed(drawn), {})  # type: ignore[arg-type]
+    step = grid_step(sensitivity, 400)
+    central = np.abs(drawn) < 3  # where 2^30 quantiles are dense enough for this grid; 2^52 are up to six
+    assert fits(answers, 1 / 3, used, step)[central].all()
+    assert fits(answers, 0.0, used, step)[central].all()
+
+
+def test_rounding_stays_within_its_room() -> None:
+    """Neighbours' rounded sums are never farther apart than the sensitivity and half the room."""
+    draws = np.random.default_rng(4)
+    for size in (1, 50, 4000):
+        step = grid_step(3.0, size)
+        assert step * np.sqrt(size) <= 3.0 * ROOM / 2
+        assert 2 * step * np.sqrt(size) > 3.0 * ROOM / 2
+        for _ in range(20):
+            one = draws.normal(size=size) * 100
+            move = draws.normal(size=size)
+            two = one + 3.0 * move / np.linalg.norm(move)
+            apart = np.linalg.norm(np.rint(one / step) - np.rint(two / step)) * step
+            assert apart <= 3.0 * (1 + ROOM / 2)
