@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 from condensation.moments import signed_labels
+from condensation.private import samples_from_moments
 from flows.cli import app
 from flows.job import KEY_PURPOSES, key_path, new_job, open_job
 from flows.pool import pool
@@ -158,6 +159,37 @@ def test_what_does_not_add_up_is_refused_in_one_sentence(
     write_trust_root(wide, keys, accept_non_production=True)
     assert "the other in_hospital_death, los_gt_7d" in sentence([a, c], wide, out, DataError)
     assert not out.exists()
+
+
+def test_stopped_while_writing_nothing_is_left(
+    sites: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    real = np.save
+
+    def second_fails(file: Path, *rest: Any, **options: Any) -> None:
+        if written:
+            raise KeyboardInterrupt
+        written.append(str(file))
+        real(file, *rest, **options)
+
+    monkeypatch.setattr("flows.unpack.np.save", second_fails)
+    with pytest.raises(KeyboardInterrupt):
+        pool([sites["a"]], sites["root"], tmp_path / "out", n_per_class=3, seed=0, hard_labels=False, today=TODAY)
+    assert len(written) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_bundle_alone_is_that_sites_own_set(sites: dict[str, Any], tmp_path: Path) -> None:
+    """The samples that the site itself would draw: whoever holds the moments needs nothing else."""
+    moments = receive(sites["a"], sites["root"], today=TODAY).moments()
+    own = samples_from_moments(moments, n_per_class=6, seed=3)
+    folder = tmp_path / "out"
+    made = pool([sites["a"]], sites["root"], folder, n_per_class=6, seed=3, hard_labels=False, today=TODAY)
+    np.testing.assert_array_equal(np.load(folder / "features.npy"), own.features)
+    np.testing.assert_array_equal(np.load(folder / "labels.npy"), own.labels)
+    assert [site["site"] for site in made["made_from"]] == ["Hospital A"]
+    assert not any("institutions" in line for line in made["guarantee"]["assumed_public"])  # nothing was added
 
 
 @pytest.mark.parametrize(
