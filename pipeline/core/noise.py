@@ -4,8 +4,8 @@ The noise of a release is a secret: were it drawn from the recorded seed, the re
 (site secret, cohort digest, query, scale, shape), so that the same query replays the same answer, another cohort gets
 fresh noise, and nothing recorded with an artefact lets a receiver compute it (docs/keys.md has the steps and vectors).
 
-Limit, stated in every guarantee: normals are float64 and continuous in intent; no defence against floating-point
-attacks (Mironov 2012) is made.
+Normals are float64 and continuous in intent. Against attacks on their low bits (Mironov 2012) a private release adds
+them on a grid (`condensation.granular`), which covers them up to six standard deviations and is said in every guarantee.
 """
 
 from __future__ import annotations
