@@ -5,7 +5,7 @@ The noise of a release is a secret: were it drawn from the recorded seed, the re
 fresh noise, and nothing recorded with an artefact lets a receiver compute it (docs/keys.md has the steps and vectors).
 
 Normals are float64 and continuous in intent. Against attacks on their low bits (Mironov 2012) a private release adds
-them on a grid (`condensation.granular`), which covers them up to six standard deviations and is said in every guarantee.
+them on a grid (`condensation.granular`); that covers six standard deviations, and every guarantee says so.
 """
 
 from __future__ import annotations

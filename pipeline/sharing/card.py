@@ -142,8 +142,8 @@ def _limits_of_kind(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     else:
         limits.append(
             "The guarantee covers the payload alone. Further releases about the same people add to epsilon. "
-            "The noise is floating-point, rounded to a grid; attacks on its representation beyond six standard deviations "
-            "are not covered."
+            "The noise is floating-point on a grid; attacks on its representation beyond six standard deviations are "
+            "not covered."
         )
         limits.append("That the gate let this release pass was judged on patients' data, outside the guarantee.")
     if release["kind"] == "encoded":
