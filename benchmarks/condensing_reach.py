@@ -1,0 +1,139 @@
+"""How far a condensed set reaches: `python benchmarks/condensing_reach.py [--part transfer|sizes|tasks]`.
+
+* transfer: condensed on set A's training stays (one institution), tested on A's held-out stays and on all of set B (the
+  other), beside the full training stays; AUROC of in-hospital death.
+* sizes: 20, 80, 320 and 1,280 samples on P12-8000, kernel matching beside centroids and random real stays.
+* tasks: the seven labels T7, 80 samples, macro AUROC beside the full data's.
+
+Receivers have no real data; `DRAWS` condensations, one training each; defaults throughout. Intervals as everywhere:
+bootstrap over the test stays and the draws.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sklearn
+import torch
+from condensing import TASK, benchmark_noise, load
+from reference import machine
+
+from condensation.coresets import Centroids, RandomReal
+from condensation.kernel_matching import KernelMatching
+from condensation.private import PrivateMoments
+from flows.stages.learn import with_tasks
+from pipeline.core.protocols import Condenser
+from pipeline.core.types import CondensedSet, EncodedCohort, Split
+from pipeline.validation.utility import FULL_DATA, TrainingSet, measure_utility
+
+MODELS = ("tcn", "lstm", "logistic_regression")
+METHODS: Mapping[str, Condenser] = {
+    "kernel matching, learned labels": KernelMatching(),
+    "kernel matching, hard labels": KernelMatching(labels="hard"),
+    "centroids": Centroids(),
+    "random real stays": RandomReal(),
+    "private, epsilon 1": PrivateMoments(),
+}
+DRAWS, EPOCHS, SEED, SIZES = 3, 30, 0, (10, 40, 160, 640)
+
+
+def condensed(method: Condenser, train: EncodedCohort, n_per_class: int) -> tuple[CondensedSet, ...]:
+    """`DRAWS` independent condensations."""
+    return tuple(
+        method.condense(
+            train,
+            n_per_class=n_per_class,
+            seed=SEED + draw,
+            noise=benchmark_noise(draw),
+            device="cpu",
+            on_step=lambda *_: None,
+        )
+        for draw in range(DRAWS)
+    )
+
+
+def scored(name: str, sets: tuple[CondensedSet, ...] | EncodedCohort, test: EncodedCohort) -> list[dict[str, Any]]:
+    """AUROC and AUPRC of every model and task."""
+    if isinstance(sets, EncodedCohort):
+        training = TrainingSet("raw", sets.features, sets.labels, test)
+    else:
+        training = TrainingSet("raw", tuple(s.features for s in sets), tuple(s.labels for s in sets), test)
+    report = measure_utility({name: training}, models=MODELS, n_seeds=DRAWS, epochs=EPOCHS, seed=SEED)
+    found = [vars(row) for row in report.scores if row.metric in ("auroc", "auprc")]
+    for row in found:
+        if row["metric"] == "auroc":
+            told = f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+            print(f"{name:<34} {row['n_samples']:>5} {row['model']:<20} {row['task']:<18} {told}", flush=True)
+    return found
+
+
+def transfer() -> dict[str, Any]:
+    """Set A is the first half of the stays, as they lie in order."""
+    both = load((TASK,))
+    half = len(both.features) // 2
+    a, b = both.take(np.arange(half)), both.take(np.arange(half, 2 * half))
+    train = a.part(Split.TRAIN)
+    chosen = ("kernel matching, learned labels", "kernel matching, hard labels", "private, epsilon 1")
+    sets: dict[str, Any] = {name: condensed(METHODS[name], train, 40) for name in chosen} | {FULL_DATA: train}
+    return {
+        where: {name: scored(f"{name}, on {where}", rows, test) for name, rows in sets.items()}
+        for where, test in (("A's held-out stays", a.part(Split.HELD_OUT)), ("all of B", b))
+    }
+
+
+def sizes() -> dict[str, Any]:
+    """Rows by method and samples per class."""
+    cohort = load((TASK,))
+    train, test = cohort.part(Split.TRAIN), cohort.part(Split.HELD_OUT)
+    chosen = ("kernel matching, learned labels", "centroids", "random real stays", "private, epsilon 1")
+    return {
+        name: {
+            2 * size: scored(name, condensed(METHODS[name], train, size), test) for size in SIZES if fits(train, size)
+        }
+        for name in chosen
+    }
+
+
+def fits(train: EncodedCohort, n_per_class: int) -> bool:
+    """Whether the rarer class has as many stays as are asked for."""
+    return int((train.labels[:, 0] == 1).sum()) >= n_per_class
+
+
+def tasks() -> dict[str, Any]:
+    """The seven tasks in one set; classes by the first."""
+    cohort = load(())
+    cohort = with_tasks(cohort, cohort.tasks[:7])
+    train, test = cohort.part(Split.TRAIN), cohort.part(Split.HELD_OUT)
+    name = "kernel matching, learned labels"
+    rows = {name: scored(name, condensed(METHODS[name], train, 40), test), FULL_DATA: scored(FULL_DATA, train, test)}
+    macro = {
+        row: {
+            model: float(np.mean([r["mean"] for r in found if r["model"] == model and r["metric"] == "auroc"]))
+            for model in MODELS
+        }
+        for row, found in rows.items()
+    }
+    return {"rows": rows, "macro_auroc": macro}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = {"transfer": transfer, "sizes": sizes, "tasks": tasks}
+    parser.add_argument("--part", choices=parts, action="append", help="only this (may be repeated)")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "condensing_reach.json")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    result = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
+    result |= {"benchmark": "condensing_reach", "machine": machine(np, torch, sklearn), "draws": DRAWS}
+    for part in options.part or parts:
+        result[part] = parts[part]()
+        options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
