@@ -1,4 +1,4 @@
-"""Shared by all tests, before any heavy library is imported: telemetry off, Prefect out of the user's home."""
+"""Shared by all tests, before any heavy library is imported: telemetry off, nothing written to the user's home."""
 
 from __future__ import annotations
 
@@ -10,4 +10,5 @@ from flows.environment import quiet
 
 _HOME = tempfile.TemporaryDirectory(prefix="decoct-tests-")
 os.environ["PREFECT_HOME"] = str(Path(_HOME.name) / "prefect")
+os.environ["MPLCONFIGDIR"] = str(Path(_HOME.name) / "matplotlib")
 quiet()
