@@ -23,7 +23,7 @@ from flows.trust import write_root
 from pipeline.core.config import Config
 from pipeline.core.errors import DataError, EnvironmentProblem, LeakageError, ReleaseRefused
 from pipeline.core.secrets import read_secret
-from pipeline.core.types import Cohort, CondensedSet, ReleaseRecord
+from pipeline.core.types import Cohort, CondensedSet, LossCurve, ReleaseRecord
 from pipeline.sharing.receive import receive
 from pipeline.sharing.verify import verify
 from pipeline.store import Made
@@ -100,6 +100,18 @@ def test_a_receiver_tests_the_bundle_on_its_own_stays(
     otherwise = small_job(tmp_path, source=source, encode={"raw": {"kind": "quantum"}, "rqe": {"kind": "quantum"}})
     with pytest.raises(DataError, match="the other by imputation, scaling"):
         evaluate(str(new_job(otherwise).folder), bundle, tmp_path / "root.toml", all_stays=True, today=today)
+
+
+def test_a_condensation_is_stopped_by_hand_and_keeps_its_best(tmp_path: Path, small_job: Callable[..., Config]) -> None:
+    long = {"kind": "characteristic_function", "input": "raw", "n_per_class": 10, "iterations": 100_000, "pool_size": 1}
+    config = small_job(tmp_path, condense={"private": {"kind": "private_moments"}, "cf": long})
+    folder = new_job(config).folder
+    (folder / "stop-cf").touch()
+    made = road_module.walk_until(str(folder), "condense", resume=False)
+    job = open_job(str(folder), resume=True)
+    assert job.only(made["condense cf"], CondensedSet).features.shape[0] == 20
+    assert len(job.only(made["condense cf"], LossCurve, 1).losses) == 1
+    assert not [file for file in folder.iterdir() if "cf" in file.name]
 
 
 def test_the_report_is_written_beside_its_data(finished: Finished) -> None:
