@@ -1,0 +1,98 @@
+"""`decoct verify`, `receive` and `evaluate`: what an institution does with a bundle that it was given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli_common import AsJson, ConfigPath, Device, Out, Root, Seed, Verbose, print_json, start, today
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line, in the order of their use."""
+    for verb in (verify, receive, evaluate):
+        app.command()(verb)
+
+
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="A bundle's folder.", show_default=False)],
+    root: Root,
+    as_json: AsJson = False,
+) -> None:
+    """Check a bundle offline against a trust root: every byte, signature, policy and date.
+
+    Example: decoct verify decoct-demo/releases/demo-private-v1 --root trust-root.toml
+    """
+    from pipeline.sharing.verify import verify as check
+
+    found = check(bundle, root, today=today())
+    if as_json:
+        print_json({"bundle": str(bundle), "signed_by": found.signed_by.name, "manifest": dict(found.manifest)})
+    else:
+        print(_told(found))
+
+
+def receive(
+    bundle: Annotated[Path, typer.Argument(help="A bundle's folder.", show_default=False)],
+    root: Root,
+    out: Annotated[Path, typer.Option(help="New folder for one .npy per array and manifest.json.")] = Path("received"),
+    as_json: AsJson = False,
+) -> None:
+    """Verify a bundle and unpack it into plain arrays.
+
+    Example: decoct receive decoct-demo/releases/demo-private-v1 --root trust-root.toml --out received
+    """
+    from flows.unpack import unpack
+    from pipeline.sharing.receive import receive as take
+
+    received = take(bundle, root, today=today())
+    shapes = unpack(received, out)
+    if as_json:
+        print_json({"folder": str(out), "arrays": shapes})
+    else:
+        listed = ", ".join(f"{name} {' x '.join(map(str, shape))}" for name, shape in shapes.items())
+        print(f"{_told(received.bundle)}\nwrote {listed} to {out}")
+
+
+def evaluate(
+    config: ConfigPath,
+    bundle: Annotated[Path, typer.Option(help="The received bundle's folder.", show_default=False)],
+    root: Root,
+    all_stays: Annotated[
+        bool, typer.Option("--all-stays", help="Test on every own stay, not the held-out ones.")
+    ] = False,
+    seed: Seed = None,
+    device: Device = None,
+    out: Out = None,
+    as_json: AsJson = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Train on a received bundle, test on your own stays, prepared and encoded alike (keyed: with the shared key).
+
+    Example: decoct evaluate run.toml --bundle st-elsewhere-private-v1 --root trust-root.toml
+    """
+    from pipeline.core.config import load_config
+
+    folder = start(load_config(config), seed, device, out, verbose, None)
+    from flows.evaluate import evaluate as test_at_home
+    from flows.summary import print_scores
+    from pipeline.core.codec import to_plain
+    from pipeline.core.redaction import scrubbed
+
+    with scrubbed("evaluate"):
+        report = test_at_home(folder, bundle, root, all_stays=all_stays, today=today())
+    if as_json:
+        print_json(to_plain(report))
+    else:
+        print_scores(report)
+
+
+def _told(found: Any) -> str:
+    """One sentence on a verified bundle."""
+    facts = found.manifest
+    return (
+        f"{found.path.name}: whole and unaltered, signed by {found.signed_by.name}, released under policy "
+        f"{facts['policy']['name']} on {facts['issued']}, valid until {facts['expires']}"
+    )
