@@ -23,12 +23,13 @@ from typing import Any, Final, TypeVar, final
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from pipeline.core import types
 from pipeline.core.codec import from_parts, record_head
 from pipeline.core.digest import canonical_json, digest_array, digest_json
 from pipeline.core.errors import DataError, UsageError
+from pipeline.core.mapped import LARGE_BYTES
 
 T = TypeVar("T")
 
@@ -48,6 +49,14 @@ KINDS: Final[Mapping[str, type[Any]]] = {
         types.GateDecision,
         types.ReleaseRecord,
     )
+}
+
+_DTYPES: Final[Mapping[str, str]] = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BOOL": "?",
+    **{f"{sign}{bits}": f"<{sign.lower()}{bits // 8}" for sign in "IU" for bits in (8, 16, 32, 64)},
 }
 
 
@@ -104,7 +113,7 @@ class Store:
         return digest
 
     def get(self, digest: str, kind: type[T]) -> T:
-        """Load an artefact and check that it still is what its name says.
+        """Load an artefact and check that it still is what its name says; arrays of `LARGE_BYTES` are left in its file.
 
         Raises:
             DataError: absent, of another kind, or damaged on disk.
@@ -113,7 +122,7 @@ class Store:
         if head["kind"] != kind.__name__:
             raise DataError(f"artefact {digest[:12]} is a {head['kind']}, expected a {kind.__name__}")
         try:
-            arrays: dict[str, np.ndarray] = load_file(folder / "arrays.safetensors")
+            arrays = _read_arrays(folder / "arrays.safetensors")
         except Exception:
             raise DataError(f"artefact {digest[:12]} is damaged on disk: its arrays cannot be read") from None
         found = {name: digest_array(array) for name, array in arrays.items()}
@@ -203,6 +212,29 @@ def _write_synced(path: Path, data: bytes) -> None:
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Arrays by name; a large one is mapped read-only, so that reading an artefact never takes its size in memory."""
+    arrays: dict[str, np.ndarray] = {}
+    with safe_open(path, framework="numpy") as file:  # checks the header that `_places` reads
+        for name, (start, end) in _places(path).items():
+            if end - start < LARGE_BYTES:
+                arrays[name] = file.get_tensor(name)
+                continue
+            part = file.get_slice(name)
+            dtype = np.dtype(_DTYPES[part.get_dtype()])
+            arrays[name] = np.memmap(path, dtype, "r", offset=start, shape=tuple(part.get_shape()))
+    return arrays
+
+
+def _places(path: Path) -> dict[str, tuple[int, int]]:
+    """Where each array's bytes begin and end in a safetensors file: 8 bytes of length, a JSON header, the data."""
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length))
+    header.pop("__metadata__", None)
+    return {name: tuple(8 + length + offset for offset in told["data_offsets"]) for name, told in header.items()}
 
 
 def _save_synced(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int8, Int32, Shaped
 
 from pipeline.core.errors import DataError
+from pipeline.core.mapped import all_finite, row_chunks, rows_of
 
 Aggregation = Literal["mean", "last", "sum", "max", "min"]
 Json = Mapping[str, Any]
@@ -127,7 +128,8 @@ class Cohort(ArrayRecord):
             _shape(name, getattr(self, name), (stays,))
         if len(np.unique(self.stay_ids)) != stays:
             raise DataError("the cohort holds a stay id more than once")
-        if bool(np.any(np.isfinite(self.values) != self.observed)):
+        chunks = row_chunks(self.values)
+        if any(bool((np.isfinite(self.values[part]) != self.observed[part]).any()) for part in chunks):
             raise DataError("cohort values must be finite exactly where observed")
         shared = subjects_in_several_splits(self.subject_ids, self.split)
         if shared:
@@ -164,7 +166,7 @@ class EncodedCohort(ArrayRecord):
         _shape("labels", self.labels, (stays, len(self.tasks)))
         _shape("subject_index", self.subject_index, (stays,))
         _shape("split", self.split, (stays,))
-        if not bool(np.isfinite(self.features).all()):
+        if not all_finite(self.features):
             raise DataError("encoded features must be finite")
 
     @property
@@ -177,10 +179,14 @@ class EncodedCohort(ArrayRecord):
         return self.take(np.flatnonzero(self.split == int(split)))
 
     def take(self, rows: np.ndarray) -> EncodedCohort:
-        """The stays at `rows`; subjects keep their codes."""
+        """The stays at `rows`; subjects keep their codes. Features that lie in a file stay in one if they are large.
+
+        Raises:
+            OSError: as `pipeline.core.mapped.rows_of`.
+        """
         return dataclasses.replace(
             self,
-            features=self.features[rows],
+            features=rows_of(self.features, rows),
             labels=self.labels[rows],
             subject_index=self.subject_index[rows],
             split=self.split[rows],
