@@ -1,4 +1,4 @@
-"""`decoct condense`: a run's condensed sets, or several sites' private moments condensed as one."""
+"""`decoct condense`: a run's condensed sets, a comparison of methods, or several sites' private moments."""
 
 from __future__ import annotations
 
@@ -13,12 +13,21 @@ from pipeline.core.errors import UsageError
 
 def condense(
     config: Annotated[Path | None, typer.Argument(help="The run's TOML file.", show_default=False)] = None,
+    compare: Annotated[
+        str | None, typer.Option(help="Instead of the file's tables: these methods at their defaults, in one table.")
+    ] = None,
+    input_name: Annotated[
+        str | None, typer.Option("--input", help="The [encode] table; with --compare (default: the first set's).")
+    ] = None,
     from_moments: Annotated[
         list[Path] | None,
         typer.Option(help="Instead of a run: a site's bundle of private moments (repeat for each site)."),
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Your trust root file; with --from-moments.")] = None,
-    n_per_class: Annotated[int, typer.Option(help="Samples per class; with --from-moments.")] = 40,
+    n_per_class: Annotated[
+        int | None,
+        typer.Option(min=1, help="Samples per class; with --compare (default: the first set's), --from-moments (40)."),
+    ] = None,
     hard_labels: Annotated[
         bool, typer.Option("--hard-labels", help="Labels 0 or 1 instead of probabilities; with --from-moments.")
     ] = False,
@@ -32,27 +41,47 @@ def condense(
     as_json: AsJson = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Condense the training stays by every [condense.NAME] table; or several sites' private moments, added.
+    """Condense the training stays by every [condense.NAME] table; or compare methods; or add sites' private moments.
 
     Example: decoct condense run.toml
 
-    Or, without any patient: decoct condense --from-moments site-a-v1 --from-moments site-b-v1 --root trust-root.toml
+    Which method? decoct condense --compare dm,kernel,centroids,random,herding,private run.toml
+
+    Without any patient: decoct condense --from-moments site-a-v1 --from-moments site-b-v1 --root trust-root.toml
     """
     if from_moments:
-        if config is not None or only or device is not None or resume:
-            raise UsageError("--from-moments takes no run: leave out the TOML file, --only, --device and --resume")
+        if config is not None or compare or input_name or only or device is not None or resume:
+            raise UsageError(
+                "--from-moments takes no run: leave out the TOML file, --compare, --input, --only, --device, --resume"
+            )
         if root is None:
             raise UsageError("--from-moments needs --root, the trust root that names the sites' keys")
-        _pool(from_moments, root, out or Path("pooled"), n_per_class, seed or 0, hard_labels, as_json)
+        _pool(from_moments, root, out or Path("pooled"), n_per_class or 40, seed or 0, hard_labels, as_json)
         return
-    if config is None or root is not None or hard_labels or n_per_class != 40:
+    if config is None or root is not None or hard_labels:
         raise UsageError(
             "decoct condense takes a run's TOML file, or bundles of moments by --from-moments; "
-            "--root, --n-per-class and --hard-labels belong to the latter"
+            "--root and --hard-labels belong to the latter"
         )
+    if compare is None and (input_name is not None or n_per_class is not None):
+        raise UsageError("--input and --n-per-class belong to --compare; a run's tables say their own")
+    if compare is not None and only:
+        raise UsageError("--compare names its methods itself: leave out --only")
     from pipeline.core.config import load_config
 
-    walk("condense", start(load_config(config), seed, device, out, verbose, only), resume, as_json)
+    plan = load_config(config)
+    if compare is None:
+        walk("condense", start(plan, seed, device, out, verbose, only), resume, as_json)
+        return
+    from flows import comparison
+
+    plan, seed_of = comparison.plan(plan, comparison.methods(compare), input_name, n_per_class)
+    folder = start(plan, seed, device, out, verbose, None)
+    found = comparison.compare(folder, seed_of, resume=resume)
+    if as_json:
+        print_json(found)
+    else:
+        print(comparison.table(found))
 
 
 def _pool(

@@ -111,10 +111,13 @@ def group(job: Job, prepared: Made) -> Made | None:
     return job.once("group", (prepared.first,), table.model_dump(mode="json"), seed, make)
 
 
-def condense(job: Job, name: str, encoded: Made, grouping: Made | None) -> Made:
-    """The training stays of an encoding -> (CondensedSet, LossCurve) by the [condense.NAME] method."""
+def condense(job: Job, name: str, encoded: Made, grouping: Made | None, seed_of: str | None = None) -> Made:
+    """The training stays of an encoding -> (CondensedSet, LossCurve) by the [condense.NAME] method.
+
+    `seed_of` names the table whose seed is taken instead of its own: methods are compared from the same draws.
+    """
     table = job.config.condense[name]
-    seed = job.seed("condense", name)
+    seed = job.seed("condense", seed_of or name)
     where = device(job.config.device)
     options = {"condenser": table.model_dump(mode="json"), "device": where.split(":")[0], **_noise_name(job)}
     by_group = grouping is not None and table.tasks == "group"

@@ -26,6 +26,7 @@ from pipeline.core.config_condense import (
     PrivateMoments,
     RandomReal,
     TrajectoryMatching,
+    default_table,
 )
 from pipeline.core.config_data import (
     CohortConfig,
@@ -84,6 +85,7 @@ __all__ = [
     "SplitConfig",
     "TrajectoryMatching",
     "UtilityConfig",
+    "default_table",
     "load_config",
     "parse_config",
 ]  # one place to import a table from, whichever room it lives in

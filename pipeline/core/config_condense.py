@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
 from pipeline.core.config_tables import Name, Plugin, Positive, PositiveInt
 
@@ -143,3 +143,13 @@ CondenseTable = Annotated[
     | PluginCondense,
     Field(discriminator="kind"),
 ]
+
+
+def default_table(method: str, *, input_name: str, n_per_class: int, tasks: str) -> Condense:
+    """The table of a registered condenser with nothing but what all tables share set; another's own is a plug-in's."""
+    shared = {"input": input_name, "n_per_class": n_per_class, "tasks": tasks}
+    try:
+        table: Condense = TypeAdapter(CondenseTable).validate_python({"kind": method, **shared})
+    except ValidationError:
+        table = PluginCondense.model_validate({"kind": "plugin", "name": method, **shared})
+    return table
