@@ -74,6 +74,7 @@ def release_moments(
 
     Raises:
         ConfigError: a transform looked at patients, or epsilon, delta or clip_norm is out of range.
+        BudgetError: the noise source has a ledger, and it refuses.
     """
     clip_norm = DEFAULT_CLIP_NORM if clip_norm is None else clip_norm
     _check(encoded, clip_norm)
@@ -82,6 +83,7 @@ def release_moments(
     share = subject_shares(encoded.subject_index)
     rows = _rows(encoded.features, phi)
     query = _query(encoded, rows, phi, epsilon, delta, clip_norm)
+    noise.reserve(query, _events(multipliers))  # before the first noise: a ledger may say no, and then nothing is drawn
     signs = signed_labels(encoded.labels)
     scaler, centre_scale = _ask_centre(rows, share, phi, multipliers[0], noise, query)
     packed, scale = _ask_moments(rows, share, signs, scaler, clip_norm, multipliers[1], noise, query)
@@ -245,6 +247,14 @@ def _in_public_coordinates(
     return (public + public.T) / 2, np.asarray(sums @ back.T).reshape(n_tasks, size)
 
 
+def _events(multipliers: tuple[float, ...]) -> tuple[dict[str, object], ...]:
+    """The two queries as the accountant sees them."""
+    return tuple(
+        {"event": "GaussianDpEvent", "query": name, "noise_multiplier": multiplier}
+        for name, multiplier in zip(("centre", "moments"), multipliers, strict=True)
+    )
+
+
 def _guarantee(
     encoded: EncodedCohort,
     epsilon: float,
@@ -260,8 +270,7 @@ def _guarantee(
         adjacency="add-or-remove-one",
         accountant=accountant_name(),
         events=tuple(
-            {"event": "GaussianDpEvent", "query": name, "noise_multiplier": multiplier, "noise_scale": scale}
-            for name, multiplier, scale in zip(("centre", "moments"), multipliers, scales, strict=True)
+            {**event, "noise_scale": scale} for event, scale in zip(_events(multipliers), scales, strict=True)
         ),
         assumed_public=(*PUBLIC_CONSTANTS, FLOATING_POINT),
     )

@@ -49,3 +49,9 @@ class EnvironmentProblem(DecoctError):
     """The machine is not fit: disk, memory, permissions, a missing or broken dependency."""
 
     exit_code = 15
+
+
+class BudgetError(DecoctError):
+    """The site's privacy budget does not cover what was asked, or its ledger cannot be trusted; nothing was drawn."""
+
+    exit_code = 17

@@ -1,0 +1,267 @@
+"""The ledger: reserved before drawn, composed over all about the same people, once per query, never rolled back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+from collections.abc import Sequence
+from pathlib import Path
+
+import dp_accounting
+import numpy as np
+import pytest
+from dp_accounting.pld import PLDAccountant
+
+from condensation.accounting import noise_multipliers
+from condensation.moments import CENTRE_SHARE, release_moments
+from condensation.private import samples_from_moments
+from pipeline.core.chained_file import read_chain
+from pipeline.core.errors import BudgetError, EnvironmentProblem
+from pipeline.core.noise import NoiseSource
+from pipeline.core.secrets import Secret
+from pipeline.core.types import EncodedCohort, Provenance, Task
+from pipeline.sharing.budget import Budget
+from pipeline.sharing.ledger import People, composed_epsilon, ledger_path, reserve, spent_by_cohort
+from pipeline.sharing.log import log_path, read_log
+
+BUDGET = Budget(3.0, 1e-5, 365)
+GAUSS = ({"event": "GaussianDpEvent", "noise_multiplier": 5.0},)
+EVERYBODY = People(tuple(f"p{number}" for number in range(300)), "subject")
+SECRET = Secret(bytes(range(32)), "noise")
+
+
+def ask(workspace: Path, query: str, people: People = EVERYBODY, events: Sequence[dict] = GAUSS, budget=BUDGET) -> None:
+    reserve(workspace, query, events, people, budget, "house")
+
+
+def exact(*multipliers: float, delta: float = BUDGET.delta) -> float:
+    """The composition as dp-accounting gives it on a finer grid, one event after the other."""
+    accountant = PLDAccountant(value_discretization_interval=1e-4)
+    for multiplier in multipliers:
+        accountant.compose(dp_accounting.GaussianDpEvent(multiplier))
+    return float(accountant.get_epsilon(delta))
+
+
+def cohort(tasks: tuple[str, ...], stays: int = 300) -> EncodedCohort:
+    draws = np.random.default_rng(3)
+    return EncodedCohort(
+        features=draws.random((stays, 6, 2), dtype=np.float32),
+        labels=(draws.random((stays, len(tasks))) < 0.3).astype(np.float32),
+        subject_index=np.arange(stays, dtype=np.int32),
+        split=np.zeros(stays, np.int8),
+        channels=("heart_rate", "lactate"),
+        tasks=tuple(Task(name) for name in tasks),
+        step_hours=1.0,
+        transforms=(
+            {"kind": "subjects", "known": True, "public": True},
+            {"kind": "public_ranges", "public": True},
+        ),
+        provenance=Provenance("test"),
+    )
+
+
+def source(workspace: Path, seen: EncodedCohort) -> NoiseSource:
+    def ledger(query: str, events: Sequence[dict]) -> None:
+        reserve(workspace, query, events, EVERYBODY, BUDGET, "house")
+
+    return NoiseSource(SECRET, "cohort of " + ",".join(task.name for task in seen.tasks), ledger)
+
+
+def test_sets_for_two_task_groups_add_up_and_one_release_of_moments_serves_them_all(tmp_path: Path) -> None:
+    """Two releases: the sum, by dp-accounting, less than the naive one. One release, many sets: one price."""
+    multipliers = noise_multipliers(1.0, 1e-6, (CENTRE_SHARE, 1 - CENTRE_SHARE))
+    apart, together = tmp_path / "apart", tmp_path / "together"
+    for tasks in (("died",), ("long_stay", "readmitted")):
+        seen = cohort(tasks)
+        release_moments(seen, epsilon=1.0, delta=1e-6, noise=source(apart, seen))
+    (row,) = spent_by_cohort(apart, BUDGET)
+    assert (row.queries, row.people, row.unit) == (2, 300, "subject")
+    assert row.epsilon == pytest.approx(exact(*multipliers, *multipliers), rel=1e-3)
+    assert row.epsilon < 2 * exact(*multipliers)
+    assert row.left == pytest.approx(BUDGET.epsilon - row.epsilon)
+
+    seen = cohort(("died", "long_stay", "readmitted"))
+    moments = release_moments(seen, epsilon=1.0, delta=1e-6, noise=source(together, seen))
+    sets = [samples_from_moments(moments, n_per_class=5, seed=seed) for seed in (0, 1)]
+    assert not np.array_equal(sets[0].features, sets[1].features)
+    (row,) = spent_by_cohort(together, BUDGET)
+    assert row.queries == 1
+    assert row.epsilon == pytest.approx(exact(*multipliers), rel=1e-3)
+
+
+def test_the_same_query_draws_the_same_noise_and_costs_nothing_again(tmp_path: Path) -> None:
+    seen = cohort(("died",))
+    first, again = (release_moments(seen, epsilon=1.0, delta=1e-6, noise=source(tmp_path, seen)) for _ in range(2))
+    assert np.array_equal(first.gram, again.gram)
+    assert spent_by_cohort(tmp_path, BUDGET)[0].queries == 1
+    release_moments(seen, epsilon=0.5, delta=1e-6, noise=source(tmp_path, seen))  # another sigma is another query
+    assert spent_by_cohort(tmp_path, BUDGET)[0].queries == 2
+
+
+def test_over_budget_nothing_is_drawn_and_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    number = 0
+    with pytest.raises(BudgetError, match="above the 3 that policy house allows") as refused:
+        for number in range(20):
+            ask(tmp_path, f"q{number}")
+    assert refused.value.exit_code == 17
+    spent = spent_by_cohort(tmp_path, BUDGET)[0]
+    assert spent.queries == number > 1
+    assert exact(*[5.0] * number) <= BUDGET.epsilon < exact(*[5.0] * (number + 1))
+    ask(tmp_path, "q0")  # what was paid for stays paid for
+    drawn: list[object] = []
+    monkeypatch.setattr("pipeline.core.noise.keystream_normal", lambda *given: drawn.append(given))
+    seen = cohort(("died",))
+    before = ledger_path(tmp_path).read_bytes()
+    with pytest.raises(BudgetError):
+        release_moments(seen, epsilon=1.0, delta=1e-6, noise=source(tmp_path, seen))
+    assert drawn == []
+    assert ledger_path(tmp_path).read_bytes() == before
+
+
+def test_a_reservation_is_on_the_disk_before_the_noise_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.core.noise.keystream_normal", crash)
+    seen = cohort(("died",))
+    with pytest.raises(KeyboardInterrupt):
+        release_moments(seen, epsilon=1.0, delta=1e-6, noise=source(tmp_path, seen))
+    assert spent_by_cohort(tmp_path, BUDGET)[0].queries == 1
+
+
+def test_noise_that_nobody_reserved_is_not_drawn(tmp_path: Path) -> None:
+    noise = source(tmp_path, cohort(("died",)))
+    with pytest.raises(BudgetError, match="without reserving"):
+        noise.normal({"query": "mean"}, 1.0, (3,))
+    noise.reserve({"query": "mean"}, GAUSS)
+    noise.normal({"query": "mean", "part": 1}, 1.0, (3,))
+    with pytest.raises(BudgetError, match="without reserving"):
+        noise.uniform({"query": "median"}, (3,))
+
+
+def test_overlapping_cohorts_add_up_for_the_people_in_both_and_only_for_them(tmp_path: Path) -> None:
+    """A patient more makes a new cohort, and changes nothing for those who were there before."""
+    some, others = People(EVERYBODY.ids[:200], "subject"), People(EVERYBODY.ids[200:], "subject")
+    ask(tmp_path, "some", some)
+    ask(tmp_path, "others", others)
+    apart = {row.people: row.epsilon for row in spent_by_cohort(tmp_path, BUDGET)}
+    assert apart[200] == apart[100] == pytest.approx(exact(5.0), rel=1e-3)
+    ask(tmp_path, "one more", People((*some.ids, "somebody new"), "subject"))
+    rows = {row.people: row.epsilon for row in spent_by_cohort(tmp_path, BUDGET)}
+    assert rows[200] == rows[201] == pytest.approx(exact(5.0, 5.0), rel=1e-3)
+    assert rows[100] == apart[100]
+
+
+def test_lost_marks_count_as_everybody(tmp_path: Path) -> None:
+    some, others = People(EVERYBODY.ids[:200], "subject"), People(EVERYBODY.ids[200:], "subject")
+    ask(tmp_path, "some", some)
+    for file in (tmp_path / "ledger" / "people").iterdir():
+        file.unlink()
+    ask(tmp_path, "others", others)
+    rows = spent_by_cohort(tmp_path, BUDGET)
+    assert all(row.epsilon == pytest.approx(exact(5.0, 5.0), rel=1e-3) for row in rows)
+
+
+def test_queries_older_than_the_period_are_forgiven_but_not_forgotten(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("pipeline.core.chained_file.now", lambda: "2020-01-01T00:00:00+00:00")
+    ask(tmp_path, "old")
+    monkeypatch.undo()
+    ask(tmp_path, "new")
+    (row,) = spent_by_cohort(tmp_path, BUDGET)
+    assert (row.queries, row.epsilon) == (2, pytest.approx(exact(5.0), rel=1e-3))
+    (row,) = spent_by_cohort(tmp_path, dataclasses.replace(BUDGET, period_days=36500))
+    assert row.epsilon == pytest.approx(exact(5.0, 5.0), rel=1e-3)
+
+
+def test_a_restored_backup_is_noticed(tmp_path: Path) -> None:
+    ask(tmp_path, "first")
+    ask(tmp_path, "second")
+    old = ledger_path(tmp_path).read_bytes()
+    ask(tmp_path, "third")
+    new = ledger_path(tmp_path).read_bytes()
+    ledger_path(tmp_path).write_bytes(old)
+    for refused in (lambda: ask(tmp_path, "fourth"), lambda: spent_by_cohort(tmp_path, BUDGET)):
+        with pytest.raises(BudgetError, match="a backup of one of the two was restored"):
+            refused()
+    ledger_path(tmp_path).unlink()
+    with pytest.raises(BudgetError, match="backup"):
+        ask(tmp_path, "fourth")
+    ledger_path(tmp_path).write_bytes(new)
+    ledger_path(tmp_path).chmod(0o600)
+    log_path(tmp_path).unlink()
+    with pytest.raises(BudgetError, match="backup"):
+        ask(tmp_path, "fourth")
+
+
+def test_a_crash_between_ledger_and_log_is_healed_by_the_next_query(tmp_path: Path) -> None:
+    ask(tmp_path, "first")
+    lines = log_path(tmp_path).read_bytes().splitlines(keepends=True)
+    log_path(tmp_path).write_bytes(b"".join(lines[:-1]))
+    ask(tmp_path, "second")
+    log_path(tmp_path).write_bytes(b"".join(log_path(tmp_path).read_bytes().splitlines(keepends=True)[:-1]))
+    ask(tmp_path, "second")
+    assert read_log(tmp_path).entries[-1]["head"] == read_chain(ledger_path(tmp_path)).head
+    assert spent_by_cohort(tmp_path, BUDGET)[0].queries == 2
+
+
+def test_a_torn_last_line_was_never_acknowledged(tmp_path: Path) -> None:
+    ask(tmp_path, "first")
+    whole = ledger_path(tmp_path).read_bytes()
+    with ledger_path(tmp_path).open("ab") as stream:
+        stream.write(b'{"what":"reserve","quer')
+    assert spent_by_cohort(tmp_path, BUDGET)[0].queries == 1
+    ask(tmp_path, "second")
+    assert ledger_path(tmp_path).read_bytes().startswith(whole)
+    assert spent_by_cohort(tmp_path, BUDGET)[0].queries == 2
+
+
+def test_a_changed_line_and_an_open_file_are_refused(tmp_path: Path) -> None:
+    ask(tmp_path, "first")
+    ask(tmp_path, "second")
+    path = ledger_path(tmp_path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.write_bytes(path.read_bytes().replace(b'"noise_multiplier":5.0', b'"noise_multiplier":9.0', 1))
+    with pytest.raises(EnvironmentProblem, match="the chain breaks at line 3"):
+        ask(tmp_path, "third")
+    path.chmod(0o644)
+    with pytest.raises(EnvironmentProblem, match="open to group or others"):
+        ask(tmp_path, "third")
+
+
+def test_no_name_of_a_person_is_on_the_disk(tmp_path: Path) -> None:
+    ask(tmp_path, "first", People(("patient-4711", "patient-4712"), "subject"))
+    for file in (file for file in tmp_path.rglob("*") if file.is_file()):
+        assert b"patient-47" not in file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"event": "GaussianDpEvent"},
+        {"event": "GaussianDpEvent", "noise_multiplier": 0.0},
+        {"event": "GaussianDpEvent", "noise_multiplier": float("nan")},
+        {"event": "GaussianDpEvent", "noise_multiplier": True},
+        {"event": "NoOpDpEvent", "noise_multiplier": 1.0},
+        {},
+    ],
+)
+def test_what_has_no_price_is_not_drawn(event: dict, tmp_path: Path) -> None:
+    with pytest.raises(BudgetError, match="prices Gaussian and Laplace"):
+        ask(tmp_path, "first", events=(event,))
+    assert composed_epsilon((), 1e-6) == 0
+
+
+def _many(workspace: str, worker: int) -> None:
+    for number in range(5):
+        ask(Path(workspace), f"w{worker} q{number}", budget=Budget(100.0, 1e-5, 365))
+
+
+def test_processes_at_once_lose_no_reservation(tmp_path: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        pool.starmap(_many, [(str(tmp_path), worker) for worker in range(2)])
+    entries = read_chain(ledger_path(tmp_path)).entries
+    assert len({json.dumps(entry["query"]) for entry in entries if entry["what"] == "reserve"}) == 10
+    assert spent_by_cohort(tmp_path, BUDGET)[0].queries == 10
