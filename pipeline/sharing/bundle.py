@@ -15,18 +15,20 @@ import secrets
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, final
-
-from securesystemslib.signer import Signer  # type: ignore[attr-defined]  # it lists no exports
+from typing import TYPE_CHECKING, Any, Final, final
 
 from pipeline.core.codec import record_digest
+from pipeline.core.data_use import data_use_problem
 from pipeline.core.errors import EnvironmentProblem, ReleaseRefused, UsageError
 from pipeline.sharing.canonical import canonical, plain, read_canonical, sha256_hex
 from pipeline.sharing.card import CardFacts, card_html, card_markdown, licence_text
+from pipeline.sharing.croissant import croissant_bytes
+from pipeline.sharing.encryption import encrypted, encryption_description
 from pipeline.sharing.gate import AuditedRelease
 from pipeline.sharing.layout import (
     CARD_HTML,
     CARD_MARKDOWN,
+    CROISSANT,
     ENVELOPE,
     FORMAT,
     LEAKAGE,
@@ -34,11 +36,15 @@ from pipeline.sharing.layout import (
     MANIFEST,
     PAYLOAD,
     PREDICATE_KEYS,
+    payload_name,
     size_limit,
 )
 from pipeline.sharing.payload import data_description, guarantee_description, method_description, payload_bytes
 from pipeline.sharing.rounding import leakage_verdicts, rounded_utility
 from pipeline.sharing.signing import make_statement, sign_statement
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import Signer  # type: ignore[attr-defined]  # it lists no exports
 
 Scan = Callable[[Mapping[str, bytes]], None]
 """Looks at every byte that is about to be signed; raises to stop the release."""
@@ -61,7 +67,9 @@ class ReleaseNotes:
     intended_use: str = "Developing and comparing models; a model meant for care is to be validated on real data first."
     limits: tuple[str, ...] = ()
     recipients: tuple[str, ...] = ()
+    recipient_keys: Mapping[str, str] = dataclasses.field(default_factory=dict)  # name -> age key; encrypts the payload
     agreement: str = ""  # the data-use agreement's title or reference
+    data_use: tuple[str, ...] = ()  # terms of the Data Use Ontology
     contact: str = ""
 
 
@@ -76,7 +84,8 @@ def write_bundle(
 ) -> Path:
     """Write a signed bundle as a new folder inside `folder`; returns its path.
 
-    `issued` is an argument, not the clock: with the same release, notes and key the bytes are the same.
+    `issued` is an argument, not the clock: with the same release, notes and key the bytes are the same, unless the
+    payload is encrypted, which draws a fresh key each time.
 
     Raises:
         ReleaseRefused: not an audited release, a bundle of that name exists, or the policy asks for recipients and an
@@ -89,18 +98,23 @@ def write_bundle(
     target = folder / bundle_name(notes)
     if target.exists() or target.is_symlink():
         raise ReleaseRefused(f"{target} exists already; a release is never overwritten, count its version up")
-    files = bundle_files(release, notes, issued)
-    _check_nothing_internal(release, files)
-    scan(files)
+    plain = payload_bytes(release.artefact)
+    files = bundle_files(release, notes, issued, plain)
+    seen = {**files, PAYLOAD: plain}  # whatever leaves encrypted is looked at before it is
+    _check_nothing_internal(release, seen)
+    scan(seen)
     manifest = read_canonical(files[MANIFEST], MANIFEST)
     statement = make_statement(files, {key: manifest[key] for key in PREDICATE_KEYS})
     _write_folder(target, {**files, ENVELOPE: sign_statement(statement, signer)})
     return target
 
 
-def bundle_files(release: AuditedRelease, notes: ReleaseNotes, issued: datetime.date) -> dict[str, bytes]:
-    """Name -> content of every file but the envelope."""
+def bundle_files(
+    release: AuditedRelease, notes: ReleaseNotes, issued: datetime.date, payload: bytes
+) -> dict[str, bytes]:
+    """Name -> content of every file but the envelope; `payload` as it is before it may be encrypted."""
     leakage = leakage_verdicts(release)
+    encryption = encryption_description(notes.recipient_keys)
     manifest = {
         "format": FORMAT,
         "name": notes.name,
@@ -109,7 +123,9 @@ def bundle_files(release: AuditedRelease, notes: ReleaseNotes, issued: datetime.
         "issued": issued.isoformat(),
         "expires": (issued + datetime.timedelta(days=release.policy.valid_days)).isoformat(),
         "licence": notes.licence,
+        "data_use": notes.data_use,
         "recipients": notes.recipients,
+        "encryption": encryption,
         "release": method_description(release.artefact),
         "data": data_description(release.artefact),
         "guarantee": guarantee_description(getattr(release.artefact, "guarantee", None)),
@@ -128,19 +144,24 @@ def bundle_files(release: AuditedRelease, notes: ReleaseNotes, issued: datetime.
         agreement=notes.agreement,
         contact=notes.contact,
     )
+    name_of_payload = payload_name(manifest)
     files = {
-        PAYLOAD: payload_bytes(release.artefact),
+        name_of_payload: payload if encryption is None else encrypted(payload, encryption),
         LEAKAGE: canonical(leakage),
         CARD_MARKDOWN: card_markdown(facts).encode(),
         CARD_HTML: card_html(facts).encode(),
         LICENCE: licence_text(facts).encode(),
     }
-    described = {name: {"bytes": len(data), "sha256": sha256_hex(data)} for name, data in files.items()}
-    files[MANIFEST] = canonical({**manifest, "files": described})
+    files[CROISSANT] = croissant_bytes(facts, _described(files), name_of_payload)
+    files[MANIFEST] = canonical({**manifest, "files": _described(files)})
     for name, data in files.items():
         if len(data) > size_limit(name):
             raise ReleaseRefused(f"{name} would have {len(data)} bytes, more than the format's {size_limit(name)}")
     return files
+
+
+def _described(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+    return {name: {"bytes": len(data), "sha256": sha256_hex(data)} for name, data in files.items()}
 
 
 def _check_notes(release: AuditedRelease, notes: ReleaseNotes) -> None:
@@ -150,10 +171,18 @@ def _check_notes(release: AuditedRelease, notes: ReleaseNotes) -> None:
         raise UsageError("a release needs a site or a name with at least one letter or digit")
     if not notes.licence.strip():
         raise UsageError("a release names its licence")
+    _check_terms(notes)
     if release.policy.require_agreement and not (notes.recipients and notes.agreement.strip()):
         raise ReleaseRefused(
             f"policy {release.policy.name} releases only to named recipients under a data-use agreement"
         )
+
+
+def _check_terms(notes: ReleaseNotes) -> None:
+    if problem := data_use_problem(notes.data_use, notes.agreement):
+        raise UsageError(problem)
+    if notes.recipient_keys and sorted(notes.recipient_keys) != sorted(set(notes.recipients)):
+        raise UsageError("recipient_keys names each of the recipients, and nobody else")
 
 
 def _check_nothing_internal(release: AuditedRelease, files: Mapping[str, bytes]) -> None:

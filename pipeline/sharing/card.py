@@ -16,6 +16,8 @@ from typing import Any, Final, final
 
 import jinja2
 
+from pipeline.core.data_use import data_use_words
+
 THREAT_MODELS: Final[Mapping[str, str]] = {
     "T0": "has this release only",
     "T1": "also has patients of their own",
@@ -88,9 +90,10 @@ def _context(facts: CardFacts) -> dict[str, Any]:
         "facts": facts,
         "m": manifest,
         "kind_words": KINDS[manifest["release"]["kind"]],
-        "guarantee": _guarantee_words(manifest["guarantee"]),
-        "rows": [_attack_row(row) for row in facts.leakage["attacks"]],
-        "limits": (*_limits_of_kind(manifest), *facts.limits),
+        "guarantee": guarantee_words(manifest["guarantee"]),
+        "rows": attack_rows(facts),
+        "limits": limits_of(facts),
+        "data_use": data_use_words(manifest["data_use"]),
         "shapes": [
             (name, " × ".join(str(size) for size in array["shape"]), array["dtype"])
             for name, array in sorted(manifest["data"]["arrays"].items())
@@ -99,7 +102,8 @@ def _context(facts: CardFacts) -> dict[str, Any]:
     }
 
 
-def _guarantee_words(guarantee: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def guarantee_words(guarantee: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The guarantee's figures as they are told, rounded to the unfavourable side; None without one."""
     if guarantee is None:
         return None
     factor = math.exp(min(guarantee["epsilon"], 50.0))
@@ -113,6 +117,16 @@ def _guarantee_words(guarantee: Mapping[str, Any] | None) -> dict[str, Any] | No
         "accountant": guarantee["accountant"],
         "assumed_public": guarantee["assumed_public"],
     }
+
+
+def attack_rows(facts: CardFacts) -> list[dict[str, str]]:
+    """The audit's figures in words, a row each."""
+    return [_attack_row(row) for row in facts.leakage["attacks"]]
+
+
+def limits_of(facts: CardFacts) -> tuple[str, ...]:
+    """What the release does not promise: what holds for its kind, then the author's own words."""
+    return (*_limits_of_kind(facts.manifest), *facts.limits)
 
 
 def _attack_row(row: Mapping[str, Any]) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """Who may sign, and whom a receiver trusts: the author's Ed25519 key and the trust root file.
 
 The trust root is a TOML file that travels by another way than the bundles (by hand, with the data-use agreement).
-Imports: the standard library, cryptography and securesystemslib, as the verifier reads it too.
+Imports: the standard library and cryptography, as the verifier reads it too; who signs also loads securesystemslib,
+which brings along whatever cloud library it finds.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from securesystemslib.signer import CryptoSigner, SSlibKey  # type: ignore[attr-defined]  # it lists no exports
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pipeline.core.errors import ReleaseRefused, UsageError
 from pipeline.core.secrets import Secret, read_secret
+from pipeline.sharing.canonical import canonical, sha256_hex
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]  # it lists no exports
 
 PURPOSE: Final = "author"
 ROOT_FORMAT: Final = "decoct-trust-root/1"
@@ -52,6 +56,8 @@ def author_signer(secret: Secret) -> CryptoSigner:
     """The signer of an author's secret: the Ed25519 private key is the 32 bytes derived for "ed25519"."""
     if secret.purpose != PURPOSE:
         raise UsageError(f"a {secret.purpose} secret does not sign releases; an {PURPOSE} secret does")
+    from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]  # it lists no exports
+
     return CryptoSigner(Ed25519PrivateKey.from_private_bytes(secret.derive("ed25519")))
 
 
@@ -78,8 +84,8 @@ def public_key_from_hex(public: str, name: str) -> PublicKey:
     """
     if not _PUBLIC_HEX.fullmatch(public):
         raise UsageError(f"the public key of {name} must be 64 lower-case hex digits")
-    key = SSlibKey.from_crypto(Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)))
-    return PublicKey(key.keyid, public, name)
+    described = {"keytype": "ed25519", "keyval": {"public": public}, "scheme": "ed25519"}
+    return PublicKey(sha256_hex(canonical(described)), public, name)
 
 
 def public_key_text(key: PublicKey) -> str:

@@ -5,20 +5,26 @@ Standard library only: the verifier imports it.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
-FORMAT: Final = "decoct-bundle/1"
+FORMAT: Final = "decoct-bundle/2"
+PREVIOUS_FORMAT: Final = "decoct-bundle/1"
+"""Still verified: without croissant.json, and without `data_use` and `encryption` in the manifest."""
+
 LEAKAGE_FORMAT: Final = "decoct-leakage/1"
 
 PAYLOAD: Final = "payload.safetensors"
+ENCRYPTED_PAYLOAD: Final = "payload.safetensors.age"  # stands in for the payload when it is encrypted to recipients
 MANIFEST: Final = "manifest.json"
 LEAKAGE: Final = "leakage.json"
 CARD_MARKDOWN: Final = "card.md"
 CARD_HTML: Final = "card.html"
 LICENCE: Final = "LICENSE.txt"
+CROISSANT: Final = "croissant.json"
 ENVELOPE: Final = "envelope.dsse.json"
 
-SIGNED_FILES: Final = (LICENCE, CARD_HTML, CARD_MARKDOWN, LEAKAGE, MANIFEST, PAYLOAD)
+SIGNED_FILES: Final = (LICENCE, CARD_HTML, CARD_MARKDOWN, CROISSANT, LEAKAGE, MANIFEST, PAYLOAD)
 """Every file whose digest the statement names, sorted by name; with the envelope this is the whole folder."""
 
 MAX_PAYLOAD_BYTES: Final = 2 << 30
@@ -28,12 +34,24 @@ PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE: Final = "urn:decoct:release:1"
 
-PREDICATE_KEYS: Final = ("format", "site", "name", "version", "issued", "expires", "policy")
+PREVIOUS_PREDICATE_KEYS: Final = ("format", "site", "name", "version", "issued", "expires", "policy")
+PREDICATE_KEYS: Final = (*PREVIOUS_PREDICATE_KEYS, "recipients", "encryption")
 """What the statement repeats of the manifest, so that a log of statements alone can be read."""
 
 RELEASE_KINDS: Final = ("condensed", "encoded", "moments")
 
 
+def payload_name(manifest: Mapping[str, Any]) -> str:
+    """The name of the payload's file: another one when it is encrypted."""
+    return ENCRYPTED_PAYLOAD if manifest.get("encryption") else PAYLOAD
+
+
+def signed_files(format_name: str, *, encrypted: bool = False) -> tuple[str, ...]:
+    """The signed files of a bundle of this format, sorted by name."""
+    names = set(SIGNED_FILES) - ({CROISSANT} if format_name == PREVIOUS_FORMAT else set())
+    return tuple(sorted(names - {PAYLOAD} | {ENCRYPTED_PAYLOAD} if encrypted else names))
+
+
 def size_limit(name: str) -> int:
     """The largest size in bytes that a receiver reads of the file `name`."""
-    return MAX_PAYLOAD_BYTES if name == PAYLOAD else MAX_TEXT_BYTES
+    return MAX_PAYLOAD_BYTES if name in (PAYLOAD, ENCRYPTED_PAYLOAD) else MAX_TEXT_BYTES

@@ -21,7 +21,7 @@ from safetensors.numpy import load
 
 from pipeline.core.errors import DataError, UsageError
 from pipeline.sharing.keys import TrustRoot
-from pipeline.sharing.layout import PAYLOAD
+from pipeline.sharing.layout import PAYLOAD, payload_name
 from pipeline.sharing.verify import VerifiedBundle, verify
 
 if TYPE_CHECKING:
@@ -144,7 +144,9 @@ class Received:
             "transforms": tuple(data["transforms"]),
             "guarantee": guarantee,
             "provenance": Provenance(
-                stage="receive", parents=(self.manifest["files"][PAYLOAD]["sha256"],), config={**options, **source}
+                stage="receive",
+                parents=(self.manifest["files"][payload_name(self.manifest)]["sha256"],),
+                config={**options, **source},
             ),
         }
 
@@ -169,30 +171,39 @@ class Received:
         return label
 
 
-def receive(bundle: Path | str, root: Path | str | TrustRoot, *, today: datetime.date) -> Received:
-    """Verify a bundle and read its arrays.
+def receive(
+    bundle: Path | str, root: Path | str | TrustRoot, *, today: datetime.date, identity: Path | str | None = None
+) -> Received:
+    """Verify a bundle and read its arrays; `identity` is the receiver's age identity file, for an encrypted payload.
 
     Raises:
-        ReleaseRefused: verification fails, see `pipeline.sharing.verify.verify`.
+        ReleaseRefused: verification fails, see `pipeline.sharing.verify.verify`, or the payload is encrypted to others.
         DataError: the signed payload is not what the signed manifest describes.
     """
     trusted = root if isinstance(root, TrustRoot) else Path(root)
-    return read_arrays(verify(Path(bundle), trusted, today=today))
+    mine = None if identity is None else Path(identity)
+    return read_arrays(verify(Path(bundle), trusted, today=today), mine)
 
 
-def read_arrays(verified: VerifiedBundle) -> Received:
+def read_arrays(verified: VerifiedBundle, identity: Path | None = None) -> Received:
     """The arrays of a verified bundle, checked against its manifest.
 
     Raises:
+        ReleaseRefused: the payload is encrypted, and not to this identity.
         DataError: the payload cannot be read, or names, shapes or types differ from the manifest's.
     """
+    data = verified.files[payload_name(verified.manifest)]
+    if verified.manifest.get("encryption"):
+        from pipeline.sharing.encryption import decrypted
+
+        data = decrypted(data, verified.manifest, identity)
     try:
-        arrays = load(verified.files[PAYLOAD])
+        arrays = load(data)
     except SafetensorError:
         raise DataError(f"{PAYLOAD} is signed but is not a safetensors file") from None
     found = {name: {"dtype": array.dtype.name, "shape": list(array.shape)} for name, array in arrays.items()}
-    data = verified.manifest["data"]
-    if not isinstance(data, dict) or found != data.get("arrays"):
+    described = verified.manifest["data"]
+    if not isinstance(described, dict) or found != described.get("arrays"):
         raise DataError(f"{PAYLOAD} does not hold the arrays that the manifest describes")
     for array in arrays.values():
         array.setflags(write=False)

@@ -1,7 +1,7 @@
 """The signature: a DSSE envelope around an in-toto statement that names the digest of every file.
 
 An envelope has exactly one byte form here (canonical JSON, canonical base64, one signature, no unsigned field), so that
-no byte of it can be changed unnoticed. Imports: the standard library, rfc8785, securesystemslib.
+no byte of it can be changed unnoticed. Imports: the standard library, rfc8785, cryptography; securesystemslib to sign.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from securesystemslib.dsse import Envelope
-from securesystemslib.exceptions import VerificationError
-from securesystemslib.signer import Signer, SSlibKey  # type: ignore[attr-defined]  # it lists no exports
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from pipeline.core.errors import ReleaseRefused
 from pipeline.sharing.canonical import canonical, read_canonical, sha256_hex
 from pipeline.sharing.keys import PublicKey, TrustRoot
 from pipeline.sharing.layout import ENVELOPE, PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import Signer  # type: ignore[attr-defined]  # it lists no exports
 
 
 def make_statement(files: Mapping[str, bytes], predicate: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,9 +35,17 @@ def make_statement(files: Mapping[str, bytes], predicate: Mapping[str, Any]) -> 
 
 def sign_statement(statement: Mapping[str, Any], signer: Signer) -> bytes:
     """The bytes of the envelope file."""
+    from securesystemslib.dsse import Envelope
+
     envelope = Envelope(canonical(statement), PAYLOAD_TYPE, {})
     envelope.sign(signer)
     return canonical(envelope.to_dict())
+
+
+def signed_bytes(payload: bytes) -> bytes:
+    """DSSE's pre-authentication encoding: what the signature is over."""
+    kind = PAYLOAD_TYPE.encode("utf-8")
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
 def open_envelope(data: bytes, root: TrustRoot) -> tuple[dict[str, Any], PublicKey]:
@@ -53,14 +63,13 @@ def open_envelope(data: bytes, root: TrustRoot) -> tuple[dict[str, Any], PublicK
     if set(signatures[0]) != {"keyid", "sig"}:
         raise ReleaseRefused(f"{ENVELOPE} must give keyid and sig of its signature, and nothing else")
     payload = _base64(raw["payload"])
-    _base64(signatures[0]["sig"])
+    signature = _base64(signatures[0]["sig"])
     key = next((key for key in root.keys if key.keyid == signatures[0]["keyid"]), None)
     if key is None:
         raise ReleaseRefused("the bundle is signed by a key that the trust root does not list")
-    trusted = SSlibKey(key.keyid, "ed25519", "ed25519", {"public": key.public})
     try:
-        Envelope.from_dict(raw).verify([trusted], 1)
-    except VerificationError:
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(key.public)).verify(signature, signed_bytes(payload))
+    except (InvalidSignature, ValueError):
         raise ReleaseRefused(f"the signature is not one by {key.name} over this statement") from None
     return _statement(payload), key
 

@@ -1,7 +1,7 @@
 """Is this bundle what an author I trust released, whole, unaltered, in force, and meant for me? Offline.
 
-Needs the standard library, cryptography, securesystemslib and rfc8785; loads neither numpy nor torch. Nothing in the
-folder is believed before the signature over its digest is.
+Needs the standard library, cryptography and rfc8785; loads neither numpy nor torch. Nothing in the folder is believed
+before the signature over its digest is.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -17,7 +17,19 @@ from typing import Any, final
 from pipeline.core.errors import ReleaseRefused
 from pipeline.sharing.canonical import read_canonical, sha256_hex
 from pipeline.sharing.keys import PublicKey, TrustRoot, load_trust_root
-from pipeline.sharing.layout import ENVELOPE, FORMAT, MANIFEST, PREDICATE_KEYS, RELEASE_KINDS, SIGNED_FILES, size_limit
+from pipeline.sharing.layout import (
+    CROISSANT,
+    ENCRYPTED_PAYLOAD,
+    ENVELOPE,
+    FORMAT,
+    MANIFEST,
+    PREDICATE_KEYS,
+    PREVIOUS_FORMAT,
+    PREVIOUS_PREDICATE_KEYS,
+    RELEASE_KINDS,
+    signed_files,
+    size_limit,
+)
 from pipeline.sharing.signing import open_envelope
 
 
@@ -59,13 +71,16 @@ def verify_files(
         raise ReleaseRefused(f"the bundle has no {ENVELOPE}, so nobody vouches for it")
     statement, key = open_envelope(files[ENVELOPE], root)
     predicate = statement["predicate"]
-    if not isinstance(predicate, dict) or predicate.get("format") != FORMAT:
-        raise ReleaseRefused(f"the bundle is of a format that this version does not know; it reads {FORMAT}")
+    if not isinstance(predicate, dict) or predicate.get("format") not in (FORMAT, PREVIOUS_FORMAT):
+        raise ReleaseRefused(f"the bundle is of a format that this version does not know; it reads {_KNOWN}")
+    previous = predicate["format"] == PREVIOUS_FORMAT
     found = {name: sha256_hex(data) for name, data in files.items()}
-    _check_digests(found, statement["subject"])
+    expected = signed_files(predicate["format"], encrypted=bool(predicate.get("encryption")))
+    _check_digests(found, statement["subject"], expected)
     manifest = read_canonical(files[MANIFEST], MANIFEST)
-    _check_manifest(manifest, {name: {"bytes": len(files[name]), "sha256": found[name]} for name in files})
-    if predicate != {key: manifest[key] for key in PREDICATE_KEYS}:
+    sizes = {name: {"bytes": len(files[name]), "sha256": found[name]} for name in files}
+    _check_manifest(manifest, sizes, predicate["format"], expected)
+    if predicate != {key: manifest[key] for key in (PREVIOUS_PREDICATE_KEYS if previous else PREDICATE_KEYS)}:
         raise ReleaseRefused(f"{MANIFEST} and the signed statement disagree")
     _check_in_force(manifest, root, today)
     return manifest, key
@@ -79,12 +94,13 @@ def read_folder(bundle: Path) -> dict[str, bytes]:
     """
     if bundle.is_symlink() or not bundle.is_dir():
         raise ReleaseRefused(f"{bundle} is not a bundle folder")
-    expected = {*SIGNED_FILES, ENVELOPE}
     try:
         with os.scandir(bundle) as entries:
             found = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
     except OSError:
         raise ReleaseRefused(f"the bundle folder {bundle} cannot be read") from None
+    which = FORMAT if CROISSANT in found or ENCRYPTED_PAYLOAD in found else PREVIOUS_FORMAT
+    expected = {*signed_files(which, encrypted=ENCRYPTED_PAYLOAD in found), ENVELOPE}
     if extra := sorted(set(found) - expected):
         raise ReleaseRefused(f"the bundle holds {len(extra)} files that the format does not know, such as {extra[0]!r}")
     if missing := sorted(expected - set(found)):
@@ -111,7 +127,7 @@ def _read(path: Path, limit: int) -> bytes:
     return data
 
 
-def _check_digests(found: Mapping[str, str], subjects: Any) -> None:
+def _check_digests(found: Mapping[str, str], subjects: Any, expected: Sequence[str]) -> None:
     """The statement names every file of the format, nothing else, and each has the digest it says."""
     if not isinstance(subjects, list):
         raise ReleaseRefused("the signed statement lists no files")
@@ -126,9 +142,9 @@ def _check_digests(found: Mapping[str, str], subjects: Any) -> None:
         if set(subject) != {"name", "digest"} or not isinstance(digest, dict) or set(digest) != {"sha256"}:
             raise ReleaseRefused(f"the signed statement gives no SHA-256 of {name}")
         digests[name] = digest["sha256"]
-    if set(digests) != set(SIGNED_FILES):
+    if set(digests) != set(expected):
         raise ReleaseRefused("the signed statement does not cover exactly the format's files")
-    if set(found) != {*SIGNED_FILES, ENVELOPE}:
+    if set(found) != {*expected, ENVELOPE}:
         raise ReleaseRefused("the bundle does not hold exactly the format's files")
     for name, digest in digests.items():
         if found[name] != digest:
@@ -150,18 +166,21 @@ _MANIFEST_KEYS = {
     "site",
     "version",
 }
-
+_NEW_KEYS = {"data_use", "encryption"}
+_KNOWN = f"{FORMAT} and {PREVIOUS_FORMAT}"
 
 _DATA_KEYS = {"arrays", "channels", "n_steps", "step_hours", "tasks", "transforms"}
 _RELEASE_KEYS = {"code_version", "kind", "method", "options", "starts_from_records"}
 
 
-def _check_manifest(manifest: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) -> None:
-    if manifest.get("format") != FORMAT:
-        raise ReleaseRefused(f"{MANIFEST} is of a format that this version does not know; it reads {FORMAT}")
-    if set(manifest) != _MANIFEST_KEYS:
+def _check_manifest(
+    manifest: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]], format_name: str, expected: Sequence[str]
+) -> None:
+    if manifest.get("format") != format_name:
+        raise ReleaseRefused(f"{MANIFEST} is of another format than the signed statement says, {format_name}")
+    if set(manifest) != (_MANIFEST_KEYS if format_name == PREVIOUS_FORMAT else _MANIFEST_KEYS | _NEW_KEYS):
         raise ReleaseRefused(f"{MANIFEST} has missing or unknown keys")
-    described = set(SIGNED_FILES) - {MANIFEST}
+    described = set(expected) - {MANIFEST}
     listed = manifest["files"]
     if not isinstance(listed, dict) or set(listed) != described:
         raise ReleaseRefused(f"{MANIFEST} does not describe exactly the format's files")
@@ -178,6 +197,22 @@ def _check_manifest(manifest: Mapping[str, Any], found: Mapping[str, Mapping[str
         raise ReleaseRefused(f"{MANIFEST} does not say what kind of release it is and how it was made")
     if not isinstance(data, dict) or not set(data) >= _DATA_KEYS:
         raise ReleaseRefused(f"{MANIFEST} does not say what the arrays mean")
+    if format_name != PREVIOUS_FORMAT:
+        _check_terms(manifest)
+
+
+def _check_terms(manifest: Mapping[str, Any]) -> None:
+    """What format 2 adds: data-use terms, and to whom the payload is encrypted."""
+    if not isinstance(manifest["data_use"], list) or not all(isinstance(code, str) for code in manifest["data_use"]):
+        raise ReleaseRefused(f"{MANIFEST} does not list its data-use terms")
+    encryption = manifest["encryption"]
+    if encryption is None:
+        return
+    if not isinstance(encryption, dict) or set(encryption) != {"scheme", "recipients"}:
+        raise ReleaseRefused(f"{MANIFEST} does not say how the payload is encrypted, and to whom")
+    named = encryption["recipients"]
+    if not isinstance(named, dict) or sorted(named) != sorted(manifest["recipients"]) or not named:
+        raise ReleaseRefused(f"{MANIFEST} names other recipients than those the payload is encrypted to")
 
 
 def _check_in_force(manifest: Mapping[str, Any], root: TrustRoot, today: datetime.date) -> None:

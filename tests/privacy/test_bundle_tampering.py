@@ -24,7 +24,7 @@ from pipeline.sharing.bundle import ReleaseNotes, write_bundle
 from pipeline.sharing.canonical import canonical
 from pipeline.sharing.gate import AuditedRelease, admit, decide
 from pipeline.sharing.keys import TrustRoot, author_signer, public_key, write_trust_root
-from pipeline.sharing.layout import ENVELOPE, MANIFEST, PAYLOAD, SIGNED_FILES
+from pipeline.sharing.layout import ENVELOPE, MANIFEST, PAYLOAD, PREDICATE_KEYS, SIGNED_FILES
 from pipeline.sharing.policy import Policy, parse_policy
 from pipeline.sharing.signing import make_statement, sign_statement
 from pipeline.sharing.verify import read_folder, verify, verify_files
@@ -109,8 +109,7 @@ def resigned(files: Mapping[str, bytes], manifest: Mapping[str, object]) -> dict
     """The bundle as its own author would sign another manifest: only the checks after the signature can object."""
     parts = {name: data for name, data in files.items() if name not in (ENVELOPE, MANIFEST)}
     parts[MANIFEST] = canonical(manifest)
-    keys = ("format", "site", "name", "version", "issued", "expires", "policy")
-    statement = make_statement(parts, {key: manifest[key] for key in keys if key in manifest})
+    statement = make_statement(parts, {key: manifest[key] for key in PREDICATE_KEYS if key in manifest})
     return {**parts, ENVELOPE: sign_statement(statement, SIGNER)}
 
 
@@ -317,7 +316,7 @@ def test_what_the_author_signed_is_still_checked(bundle: Path) -> None:
     manifest = json.loads(files[MANIFEST])
     verify_files(resigned(files, manifest), ROOT, today=TODAY)
     wrong = {
-        "format that this version does not know": {"format": "decoct-bundle/2"},
+        "format that this version does not know": {"format": "decoct-bundle/3"},
         "unknown keys": {"surprise": 1},
         "another size or digest": {
             "files": {**manifest["files"], PAYLOAD: {**manifest["files"][PAYLOAD], "bytes": 7}},
@@ -486,7 +485,7 @@ t.write(pathlib.Path({str(tmp_path)!r}))
 
 
 def test_verification_loads_no_heavy_library(own: Path) -> None:
-    """In a process of its own: the verifier's third-party imports are cryptography, securesystemslib and rfc8785."""
+    """In a process of its own: the verifier's third-party imports are cryptography and rfc8785."""
     root = own.parent / "root.toml"
     write_trust_root(root, ROOT.keys)
     script = f"""
@@ -502,4 +501,4 @@ for name in sorted(set(sys.modules) - before):
 """
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=120)
     loaded = set(done.stdout.split()) - {"pipeline"}
-    assert loaded - {"_cffi_backend"} == {"cryptography", "securesystemslib", "rfc8785"}  # cffi belongs to cryptography
+    assert loaded - {"_cffi_backend"} == {"cryptography", "rfc8785"}  # cffi belongs to cryptography

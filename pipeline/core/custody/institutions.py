@@ -79,7 +79,7 @@ def public_identity(keys: Path) -> str:
     if not path.exists():
         return ""
     data = read_owner_file(path, "identity")
-    return clear_facts(data).get("identity", "") if is_sealed(data) else str(_identity(keys).to_public())
+    return clear_facts(data).get("identity", "") if is_sealed(data) else str(read_identity(path).to_public())
 
 
 def share_key(keys: Path, purpose: str, institution: str, recipient: str, file: Path) -> Shared:
@@ -95,7 +95,7 @@ def share_key(keys: Path, purpose: str, institution: str, recipient: str, file: 
         raise UsageError(f"the {purpose} key is this site's alone and is never shared; only the encoder's key is")
     if not _NAME.fullmatch(institution) or not institution.strip():
         raise UsageError("an institution's name has 1 to 200 characters, and no control characters")
-    to = _recipient(recipient)
+    to = recipient_key(recipient)
     recipient = str(to)
     for entry in read_log(keys).entries:
         if entry["what"] == "share" and entry["recipient"] == recipient and entry["institution"] != institution:
@@ -155,7 +155,12 @@ def import_key(
     return Imported(secret.fingerprint, path, was_there=False, retired=present.fingerprint)
 
 
-def _recipient(public: str) -> Any:
+def recipient_key(public: str) -> Any:
+    """The age recipient of a public key (`age1...`).
+
+    Raises:
+        UsageError: it is none, or the secret half of an identity.
+    """
     import pyrage
 
     if public.startswith("AGE-SECRET-KEY-"):
@@ -174,7 +179,7 @@ def _decrypted(keys: Path, file: Path) -> bytes:
         data = file.read_bytes()
     except OSError as error:
         raise EnvironmentProblem(f"shared key {file} cannot be read: {error.strerror}") from None
-    identity = _identity(keys)
+    identity = read_identity(keys / IDENTITY_FILE)
     try:
         return bytes(pyrage.decrypt(data, [identity]))
     except pyrage.DecryptError:
@@ -182,10 +187,14 @@ def _decrypted(keys: Path, file: Path) -> bytes:
     raise EnvironmentProblem(problem)
 
 
-def _identity(keys: Path) -> Any:
+def read_identity(path: Path) -> Any:
+    """The age identity in this 0600 file; asks for its passphrase if it has one.
+
+    Raises:
+        EnvironmentProblem: absent, damaged or open to others.
+    """
     import pyrage
 
-    path = keys / IDENTITY_FILE
     text = read_owner_file(path, "identity", "; make one with: decoct keys identity")
     if is_sealed(text):
         text = unseal(text, f"identity {path}")
