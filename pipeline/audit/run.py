@@ -9,10 +9,12 @@ from typing import Any, Final
 from pipeline.audit.aligned_pairs import AlignedPairs
 from pipeline.audit.byte_scan import ByteScan
 from pipeline.audit.inversion import KnownKeyInversion
+from pipeline.audit.linkage_inference import Inference, Linkability
 from pipeline.audit.membership import Membership
 from pipeline.audit.missingness import MissingnessPattern
 from pipeline.audit.near_copies import NearCopies
-from pipeline.audit.scene import BytesScene, CondensedScene, EncodingScene, LeakageAttack, Scene
+from pipeline.audit.scene import BytesScene, CondensedScene, EncodingScene, LeakageAttack, Level, Scene
+from pipeline.audit.singling_out import SinglingOut
 from pipeline.core.codec import to_plain
 from pipeline.core.errors import DataError
 from pipeline.core.protocols import OnStep, ignore_step
@@ -25,6 +27,9 @@ DEFAULT_ATTACKS: Final[tuple[LeakageAttack, ...]] = (
     MissingnessPattern(),
     NearCopies(),
     Membership(),
+    SinglingOut(),
+    Linkability(),
+    Inference(),
     ByteScan(),
 )
 
@@ -37,7 +42,6 @@ NOT_IMPLEMENTED: Final[Mapping[type, tuple[tuple[str, ThreatModel], ...]]] = {
         ("successive_releases", "T5"),
     ),
     CondensedScene: (
-        ("singling_out_linkability_inference", "T1"),
         ("attribute_inference", "T2"),
         ("successive_releases", "T5"),
         ("shadow_condensation", "T6"),
@@ -54,11 +58,13 @@ def audit(
     *,
     seed: int,
     attacks: Sequence[LeakageAttack] = DEFAULT_ATTACKS,
+    level: Level = "screen",
     on_step: OnStep = ignore_step,
 ) -> tuple[LeakageReport, ...]:
     """One report per artefact, in the order of the scenes; deterministic given the seed.
 
-    An attack that cannot run, and every attack that is known and not implemented, is listed as `NotRun`.
+    An attack that cannot run, and every attack that is known and not implemented, is listed as `NotRun`; so is one of
+    the full audit when `level` is "screen".
 
     Raises:
         DataError: no scene, or scenes of one artefact disagree on its digest.
@@ -78,7 +84,7 @@ def audit(
         not_run = _known_gaps(own, artefact)
         for scene in own:
             for attack in _about(scene, attacks):
-                reason = attack.unsupported(scene)
+                reason = _of_another_level(attack, level) or attack.unsupported(scene)
                 if reason is None:
                     results += attack.run(scene, child_seed(seed, "audit", artefact, attack.name))
                 else:
@@ -87,6 +93,12 @@ def audit(
                 on_step(done, steps, 0.0)
         reports.append(_report(artefact, digests.pop(), results, not_run, attacks, seed))
     return tuple(reports)
+
+
+def _of_another_level(attack: LeakageAttack, level: Level) -> str | None:
+    if level == "screen" and getattr(attack, "level", "screen") == "full":
+        return "part of the full audit only: set level = 'full' in the [audit] table"
+    return None
 
 
 def _about(scene: Scene, attacks: Sequence[LeakageAttack]) -> list[LeakageAttack]:

@@ -20,6 +20,8 @@ MIN_SUBJECTS = 10  # fewer would be a small cell: nothing about them may be repo
 
 
 Axis = Literal["time", "variables", "record"]
+Level = Literal["screen", "full"]
+"""The nightly screen takes minutes, the full audit hours."""
 MASK: str = "observed:"  # how the channels are called that hold the pattern of measurements
 
 
@@ -163,6 +165,8 @@ class CondensedScene(ArrayRecord):
     holdout: Float[np.ndarray, "other step channel"]
     member_subjects: Shaped[np.ndarray, " member"]
     holdout_subjects: Shaped[np.ndarray, " other"]
+    member_labels: Float[np.ndarray, "member task"] | None = None  # of the set's tasks; NaN = missing
+    holdout_labels: Float[np.ndarray, "other task"] | None = None
 
     def __post_init__(self) -> None:
         shape = self.condensed.features.shape[1:]
@@ -170,6 +174,12 @@ class CondensedScene(ArrayRecord):
             raise DataError(f"scene {self.artefact}: samples, members and holdout differ in steps or channels")
         if len(self.member_subjects) != len(self.members) or len(self.holdout_subjects) != len(self.holdout):
             raise DataError(f"scene {self.artefact}: every stay needs its subject")
+        tasks = len(self.condensed.tasks)
+        for labels, series in ((self.member_labels, self.members), (self.holdout_labels, self.holdout)):
+            if labels is not None and labels.shape != (len(series), tasks):
+                raise DataError(
+                    f"scene {self.artefact}: labels need a row per stay and a column for each of {tasks} tasks"
+                )
         shared = np.intersect1d(self.member_subjects, self.holdout_subjects).size
         if shared:
             raise DataError(f"scene {self.artefact}: {shared} subjects are both member and holdout")
@@ -199,7 +209,10 @@ Scene = EncodingScene | CondensedScene | BytesScene
 
 @runtime_checkable
 class LeakageAttack(Protocol):
-    """One attack family; `scene_type` says which scenes it is about, `unsupported` which of these it cannot do."""
+    """One attack family; `scene_type` says which scenes it is about, `unsupported` which of these it cannot do.
+
+    A class attribute `level` "full" keeps an attack out of the nightly screen; without it the attack is in both.
+    """
 
     name: ClassVar[str]
     threat_model: ClassVar[ThreatModel]

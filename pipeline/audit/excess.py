@@ -1,0 +1,226 @@
+"""Attacks that hit or miss, in three arms: on members, on people who are not in the artefact, and without the artefact.
+
+The figure is the excess risk (r - c) / (1 - c) of Giomi et al., "A unified framework for quantifying privacy risk in
+synthetic data" (PoPETs 2023, arXiv 2211.10459): r = share of hits on members, c = on the holdout control. What is true
+of everybody hits both alike and counts nothing. Intervals: Clopper-Pearson with the effective sample size of the
+clusters (Korn & Graubard, Survey Methodology 24, 1998) for each share, and the method of variance estimates recovery
+for the ratio (1 - r) / (1 - c) (Donner & Zou, Statistical Methods in Medical Research 21, 2012).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from pipeline.audit.statistics import CONTROL_LEVEL, LEVEL, Interval
+from pipeline.core.errors import DataError
+from pipeline.core.types import AttackResult, Json, ThreatModel
+
+STATISTIC = "excess_risk"
+POWERED_HALF_WIDTH = 0.10  # an interval wider than +- this does not decide
+FOUND = 0.8  # a planted leak must show at least this excess
+MIN_CLUSTERS = 10
+
+
+@dataclass(frozen=True)
+class Hits:
+    """Whether each try hit, `(try,)` bool, and to which subject or sample it belongs, `(try,)`."""
+
+    hit: np.ndarray
+    cluster: np.ndarray
+
+    def take(self, clusters: np.ndarray) -> Hits:
+        """The tries of these clusters."""
+        rows = np.isin(self.cluster, clusters)
+        return Hits(self.hit[rows], self.cluster[rows])
+
+    @property
+    def n_clusters(self) -> int:
+        """Subjects or samples."""
+        return len(np.unique(self.cluster))
+
+
+@dataclass(frozen=True)
+class Arms:
+    """One attack's tries in its three arms; `scale` = how many times fewer targets the control offered."""
+
+    main: Hits
+    control: Hits
+    baseline: Hits
+    scale: float = 1.0
+
+    def take(self, main: np.ndarray, control: np.ndarray) -> Arms:
+        """The tries of these clusters; the baseline is tried on members."""
+        return Arms(self.main.take(main), self.control.take(control), self.baseline.take(main), self.scale)
+
+
+@dataclass(frozen=True)
+class Excess:
+    """What is reached where each half's variant was chosen on the other half."""
+
+    variant: str
+    figure: Interval
+    main: Interval
+    control: Interval
+    baseline: Interval
+    n: int  # subjects or samples in the main arm
+    n_control: int
+    quiet: bool  # no excess at the level at which a control is called broken
+
+
+def clustered_share(hits: Hits, level: float = LEVEL) -> Interval:
+    """Share of hits with the Korn-Graubard interval over clusters.
+
+    Raises:
+        DataError: no try.
+    """
+    n = len(hits.hit)
+    if n == 0:
+        raise DataError("a share needs at least one try")
+    codes = np.unique(hits.cluster, return_inverse=True)[1]
+    sums, sizes = np.bincount(codes, weights=hits.hit), np.bincount(codes)
+    p, m = float(hits.hit.mean()), len(sums)
+    effective = float(m) if m > 1 else 1.0  # without a hit or a miss the tries tell nothing of how alike they are
+    if 0 < p < 1 and m > 1:
+        variance = m / (m - 1) * float(((sums - p * sizes) ** 2).sum()) / n**2
+        effective = min(float(n), p * (1 - p) / variance) if variance > 0 else float(n)
+    tail, k = (1 - level) / 2, p * effective
+    low = 0.0 if k <= 0 else float(stats.beta.ppf(tail, k, effective - k + 1))
+    high = 1.0 if k >= effective else float(stats.beta.ppf(1 - tail, k + 1, effective - k))
+    return Interval(p, min(low, p), max(high, p))
+
+
+def excess(arms: Arms, level: float = LEVEL) -> tuple[Interval, Interval, Interval]:
+    """(r - c) / (1 - c) and the two shares behind it, each with its interval; never below -1."""
+    main, control = clustered_share(arms.main, level), clustered_share(arms.control, level)
+    control = Interval(*(min(1.0, arms.scale * edge) for edge in (control.value, control.low, control.high)))
+    missed, missed_control = _one_minus(main), _one_minus(control)
+    if missed_control.value <= 0:
+        return Interval(0.0, -1.0, 1.0), main, control
+    low, high = ratio_limits(missed, missed_control)
+    value = 1 - missed.value / missed_control.value
+    return Interval(max(-1.0, value), max(-1.0, min(1 - high, value)), max(1 - low, value, -1.0)), main, control
+
+
+def ratio_limits(top: Interval, bottom: Interval) -> tuple[float, float]:
+    """Limits of top / bottom from the limits of two independent estimates (MOVER-R)."""
+
+    def root(a: float, b: float) -> float:
+        return math.sqrt(max(0.0, (top.value * bottom.value) ** 2 - a * b))
+
+    product = top.value * bottom.value
+    under, over = bottom.high * (2 * bottom.value - bottom.high), bottom.low * (2 * bottom.value - bottom.low)
+    part = top.low * (2 * top.value - top.low)
+    low = top.low / bottom.high if under <= 0 else (product - root(part, under)) / under
+    part = top.high * (2 * top.value - top.high)
+    high = (product + root(part, over)) / over if over > 0 else math.inf
+    return max(0.0, low), high
+
+
+def _one_minus(share: Interval) -> Interval:
+    return Interval(1 - share.value, 1 - share.high, 1 - share.low)
+
+
+def best_variant(variants: Mapping[str, Arms], rng: np.random.Generator) -> Excess:
+    """For each half of the clusters the variant with the largest excess on the other half, both halves together.
+
+    Largest by its lower bound: where nearly everybody is hit, a small difference makes any excess.
+
+    Raises:
+        DataError: no variant, or an arm with fewer than two clusters.
+    """
+    if not variants:
+        raise DataError("there is no attack to choose from")
+    first = next(iter(variants.values()))
+    main, control = (_halves(hits.cluster, rng) for hits in (first.main, first.control))
+    parts = [{name: arms.take(main[i], control[i]) for name, arms in variants.items()} for i in (0, 1)]
+    chosen = [_largest(part) for part in parts]
+    arms = _together(parts[0][chosen[1]], parts[1][chosen[0]])
+    figure, hits, others = excess(arms)
+    return Excess(
+        variant=" / ".join(dict.fromkeys(chosen)),
+        figure=figure,
+        main=hits,
+        control=others,
+        baseline=clustered_share(arms.baseline),
+        n=arms.main.n_clusters,
+        n_control=arms.control.n_clusters,
+        quiet=excess(arms, CONTROL_LEVEL)[0].low <= 0,
+    )
+
+
+def _largest(part: Mapping[str, Arms]) -> str:
+    return max(part, key=lambda name: excess(part[name])[0].low)
+
+
+def _together(a: Arms, b: Arms) -> Arms:
+    def both(x: Hits, y: Hits) -> Hits:
+        return Hits(np.concatenate([x.hit, y.hit]), np.concatenate([x.cluster, y.cluster]))
+
+    return Arms(both(a.main, b.main), both(a.control, b.control), both(a.baseline, b.baseline), a.scale)
+
+
+def _halves(clusters: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    labels = rng.permutation(np.unique(clusters))
+    if len(labels) < 2:
+        raise DataError("choosing and reporting need two clusters")
+    return labels[: len(labels) // 2], labels[len(labels) // 2 :]
+
+
+@dataclass(frozen=True)
+class Told:
+    """How a result is told: of which attack, in which words; `unit` is what was counted, `statistic` its figure."""
+
+    attack: str
+    threat_model: ThreatModel
+    artefact: str
+    does: str
+    unit: str
+    statistic: str = STATISTIC
+    gates: bool = False
+    detail: Json = field(default_factory=dict)
+
+
+def excess_result(told: Told, found: Excess, positive: Excess, negative: Excess) -> AttackResult:
+    """The result of an attack, its planted leak and its set of strangers."""
+    half = (found.figure.high - found.figure.low) / 2
+    detail: dict[str, Any] = {
+        "variant": found.variant,
+        "member_rate": _rounded(found.main),
+        "control_rate": _rounded(found.control),
+        "baseline_rate": _rounded(found.baseline),
+        "n_control": found.n_control,
+        "positive_control_variant": positive.variant,
+        "negative_control": _rounded(negative.figure),
+        "unit": told.unit,
+        "controls_held": positive.figure.value >= FOUND and negative.quiet,
+        "powered": half <= POWERED_HALF_WIDTH and min(found.n, found.n_control) >= MIN_CLUSTERS,
+        **told.detail,
+    }
+    return AttackResult(
+        attack=told.attack,
+        threat_model=told.threat_model,
+        artefact=told.artefact,
+        statistic=told.statistic,
+        rate=found.figure.value,
+        low=found.figure.low,
+        high=found.figure.high,
+        n=found.n,
+        control=negative.figure.value,
+        positive_control=positive.figure.value,
+        ceiling=1.0,
+        gates=told.gates,
+        summary=f"From {told.artefact} an attacker {told.does} in {found.main.value:.1%} of his tries on members and "
+        f"{found.control.value:.1%} on others: excess risk {found.figure} ({found.n} {told.unit}); without the "
+        f"artefact {found.baseline.value:.1%}.",
+        detail=detail,
+    )
+
+
+def _rounded(share: Interval) -> list[float]:
+    return [round(share.value, 4), round(share.low, 4), round(share.high, 4)]

@@ -1,0 +1,155 @@
+"""Singling out, linkability and inference: planted members are found, strangers are quiet, strata are respected."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from pipeline.audit.excess import Arms, Hits, best_variant, clustered_share, excess
+from pipeline.audit.linkage_inference import Inference, Linkability
+from pipeline.audit.scene import CondensedScene, LeakageAttack
+from pipeline.audit.singling_out import SinglingOut
+from pipeline.audit.statistics import clopper_pearson
+from pipeline.audit.summary_table import columns_of
+from pipeline.core.errors import DataError
+from pipeline.core.types import CondensedSet, Provenance, Task
+
+STEPS, CHANNELS = 12, 8
+ATTACKS = (SinglingOut(), Linkability(), Inference())
+
+
+def people(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Seven series and a static 0 / 1, and a label that depends on the first series."""
+    rng = np.random.default_rng(seed)
+    level = rng.uniform(0.2, 0.8, (n, 1, CHANNELS))
+    series = np.clip(level + rng.normal(0, 0.02, (n, STEPS, CHANNELS)).cumsum(axis=1), 0, 1)
+    series[:, :, -1] = rng.integers(0, 2, (n, 1))
+    labels = (level[:, 0, :1] + rng.normal(0, 0.2, (n, 1)) > 0.5).astype(np.float32)
+    return series.astype(np.float32), labels
+
+
+MEMBERS, HOLDOUT, STRANGERS = people(800, 1), people(900, 2), people(100, 3)
+
+
+def scene_of(samples: tuple[np.ndarray, np.ndarray]) -> CondensedScene:
+    condensed = CondensedSet(
+        features=samples[0],
+        labels=samples[1],
+        channels=(*tuple("abcdefg"), "sex"),
+        tasks=(Task("death"),),
+        step_hours=1.0,
+        transforms=(),
+        method="test",
+        starts_from_records=False,
+        guarantee=None,
+        provenance=Provenance("test"),
+    )
+    subjects = np.arange(len(MEMBERS[0])), 10_000 + np.arange(len(HOLDOUT[0]))
+    return CondensedScene(
+        "set", "0" * 64, condensed, MEMBERS[0], HOLDOUT[0], *subjects, MEMBERS[1], HOLDOUT[1]
+    )  # fmt: skip
+
+
+def mixed(share: float) -> tuple[np.ndarray, np.ndarray]:
+    """A set of 100 of which a share are members verbatim."""
+    copies = int(100 * share)
+    features, labels = (np.concatenate([m[:copies], s[copies:]]) for m, s in zip(MEMBERS, STRANGERS, strict=True))
+    return features, labels
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+def test_a_set_of_strangers_is_quiet(attack: LeakageAttack) -> None:
+    for result in attack.run(scene_of(STRANGERS), 0):
+        assert result.low <= 0
+        assert result.detail["controls_held"]
+        assert result.positive_control is not None
+        assert result.positive_control >= 0.8
+
+
+def test_descriptions_of_members_single_them_out() -> None:
+    """The risk grows with the share of the set that is verbatim."""
+    rates = [SinglingOut().run(scene_of(mixed(share)), 0)[0] for share in (0.0, 0.2, 1.0)]
+    assert rates[0].rate < rates[1].rate < rates[2].rate
+    assert rates[1].low > 0
+    assert rates[2].low > 0.5
+    assert rates[2].detail["control_rate"][0] < 0.05
+
+
+@pytest.mark.parametrize("attack", [Linkability(), Inference()], ids=lambda attack: attack.name)
+def test_members_in_the_set_are_linked_and_read(attack: LeakageAttack) -> None:
+    """400 of 800 members verbatim: the tenth nearest to the set is nearly all of them copies."""
+    everybody, tenth = attack.run(scene_of((MEMBERS[0][:400], MEMBERS[1][:400])), 0)
+    assert everybody.low > 0
+    assert tenth.low > 0.5
+    assert tenth.rate > everybody.rate
+    assert everybody.n == len(MEMBERS[0])
+
+
+def test_what_is_true_of_everybody_is_no_risk() -> None:
+    """A set whose rule "high a, then death" holds for members and others alike infers much and has no excess."""
+    truth = people(300, 7)
+    rule = truth[0], (truth[0][:, :, 0].mean(axis=1, keepdims=True) > 0.5).astype(np.float32)
+    everybody, _ = Inference().run(scene_of(rule), 0)
+    assert everybody.low <= 0
+
+
+def test_the_same_seed_gives_the_same_result() -> None:
+    for attack in (Linkability(), Inference()):
+        assert attack.run(scene_of(STRANGERS), 5) == attack.run(scene_of(STRANGERS), 5)
+
+
+def test_small_sets_are_not_run() -> None:
+    few = tuple(part[:20] for part in STRANGERS)
+    for attack in ATTACKS:
+        assert "40" in str(attack.unsupported(scene_of((few[0], few[1]))))
+        assert attack.unsupported(scene_of(STRANGERS)) is None
+
+
+def test_labels_must_fit() -> None:
+    with pytest.raises(DataError, match="labels"):
+        dataclasses.replace(scene_of(STRANGERS), member_labels=MEMBERS[1][:3])
+
+
+def test_columns_of_statics_are_kept_once() -> None:
+    columns = columns_of(HOLDOUT[0], (*tuple("abcdefg"), "sex"), ("death",))
+    assert columns.names.count("sex") == 1
+    assert columns.binary[columns.names.index("sex")]
+    assert len(columns.names) == 7 * 5 + 1
+
+
+def hits(p: float, n: int, rng: np.random.Generator, per: int = 1) -> Hits:
+    """n subjects with `per` tries each that are alike within a subject half of the time."""
+    own = rng.random((n, per)) < p
+    alike = np.where(rng.random((n, 1)) < 0.5, own[:, :1], own)
+    return Hits(alike.ravel(), np.repeat(np.arange(n), per))
+
+
+@pytest.mark.parametrize(("main", "control"), [(0.3, 0.1), (0.05, 0.05), (0.9, 0.85), (0.02, 0.0)])
+def test_the_excess_interval_covers(main: float, control: float) -> None:
+    """400 draws: at least 93 % coverage is asked of a 95 % interval (3 standard errors of 400 draws are 3.3 %)."""
+    rng = np.random.default_rng(4)
+    truth = (main - control) / (1 - control)
+    found = [excess(Arms(hits(main, 300, rng, 3), hits(control, 200, rng), hits(0, 2, rng)))[0] for _ in range(400)]
+    covered = np.mean([item.low <= truth <= item.high for item in found])
+    assert covered >= stats.binom.ppf(0.001, 400, 0.95) / 400
+
+
+def test_single_tries_get_clopper_pearson() -> None:
+    hit = np.arange(100) < 30
+    share, exact = clustered_share(Hits(hit, np.arange(100))), clopper_pearson(30, 100)
+    assert share.low == pytest.approx(exact.low, abs=2e-3)  # the effective size is 99 there
+    assert share.high == pytest.approx(exact.high, abs=2e-3)
+    assert clustered_share(Hits(np.zeros(50, bool), np.arange(50))).high == pytest.approx(clopper_pearson(0, 50).high)
+
+
+def test_choosing_among_many_variants_costs_nothing() -> None:
+    """Twenty attacks without a leak: the chosen one's lower bound exceeds 0 in about 2.5 of 100 audits."""
+    rng = np.random.default_rng(8)
+    alarms = 0
+    for _ in range(100):
+        variants = {str(i): Arms(hits(0.3, 200, rng), hits(0.3, 150, rng), hits(0.3, 200, rng)) for i in range(20)}
+        alarms += best_variant(variants, rng).figure.low > 0
+    assert alarms <= stats.binom.ppf(0.999, 100, 0.025)
