@@ -106,7 +106,9 @@ def _notes(settings: ReleaseConfig, version: int) -> bundles.ReleaseNotes:
         licence=settings.licence,
         intended_use=settings.intended_use,
         recipients=settings.recipients,
+        recipient_keys=settings.recipient_keys,
         agreement=settings.agreement,
+        data_use=settings.duo,
         contact=settings.contact,
     )
 

@@ -47,6 +47,7 @@ from pipeline.core.config_encode import (
     QuantumEncode,
 )
 from pipeline.core.config_tables import Model, Name, Plugin, PositiveInt
+from pipeline.core.data_use import data_use_problem
 from pipeline.core.errors import ConfigError
 
 __all__ = [
@@ -128,7 +129,17 @@ class ReleaseConfig(Model):
     contact: str = ""
     intended_use: str = "Developing and comparing models; a model meant for care is to be validated on real data first."
     recipients: tuple[str, ...] = ()  # named in the signed statement; some policies ask for them
+    recipient_keys: dict[str, str] = Field(default_factory=dict)  # recipient -> age public key; encrypts the payload
     agreement: str = ""  # the data-use agreement's title or reference; likewise
+    duo: tuple[str, ...] = ()  # what receivers may do with it: terms of the Data Use Ontology
+
+    @model_validator(mode="after")
+    def _terms(self) -> ReleaseConfig:
+        if problem := data_use_problem(self.duo, self.agreement):
+            raise ValueError(problem)
+        if self.recipient_keys and set(self.recipient_keys) != set(self.recipients):
+            raise ValueError("recipient_keys names each of the recipients, and nobody else")
+        return self
 
 
 class Config(Model):
