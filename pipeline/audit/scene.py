@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from pipeline.audit.release_game import Mechanism
 from pipeline.core.errors import DataError
 from pipeline.core.types import ArrayRecord, AttackResult, CondensedSet, EncodedCohort, Json, Split, ThreatModel
 
@@ -167,6 +168,7 @@ class CondensedScene(ArrayRecord):
     holdout_subjects: Shaped[np.ndarray, " other"]
     member_labels: Float[np.ndarray, "member task"] | None = None  # of the set's tasks; NaN = missing
     holdout_labels: Float[np.ndarray, "other task"] | None = None
+    mechanism: Mechanism | None = None  # what made the set, to be called on cohorts of the auditor's making
 
     def __post_init__(self) -> None:
         shape = self.condensed.features.shape[1:]

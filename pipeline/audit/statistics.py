@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 from pipeline.core.errors import DataError
 
@@ -140,3 +140,37 @@ def epsilon_ceiling(members: int, others: int, delta: float = 0.0) -> float:
 def poisson_tail(observed: int, expected: float) -> float:
     """P(Poisson(expected) >= observed)."""
     return float(stats.poisson.sf(observed - 1, expected))
+
+
+def gaussian_delta(mu: float, epsilon: float) -> float:
+    """The delta at which a mu-Gaussian mechanism is (epsilon, delta)-private (Balle and Wang 2018, theorem 8)."""
+    if mu <= 0:
+        return 0.0
+    first, second = stats.norm.logcdf(mu / 2 - epsilon / mu), epsilon + stats.norm.logcdf(-mu / 2 - epsilon / mu)
+    return float(-math.exp(first) * math.expm1(min(0.0, second - first)))
+
+
+def gaussian_epsilon(mu: float, delta: float) -> float:
+    """The smallest epsilon at which a mu-Gaussian mechanism is (epsilon, delta)-private.
+
+    Raises:
+        DataError: mu negative or not finite, or delta outside (0, 1).
+    """
+    if not (0 <= mu < math.inf and 0 < delta < 1):
+        raise DataError("a Gaussian trade-off needs a finite mu >= 0 and a delta between 0 and 1")
+    if gaussian_delta(mu, 0.0) <= delta:
+        return 0.0
+    high = 1.0
+    while gaussian_delta(mu, high) > delta:
+        high *= 2
+    return float(optimize.brentq(lambda epsilon: gaussian_delta(mu, epsilon) - delta, 0.0, high, xtol=1e-9))
+
+
+def gaussian_mu(epsilon: float, delta: float) -> float:
+    """The largest mu of a Gaussian mechanism that is (epsilon, delta)-private: the inverse of `gaussian_epsilon`."""
+    if not (0 <= epsilon < math.inf and 0 < delta < 1):
+        raise DataError("a Gaussian trade-off needs a finite epsilon >= 0 and a delta between 0 and 1")
+    high = 1.0
+    while gaussian_delta(high, epsilon) < delta:
+        high *= 2
+    return float(optimize.brentq(lambda mu: gaussian_delta(mu, epsilon) - delta, 0.0, high, xtol=1e-12))
