@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.types import Cohort, IngestReport, Provenance, Split, StaticVariable, Variable
-from pipeline.ingest.events import OUTSIDE, USED, FlatEvents, flatten
+from pipeline.ingest.events import OUTSIDE, USED, FlatEvents, flatten, n_own
 from pipeline.ingest.grid import step_of, to_grid
 from pipeline.ingest.mapping import SourceMapping
 from pipeline.ingest.row_report import report_rows
@@ -46,7 +46,7 @@ def build_cohort(
     rules = _pick(mapping, tasks)
     _check_windows(rules, step_hours * n_steps)
     step = step_of(tables.events["hours"].to_numpy(), step_hours, n_steps)
-    events = flatten(tables, mapping, step)
+    events = flatten(tables, mapping, step, step_hours * n_steps)
     values = _series(events, mapping, step, tables.stays.height, n_steps)
     static, notes = static_values(tables, mapping, events)
     labels, label_notes = _labels(rules, tables, mapping, events)
@@ -67,7 +67,12 @@ def build_cohort(
         subjects_known=tables.subjects_known,
     )
     _check(cohort, mapping, tables.source)
-    return cohort, report_rows(cohort, tables, mapping, events, (*notes, *label_notes))
+    return cohort, report_rows(cohort, tables, mapping, events, (*tables.notes, *notes, *label_notes))
+
+
+def latest_hour(mapping: SourceMapping, horizon_hours: float, tasks: tuple[str, ...] = ()) -> float:
+    """The end of the input and of all label windows: nothing later in a stay has a say in the cohort."""
+    return max([horizon_hours, *(to for rule in _pick(mapping, tasks) for _, _, to in rule.windows)])
 
 
 def _pick(mapping: SourceMapping, tasks: tuple[str, ...]) -> tuple[TaskRule, ...]:
@@ -119,15 +124,18 @@ def _labels(
     rules: tuple[TaskRule, ...], tables: SourceTables, mapping: SourceMapping, events: FlatEvents
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels `(stay, task)`, and a note; rows beyond the window that a label rests on are used, not dropped."""
-    series = (events.name < len(mapping.variables)) & ((events.fate == USED) | (events.fate == OUTSIDE))
+    n_series, n_statics = len(mapping.variables), len(mapping.static_variables)
+    usable = (events.fate == USED) | (events.fate == OUTSIDE)
+    series = usable & (events.name < n_series)
+    outcome = usable & (events.name >= n_series + n_statics) & (events.name < n_own(mapping))
     source = LabelSource(
         stays=tables.stays,
         source=tables.source,
         stay=events.stay,
-        variable=np.where(series, events.name, -1),
+        variable=np.where(series, events.name, np.where(outcome, events.name - n_statics, -1)),
         hours=events.hours,
         value=events.value,
-        variable_names=tuple(variable.name for variable in mapping.variables),
+        variable_names=tuple(variable.name for variable in (*mapping.variables, *mapping.label_variables)),
     )
     labels = np.stack([rule.labels(source) for rule in rules], axis=1).astype(np.float32)
     needed = [source.in_window(*window) for rule in rules for window in rule.windows]

@@ -11,6 +11,7 @@ import polars as pl
 
 from pipeline.core.errors import DataError
 from pipeline.core.types import ArrayRecord, StaticVariable, Variable
+from pipeline.ingest.grid import TIME_TOLERANCE_HOURS
 from pipeline.ingest.mapping import SourceMapping
 from pipeline.ingest.tables import SourceTables
 
@@ -23,7 +24,7 @@ _MAX_NAMED: Final = 5
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class FlatEvents(ArrayRecord):
-    """`name` indexes `names`: the mapping's series first, then its statics, then names that it does not know."""
+    """`name` indexes `names`: the mapping's series, its statics, its label variables, then names it does not know."""
 
     stay: np.ndarray  # (event,) int32, row of the stay
     name: np.ndarray  # (event,) int32
@@ -33,13 +34,18 @@ class FlatEvents(ArrayRecord):
     names: tuple[str, ...]
 
 
-def flatten(tables: SourceTables, mapping: SourceMapping, step: np.ndarray) -> FlatEvents:
+def flatten(
+    tables: SourceTables, mapping: SourceMapping, step: np.ndarray, horizon_hours: float = np.inf
+) -> FlatEvents:
     """The events of `tables`, fated by name, plausible range and window (`step` is -1 outside); statics stay open.
+
+    A static later than `horizon_hours` is outside, too: it was not known when the prediction is made.
 
     Raises:
         DataError: names the mapping does not know, unless it says to drop them.
     """
     own = [variable.name for variable in mapping.variables] + [static.name for static in mapping.static_variables]
+    own += [variable.name for variable in mapping.label_variables]
     codes = {raw: own.index(name) for raw, name in {**mapping.source_names, **mapping.static_sources}.items()}
     distinct = sorted(tables.events["variable"].unique().to_list())
     strangers = [raw for raw in distinct if raw not in codes]
@@ -50,14 +56,20 @@ def flatten(tables: SourceTables, mapping: SourceMapping, step: np.ndarray) -> F
         raise DataError(_unknown(strangers, int((name >= len(own)).sum()), tables.source, mapping.name))
     stay = tables.events["stay_id"].cast(pl.Enum(tables.stays["stay_id"])).to_physical().to_numpy().astype(np.int32)
     value = tables.events["value"].to_numpy().astype(np.float32)
-    is_series, is_unknown = name < len(mapping.variables), name >= len(own)
+    hours = tables.events["hours"].to_numpy()
+    is_unknown = name >= len(own)
+    is_static = (name >= len(mapping.variables)) & (name < len(mapping.variables) + len(mapping.static_variables))
+    is_label = ~is_unknown & ~is_static & (name >= len(mapping.variables))
     fate = np.zeros(len(name), dtype=np.int8)
-    fate[is_series & (step < 0)] = OUTSIDE
+    fate[np.where(is_static, hours > horizon_hours + TIME_TOLERANCE_HOURS, is_label | (step < 0))] = OUTSIDE
     fate[~plausible(name, value, mapping)] = IMPLAUSIBLE
     fate[is_unknown] = UNKNOWN
-    return FlatEvents(
-        stay, name, tables.events["hours"].to_numpy(), value, fate, (*own, *(printable(raw) for raw in strangers))
-    )
+    return FlatEvents(stay, name, hours, value, fate, (*own, *(printable(raw) for raw in strangers)))
+
+
+def n_own(mapping: SourceMapping) -> int:
+    """How many names the mapping has: series, statics and label variables."""
+    return len(mapping.variables) + len(mapping.static_variables) + len(mapping.label_variables)
 
 
 def plausible(name: np.ndarray, value: np.ndarray, mapping: SourceMapping) -> np.ndarray:
@@ -65,7 +77,8 @@ def plausible(name: np.ndarray, value: np.ndarray, mapping: SourceMapping) -> np
 
     Limits are compared in single precision, as the values are: 0.21 read as float32 is not below a limit of 0.21.
     """
-    rows: tuple[Variable | StaticVariable, ...] = (*mapping.variables, *mapping.static_variables)
+    rows: tuple[Variable | StaticVariable, ...]
+    rows = (*mapping.variables, *mapping.static_variables, *mapping.label_variables)
     low = np.array([row.plausible_low for row in rows], dtype=np.float32)
     high = np.array([row.plausible_high for row in rows], dtype=np.float32)
     known = np.minimum(name, len(rows) - 1)

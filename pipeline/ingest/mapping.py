@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal, final, get_args
 
 from pipeline.core.digest import digest_bytes
 from pipeline.core.errors import ConfigError
 from pipeline.core.types import Aggregation, StaticVariable, Variable
+from pipeline.ingest.layout import Layout, parse_layout
+from pipeline.ingest.source_codes import SourceCodes, apply_codes
 from pipeline.ingest.tasks import RULES, TaskRule
 from pipeline.ingest.toml_table import TomlTable
 
@@ -42,7 +44,8 @@ class SourceMapping:
 
     `optional` names the variables and statics that may be missing in every stay; any other such variable is an error.
     `admission` names the series whose first row, at time 0, was written on admission: it does not make a stay one with
-    series.
+    series. `label_variables` are read for labels and never enter the cohort's values. `layout` and `codes` say where
+    the source keeps what; None = the source's reader knows.
     """
 
     name: str
@@ -55,6 +58,9 @@ class SourceMapping:
     optional: frozenset[str]
     admission: frozenset[str]
     digest: str
+    label_variables: tuple[Variable, ...] = ()
+    layout: Layout | None = None
+    codes: SourceCodes = field(default_factory=SourceCodes)
 
 
 def load_mapping(name_or_path: str) -> SourceMapping:
@@ -91,31 +97,42 @@ def _read(name_or_path: str, shipped: dict[str, Path]) -> tuple[dict[str, Any], 
 
 def parse_mapping(raw: dict[str, Any], name: str, where: str, digest: str) -> SourceMapping:
     """Check a parsed mapping; `where` names the file in errors."""
-    top = TomlTable(raw, f"mapping {where}")
+    layout = parse_layout(raw["layout"], raw.get("inclusion", {}), where) if "layout" in raw else None
+    raw, declared = apply_codes(raw, where)
+    top = TomlTable({key: raw[key] for key in raw if key not in ("layout", "inclusion")}, f"mapping {where}")
     top.take("description", str, "-")
     unknown = top.take("unknown_variables", str, "error")
     if unknown not in get_args(UnknownVariables):
         raise ConfigError(f"mapping {where}: unknown_variables is one of {', '.join(get_args(UnknownVariables))}")
     variables, sources, optional, admission = _series(top.take("variables", dict), where)
     statics, static_sources, optional_statics = _statics(top.take("statics", dict, {}), where)
-    tasks = _tasks(top.take("tasks", dict, {}), where, {variable.name for variable in variables})
+    outcomes, outcome_sources, *_ = _series(top.take("label_variables", dict, {}), where, "label_variables")
+    series = {variable.name for variable in (*variables, *outcomes)}
+    tasks = _tasks(top.take("tasks", dict, {}), where, series)
     top.done()
     if not variables:
         raise ConfigError(f"mapping {where}: [variables] is empty")
-    shared = set(sources) & set(static_sources)
+    names = [variable.name for variable in (*variables, *outcomes)]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"mapping {where}: a label variable has the name of a variable")
+    shared = (set(sources) & set(static_sources)) | (set(outcome_sources) & {*sources, *static_sources})
     if shared:
-        raise ConfigError(f"mapping {where}: the source name {min(shared)} is both a series and a static")
+        kind = "both a series and a static" if min(shared) not in outcome_sources else "a label variable's, too"
+        raise ConfigError(f"mapping {where}: the source name {min(shared)} is {kind}")
     return SourceMapping(
         name=name,
         variables=variables,
         static_variables=statics,
         tasks=tasks,
         unknown_variables=unknown,
-        source_names=sources,
+        source_names={**sources, **outcome_sources},
         static_sources=static_sources,
         optional=optional | optional_statics,
         admission=admission,
         digest=digest,
+        label_variables=outcomes,
+        layout=layout,
+        codes=declared,
     )
 
 
@@ -133,11 +150,11 @@ def _ranges(table: TomlTable) -> dict[str, float]:
 
 
 def _series(
-    raw: dict[str, Any], where: str
+    raw: dict[str, Any], where: str, kind: str = "variables"
 ) -> tuple[tuple[Variable, ...], dict[str, str], frozenset[str], frozenset[str]]:
     variables, sources, optional, admission = [], dict[str, str](), set[str](), set[str]()
     for name, entry in raw.items():
-        table = TomlTable(entry, f"mapping {where}: variables.{name}")
+        table = TomlTable(entry, f"mapping {where}: {kind}.{name}")
         aggregation = table.take("aggregation", str, "mean")
         if aggregation not in get_args(Aggregation):
             raise ConfigError(f"{table.where}: aggregation is one of {', '.join(get_args(Aggregation))}")

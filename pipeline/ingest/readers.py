@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from pipeline.core.errors import ConfigError
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.ingest.embedded import read_embedded
+from pipeline.ingest.event_tables import read_event_tables
 from pipeline.ingest.long_table import read_long_table
+from pipeline.ingest.mapping import SourceMapping
 from pipeline.ingest.physionet2012 import read_physionet2012
 from pipeline.ingest.tables import SourceTables
 
@@ -17,15 +20,32 @@ READERS: Final[Mapping[str, Callable[..., SourceTables]]] = {
     "physionet2012": read_physionet2012,
     "long_table": read_long_table,
 }
+"""Formats that need no mapping to be read."""
+
+MAPPED_READERS: Final[Mapping[str, Callable[..., SourceTables]]] = {"tables": read_event_tables}
+"""Formats whose files the mapping's layout describes."""
 
 
-def read_source(kind: str, *, on_step: OnStep = ignore_step, **options: Any) -> SourceTables:
+def read_source(
+    kind: str,
+    *,
+    mapping: SourceMapping | None = None,
+    until_hours: float = math.inf,
+    on_step: OnStep = ignore_step,
+    **options: Any,
+) -> SourceTables:
     """Read a source; `options` are the other keys of the configuration's `[source]` table.
 
+    `mapping` and `until_hours` (`cohort.latest_hour`) are for the formats that the mapping's layout describes.
+
     Raises:
-        ConfigError: no reader of that name.
+        ConfigError: no reader of that name, or one that needs a mapping and has none.
         DataError: the source is broken; the sentence names file, column, count and rule.
     """
+    if kind in MAPPED_READERS:
+        if mapping is None:
+            raise ConfigError(f"source.kind = {kind!r} needs a mapping with a [layout]")
+        return MAPPED_READERS[kind](mapping=mapping, until_hours=until_hours, on_step=on_step, **options)
     if kind not in READERS:
-        raise ConfigError(f"source.kind names no reader; there are {', '.join(READERS)}")
+        raise ConfigError(f"source.kind names no reader; there are {', '.join((*READERS, *MAPPED_READERS))}")
     return READERS[kind](on_step=on_step, **options)

@@ -19,6 +19,8 @@ TIME_NOT_FINITE: Final = "time not finite"
 VALUE_MISSING: Final = "value missing"
 VALUE_NOT_FINITE: Final = "value not finite"
 CODED_MISSING: Final = "coded missing"
+UNKNOWN_VARIABLE: Final = "unknown variable"
+OUTSIDE_WINDOW: Final = "outside the window"
 BOOKKEEPING: Final = "record id"
 
 Counts = dict[str, int]
@@ -33,7 +35,7 @@ class SourceTables:
     `events`: stay_id (str), hours since the start of the stay (f64), variable (the source's name), value (f64, finite).
     `stays`: stay_id, subject_id, optionally split ("train", "tuning", "held_out"), and the raw label and static
     columns; its row order is the order of the cohort. `subjects_known` is false when the source has no subject ids, and
-    every stay then counts as its own subject. `source` names files, never a path's folders.
+    every stay then counts as its own subject. `source` names files, never a path's folders. `notes` go into the report.
     """
 
     events: pl.DataFrame
@@ -43,6 +45,7 @@ class SourceTables:
     dropped_by_variable: Mapping[str, Mapping[str, int]]
     subjects_known: bool
     source: str
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if dict(self.events.schema) != EVENT_SCHEMA:
