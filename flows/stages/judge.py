@@ -172,13 +172,20 @@ def decide(job: Job, candidate: Made, leakage: Made, utility: Made) -> Made:
     """The gate's decision on what the configuration wants to release."""
     policy = load_policy(job.config.release.policy)
     parents = (candidate.first, *leakage.digests, utility.first)
+    around = circumstances(job)
 
     def make(_: object) -> tuple[GateDecision]:
         reports = reports_on(job, candidate, leakage)
         artefact = released_artefact(job, candidate)
-        return (gate.decide(policy, artefact, reports, job.only(utility, UtilityReport)),)
+        return (gate.decide(policy, artefact, reports, job.only(utility, UtilityReport), around),)
 
-    return job.once("decide", parents, {"policy": policy.digest}, None, make)
+    options = {"policy": policy.digest, "countersigned": around.countersigned}
+    return job.once("decide", parents, options, None, make)
+
+
+def circumstances(job: Job) -> gate.Circumstances:
+    """What the gate looks at beside the artefact and its audit."""
+    return gate.Circumstances(countersigned=job.config.release.countersigned)
 
 
 def reports_on(job: Job, candidate: Made, leakage: Made) -> tuple[LeakageReport, ...]:
@@ -225,6 +232,7 @@ def admitted(job: Job, candidate: Made, leakage: Made, utility: Made, decision: 
         released_artefact(job, candidate),
         reports_on(job, candidate, leakage),
         scores,
+        circumstances(job),
     )
 
 

@@ -12,12 +12,19 @@ from typing import Final, final
 from pipeline.core.errors import LeakageError, ReleaseRefused
 from pipeline.core.types import GateDecision, LeakageReport, UtilityReport, Verdict
 from pipeline.sharing.policy import Policy
-from pipeline.sharing.rules import ATTACK, Finding, findings
+from pipeline.sharing.rules import ATTACK, Finding, audit_findings, controls_findings, expiry_findings, findings
 from pipeline.sharing.rules import Artefact as Artefact  # callers speak of the gate's artefacts
+from pipeline.sharing.rules import Circumstances as Circumstances  # likewise
+
+ALONE: Final = Circumstances()
 
 
 def decide(
-    policy: Policy | None, artefact: Artefact, reports: Sequence[LeakageReport], utility: UtilityReport | None
+    policy: Policy | None,
+    artefact: Artefact,
+    reports: Sequence[LeakageReport],
+    utility: UtilityReport | None,
+    circumstances: Circumstances = ALONE,
 ) -> GateDecision:
     """Look at every rule and give one verdict: FAIL before INCONCLUSIVE before PASS.
 
@@ -25,7 +32,20 @@ def decide(
     """
     if policy is None:
         return GateDecision("INCONCLUSIVE", "", "", (("INCONCLUSIVE", "no release policy was given"),))
-    looked_at = tuple(findings(policy, artefact, reports, utility))
+    return _decision(policy, tuple(findings(policy, artefact, reports, utility, circumstances)))
+
+
+def judge_audit(policy: Policy, kind: str, reports: Sequence[LeakageReport]) -> GateDecision:
+    """What the policy's limits say of an audit alone, of a set that nobody here made: no release follows from it.
+
+    Looked at are expiry, controls, limits, required attacks and threat models of `kind`; not the guarantee, the method
+    or the usefulness, which such a set cannot show.
+    """
+    looked_at = (*expiry_findings(policy), *controls_findings(reports), *audit_findings(policy, kind, reports))
+    return _decision(policy, looked_at)
+
+
+def _decision(policy: Policy, looked_at: Sequence[Finding]) -> GateDecision:
     reasons = tuple((finding.verdict, finding.reason) for finding in looked_at)
     return GateDecision(_worst(looked_at), policy.name, policy.digest, reasons)
 
@@ -75,6 +95,7 @@ def admit(
     artefact: Artefact,
     reports: Sequence[LeakageReport],
     utility: UtilityReport | None,
+    circumstances: Circumstances = ALONE,
 ) -> AuditedRelease:
     """Turn a PASS into an audited release, after deciding again: a stale or borrowed decision opens nothing.
 
@@ -84,7 +105,7 @@ def admit(
     """
     if decision.policy_digest != policy.digest or decision.policy != policy.name:
         raise ReleaseRefused(f"the gate's decision was made under another policy than {policy.name}")
-    if decision != decide(policy, artefact, reports, utility):
+    if decision != decide(policy, artefact, reports, utility, circumstances):
         raise ReleaseRefused("the gate's decision does not follow from this artefact and these reports")
     if decision.verdict != "PASS":
         reasons = "; ".join(reason for verdict, reason in decision.reasons if verdict != "PASS")

@@ -7,6 +7,7 @@ Standard library only, but for the canonical JSON under the digest.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import math
 import tomllib
 from collections.abc import Mapping
@@ -16,10 +17,16 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from pipeline.core.errors import ConfigError
+from pipeline.sharing.budget import Budget
 from pipeline.sharing.canonical import canonical, sha256_hex
+from pipeline.sharing.figures import DecidingStatistic, may_decide
 from pipeline.sharing.layout import RELEASE_KINDS
 
 ANY: Final = "*"
+FORMAT: Final = 2
+THREAT_MODELS: Final = ("T0", "T1", "T2", "T3", "T4", "T5", "T6", "T7", "bytes")
+UNITS: Final = ("subject", "stay", "stay_if_no_subjects")
+ON_REGRESSION: Final = ("block", "tell")
 
 
 @final
@@ -45,17 +52,25 @@ class Policy:
 
     name: str
     summary: str
+    expires: str  # ISO date; from the day after it the gate stays shut until somebody has reviewed the policy
     production: bool  # false: trust roots refuse the bundle unless they say otherwise
     release_kinds: tuple[str, ...]
     allow_starts_from_records: bool
     refused_methods: tuple[str, ...]
     require_agreement: bool  # named recipients and a data-use agreement
+    countersign: bool  # somebody has read what recipients recover, and has countersigned it
     valid_days: int
+    approvals: int  # how many approvers must sign beside the author; 0 = a release is published at once
+    revocation_days: int  # a receiver's list of revocations may be this old; 0 = none is asked for
+    budget: Budget  # of the ledger, for everything that is released under the policy
     require_guarantee: bool
     max_epsilon: float
     max_delta: float
+    units: tuple[str, ...]  # admissible units of a guarantee; "stay_if_no_subjects": where the source knows no people
+    threat_models: Mapping[str, tuple[str, ...]]  # release kind -> each must have a figure that decides
     required: Mapping[str, tuple[str, ...]]  # release kind -> "attack" or "attack:statistic" that must have decided
     small_cell: int  # counts of people below this are never published
+    on_regression: str  # worse than the last accepted release beyond its interval: "block", or only "tell"
     require_utility: bool
     rounding: float  # published bounds are rounded up to a multiple of this
     print_utility: bool
@@ -109,11 +124,16 @@ _TABLES: Final[Mapping[str, Mapping[str, type]]] = {
         "allow_starts_from_records": bool,
         "refused_methods": list,
         "require_agreement": bool,
+        "countersign": bool,
         "valid_days": int,
         "why": str,
     },
-    "guarantee": {"required": bool, "max_epsilon": float, "max_delta": float, "why": str},
+    "approval": {"needed": int, "revocation_days": int, "why": str},
+    "budget": {"epsilon": float, "delta": float, "period_days": int, "why": str},
+    "guarantee": {"required": bool, "max_epsilon": float, "max_delta": float, "units": list, "why": str},
+    "threat_models": {"condensed": list, "encoded": list, "moments": list, "why": str},
     "audit": {"condensed": list, "encoded": list, "moments": list, "small_cell": int, "why": str},
+    "history": {"on_regression": str, "why": str},
     "utility": {"required": bool, "why": str},
     "card": {"rounding": float, "print_utility": bool, "why": str},
 }
@@ -125,25 +145,35 @@ def parse_policy(raw: Mapping[str, Any], where: str) -> Policy:
     Raises:
         ConfigError: as `load_policy`.
     """
-    top = {"name": str, "summary": str, "production": bool, "limits": list, **dict.fromkeys(_TABLES, dict)}
-    _check(raw, top, where, "")
+    _check_format(raw, where)
+    top = {"format": int, "name": str, "summary": str, "expires": datetime.date, "production": bool, "limits": list}
+    _check(raw, {**top, **dict.fromkeys(_TABLES, dict)}, where, "")
     for table, keys in _TABLES.items():
         _check(raw[table], keys, where, f"{table}.")
-    release, guarantee, audit = raw["release"], raw["guarantee"], raw["audit"]
+    release, guarantee, threats, audit = raw["release"], raw["guarantee"], raw["threat_models"], raw["audit"]
+    budget = raw["budget"]
     policy = Policy(
         name=raw["name"],
         summary=raw["summary"],
+        expires=raw["expires"].isoformat(),
         production=raw["production"],
         release_kinds=_names(release["kinds"], where, "release.kinds"),
         allow_starts_from_records=release["allow_starts_from_records"],
         refused_methods=_names(release["refused_methods"], where, "release.refused_methods"),
         require_agreement=release["require_agreement"],
+        countersign=release["countersign"],
         valid_days=release["valid_days"],
+        approvals=raw["approval"]["needed"],
+        revocation_days=raw["approval"]["revocation_days"],
+        budget=Budget(float(budget["epsilon"]), float(budget["delta"]), budget["period_days"]),
         require_guarantee=guarantee["required"],
         max_epsilon=float(guarantee["max_epsilon"]),
         max_delta=float(guarantee["max_delta"]),
+        units=_names(guarantee["units"], where, "guarantee.units"),
+        threat_models={kind: _names(threats[kind], where, f"threat_models.{kind}") for kind in RELEASE_KINDS},
         required={kind: _names(audit[kind], where, f"audit.{kind}") for kind in RELEASE_KINDS},
         small_cell=audit["small_cell"],
+        on_regression=raw["history"]["on_regression"],
         require_utility=raw["utility"]["required"],
         rounding=float(raw["card"]["rounding"]),
         print_utility=raw["card"]["print_utility"],
@@ -152,6 +182,16 @@ def parse_policy(raw: Mapping[str, Any], where: str) -> Policy:
     )
     _check_rules(policy, where)
     return policy
+
+
+def _check_format(raw: Mapping[str, Any], where: str) -> None:
+    """One sentence for files of another format, before any key is looked at."""
+    if raw.get("format") != FORMAT or isinstance(raw.get("format"), bool):
+        raise ConfigError(
+            f"policy file {where} is not of format {FORMAT}: start from a shipped policy of this version (it has "
+            "format, expires, release.countersign, guarantee.units, [threat_models] and [history]) and carry your "
+            "limits over"
+        )
 
 
 def _limit(raw: Any, where: str, index: int) -> Limit:
@@ -183,6 +223,8 @@ def _check(raw: Any, keys: Mapping[str, type], where: str, place: str) -> None:
 def _is(value: Any, kind: type) -> bool:
     if isinstance(value, bool):
         return kind is bool
+    if kind is datetime.date:  # a date without a time: a time of day would need a zone
+        return isinstance(value, datetime.date) and not isinstance(value, datetime.datetime)
     return isinstance(value, int | float) if kind is float else isinstance(value, kind)
 
 
@@ -200,9 +242,19 @@ def _check_rules(policy: Policy, where: str) -> None:
         "release.kinds must name at least one of condensed, encoded, moments, and nothing else": policy.release_kinds
         and set(policy.release_kinds) <= set(RELEASE_KINDS),
         "release.valid_days must be between 1 and 3660": 1 <= policy.valid_days <= 3660,
+        "approval.needed must be between 0 and 15": 0 <= policy.approvals <= 15,
+        "approval.revocation_days must be between 0 and 3660": 0 <= policy.revocation_days <= 3660,
+        "budget.epsilon must be finite and at least 0": 0 <= policy.budget.epsilon < math.inf,
+        "budget.delta must lie in (0, 1)": 0 < policy.budget.delta < 1,
+        "budget.period_days must be at least 1": policy.budget.period_days >= 1,
         "guarantee.max_epsilon must be finite and at least 0": 0 <= policy.max_epsilon < math.inf,
         "guarantee.max_delta must lie in [0, 1)": 0 <= policy.max_delta < 1,
+        f"guarantee.units must name some of {', '.join(UNITS)}": policy.units and set(policy.units) <= set(UNITS),
+        f"threat_models must name some of {', '.join(THREAT_MODELS)}": all(
+            set(names) <= set(THREAT_MODELS) for names in policy.threat_models.values()
+        ),
         "audit.small_cell must be at least 1": policy.small_cell >= 1,
+        f"history.on_regression must be one of {', '.join(ON_REGRESSION)}": policy.on_regression in ON_REGRESSION,
         "card.rounding must lie in [0.01, 0.5]": 0.01 <= policy.rounding <= 0.5,
         "limits must not name an attack and statistic twice": len(set(pairs)) == len(pairs),
         "limits need a min_n of at least 1": all(limit.min_n >= 1 for limit in policy.limits),
@@ -210,9 +262,18 @@ def _check_rules(policy: Policy, where: str) -> None:
     for rule, holds in rules.items():
         if not holds:
             raise ConfigError(f"policy file {where}: {rule}")
+    asked = [name.partition(":")[2] for names in policy.required.values() for name in names]
+    for statistic in [*(limit.statistic for limit in policy.limits), *filter(None, asked)]:
+        if statistic != ANY and not may_decide(statistic):
+            raise ConfigError(
+                f"policy file {where}: {statistic} can be shown and never decides; "
+                f"what decides is one of {', '.join(DecidingStatistic)}"
+            )
     for place, why in reasons:
         if not why.strip():
             raise ConfigError(f"policy file {where}: {place} gives no reason (why)")
     for kind in policy.release_kinds:
         if not policy.required[kind]:
             raise ConfigError(f"policy file {where}: audit.{kind} must name at least one attack, as {kind} may leave")
+        if not policy.threat_models[kind]:
+            raise ConfigError(f"policy file {where}: threat_models.{kind} must name at least one, as {kind} may leave")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from pipeline.sharing.figures import published_bound as published_bound
 from pipeline.sharing.gate import AuditedRelease
 from pipeline.sharing.layout import LEAKAGE_FORMAT
 from pipeline.sharing.rules import attack_verdicts
@@ -47,21 +48,6 @@ def leakage_verdicts(release: AuditedRelease) -> dict[str, Any]:
 def is_private(release: AuditedRelease) -> bool:
     """Does the artefact carry a guarantee that the rest of the bundle must not undo?"""
     return getattr(release.artefact, "guarantee", None) is not None
-
-
-def published_bound(statistic: str, high: float, rounding: float, small_cell: int) -> float:
-    """An upper bound that says little about single people: rounded up to a multiple of `rounding`, never down.
-
-    Counts of people between 1 and `small_cell` become `small_cell`; larger ones are rounded up to one digit.
-    """
-    if high <= 0:
-        return 0.0
-    if statistic == "count":
-        if high <= small_cell:
-            return float(small_cell)
-        unit = 10.0 ** math.floor(math.log10(high))
-        return math.ceil(high / unit) * unit
-    return round(math.ceil(high / rounding - 1e-9) * rounding, 6)
 
 
 def rounded_utility(release: AuditedRelease) -> tuple[tuple[str, float, float], ...]:

@@ -264,6 +264,13 @@ def test_each_kind_leaves_only_under_a_policy_that_says_so(
     shutil.copytree(config.workspace, tmp_path / "site", ignore=shutil.ignore_patterns("releases"))
     other = small_job(tmp_path / "site", release=release | {"site": "test site", "licence": "ODbL-1.0"})
     folder = str(new_job(other).folder)
+    if release["policy"] == "agreement":
+        with pytest.raises(ReleaseRefused, match="what recipients recover is not countersigned") as asked:
+            road_module.walk_until(folder, "release", resume=True)
+        code = re.search(r"countersign ([0-9a-f]{16}): a recipient who", str(asked.value))
+        assert code
+        told = {"site": "test site", "licence": "ODbL-1.0", "countersigned": code[1]}
+        folder = str(new_job(small_job(tmp_path / "site", release=release | told)).folder)
     if verdict == "PASS":
         made = road_module.walk_until(folder, "release", resume=True)
         bundle = other.workspace / "releases" / open_job(folder, resume=True).only(made["release"], ReleaseRecord).name

@@ -44,10 +44,18 @@ def write(folder: Path) -> tuple[Path, Path]:
         channels=("a", "b"),
         tasks=(Task("death"),),
         step_hours=1.0,
-        transforms=({"kind": "public_ranges", "public": True},),
+        transforms=({"kind": "subjects", "known": False, "public": True}, {"kind": "public_ranges", "public": True}),
         method="private_moments",
         starts_from_records=False,
-        guarantee=PrivacyGuarantee(1.0, 1e-6, "stay", "add-or-remove-one", "dp-accounting", ({"event": "g"},), ()),
+        guarantee=PrivacyGuarantee(
+            1.0,
+            1e-6,
+            "stay",
+            "add-or-remove-one",
+            "dp-accounting",
+            ({"event": "GaussianDpEvent", "noise_multiplier": 4.2247},),
+            (),
+        ),
         provenance=Provenance("condense"),
     )
     figures = (("near_copies", "count", 0.0), ("density_membership", "auroc", 0.55))

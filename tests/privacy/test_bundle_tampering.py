@@ -40,18 +40,25 @@ NOTES = ReleaseNotes(name="icu demo", site="Example hospital", version=3, licenc
 
 def policy(**changes: object) -> Policy:
     raw = {
+        "format": 2,
         "name": "house",
         "summary": "of this test",
+        "expires": datetime.date(2100, 1, 1),
         "production": True,
         "release": {
             "kinds": ["condensed"],
             "allow_starts_from_records": False,
             "refused_methods": [],
             "require_agreement": False,
+            "countersign": False,
             "valid_days": 30,
             "why": "r",
         },
-        "guarantee": {"required": True, "max_epsilon": 2.0, "max_delta": 1e-5, "why": "g"},
+        "approval": {"needed": 0, "revocation_days": 0, "why": "p"},
+        "budget": {"epsilon": 10.0, "delta": 1e-5, "period_days": 365, "why": "b"},
+        "guarantee": {"required": True, "max_epsilon": 2.0, "max_delta": 1e-5, "units": ["stay"], "why": "g"},
+        "threat_models": {"condensed": ["T6"], "encoded": [], "moments": [], "why": "t"},
+        "history": {"on_regression": "tell", "why": "h"},
         "audit": {"condensed": ["membership"], "encoded": [], "moments": [], "small_cell": 10, "why": "a"},
         "utility": {"required": False, "why": "u"},
         "card": {"rounding": 0.05, "print_utility": False, "why": "c"},
@@ -72,7 +79,13 @@ def release(rules: Policy, *, steps: int = 6) -> AuditedRelease:
         method="private_moments",
         starts_from_records=False,
         guarantee=PrivacyGuarantee(
-            1.0, 1e-6, "stay", "add-or-remove-one", "dp-accounting", ({"event": "Gaussian"},), ("ranges",)
+            1.0,
+            1e-6,
+            "stay",
+            "add-or-remove-one",
+            "dp-accounting",
+            ({"event": "GaussianDpEvent", "noise_multiplier": 4.2247},),
+            ("ranges",),
         ),
         provenance=Provenance(
             "condense", (COHORT_DIGEST,), {"epsilon": 1.0, "seed": SEED, "cohort_digest": COHORT_DIGEST}, "0.1", SEED

@@ -29,7 +29,7 @@ from pipeline.core.types import (
     UtilityScore,
 )
 from pipeline.sharing.bundle import ReleaseNotes, bundle_name, write_bundle
-from pipeline.sharing.gate import admit, decide
+from pipeline.sharing.gate import Circumstances, admit, decide
 from pipeline.sharing.keys import (
     TrustRoot,
     author_signer,
@@ -43,6 +43,7 @@ from pipeline.sharing.keys import (
 from pipeline.sharing.payload import public_options
 from pipeline.sharing.policy import load_policy
 from pipeline.sharing.receive import read_arrays, receive
+from pipeline.sharing.recovery import recovery
 from pipeline.sharing.rounding import published_bound
 from pipeline.sharing.verify import VerifiedBundle
 
@@ -55,9 +56,10 @@ GUARANTEE = PrivacyGuarantee(
     "stay",
     "add-or-remove-one",
     "dp-accounting 0.6",
-    ({"event": "Gaussian", "multiplier": 4.2},),
+    ({"event": "GaussianDpEvent", "noise_multiplier": 4.2247},),
     ("ranges",),
 )
+NO_PEOPLE = {"kind": "subjects", "known": False, "public": True}
 TASKS = (Task("death", "died in hospital"), Task("long_stay"))
 DRAWS = np.random.default_rng(1)
 SET = CondensedSet(
@@ -66,7 +68,10 @@ SET = CondensedSet(
     channels=("heart_rate", "lactate"),
     tasks=TASKS,
     step_hours=2.0,
-    transforms=({"kind": "public_ranges", "public": True, "low": [0.0, np.float32(1.0)]},),
+    transforms=(
+        NO_PEOPLE,
+        {"kind": "public_ranges", "public": True, "low": [0.0, np.float32(1.0)]},
+    ),
     method="private_moments",
     starts_from_records=False,
     guarantee=GUARANTEE,
@@ -93,7 +98,7 @@ SUMS = Moments(
     tasks=TASKS,
     n_steps=4,
     step_hours=1.0,
-    transforms=({"kind": "public_ranges", "public": True},),
+    transforms=(NO_PEOPLE, {"kind": "public_ranges", "public": True}),
     guarantee=GUARANTEE,
     provenance=Provenance("moments"),
 )
@@ -134,8 +139,9 @@ def write(folder: Path, artefact: Any, policy: str = "demo", notes: ReleaseNotes
     )
     kept = results if isinstance(artefact, EncodedCohort) else results[:2]
     report = LeakageReport("art", record_digest(artefact), kept, (), True, Provenance("audit"))
-    decision = decide(rules, artefact, [report], UTILITY)
-    release = admit(rules, decision, artefact, [report], UTILITY)
+    read = Circumstances(countersigned=recovery(rules, [report]).code)
+    decision = decide(rules, artefact, [report], UTILITY, read)
+    release = admit(rules, decision, artefact, [report], UTILITY, read)
     return write_bundle(release, folder, signer=SIGNER, notes=notes, issued=ISSUED, scan=lambda files: None)
 
 

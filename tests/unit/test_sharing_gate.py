@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from condensation.accounting import analytic_epsilon
 from pipeline.core.codec import record_digest
 from pipeline.core.errors import LeakageError, ReleaseRefused
 from pipeline.core.types import (
@@ -24,19 +26,30 @@ from pipeline.core.types import (
     UtilityReport,
     UtilityScore,
 )
-from pipeline.sharing.gate import AuditedRelease, admit, decide, leaks
+from pipeline.sharing.accounting import Unpriced, mismatch, recomputed_epsilon
+from pipeline.sharing.gate import AuditedRelease, Circumstances, admit, decide, judge_audit, leaks
 from pipeline.sharing.policy import Policy, load_policy
+from pipeline.sharing.recovery import recovery
 from pipeline.store import Store
 
 STRICT = load_policy("strict")
-GUARANTEE = PrivacyGuarantee(1.0, 1e-6, "stay", "add-or-remove-one", "dp-accounting", ({"event": "Gaussian"},), ())
+GUARANTEE = PrivacyGuarantee(
+    1.0,
+    1e-6,
+    "stay",
+    "add-or-remove-one",
+    "dp-accounting",
+    ({"event": "GaussianDpEvent", "noise_multiplier": 4.2247},),
+    (),
+)
+NO_PEOPLE = {"kind": "subjects", "known": False, "public": True}
 SET = CondensedSet(
     features=np.random.default_rng(0).random((80, 4, 2), dtype=np.float32),
     labels=np.tile(np.array([[0.0], [1.0]], dtype=np.float32), (40, 1)),
     channels=("a", "b"),
     tasks=(Task("death"),),
     step_hours=1.0,
-    transforms=({"kind": "public_ranges", "public": True},),
+    transforms=(NO_PEOPLE, {"kind": "public_ranges", "public": True}),
     method="private_moments",
     starts_from_records=False,
     guarantee=GUARANTEE,
@@ -82,7 +95,9 @@ def report(*results: AttackResult, **changes: Any) -> LeakageReport:
 def verdict(
     *results: AttackResult, artefact: Any = SET, policy: Policy | None = STRICT, utility: Any = UTILITY, **changes: Any
 ) -> str:
-    return decide(policy, artefact, [report(*results, about=artefact, **changes)], utility).verdict
+    reports = [report(*results, about=artefact, **changes)]
+    read = Circumstances(countersigned=recovery(policy, reports).code) if policy else Circumstances()
+    return decide(policy, artefact, reports, utility, read).verdict
 
 
 def test_a_private_set_with_a_clean_audit_passes() -> None:
@@ -168,7 +183,10 @@ ENCODED = EncodedCohort(
     transforms=({"kind": "quantum", "public": True},),
     provenance=Provenance("encode"),
 )
-BROKEN = (result("known_key_inversion", "r2", 0.99, rate=0.98), result("aligned_pairs", "r2", 1.0))
+BROKEN = (
+    result("known_key_inversion", "r2", 0.99, rate=0.98, threat_model="T4"),
+    result("aligned_pairs", "r2", 1.0, threat_model="T3"),
+)
 
 
 def test_a_row_per_person_leaves_only_under_a_policy_that_says_so() -> None:
@@ -244,3 +262,124 @@ def test_a_stored_decision_is_still_good(tmp_path: Path) -> None:
     utility = store.get(store.put(UTILITY), UtilityReport)
     decision = store.get(store.put(decide(STRICT, SET, [report()], UTILITY)), GateDecision)
     assert admit(STRICT, decision, artefact, [kept], utility).name == "private"
+
+
+def reasons(decision: Any, word: str) -> str:
+    return "; ".join(reason for verdict, reason in decision.reasons if verdict == word)
+
+
+def test_a_figure_that_never_decides_cannot_be_made_to() -> None:
+    """No flag of an attack, and no limit of a policy, lets distance to the closest record open or shut the gate."""
+    for statistic in ("closest_record_ratio", "mutual_information", "member_excess"):
+        pushed = result("near_copies", statistic, 0.1, gates=True)
+        decision = decide(STRICT, SET, [report(*GOOD, pushed)], UTILITY)
+        assert decision.verdict == "INCONCLUSIVE"
+        assert f"offers {statistic} to decide by" in reasons(decision, "INCONCLUSIVE")
+        only = result("density_membership", statistic, 0.0, gates=True)
+        assert verdict(*GOOD[:2], only) == "INCONCLUSIVE"  # nor does it stand in for a required figure
+    any_limit = dataclasses.replace(STRICT, limits=(dataclasses.replace(STRICT.limits[0], statistic="*"),))
+    pushed = result("near_copies", "mutual_information", 0.0)
+    assert decide(any_limit, SET, [report(pushed)], UTILITY).verdict == "INCONCLUSIVE"
+
+
+def test_an_expired_policy_lets_nothing_pass() -> None:
+    last, after = date.fromisoformat(STRICT.expires), date.fromisoformat(STRICT.expires) + timedelta(days=1)
+    assert decide(STRICT, SET, [report()], UTILITY, Circumstances(today=last)).verdict == "PASS"
+    decision = decide(STRICT, SET, [report()], UTILITY, Circumstances(today=after))
+    assert decision.verdict == "INCONCLUSIVE"
+    assert "expired" in reasons(decision, "INCONCLUSIVE")
+    with pytest.raises(ReleaseRefused):
+        admit(STRICT, decide(STRICT, SET, [report()], UTILITY), SET, [report()], UTILITY, Circumstances(today=after))
+
+
+@pytest.mark.parametrize(
+    ("changes", "word", "sentence"),
+    [
+        ({"epsilon": 0.5}, "FAIL", "the claim is false"),  # understated: the noise gives 1.0
+        ({"events": GUARANTEE.events * 2}, "FAIL", "the claim is false"),  # a step that was not counted
+        ({"epsilon": 1.9}, "INCONCLUSIVE", "do not belong together"),
+        ({"events": ({"event": "TrustMe"},)}, "INCONCLUSIVE", "cannot be computed again"),
+        ({"events": ({"event": "GaussianDpEvent"},)}, "INCONCLUSIVE", "no noise_multiplier"),
+        ({"events": ({"event": "GaussianDpEvent", "noise_multiplier": -4.0},)}, "INCONCLUSIVE", "no noise_multiplier"),
+    ],
+)
+def test_the_gate_computes_epsilon_again(changes: dict[str, Any], word: str, sentence: str) -> None:
+    claimed = dataclasses.replace(SET, guarantee=dataclasses.replace(GUARANTEE, **changes))
+    decision = decide(STRICT, claimed, [report(about=claimed)], UTILITY)
+    assert decision.verdict == word
+    assert sentence in reasons(decision, word)
+
+
+def test_sums_over_sites_are_priced_site_by_site() -> None:
+    one = {"epsilon": 1.0, "delta": 1e-6, "events": list(GUARANTEE.events)}
+    added = dataclasses.replace(GUARANTEE, events=({"event": "parallel", "sites": [one, one]},))
+    assert recomputed_epsilon(added) == pytest.approx(1.0, rel=1e-3)
+    both = {**one, "events": [*GUARANTEE.events, *GUARANTEE.events]}
+    assert mismatch(
+        1.0, recomputed_epsilon(dataclasses.replace(added, events=({"event": "parallel", "sites": [one, both]},)))
+    )
+    with pytest.raises(Unpriced):
+        recomputed_epsilon(dataclasses.replace(added, events=({"event": "parallel", "sites": []},)))
+
+
+def test_the_recomputed_epsilon_is_that_of_the_closed_form() -> None:
+    """Balle and Wang (2018) give the Gaussian mechanism exactly; the accountant is pessimistic by less than 0.1 %."""
+    for multiplier in (0.6, 2.0, 9.0):
+        event = {"event": "GaussianDpEvent", "noise_multiplier": multiplier}
+        found = recomputed_epsilon(dataclasses.replace(GUARANTEE, delta=1e-6, events=(event,)))
+        assert found == pytest.approx(analytic_epsilon(multiplier, 1e-6), rel=1e-3)
+
+
+def test_a_stay_is_a_person_only_where_the_source_knows_no_people() -> None:
+    public = {"kind": "public_ranges", "public": True}
+    known = dataclasses.replace(SET, transforms=({**NO_PEOPLE, "known": True}, public))
+    silent = dataclasses.replace(SET, transforms=(public,))
+    per_person = dataclasses.replace(known, guarantee=dataclasses.replace(GUARANTEE, unit="subject"))
+    assert verdict(artefact=SET) == "PASS"
+    assert verdict(artefact=known) == "FAIL"
+    assert verdict(artefact=silent) == "INCONCLUSIVE"
+    assert verdict(artefact=per_person) == "PASS"
+
+
+def test_what_recipients_recover_must_be_countersigned_as_it_is() -> None:
+    agreement = load_policy("agreement")
+    reports = [report(*BROKEN, about=ENCODED)]
+    decision = decide(agreement, ENCODED, reports, None)
+    assert decision.verdict == "INCONCLUSIVE"
+    assert "recovers up to 1 of the variation" in reasons(decision, "INCONCLUSIVE")
+    code = recovery(agreement, reports).code
+    assert code in reasons(decision, "INCONCLUSIVE")
+    assert decide(agreement, ENCODED, reports, None, Circumstances(countersigned=code)).verdict == "PASS"
+    better = [report(dataclasses.replace(BROKEN[0], high=0.6, rate=0.5), BROKEN[1], about=ENCODED)]
+    assert decide(agreement, ENCODED, better, None, Circumstances(countersigned=code)).verdict == "INCONCLUSIVE"
+
+
+def test_worse_than_the_last_accepted_release() -> None:
+    blocking = dataclasses.replace(STRICT, on_regression="block")
+    before = report(GOOD[0], dataclasses.replace(GOOD[1], rate=0.5, low=0.49, high=0.51), GOOD[2])
+    after = report(GOOD[0], dataclasses.replace(GOOD[1], rate=0.56, low=0.54, high=0.58), GOOD[2])
+
+    def judged(policy: Policy, accepted: Any) -> Any:
+        return decide(policy, SET, [after], UTILITY, Circumstances(accepted=accepted))
+
+    assert judged(blocking, None).verdict == "INCONCLUSIVE"  # nobody looked
+    assert judged(blocking, ()).verdict == "PASS"  # there is none
+    assert judged(blocking, (after,)).verdict == "PASS"
+    assert judged(blocking, (before,)).verdict == "FAIL"
+    assert judged(STRICT, (before,)).verdict == "PASS"
+    assert "0.5 [0.49, 0.51] before, 0.56 [0.54, 0.58] now, worse" in reasons(judged(STRICT, (before,)), "PASS")
+
+
+def test_a_threat_model_without_a_figure_blocks() -> None:
+    asking = dataclasses.replace(STRICT, threat_models={**STRICT.threat_models, "condensed": ("T6", "T7")})
+    decision = decide(asking, SET, [report()], UTILITY)
+    assert decision.verdict == "INCONCLUSIVE"
+    assert "threat model T7" in reasons(decision, "INCONCLUSIVE")
+
+
+def test_an_audit_alone_is_judged_by_the_limits() -> None:
+    assert judge_audit(load_policy("research"), "condensed", [report()]).verdict == "PASS"
+    leak = report(dataclasses.replace(GOOD[0], rate=1.0, low=1.0, high=1.0), *GOOD[1:])
+    assert judge_audit(load_policy("research"), "condensed", [leak]).verdict == "FAIL"
+    assert judge_audit(load_policy("research"), "condensed", []).verdict == "INCONCLUSIVE"
+    assert judge_audit(load_policy("research"), "condensed", [report(controls_held=False)]).verdict == "INCONCLUSIVE"

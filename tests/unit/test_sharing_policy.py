@@ -52,6 +52,7 @@ def test_the_demo_policy_is_never_looser_than_strict_but_for_the_figure_that_nee
     extra = set(demo.limits) - set(strict.limits)
     assert set(strict.limits) <= set(demo.limits)
     assert {limit.statistic for limit in extra} == {"tpr_at_smallest_fpr"}
+    assert (demo.units, demo.threat_models) == (strict.units, strict.threat_models)
 
 
 def test_the_strict_limit_on_members_found_is_what_its_epsilon_allows() -> None:
@@ -105,6 +106,15 @@ def test_the_digest_follows_every_rule(tmp_path: Path) -> None:
         ('statistic = "tpr_at_1pct_fpr"', 'statistic = "auroc"', "twice"),
         ("[utility]", "[utilty]", "unknown key utilty"),
         ("rounding = 0.05", "rounding = 0.0", r"card\.rounding must lie"),
+        ('statistic = "auroc"', 'statistic = "closest_record_ratio"', "can be shown and never decides"),
+        ('"near_copies:count"', '"near_copies:mutual_information"', "can be shown and never decides"),
+        ("expires = 2028-06-30", 'expires = "2028-06-30"', "expires must be of type date"),
+        ("expires = 2028-06-30", "expires = 2028-06-30T10:00:00", "expires must be of type date"),
+        ('"stay_if_no_subjects"', '"household"', r"guarantee\.units must name"),
+        ('on_regression = "tell"', 'on_regression = "shout"', r"history\.on_regression must be one of"),
+        ('condensed = ["T6"]', 'condensed = ["T9"]', "threat_models must name"),
+        ('condensed = ["T6"]', "condensed = []", r"threat_models\.condensed must name at least one"),
+        ("format = 2", "format = 3", "not of format 2"),
         ("small_cell = 10", "small_cell = 0", r"audit\.small_cell must be at least 1"),
     ],
 )
@@ -131,3 +141,20 @@ def test_unknown_names_and_unreadable_files(tmp_path: Path) -> None:
     (tmp_path / "broken.toml").write_text("name = ")
     with pytest.raises(ConfigError, match="not valid TOML"):
         load_policy(tmp_path / "broken.toml")
+
+
+def test_a_policy_of_the_first_format_gives_one_sentence(tmp_path: Path) -> None:
+    new = ("format", "expires", "countersign", "units", "on_regression")
+    old = "\n".join(line for line in STRICT.splitlines() if not line.startswith(new))
+    (tmp_path / "old.toml").write_text(old)
+    with pytest.raises(ConfigError, match=r"not of format 2: start from a shipped policy") as caught:
+        load_policy(tmp_path / "old.toml")
+    assert str(caught.value).count("policy file") == 1
+
+
+def test_every_limit_of_a_shipped_policy_stands_in_the_documents() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "audit.md").read_text(encoding="utf-8")
+    for name in shipped_policies():
+        for limit in load_policy(name).limits:
+            shown = "any" if limit.max_upper is None else f"{limit.max_upper:g}"
+            assert f"| {name} | {limit.attack} | {limit.statistic} | {shown} | {limit.min_n} |" in page, (name, limit)
