@@ -18,6 +18,7 @@ from flows.config_cli import config_app
 from flows.environment import quiet
 from flows.keys_cli import keys_app
 from flows.sharing_cli import register as register_sharing
+from flows.transport_cli import register as register_transport
 from pipeline.core.errors import DecoctError, EnvironmentProblem, UsageError
 
 INTERRUPTED: Final = 130
@@ -103,6 +104,7 @@ _stage_verb("validate", "Data contracts on every artefact, then train on condens
 _stage_verb("audit", "Attack the artefacts and print what was found.")
 _stage_verb("release", "Gate, sign and bundle the artefact that [release] names; write the report.")
 register_sharing(app)
+register_transport(app)
 
 
 @app.command()

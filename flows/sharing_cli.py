@@ -38,16 +38,21 @@ def receive(
     bundle: Annotated[Path, typer.Argument(help="A bundle's folder.", show_default=False)],
     root: Root,
     out: Annotated[Path, typer.Option(help="New folder for one .npy per array and manifest.json.")] = Path("received"),
+    identity: Annotated[
+        Path | None, typer.Option(help="Your age identity file, if the payload is encrypted to you.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Verify a bundle and unpack it into plain arrays.
 
     Example: decoct receive decoct-demo/releases/demo-private-v1 --root trust-root.toml --out received
+
+    An encrypted one: decoct receive BUNDLE --root trust-root.toml --identity decoct-work/keys/identity.age
     """
     from flows.unpack import unpack
     from pipeline.sharing.receive import receive as take
 
-    received = take(bundle, root, today=today())
+    received = take(bundle, root, today=today(), identity=identity)
     shapes = unpack(received, out)
     if as_json:
         print_json({"folder": str(out), "arrays": shapes})
