@@ -108,8 +108,8 @@ def _joined(frame: pl.DataFrame, folder: Path, join: Join, tally: Tally) -> pl.D
     for path in find_files(folder, join.file):
         for batch in batches(path, columns, tally):
             parts.append(batch.with_columns(keys).join(wanted, on=names, how="semi"))
-    if not parts:
-        raise DataError(f"{folder.name}: {join.file} holds no row")
+    if not parts:  # a file with a header and no row: nobody has an entry (no death, no label)
+        return left.drop(names).with_columns(pl.lit(None, pl.String).alias(new) for new in join.columns)
     right = pl.concat(parts, how="vertical_relaxed")
     right = right.select(*names, *(pl.col(old).alias(new) for new, old in join.columns.items()))
     twice = right.height - right.select(names).n_unique()
@@ -121,6 +121,8 @@ def _joined(frame: pl.DataFrame, folder: Path, join: Join, tally: Tally) -> pl.D
 def _with_ids(frame: pl.DataFrame, stays: StaysLayout, folder: Path) -> pl.DataFrame:
     where = f"{folder.name}: {stays.file}"
     columns = []
+    if stays.subject_key is not None:  # first: it may be called subject_id, which is ours from here on
+        frame = frame.with_columns(as_text_ids(frame[stays.subject_key], where).str.strip_chars().alias(KEY))
     if stays.subject is not None:
         columns.append(as_text_ids(frame[stays.subject], where).str.strip_chars().alias("subject_id"))
     if stays.stay != ROW_NUMBER:
@@ -136,8 +138,7 @@ def _with_ids(frame: pl.DataFrame, stays: StaysLayout, folder: Path) -> pl.DataF
         frame = frame.with_columns(pl.format("{}/{}", "subject_id", number).alias("stay_id"))
     if stays.subject is None:
         frame = frame.with_columns(pl.col("stay_id").alias("subject_id"))
-    key = "subject_id" if stays.subject_key is None else stays.subject_key
-    return frame.with_columns(as_text_ids(frame[key], where).str.strip_chars().alias(KEY))
+    return frame if stays.subject_key is not None else frame.with_columns(pl.col("subject_id").alias(KEY))
 
 
 def _named(frame: pl.DataFrame, stays: StaysLayout) -> pl.DataFrame:
