@@ -81,7 +81,7 @@ def _common(one: np.ndarray, other: np.ndarray, k: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Secret:
+class Secret:
     """One thing to be guessed, of records and samples."""
 
     name: str
@@ -94,7 +94,7 @@ class _Secret:
         return np.asarray(guess == truth if self.exact else np.abs(guess - truth) <= NEAR_ENOUGH)
 
 
-def secrets_of(columns: Columns, tasks: int) -> tuple[_Secret, ...]:
+def secrets_of(columns: Columns, tasks: int) -> tuple[Secret, ...]:
     """Statics, labels, and the mean of each series."""
     found = []
     for channel in np.unique(columns.channel):
@@ -104,9 +104,9 @@ def secrets_of(columns: Columns, tasks: int) -> tuple[_Secret, ...]:
         binary = bool(columns.binary[column])
         prefix = columns.names[column].partition(":")[0]
         hidden = np.array([name.partition(":")[0] == prefix for name in columns.names]) if binary else own
-        found.append(_Secret(columns.names[column], hidden, _column(column, half if binary else None), binary))
+        found.append(Secret(columns.names[column], hidden, _column(column, half if binary else None), binary))
     nothing = np.zeros(len(columns.channel), bool)
-    found += [_Secret(columns.tasks[task], nothing, _label(task), True) for task in range(tasks)]
+    found += [Secret(columns.tasks[task], nothing, _label(task), True) for task in range(tasks)]
     return tuple(found)
 
 
@@ -129,7 +129,7 @@ def inference(parts: Tables, samples: Table, members: Table, rng: np.random.Gene
     for secret in secrets_of(parts.columns, samples.labels.shape[1]):
         told = secret.values(samples)
 
-        def tried(arm: _Arm, secret: _Secret = secret, told: np.ndarray = told) -> tuple[Hits, Hits]:
+        def tried(arm: _Arm, secret: Secret = secret, told: np.ndarray = told) -> tuple[Hits, Hits]:
             square = arm.squares
             if secret.hidden.any():
                 hidden = arm.table.values[:, secret.hidden], samples.values[:, secret.hidden]

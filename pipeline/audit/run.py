@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pipeline.audit.aligned_pairs import AlignedPairs
+from pipeline.audit.attribute_inference import AttributeInference
+from pipeline.audit.attribute_set import AttributeInferenceFromSet
 from pipeline.audit.byte_scan import ByteScan
 from pipeline.audit.inversion import KnownKeyInversion
 from pipeline.audit.linkage_inference import Inference, Linkability
@@ -25,11 +27,13 @@ DEFAULT_ATTACKS: Final[tuple[LeakageAttack, ...]] = (
     KnownKeyInversion(),
     AlignedPairs(),
     MissingnessPattern(),
+    AttributeInference(),
     NearCopies(),
     Membership(),
     SinglingOut(),
     Linkability(),
     Inference(),
+    AttributeInferenceFromSet(),
     ByteScan(),
 )
 
@@ -37,12 +41,10 @@ NOT_IMPLEMENTED: Final[Mapping[type, tuple[tuple[str, ThreatModel], ...]]] = {
     EncodingScene: (
         ("blind_source_separation", "T0"),
         ("distance_profile_linkage", "T1"),
-        ("attribute_inference", "T2"),
         ("key_enumeration", "T4"),
         ("successive_releases", "T5"),
     ),
     CondensedScene: (
-        ("attribute_inference", "T2"),
         ("successive_releases", "T5"),
         ("shadow_condensation", "T6"),
         ("canary_subjects", "T6"),
