@@ -10,13 +10,16 @@ from pipeline.audit.aligned_pairs import AlignedPairs
 from pipeline.audit.attribute_inference import AttributeInference
 from pipeline.audit.attribute_set import AttributeInferenceFromSet
 from pipeline.audit.byte_scan import ByteScan
+from pipeline.audit.canary_subjects import CanarySubjects
 from pipeline.audit.inversion import KnownKeyInversion
 from pipeline.audit.linkage_inference import Inference, Linkability
 from pipeline.audit.membership import Membership
 from pipeline.audit.missingness import MissingnessPattern
 from pipeline.audit.near_copies import NearCopies
+from pipeline.audit.profiles import ProfileLinkage, TwoKeys
 from pipeline.audit.scene import BytesScene, CondensedScene, EncodingScene, LeakageAttack, Level, Scene
 from pipeline.audit.singling_out import SinglingOut
+from pipeline.audit.two_sample import TwoSample
 from pipeline.core.codec import to_plain
 from pipeline.core.errors import DataError
 from pipeline.core.protocols import OnStep, ignore_step
@@ -28,26 +31,27 @@ DEFAULT_ATTACKS: Final[tuple[LeakageAttack, ...]] = (
     AlignedPairs(),
     MissingnessPattern(),
     AttributeInference(),
+    ProfileLinkage(),
+    TwoKeys(),
     NearCopies(),
     Membership(),
     SinglingOut(),
     Linkability(),
     Inference(),
     AttributeInferenceFromSet(),
+    TwoSample(),
+    CanarySubjects(),
     ByteScan(),
 )
 
 NOT_IMPLEMENTED: Final[Mapping[type, tuple[tuple[str, ThreatModel], ...]]] = {
     EncodingScene: (
         ("blind_source_separation", "T0"),
-        ("distance_profile_linkage", "T1"),
         ("key_enumeration", "T4"),
-        ("successive_releases", "T5"),
     ),
     CondensedScene: (
         ("successive_releases", "T5"),
         ("shadow_condensation", "T6"),
-        ("canary_subjects", "T6"),
         ("model_membership", "T7"),
     ),
     BytesScene: (),
