@@ -27,6 +27,12 @@ class DecidingStatistic(StrEnum):
     TPR_AT_01PCT_FPR = "tpr_at_01pct_fpr"  # 0.1 %
     TPR_AT_SMALLEST_FPR = "tpr_at_smallest_fpr"  # the smallest rate that n supports
     COUNT = "count"  # of samples, identifiers or people
+    EXCESS_RISK = "excess_risk"  # of guesses on members over guesses on others
+    AUROC_ADVANTAGE = "auroc_advantage"  # what an artefact adds to what the population tells of an attribute
+    AUROC_EXCESS = "auroc_excess"
+    LINKAGE_RATE = "linkage_rate"  # share of targets whose record is picked out
+    TELLING_VIEWS = "telling_views"  # in which the set stands nearer to its members than chance allows
+    EPSILON_ABOVE_CLAIM = "epsilon_above_claim"  # how far a lower bound contradicts a guarantee
 
 
 @final
