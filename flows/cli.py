@@ -16,6 +16,7 @@ from flows.cli_common import AsJson, ConfigPath, Device, Only, Out, Resume, Seed
 from flows.condense_cli import condense
 from flows.config_cli import config_app
 from flows.environment import quiet
+from flows.ingest_cli import ingest
 from flows.keys_cli import keys_app
 from flows.sharing_cli import register as register_sharing
 from flows.transport_cli import register as register_transport
@@ -96,7 +97,7 @@ def _stage_verb(name: str, does: str) -> None:
     app.command(name)(verb)
 
 
-_stage_verb("ingest", "Read the source into a cohort on a grid and hold it against its data contract.")
+app.command()(ingest)
 _stage_verb("encode", "Prepare and encode the cohort by every [encode.NAME] table.")
 _stage_verb("group", "Which tasks are alike: sample-wise convergence affinity and the label-only control.")
 app.command()(condense)

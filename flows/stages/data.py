@@ -11,15 +11,16 @@ import polars as pl
 
 from flows.job import Job
 from flows.progress import steps
-from pipeline.core.config import SplitConfig
+from pipeline.core.config import Config, SplitConfig, TablesSource
 from pipeline.core.digest import digest_file, digest_json
 from pipeline.core.errors import DataError
 from pipeline.core.types import Cohort, CondensedSet, ContractResult, EncodedCohort, IngestReport, Provenance
-from pipeline.ingest.cohort import build_cohort
+from pipeline.ingest.cohort import build_cohort, latest_hour
+from pipeline.ingest.event_tables import layout_files
 from pipeline.ingest.mapping import load_mapping
 from pipeline.ingest.readers import read_source
 from pipeline.ingest.scaling import prepare as prepare_series
-from pipeline.ingest.splits import given_split, keyed_hash_split
+from pipeline.ingest.splits import given_split, keyed_hash_split, site_split, time_split
 from pipeline.ingest.tables import SourceTables
 from pipeline.store import Made
 from pipeline.validation import contracts
@@ -30,7 +31,7 @@ def ingest(job: Job) -> Made:
     config = job.config
     options = config.source.model_dump(exclude={"kind"})
     plan = {
-        "source": {"kind": config.source.kind, "content": _content_digest(options)},
+        "source": {"kind": config.source.kind, "content": _source_digest(config)},
         "cohort": config.cohort.model_dump(mode="json"),
         "mapping": _mapping_digest(config.cohort.mapping),
         "split_key": job.secret("split").fingerprint,
@@ -39,7 +40,9 @@ def ingest(job: Job) -> Made:
     def make(provenance: Provenance) -> tuple[Cohort, IngestReport, ContractResult]:
         mapping = load_mapping(config.cohort.mapping)
         with steps("reading", "rows/s") as on_step:
-            tables = read_source(config.source.kind, on_step=on_step, **options)
+            horizon = config.cohort.step_hours * config.cohort.n_steps
+            until = latest_hour(mapping, horizon, config.cohort.tasks)
+            tables = read_source(config.source.kind, mapping=mapping, until_hours=until, on_step=on_step, **options)
         statics = pl.col("variable").is_in(list(mapping.static_sources))  # one row per stay: no series, no rule
         contract = contracts.check_events(
             tables.events.filter(~statics | pl.col("variable").is_in(list(mapping.source_names))),
@@ -103,8 +106,22 @@ def validate(job: Job, name: str, artefact: Made) -> Made:
 def _split(job: Job, tables: SourceTables, split: SplitConfig) -> Any:
     if split.kind == "given":
         return given_split(tables)
+    if split.kind == "site":
+        return site_split(tables, split.tuning_sites, split.held_out_sites)
+    if split.kind == "time":
+        return time_split(tables, split.tuning, split.held_out)
     subjects = tables.stays["subject_id"].to_numpy()
     return keyed_hash_split(subjects, job.secret("split"), split.tuning, split.held_out)
+
+
+def _source_digest(config: Config) -> str:
+    """Digest of what is read: of tables, the files that the layout names, and nothing else in their folder."""
+    source = config.source
+    layout = load_mapping(config.cohort.mapping).layout if isinstance(source, TablesSource) else None
+    if not isinstance(source, TablesSource) or layout is None or not source.folder.is_dir():
+        return _content_digest(source.model_dump(exclude={"kind"}))
+    files = layout_files(source.folder, layout)
+    return digest_json({path.relative_to(source.folder).as_posix(): digest_file(path) for path in files})
 
 
 def _content_digest(options: Mapping[str, Any]) -> str:

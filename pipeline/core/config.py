@@ -36,6 +36,7 @@ from pipeline.core.config_data import (
     PrepareConfig,
     Source,
     SplitConfig,
+    TablesSource,
 )
 from pipeline.core.config_encode import (
     Encode,
@@ -84,6 +85,7 @@ __all__ = [
     "ReleaseConfig",
     "Source",
     "SplitConfig",
+    "TablesSource",
     "TrajectoryMatching",
     "UtilityConfig",
     "default_table",
@@ -229,6 +231,8 @@ def _resolve_paths(config: Config, base: Path) -> Config:
     elif isinstance(source, LongTableSource):
         stays = None if source.stays is None else base / source.stays
         source = source.model_copy(update={"events": base / source.events, "stays": stays})
+    elif isinstance(source, TablesSource):
+        source = source.model_copy(update={"folder": base / source.folder})
     update: dict[str, Any] = {"source": source, "workspace": base / config.workspace}
     if config.cohort.mapping.endswith(".toml"):
         update["cohort"] = config.cohort.model_copy(update={"mapping": str(base / config.cohort.mapping)})

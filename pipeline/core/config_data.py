@@ -42,20 +42,35 @@ class LongTableSource(Model):
     split_column: str | None = None
 
 
-Source = Annotated[EmbeddedSource | PhysioNet2012Source | LongTableSource, Field(discriminator="kind")]
+class TablesSource(Model):
+    """A folder of tables that the mapping's [layout] describes: MEDS, OMOP, MIMIC-IV, eICU, hourly tables, your own."""
+
+    kind: Literal["tables"]
+    folder: Path
+
+
+Source = Annotated[EmbeddedSource | PhysioNet2012Source | LongTableSource | TablesSource, Field(discriminator="kind")]
 
 
 class SplitConfig(Model):
-    """`keyed_hash`: of the subject, so that removing a person moves nobody else; `given`: a column says."""
+    """Always by subject. `keyed_hash`: removing a person moves nobody else; `given`: a column says; `site`, `time`.
 
-    kind: Literal["keyed_hash", "given"] = "keyed_hash"
+    `site`: the sites named here are held out, or tuning; a subject with stays in both goes where fewer models look.
+    `time`: the subjects whose latest stay began last are held out; `tuning` and `held_out` are shares of them.
+    """
+
+    kind: Literal["keyed_hash", "given", "site", "time"] = "keyed_hash"
     tuning: Annotated[float, Field(gt=0, lt=1)] = 0.16
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.20
+    tuning_sites: tuple[str, ...] = ()
+    held_out_sites: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _train_remains(self) -> SplitConfig:
         if self.tuning + self.held_out >= 1:
             raise ValueError("tuning + held_out must leave something to train on")
+        if (self.kind == "site") != bool(self.held_out_sites):
+            raise ValueError("held_out_sites and kind = 'site' need each other")
         return self
 
 

@@ -25,7 +25,8 @@ from pipeline.ingest.instants import MICROSECONDS_PER_HOUR, ClockKinds, instants
 from pipeline.ingest.layout import EventsLayout, Layout
 from pipeline.ingest.mapping import SourceMapping
 from pipeline.ingest.repeats import settle_repeats
-from pipeline.ingest.stay_table import END, EXCLUDED, KEY, START, StayTable, read_stays
+from pipeline.ingest.splits import START
+from pipeline.ingest.stay_table import END, EXCLUDED, KEY, StayTable, read_stays
 from pipeline.ingest.tables import (
     OUTSIDE_WINDOW,
     TIME_MISSING,
@@ -107,6 +108,17 @@ def read_event_tables(
             rows += part.rows
             on_step(len(parts), len(work), rows / max(time.monotonic() - started, 1e-9))
     return _tables(parts, reading, root.name)
+
+
+def layout_files(folder: Path, layout: Layout) -> list[Path]:
+    """Every file that the layout reads under `folder`, each once, in order.
+
+    Raises:
+        DataError: one of them is not there.
+    """
+    patterns = [table.file for table in layout.events] + [join.file for join in layout.stays.joins]
+    patterns += [] if layout.stays.file is None else [layout.stays.file]
+    return sorted({path for pattern in patterns for path in find_files(folder, pattern)})
 
 
 def _needed(mapping: SourceMapping) -> tuple[str, ...]:
@@ -308,7 +320,7 @@ def _tables(parts: list[_Part], reading: _Reading, source: str) -> SourceTables:
     stays = reading.stays.frame.with_row_index("row")
     ids = stays["stay_id"]
     events = kept.select(ids.gather(kept["row"]).alias("stay_id"), "hours", "variable", "value")
-    included = stays.filter(pl.col(EXCLUDED).is_null()).drop("row", START, END, KEY, EXCLUDED)
+    included = stays.filter(pl.col(EXCLUDED).is_null()).drop("row", END, KEY, EXCLUDED)
     return SourceTables(
         events=events,
         stays=included,

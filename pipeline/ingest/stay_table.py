@@ -14,9 +14,9 @@ from pipeline.ingest.batches import Tally, batches, find_files, header
 from pipeline.ingest.derive import derive
 from pipeline.ingest.instants import MICROSECONDS_PER_HOUR, ClockKinds, instants
 from pipeline.ingest.layout import ROW_NUMBER, Inclusion, Join, Layout, StaysLayout
+from pipeline.ingest.splits import START
 from pipeline.ingest.tables import as_text_ids
 
-START: Final = "(start)"
 END: Final = "(end)"
 KEY: Final = "(key)"
 EXCLUDED: Final = "(excluded)"

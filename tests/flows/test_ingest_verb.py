@@ -1,0 +1,119 @@
+"""`decoct ingest` from a folder of tables to a cohort in the store, and on to MEDS."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from pipeline.core.errors import ConfigError, DataError
+from pipeline.core.types import Cohort, IngestReport
+from pipeline.ingest.meds import read_meds_cohort
+from pipeline.store import Store
+
+MAPPING = """
+description = "a ward's hourly table"
+unknown_variables = "drop"
+
+[layout.stays]
+file = "hourly"
+stay = "stay"
+subject = "person"
+start = "admitted"
+site = "site"
+distinct = true
+
+[[layout.events]]
+file = "hourly"
+key = "stay"
+time = "hour"
+time_unit = "hours"
+
+[variables]
+HR = { sources = ["hr"], unit = "/min", plausible = [10, 320], scale = [30, 180], normal = 80 }
+Temp = { sources = ["temp"], unit = "degC", plausible = [20, 45], scale = [32, 42], normal = 37 }
+
+[statics]
+age = { unit = "years", plausible = [10, 120], scale = [15, 95], normal = 65 }
+
+[tasks]
+died = { kind = "binary", column = "died" }
+"""
+RUN = """
+name = "ward"
+workspace = "work"
+[source]
+kind = "tables"
+folder = "source"
+[cohort]
+mapping = "ward.toml"
+n_steps = 6
+[cohort.split]
+kind = "SPLIT"
+MORE
+[encode.raw]
+kind = "identity"
+[condense.centroids]
+kind = "centroids"
+[release]
+artefact = "centroids"
+licence = "CC0-1.0"
+"""
+
+
+def site(folder: Path, split: str = "keyed_hash", more: str = "") -> Path:
+    """60 stays of 50 people at three hospitals, eight hours each, in one wide table."""
+    rng = np.random.default_rng(5)
+    lines = ["stay,person,site,admitted,age,died,hour,hr,temp,bed"]
+    for stay in range(60):
+        person = stay % 50
+        head = f"{stay},p{person},h{person % 3},2020-01-{1 + stay % 28:02d} 08:00,{40 + person},{stay % 2}"
+        lines += [f"{head},{hour},{60 + rng.integers(40)},{36 + rng.random():.2f},7" for hour in range(8)]
+    (folder / "source").mkdir()
+    (folder / "source" / "hourly.csv").write_text("\n".join(lines) + "\n")
+    (folder / "ward.toml").write_text(MAPPING)
+    (folder / "run.toml").write_text(RUN.replace("SPLIT", split).replace("MORE", more))
+    return folder / "run.toml"
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False, standalone_mode=False)
+    assert isinstance(result.stdout, str)
+    return result.stdout
+
+
+def cohort_of(folder: Path, text: str) -> Cohort:
+    digest = json.loads(text)["made"]["ingest"][0]
+    return Store(folder / "work" / "store").get(digest, Cohort)
+
+
+def test_hourly_table_to_cohort_to_meds(tmp_path: Path) -> None:
+    text = run("ingest", str(site(tmp_path)), "--json", "--to-meds", str(tmp_path / "meds"))
+    cohort = cohort_of(tmp_path, text)
+    report = Store(tmp_path / "work" / "store").get(json.loads(text)["made"]["ingest"][1], IngestReport)
+    # of the eight columns beside key and time, hr and temp are mapped; age, too, but as a column of the table of stays
+    assert (report.rows_read, report.rows_used) == (60 * 8 * 8, 60 * 7 * 2)  # the window is closed: hours 0 to 6
+    assert report.rows_dropped["unknown variable"] == 60 * 8 * 5
+    assert cohort.values.shape == (60, 6, 2)
+    assert len(np.unique(cohort.subject_ids)) == 50
+    back = read_meds_cohort(tmp_path / "meds")
+    np.testing.assert_array_equal(back.values, cohort.values)
+    np.testing.assert_array_equal(back.labels, cohort.labels)
+    np.testing.assert_array_equal(back.split, cohort.split)
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    path = site(tmp_path, "site", 'held_out_sites = ["h9"]')
+    with pytest.raises(DataError, match="1 of the 1 sites named in the split have no stay"):
+        run("ingest", str(path))
+    path.write_text(RUN.replace("SPLIT", "site").replace("MORE", ""))
+    with pytest.raises(ConfigError, match="held_out_sites and kind = 'site' need each other"):
+        run("ingest", str(path))
+    (tmp_path / "source" / "hourly.csv").unlink()
+    path.write_text(RUN.replace("SPLIT", "time").replace("MORE", ""))
+    with pytest.raises(DataError, match="holds no table hourly"):
+        run("ingest", str(path))
