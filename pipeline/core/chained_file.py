@@ -7,7 +7,6 @@ never acknowledged, is not read, and is cut off by the next writer.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -104,6 +103,8 @@ def writing(path: Path) -> Iterator[Writer]:
     Raises:
         EnvironmentProblem: as `read_chain`, or the disk refuses.
     """
+    import fcntl  # not on Windows, where bundles are verified and nothing is logged
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)

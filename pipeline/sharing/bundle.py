@@ -35,10 +35,12 @@ from pipeline.sharing.layout import (
     LICENCE,
     MANIFEST,
     PAYLOAD,
+    POLICY,
     PREDICATE_KEYS,
     payload_name,
     size_limit,
 )
+from pipeline.sharing.log import Checkpoint
 from pipeline.sharing.payload import data_description, guarantee_description, method_description, payload_bytes
 from pipeline.sharing.rounding import leakage_verdicts, rounded_utility
 from pipeline.sharing.signing import make_statement, sign_statement
@@ -80,12 +82,19 @@ def bundle_name(notes: ReleaseNotes) -> str:
 
 
 def write_bundle(
-    release: AuditedRelease, folder: Path, *, signer: Signer, notes: ReleaseNotes, issued: datetime.date, scan: Scan
+    release: AuditedRelease,
+    folder: Path,
+    *,
+    signer: Signer,
+    notes: ReleaseNotes,
+    issued: datetime.date,
+    scan: Scan,
+    log: Checkpoint | None = None,
 ) -> Path:
-    """Write a signed bundle as a new folder inside `folder`; returns its path.
+    """Write a bundle that its author has signed as a new folder inside `folder`; returns its path.
 
-    `issued` is an argument, not the clock: with the same release, notes and key the bytes are the same, unless the
-    payload is encrypted, which draws a fresh key each time.
+    `issued` is an argument, not the clock: with the same release, notes, key and checkpoint of the site's log the bytes
+    are the same, unless the payload is encrypted, which draws a fresh key each time.
 
     Raises:
         ReleaseRefused: not an audited release, a bundle of that name exists, or the policy asks for recipients and an
@@ -99,7 +108,7 @@ def write_bundle(
     if target.exists() or target.is_symlink():
         raise ReleaseRefused(f"{target} exists already; a release is never overwritten, count its version up")
     plain = payload_bytes(release.artefact)
-    files = bundle_files(release, notes, issued, plain)
+    files = bundle_files(release, notes, issued, plain, log)
     seen = {**files, PAYLOAD: plain}  # whatever leaves encrypted is looked at before it is
     _check_nothing_internal(release, seen)
     scan(seen)
@@ -110,11 +119,12 @@ def write_bundle(
 
 
 def bundle_files(
-    release: AuditedRelease, notes: ReleaseNotes, issued: datetime.date, payload: bytes
+    release: AuditedRelease, notes: ReleaseNotes, issued: datetime.date, payload: bytes, log: Checkpoint | None = None
 ) -> dict[str, bytes]:
     """Name -> content of every file but the envelope; `payload` as it is before it may be encrypted."""
-    leakage = leakage_verdicts(release)
     encryption = encryption_description(notes.recipient_keys)
+    released = payload if encryption is None else encrypted(payload, encryption)
+    leakage = {**leakage_verdicts(release), "payload_sha256": sha256_hex(released)}
     manifest = {
         "format": FORMAT,
         "name": notes.name,
@@ -126,6 +136,7 @@ def bundle_files(
         "data_use": notes.data_use,
         "recipients": notes.recipients,
         "encryption": encryption,
+        "log": None if log is None else log.plain(),
         "release": method_description(release.artefact),
         "data": data_description(release.artefact),
         "guarantee": guarantee_description(getattr(release.artefact, "guarantee", None)),
@@ -146,13 +157,14 @@ def bundle_files(
     )
     name_of_payload = payload_name(manifest)
     files = {
-        name_of_payload: payload if encryption is None else encrypted(payload, encryption),
+        name_of_payload: released,
         LEAKAGE: canonical(leakage),
         CARD_MARKDOWN: card_markdown(facts).encode(),
         CARD_HTML: card_html(facts).encode(),
         LICENCE: licence_text(facts).encode(),
     }
     files[CROISSANT] = croissant_bytes(facts, _described(files), name_of_payload)
+    files[POLICY] = canonical(dataclasses.asdict(release.policy))
     files[MANIFEST] = canonical({**manifest, "files": _described(files)})
     for name, data in files.items():
         if len(data) > size_limit(name):

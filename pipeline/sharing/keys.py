@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]  # it lists no exports
 
 PURPOSE: Final = "author"
+ROLES: Final = ("author", "approver", "root")  # a key has one, and its secret's purpose says which
 ROOT_FORMAT: Final = "decoct-trust-root/1"
 _PUBLIC_HEX: Final = re.compile(r"[0-9a-f]{64}")
 _PRINTABLE: Final = re.compile(r"[^\x00-\x1f\x7f\"\\\ud800-\udfff]{0,200}")
@@ -32,17 +33,22 @@ _PRINTABLE: Final = re.compile(r"[^\x00-\x1f\x7f\"\\\ud800-\udfff]{0,200}")
 @final
 @dataclass(frozen=True)
 class PublicKey:
-    """An author's public key; `keyid` is SHA-256 of its canonical description, as securesystemslib computes it."""
+    """A public key; `keyid` is SHA-256 of its canonical description, as securesystemslib computes it."""
 
     keyid: str
     public: str  # 64 hex digits
-    name: str  # whose it is, for people
+    name: str  # whose it is, for people; two keys of one name are one person's
+    role: str = PURPOSE  # "author", "approver" or "root"
+    site: str = ""  # that it speaks for; none = any, as in a root that nobody signed
 
 
 @final
 @dataclass(frozen=True)
 class TrustRoot:
-    """What a receiver accepts. Empty `accepted_policies`: every production policy."""
+    """What a receiver accepts. Empty `accepted_policies`: every production policy.
+
+    The last three fields belong to a root that its root keys signed (`pipeline.sharing.trust_root`).
+    """
 
     keys: tuple[PublicKey, ...]
     accepted_policies: tuple[str, ...] = ()  # names, or digests (64 hex digits)
@@ -50,12 +56,26 @@ class TrustRoot:
     recipient: str = ""  # this receiver's name; bundles addressed to others are refused
     minimum_versions: Mapping[str, int] = field(default_factory=dict)  # "site/name" -> oldest version still accepted
     version: int = 1
+    expires: str = ""  # ISO date; none = never
+    threshold: int = 0  # how many root keys must sign the next version, or a revocation list
+    digest: str = ""  # hex SHA-256 of what was signed
 
 
 def author_signer(secret: Secret) -> CryptoSigner:
     """The signer of an author's secret: the Ed25519 private key is the 32 bytes derived for "ed25519"."""
     if secret.purpose != PURPOSE:
         raise UsageError(f"a {secret.purpose} secret does not sign releases; an {PURPOSE} secret does")
+    return role_signer(secret)
+
+
+def role_signer(secret: Secret) -> CryptoSigner:
+    """The signer of an author's, an approver's or a root's secret, by its purpose.
+
+    Raises:
+        UsageError: a secret with another purpose.
+    """
+    if secret.purpose not in ROLES:
+        raise UsageError(f"a {secret.purpose} secret does not sign; secrets of these roles do: {', '.join(ROLES)}")
     from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]  # it lists no exports
 
     return CryptoSigner(Ed25519PrivateKey.from_private_bytes(secret.derive("ed25519")))
@@ -70,13 +90,13 @@ def read_author_signer(path: Path) -> CryptoSigner:
     return author_signer(read_secret(path, PURPOSE))
 
 
-def public_key(signer: CryptoSigner, name: str) -> PublicKey:
+def public_key(signer: CryptoSigner, name: str, *, role: str = PURPOSE, site: str = "") -> PublicKey:
     """What others need to check the signer's releases."""
     key = signer.public_key
-    return PublicKey(key.keyid, str(key.keyval["public"]), name)
+    return PublicKey(key.keyid, str(key.keyval["public"]), name, role, site)
 
 
-def public_key_from_hex(public: str, name: str) -> PublicKey:
+def public_key_from_hex(public: str, name: str, *, role: str = PURPOSE, site: str = "") -> PublicKey:
     """A public key from its 64 hex digits.
 
     Raises:
@@ -85,7 +105,7 @@ def public_key_from_hex(public: str, name: str) -> PublicKey:
     if not _PUBLIC_HEX.fullmatch(public):
         raise UsageError(f"the public key of {name} must be 64 lower-case hex digits")
     described = {"keytype": "ed25519", "keyval": {"public": public}, "scheme": "ed25519"}
-    return PublicKey(sha256_hex(canonical(described)), public, name)
+    return PublicKey(sha256_hex(canonical(described)), public, name, role, site)
 
 
 def public_key_text(key: PublicKey) -> str:
@@ -144,16 +164,22 @@ _KINDS: Final[Mapping[str, type]] = {
 
 
 def load_trust_root(path: Path) -> TrustRoot:
-    """Read a trust root; only format and keys must be there, what is left out is as strict as `TrustRoot`'s defaults.
+    """Read a trust root: one that its root keys signed (JSON), or a list of keys that the receiver vouches for (TOML).
+
+    In the TOML file only format and keys must be there, what is left out is as strict as `TrustRoot`'s defaults.
 
     Raises:
-        ReleaseRefused: absent, malformed, an unknown key in the file, or a keyid that is not its public key's.
+        ReleaseRefused: absent, malformed, an unknown key in the file, a keyid that is not its public key's, or signed
+            by too few.
     """
+    from pipeline.sharing.trust_root import parse_root, read_root
+
+    data = read_root(path)
+    if data.startswith(b"{"):
+        return parse_root(data, f"trust root {path}")
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ReleaseRefused(f"there is no trust root at {path}, so no signature can be trusted") from None
-    except (OSError, ValueError):
+        raw = tomllib.loads(data.decode("utf-8"))
+    except ValueError:
         raise ReleaseRefused(f"trust root {path} cannot be read as TOML") from None
     for key, value in raw.items():
         if key not in _KINDS or type(value) is not _KINDS[key]:

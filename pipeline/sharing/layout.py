@@ -10,9 +10,9 @@ from typing import Any, Final
 
 FORMAT: Final = "decoct-bundle/2"
 PREVIOUS_FORMAT: Final = "decoct-bundle/1"
-"""Still verified: without croissant.json, and without `data_use` and `encryption` in the manifest."""
+"""Still verified: without croissant.json and policy.json, and without `data_use`, `encryption` and `log`."""
 
-LEAKAGE_FORMAT: Final = "decoct-leakage/1"
+LEAKAGE_FORMAT: Final = "decoct-leakage/2"  # 2: says of which payload it is the audit
 
 PAYLOAD: Final = "payload.safetensors"
 ENCRYPTED_PAYLOAD: Final = "payload.safetensors.age"  # stands in for the payload when it is encrypted to recipients
@@ -22,9 +22,10 @@ CARD_MARKDOWN: Final = "card.md"
 CARD_HTML: Final = "card.html"
 LICENCE: Final = "LICENSE.txt"
 CROISSANT: Final = "croissant.json"
+POLICY: Final = "policy.json"  # the rules that the release passed, for receivers to hold it against again
 ENVELOPE: Final = "envelope.dsse.json"
 
-SIGNED_FILES: Final = (LICENCE, CARD_HTML, CARD_MARKDOWN, CROISSANT, LEAKAGE, MANIFEST, PAYLOAD)
+SIGNED_FILES: Final = (LICENCE, CARD_HTML, CARD_MARKDOWN, CROISSANT, LEAKAGE, MANIFEST, PAYLOAD, POLICY)
 """Every file whose digest the statement names, sorted by name; with the envelope this is the whole folder."""
 
 MAX_PAYLOAD_BYTES: Final = 2 << 30
@@ -35,7 +36,7 @@ STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE: Final = "urn:decoct:release:1"
 
 PREVIOUS_PREDICATE_KEYS: Final = ("format", "site", "name", "version", "issued", "expires", "policy")
-PREDICATE_KEYS: Final = (*PREVIOUS_PREDICATE_KEYS, "recipients", "encryption")
+PREDICATE_KEYS: Final = (*PREVIOUS_PREDICATE_KEYS, "recipients", "encryption", "log")
 """What the statement repeats of the manifest, so that a log of statements alone can be read."""
 
 RELEASE_KINDS: Final = ("condensed", "encoded", "moments")
@@ -48,7 +49,7 @@ def payload_name(manifest: Mapping[str, Any]) -> str:
 
 def signed_files(format_name: str, *, encrypted: bool = False) -> tuple[str, ...]:
     """The signed files of a bundle of this format, sorted by name."""
-    names = set(SIGNED_FILES) - ({CROISSANT} if format_name == PREVIOUS_FORMAT else set())
+    names = set(SIGNED_FILES) - ({CROISSANT, POLICY} if format_name == PREVIOUS_FORMAT else set())
     return tuple(sorted(names - {PAYLOAD} | {ENCRYPTED_PAYLOAD} if encrypted else names))
 
 

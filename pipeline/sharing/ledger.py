@@ -18,7 +18,7 @@ import hmac
 import math
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -99,7 +99,7 @@ def reserve(
                 f"{budget.epsilon:g} that policy {policy} allows; see: decoct ledger"
             )
         cohort = _keep_marks(workspace, marks)
-        facts = {"query": query, "cohort": cohort, "unit": people.unit, "policy": policy}
+        facts = {"query": query, "cohort": cohort, "unit": people.unit, "policy": policy, "budget": asdict(budget)}
         ledger.append("reserve", {**facts, "events": [dict(event) for event in events]})
         _anchor(workspace, ledger.chain)
 
@@ -121,6 +121,12 @@ def spent_by_cohort(workspace: Path, budget: Budget) -> tuple[CohortSpent, ...]:
         left = max(0.0, budget.epsilon - epsilon)
         rows.append(CohortSpent(cohort, own[-1]["unit"], count, len(own), own[-1]["when"], epsilon, left))
     return tuple(rows)
+
+
+def last_budget(workspace: Path) -> Budget | None:
+    """The budget under which the last query was reserved; None = there is none. Raises as `spent_by_cohort`."""
+    entries = _reservations(read_chain(ledger_path(workspace)))
+    return Budget(**entries[-1]["budget"]) if entries else None
 
 
 def composed_epsilon(events: Iterable[Mapping[str, Any]], delta: float) -> float:
@@ -186,9 +192,10 @@ def _patterns(workspace: Path, cohorts: Sequence[str], marks: np.ndarray | None)
         columns.append(np.ones(len(marks), bool) if others is None else np.isin(marks, others))
     table = np.unique(np.stack(columns, axis=1), axis=0) if columns else np.zeros((1, 0), bool)
     if len(table) > MAX_PATTERNS:
-        return [tuple(bool(there) for there in table.any(axis=0))]
-    largest = [row for row in table if not any(np.all(row <= other) and np.any(row != other) for other in table)]
-    return [tuple(bool(there) for there in row) for row in largest]
+        return [tuple(bool(column.any()) for column in table.T)]
+    rows: list[list[bool]] = table.tolist()
+    sets = [{place for place, there in enumerate(row) if there} for row in rows]
+    return [tuple(row) for row, own in zip(rows, sets, strict=True) if not any(own < other for other in sets)]
 
 
 def _in_period(ledger: Chain, budget: Budget) -> list[Mapping[str, Any]]:

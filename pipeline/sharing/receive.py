@@ -172,9 +172,17 @@ class Received:
 
 
 def receive(
-    bundle: Path | str, root: Path | str | TrustRoot, *, today: datetime.date, identity: Path | str | None = None
+    bundle: Path | str,
+    root: Path | str | TrustRoot,
+    *,
+    today: datetime.date,
+    identity: Path | str | None = None,
+    revocations: Path | None = None,
+    recipient: str | None = None,
 ) -> Received:
     """Verify a bundle and read its arrays; `identity` is the receiver's age identity file, for an encrypted payload.
+
+    `revocations` and `recipient` as in `pipeline.sharing.verify.verify`; nothing is written.
 
     Raises:
         ReleaseRefused: verification fails, see `pipeline.sharing.verify.verify`, or the payload is encrypted to others.
@@ -182,7 +190,8 @@ def receive(
     """
     trusted = root if isinstance(root, TrustRoot) else Path(root)
     mine = None if identity is None else Path(identity)
-    return read_arrays(verify(Path(bundle), trusted, today=today), mine)
+    found = verify(Path(bundle), trusted, today=today, revocations=revocations, recipient=recipient)
+    return read_arrays(found, mine)
 
 
 def read_arrays(verified: VerifiedBundle, identity: Path | None = None) -> Received:

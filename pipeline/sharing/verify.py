@@ -1,4 +1,4 @@
-"""Is this bundle what an author I trust released, whole, unaltered, in force, and meant for me? Offline.
+"""Is this bundle what people I trust released, whole, unaltered, approved, in force, and meant for me? Offline.
 
 Needs the standard library, cryptography and rfc8785; loads neither numpy nor torch. Nothing in the folder is believed
 before the signature over its digest is.
@@ -6,6 +6,7 @@ before the signature over its digest is.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import os
 import stat
@@ -23,6 +24,7 @@ from pipeline.sharing.layout import (
     ENVELOPE,
     FORMAT,
     MANIFEST,
+    POLICY,
     PREDICATE_KEYS,
     PREVIOUS_FORMAT,
     PREVIOUS_PREDICATE_KEYS,
@@ -30,7 +32,12 @@ from pipeline.sharing.layout import (
     signed_files,
     size_limit,
 )
-from pipeline.sharing.signing import open_envelope
+from pipeline.sharing.log import parse_checkpoint
+from pipeline.sharing.receiver_state import EMPTY, REVOCATIONS, STATE_FILE, check, check_root, load_state, memory_of
+from pipeline.sharing.reevaluation import require_policy_kept
+from pipeline.sharing.revocation import Revocations, load_revocations, require_fresh
+from pipeline.sharing.signing import open_statement, statement_digest
+from pipeline.sharing.trust_root import read_root
 
 
 @final
@@ -42,34 +49,74 @@ class VerifiedBundle:
     manifest: Mapping[str, Any]
     files: Mapping[str, bytes]
     signed_by: PublicKey
+    approved_by: tuple[PublicKey, ...] = ()
 
     def __repr__(self) -> str:
         return f"VerifiedBundle({str(self.path)!r}, signed_by={self.signed_by.name!r})"
 
+    @property
+    def statement(self) -> str:
+        """Hex SHA-256 of the signed statement, which names the release in logs and receipts."""
+        return statement_digest(self.files[ENVELOPE])
 
-def verify(bundle: Path, root: Path | TrustRoot, *, today: datetime.date) -> VerifiedBundle:
-    """Check a bundle folder against a trust root.
+
+def verify(
+    bundle: Path,
+    root: Path | TrustRoot,
+    *,
+    today: datetime.date,
+    revocations: Path | Revocations | None = None,
+    state: Path | None = None,
+    recipient: str | None = None,
+) -> VerifiedBundle:
+    """Check a bundle folder against a trust root, and a revocation list where the bundle's policy asks for one.
+
+    `state` is the file in which the receiver remembers what it received; it is looked at, not written
+    (`pipeline.sharing.receiver_state.remember` writes it). None: of a root that is given by its path, the revocation
+    list and the state beside it, where there are any. `recipient`: this receiver's name, instead of the root's.
 
     Raises:
         ReleaseRefused: any check fails; one sentence says which.
     """
-    trusted = root if isinstance(root, TrustRoot) else load_trust_root(root)
+    if isinstance(root, TrustRoot):
+        trusted, data = root, b""
+    else:
+        trusted, data = load_trust_root(root), read_root(root)
+        state = state or memory_of(root) / STATE_FILE
+        beside = root.parent / REVOCATIONS
+        revocations = revocations or (beside if beside.exists() else None)
+    if recipient is not None:
+        trusted = dataclasses.replace(trusted, recipient=recipient)
+    known = EMPTY if state is None else load_state(state)
+    check_root(known, trusted, data)
+    revoked = load_revocations(revocations, trusted) if isinstance(revocations, Path) else revocations
     files = read_folder(bundle)
-    manifest, key = verify_files(files, trusted, today=today)
-    return VerifiedBundle(bundle, manifest, files, key)
+    manifest, author, approvers = verify_files(files, trusted, today=today, revocations=revoked)
+    found = VerifiedBundle(bundle, manifest, files, author, approvers)
+    check(known, manifest, found.statement, revoked)
+    return found
 
 
 def verify_files(
-    files: Mapping[str, bytes], root: TrustRoot, *, today: datetime.date
-) -> tuple[dict[str, Any], PublicKey]:
-    """Check a bundle's files, given as name -> content; returns the manifest and the key that signed.
+    files: Mapping[str, bytes],
+    root: TrustRoot,
+    *,
+    today: datetime.date,
+    revocations: Revocations | None = None,
+    proposal: bool = False,
+    anybody: bool = False,
+) -> tuple[dict[str, Any], PublicKey, tuple[PublicKey, ...]]:
+    """Check a bundle's files, given as name -> content; returns the manifest, the author's key and the approvers'.
+
+    A `proposal` is a bundle that waits for approvals: it needs none, and no revocation list either. `anybody` looks on
+    behalf of every recipient: the site itself is none.
 
     Raises:
         ReleaseRefused: as `verify`.
     """
     if ENVELOPE not in files:
         raise ReleaseRefused(f"the bundle has no {ENVELOPE}, so nobody vouches for it")
-    statement, key = open_envelope(files[ENVELOPE], root)
+    statement, signers = open_statement(files[ENVELOPE], root)
     predicate = statement["predicate"]
     if not isinstance(predicate, dict) or predicate.get("format") not in (FORMAT, PREVIOUS_FORMAT):
         raise ReleaseRefused(f"the bundle is of a format that this version does not know; it reads {_KNOWN}")
@@ -82,8 +129,62 @@ def verify_files(
     _check_manifest(manifest, sizes, predicate["format"], expected)
     if predicate != {key: manifest[key] for key in (PREVIOUS_PREDICATE_KEYS if previous else PREDICATE_KEYS)}:
         raise ReleaseRefused(f"{MANIFEST} and the signed statement disagree")
-    _check_in_force(manifest, root, today)
-    return manifest, key
+    author, approvers = check_signers(signers, manifest["site"], revocations)
+    _check_in_force(manifest, root, today, anybody=anybody)
+    needed, max_days = (0, 0) if previous else _asked(require_policy_kept(files, manifest))
+    if not proposal:
+        _check_approved(approvers, needed, manifest)
+        require_fresh(revocations, max_days, today)
+    _check_not_withdrawn(manifest, revocations)
+    return manifest, author, approvers
+
+
+def check_signers(
+    signers: Sequence[PublicKey], site: str, revocations: Revocations | None
+) -> tuple[PublicKey, tuple[PublicKey, ...]]:
+    """One author and any number of approvers, all of this site, different people, with keys that still stand.
+
+    Raises:
+        ReleaseRefused: another role signed, nobody approves his own, a key is revoked or speaks for another site.
+    """
+    for key in signers:
+        if revocations is not None and key.keyid in revocations.keys:
+            raise ReleaseRefused(f"the key of {key.name} is revoked, so it signs nothing")
+        if key.role not in ("author", "approver"):
+            raise ReleaseRefused(f"the key of {key.name} has the role {key.role}, which neither signs nor approves")
+        if key.site not in ("", site):
+            raise ReleaseRefused(f"the key of {key.name} speaks for {key.site}, not for {site}")
+    authors = [key for key in signers if key.role == "author"]
+    approvers = tuple(key for key in signers if key.role == "approver")
+    if len(authors) != 1:
+        raise ReleaseRefused(f"the bundle is signed by {len(authors)} authors, and by exactly one it must be")
+    if authors[0].name in {key.name for key in approvers}:
+        raise ReleaseRefused(f"{authors[0].name} approved a release of their own")
+    if len({key.name for key in approvers}) != len(approvers):
+        raise ReleaseRefused("somebody approved the bundle twice, with two keys")
+    return authors[0], approvers
+
+
+def _asked(policy: Mapping[str, Any]) -> tuple[int, int]:
+    """How many approvals the policy asks for, and how old a revocation list may be."""
+    needed, max_days = policy.get("approvals"), policy.get("revocation_days")
+    if type(needed) is not int or type(max_days) is not int or needed < 0 or max_days < 0:
+        raise ReleaseRefused(f"{POLICY} does not say how many approvals it asks for")
+    return needed, max_days
+
+
+def _check_approved(approvers: Sequence[PublicKey], needed: int, manifest: Mapping[str, Any]) -> None:
+    if len(approvers) < needed:
+        raise ReleaseRefused(
+            f"the bundle is approved by {len(approvers)} people, and policy {manifest['policy']['name']} asks for "
+            f"{needed}"
+        )
+
+
+def _check_not_withdrawn(manifest: Mapping[str, Any], revocations: Revocations | None) -> None:
+    release = f"{manifest['site']}/{manifest['name']}/{manifest['version']}"
+    if revocations is not None and release in revocations.releases:
+        raise ReleaseRefused(f"the site withdrew {release}")
 
 
 def read_folder(bundle: Path) -> dict[str, bytes]:
@@ -99,7 +200,7 @@ def read_folder(bundle: Path) -> dict[str, bytes]:
             found = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
     except OSError:
         raise ReleaseRefused(f"the bundle folder {bundle} cannot be read") from None
-    which = FORMAT if CROISSANT in found or ENCRYPTED_PAYLOAD in found else PREVIOUS_FORMAT
+    which = FORMAT if {CROISSANT, POLICY, ENCRYPTED_PAYLOAD} & set(found) else PREVIOUS_FORMAT
     expected = {*signed_files(which, encrypted=ENCRYPTED_PAYLOAD in found), ENVELOPE}
     if extra := sorted(set(found) - expected):
         raise ReleaseRefused(f"the bundle holds {len(extra)} files that the format does not know, such as {extra[0]!r}")
@@ -166,7 +267,7 @@ _MANIFEST_KEYS = {
     "site",
     "version",
 }
-_NEW_KEYS = {"data_use", "encryption"}
+_NEW_KEYS = {"data_use", "encryption", "log"}
 _KNOWN = f"{FORMAT} and {PREVIOUS_FORMAT}"
 
 _DATA_KEYS = {"arrays", "channels", "n_steps", "step_hours", "tasks", "transforms"}
@@ -205,6 +306,8 @@ def _check_terms(manifest: Mapping[str, Any]) -> None:
     """What format 2 adds: data-use terms, and to whom the payload is encrypted."""
     if not isinstance(manifest["data_use"], list) or not all(isinstance(code, str) for code in manifest["data_use"]):
         raise ReleaseRefused(f"{MANIFEST} does not list its data-use terms")
+    if manifest["log"] is not None:
+        parse_checkpoint(manifest["log"], MANIFEST)
     encryption = manifest["encryption"]
     if encryption is None:
         return
@@ -215,11 +318,13 @@ def _check_terms(manifest: Mapping[str, Any]) -> None:
         raise ReleaseRefused(f"{MANIFEST} names other recipients than those the payload is encrypted to")
 
 
-def _check_in_force(manifest: Mapping[str, Any], root: TrustRoot, today: datetime.date) -> None:
+def _check_in_force(manifest: Mapping[str, Any], root: TrustRoot, today: datetime.date, *, anybody: bool) -> None:
     try:
         issued, expires = (datetime.date.fromisoformat(manifest[key]) for key in ("issued", "expires"))
     except ValueError:
         raise ReleaseRefused(f"{MANIFEST} has a date that is not one") from None
+    if root.expires and today > datetime.date.fromisoformat(root.expires):
+        raise ReleaseRefused(f"the trust root expired on {root.expires}: get the next version")
     if today < issued:
         raise ReleaseRefused(f"the bundle is dated {issued}, which is in the future")
     if today > expires:
@@ -229,7 +334,7 @@ def _check_in_force(manifest: Mapping[str, Any], root: TrustRoot, today: datetim
         raise ReleaseRefused(f"policy {policy['name']} is not for production, and the trust root accepts no other")
     if root.accepted_policies and not {policy["name"], policy["digest"]} & set(root.accepted_policies):
         raise ReleaseRefused(f"the trust root does not accept releases under policy {policy['name']}")
-    if manifest["recipients"] and root.recipient not in manifest["recipients"]:
+    if manifest["recipients"] and not anybody and root.recipient not in manifest["recipients"]:
         raise ReleaseRefused("the bundle is addressed to other recipients than the trust root's")
     least = root.minimum_versions.get(f"{manifest['site']}/{manifest['name']}", 0)
     if manifest["version"] < least:

@@ -100,11 +100,17 @@ def test_the_same_query_draws_the_same_noise_and_costs_nothing_again(tmp_path: P
 
 
 def test_over_budget_nothing_is_drawn_and_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    number = 0
+    asked: list[str] = []
+
+    def keep_asking() -> None:
+        while len(asked) < 20:
+            ask(tmp_path, f"q{len(asked)}")
+            asked.append("answered")
+
     with pytest.raises(BudgetError, match="above the 3 that policy house allows") as refused:
-        for number in range(20):
-            ask(tmp_path, f"q{number}")
+        keep_asking()
     assert refused.value.exit_code == 17
+    number = len(asked)
     spent = spent_by_cohort(tmp_path, BUDGET)[0]
     assert spent.queries == number > 1
     assert exact(*[5.0] * number) <= BUDGET.epsilon < exact(*[5.0] * (number + 1))

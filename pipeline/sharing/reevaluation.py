@@ -1,0 +1,88 @@
+"""The receiver's own look at the policy: does what is in the bundle keep the rules that its signers signed?
+
+The gate saw the patients' data, the receiver sees the bundle: every rule that the bundle alone can show is looked at
+again, so that a site's own gate need not be believed. Imports: the standard library and rfc8785.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pipeline.core.errors import ReleaseRefused
+from pipeline.sharing.canonical import read_canonical, sha256_hex
+from pipeline.sharing.layout import LEAKAGE, LEAKAGE_FORMAT, POLICY, payload_name
+
+ANY: Final = "*"
+
+
+def require_policy_kept(files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Hold the bundle against its own policy.json; returns the policy.
+
+    Raises:
+        ReleaseRefused: the policy is not the one that was signed, or a rule is broken; one sentence says which.
+    """
+    policy, named = read_canonical(files[POLICY], POLICY), manifest["policy"]
+    if sha256_hex(files[POLICY]) != named["digest"]:
+        raise ReleaseRefused(f"{POLICY} is not the policy whose digest was signed")
+    try:
+        broken = _broken(policy, manifest)
+        broken = broken or _audit_broken(policy, manifest, read_canonical(files[LEAKAGE], LEAKAGE), files)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        raise ReleaseRefused(f"{POLICY}, {LEAKAGE} and the manifest do not fit together") from None
+    if broken:
+        raise ReleaseRefused(f"the bundle does not keep its own policy {named['name']}: {broken}")
+    return policy
+
+
+def _broken(policy: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    """The first rule that kind, method, guarantee or terms break, in words; empty = none."""
+    release, guarantee = manifest["release"], manifest["guarantee"]
+    issued, expires = (datetime.date.fromisoformat(manifest[name]) for name in ("issued", "expires"))
+    rules = {
+        "name or purpose are others": (policy["name"], policy["production"])
+        == (manifest["policy"]["name"], manifest["policy"]["production"]),
+        f"it does not release {release['kind']} data": release["kind"] in policy["release_kinds"],
+        f"it never releases sets made by {release['method']}": release["method"] not in policy["refused_methods"],
+        "it allows no samples that were started from real stays": policy["allow_starts_from_records"]
+        or release["kind"] != "condensed"
+        or release["starts_from_records"] is False,
+        "it releases to named recipients only": not policy["require_agreement"] or bool(manifest["recipients"]),
+        f"it allows {policy['valid_days']} days": (expires - issued).days <= policy["valid_days"],
+        "it asks for a guarantee": guarantee is not None or not policy["require_guarantee"],
+        "its limit on epsilon or delta is lower": guarantee is None
+        or (0 <= guarantee["epsilon"] <= policy["max_epsilon"] and 0 <= guarantee["delta"] <= policy["max_delta"]),
+    }
+    return next((rule for rule, kept in rules.items() if not kept), "")
+
+
+def _audit_broken(
+    policy: Mapping[str, Any], manifest: Mapping[str, Any], leakage: Mapping[str, Any], files: Mapping[str, bytes]
+) -> str:
+    """The first rule that the audit breaks, in words; empty = none."""
+    if leakage["format"] != LEAKAGE_FORMAT:
+        return f"its audit is of a format that this version does not know; it reads {LEAKAGE_FORMAT}"
+    if leakage["payload_sha256"] != sha256_hex(files[payload_name(manifest)]):
+        return "its audit is a stale one, of another payload"
+    if leakage["policy"] != policy["name"] or leakage["verdict"] != "PASS" or leakage["controls_held"] is not True:
+        return "its audit did not pass under this policy"
+    for row in leakage["attacks"]:
+        limits = [limit for limit in policy["limits"] if _applies(limit, row)]
+        ceiling = max(limits, key=_particular)["max_upper"] if limits else None
+        if not limits or row["verdict"] != "PASS" or row["limit"] != ceiling:
+            return f"the audit's figure of {row['attack']} was not judged by the policy's limit"
+        if ceiling is not None and not 0 <= row["upper_bound"] <= ceiling:
+            return f"the audit's figure of {row['attack']} is above the limit"
+    shown = {name for row in leakage["attacks"] for name in (row["attack"], f"{row['attack']}:{row['statistic']}")}
+    missing = [name for name in policy["required"][manifest["release"]["kind"]] if name not in shown]
+    return f"the audit lacks the required {missing[0]}" if missing else ""
+
+
+def _applies(limit: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    return limit["attack"] in (row["attack"], ANY) and limit["statistic"] in (row["statistic"], ANY)
+
+
+def _particular(limit: Mapping[str, Any]) -> tuple[bool, bool]:
+    """The most particular limit counts: of attack and statistic, of the attack, of the statistic, of all."""
+    return limit["attack"] != ANY, limit["statistic"] != ANY
