@@ -11,6 +11,7 @@ from flows import registry
 from flows.job import Job
 from flows.progress import steps
 from flows.stages.learn import cohort_of, device, encoder_input, fitted_encoder, with_tasks
+from flows.stages.mechanism import private_mechanism
 from pipeline.audit.run import audit as attack
 from pipeline.audit.scene import CondensedScene, EncodingScene, Scene, encoding_scene
 from pipeline.audit.terms import MAX_WINDOW
@@ -155,16 +156,17 @@ def _computable(table: Encode) -> Encode:
 
 def _condensed_scene(job: Job, name: str, digest: str, made: Made, source: Made) -> CondensedScene:
     """Members are the training stays, the holdout control is the held-out stays."""
-    encoded = job.only(source, EncodedCohort)
+    encoded, samples = job.only(source, EncodedCohort), job.only(made, CondensedSet)
     members, holdout = encoded.part(Split.TRAIN), encoded.part(Split.HELD_OUT)
     return CondensedScene(
         artefact=name,
         artefact_digest=digest,
-        condensed=job.only(made, CondensedSet),
+        condensed=samples,
         members=members.features,
         holdout=holdout.features,
         member_subjects=members.subject_index,
         holdout_subjects=holdout.subject_index,
+        mechanism=private_mechanism(job.config.condense[name], encoded, samples),
     )
 
 
