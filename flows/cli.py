@@ -16,8 +16,10 @@ from flows.cli_common import AsJson, ConfigPath, Device, Only, Out, Resume, Seed
 from flows.condense_cli import condense
 from flows.config_cli import config_app
 from flows.environment import quiet
+from flows.evaluate_cli import register as register_evaluate
 from flows.ingest_cli import ingest
 from flows.keys_cli import keys_app
+from flows.pool_cli import register as register_pool
 from flows.sharing_cli import register as register_sharing
 from flows.transport_cli import register as register_transport
 from pipeline.core.errors import DecoctError, EnvironmentProblem, UsageError
@@ -105,6 +107,8 @@ _stage_verb("validate", "Data contracts on every artefact, then train on condens
 _stage_verb("audit", "Attack the artefacts and print what was found.")
 _stage_verb("release", "Gate, sign and bundle the artefact that [release] names; write the report.")
 register_sharing(app)
+register_evaluate(app)
+register_pool(app)
 register_transport(app)
 
 

@@ -1,7 +1,8 @@
-"""Several institutions' private moments -> one condensed set, at whoever holds their bundles. No patient is needed.
+"""Several institutions' bundles -> one training set, at whoever holds the bundles. No patient is needed.
 
-Each bundle is verified, the sums are added, samples are drawn. The new folder holds plain arrays and a manifest that
-names the sites, what each promised its patients, and what the sum assumes. It is a derived work: signed by nobody.
+Each bundle is verified. Private moments are added and samples drawn from the sum; rows (condensed sets, encoded
+cohorts) are put together, each with its institution. The new folder holds plain arrays and a manifest that names the
+sites, what each promised its patients, and what a sum assumes. It is a derived work: signed by nobody.
 """
 
 from __future__ import annotations
@@ -11,16 +12,72 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from condensation.pooling import pooled
 from condensation.private import samples_from_moments
-from flows.unpack import write_arrays
-from pipeline.core.errors import UsageError
+from flows.unpack import read_arrays, write_arrays
+from pipeline.core.digest import digest_bytes
+from pipeline.core.errors import DataError, ReleaseRefused, UsageError
 from pipeline.sharing.keys import load_trust_root
-from pipeline.sharing.layout import PAYLOAD
+from pipeline.sharing.layout import payload_name
 from pipeline.sharing.payload import data_description, guarantee_description, method_description, payload_arrays
+from pipeline.sharing.pooling import SUM, Pool, pool_rows, require_disjoint
 from pipeline.sharing.receive import Received, receive
 
-FORMAT: Final = "decoct-pooled/1"
+FORMAT: Final = "decoct-pooled/1"  # samples drawn from added moments
+ROWS_FORMAT: Final = "decoct-pool/1"  # rows, each with its institution
+
+
+def pool_bundles(
+    bundles: Sequence[Path],
+    roots: Sequence[Path],
+    folder: Path,
+    *,
+    n_per_class: int,
+    seed: int,
+    hard_labels: bool,
+    today: datetime.date,
+    identity: Path | None = None,
+) -> dict[str, Any]:
+    """Verify the bundles and pool them by their kind into the new `folder`.
+
+    Args:
+        roots: one trust root for all bundles, or one for each, in their order.
+        n_per_class, seed, hard_labels: how samples are drawn from added moments; rows stay as they were released.
+
+    Returns:
+        The manifest: `made_from` (a site each, with the `rows` it gave), `data`, `expires`, `production`, ...
+
+    Raises:
+        ReleaseRefused: a bundle does not verify, or is encrypted to others.
+        UsageError: bundles of several kinds, a site twice, or the folder exists already.
+        DataError: they do not belong together; the sentence names the first difference.
+    """
+    if folder.exists():
+        raise UsageError(f"{folder} exists already and is not overwritten")
+    if not bundles or len(roots) not in (1, len(bundles)):
+        raise UsageError("name at least one bundle, and one trust root for all of them or one for each")
+    trusted = [load_trust_root(root) for root in roots] * (len(bundles) if len(roots) == 1 else 1)
+    received = [
+        receive(bundle, root, today=today, identity=identity) for bundle, root in zip(bundles, trusted, strict=True)
+    ]
+    if all(one.manifest["release"]["kind"] == "moments" for one in received):
+        return _pool_moments(received, folder, n_per_class=n_per_class, seed=seed, hard_labels=hard_labels)
+    return _pool_rows(received, folder)
+
+
+def _pool_rows(received: Sequence[Received], folder: Path) -> dict[str, Any]:
+    one = pool_rows(received)
+    arrays = {"features": one.features, "labels": one.labels, "institution": one.institution}
+    made_from = [{**_source(item), "rows": len(item.features)} for item in received]
+    manifest = {
+        **_terms(ROWS_FORMAT, made_from, arrays),
+        "kind": received[0].manifest["release"]["kind"],
+        "data": one.data,
+    }
+    write_arrays(arrays, manifest, folder)
+    return manifest
 
 
 def pool(
@@ -47,48 +104,84 @@ def pool(
         raise UsageError(f"{folder} exists already and is not overwritten")
     trusted = load_trust_root(root)
     received = [receive(bundle, trusted, today=today) for bundle in bundles]
+    return _pool_moments(received, folder, n_per_class=n_per_class, seed=seed, hard_labels=hard_labels)
+
+
+def _pool_moments(
+    received: Sequence[Received], folder: Path, *, n_per_class: int, seed: int, hard_labels: bool
+) -> dict[str, Any]:
     moments = [one.moments() for one in received]
-    _require_disjoint(received)
+    require_disjoint(received)
     condensed = samples_from_moments(pooled(moments), n_per_class=n_per_class, seed=seed, hard_labels=hard_labels)
-    made_from = [_source(one) for one in received]
-    release = method_description(condensed)
+    release, arrays = method_description(condensed), payload_arrays(condensed)
     manifest = {
-        "format": FORMAT,
-        "made_from": made_from,
-        "expires": min(source["expires"] for source in made_from),
-        "licences": sorted({source["licence"] for source in made_from}),
-        "production": all(source["policy"]["production"] for source in made_from),
+        **_terms(FORMAT, [_source(one) for one in received], arrays),
         "seed": seed,
         "release": {**release, "options": {"n_per_class": n_per_class, "hard_labels": hard_labels}},
         "data": data_description(condensed),
         "guarantee": guarantee_description(condensed.guarantee),
     }
-    write_arrays(payload_arrays(condensed), manifest, folder)
+    write_arrays(arrays, manifest, folder)
     return manifest
 
 
-def _require_disjoint(received: Sequence[Received]) -> None:
-    """Two releases of one site are about the same patients: their epsilons add up, and nobody is counted twice."""
-    sites = [str(one.manifest["site"]) for one in received]
-    payloads = [one.manifest["files"][PAYLOAD]["sha256"] for one in received]
-    for number, site in enumerate(sites):
-        if site in sites[:number] or payloads[number] in payloads[:number]:
-            raise UsageError(
-                f"{site} is there twice, and two releases of one site are about the same patients: "
-                "give one bundle of each site"
-            )
+def load_pool(folder: Path, *, today: datetime.date) -> Pool:
+    """A pool's folder, with its arrays as they were written. Samples of added moments have one institution: the sum.
+
+    Raises:
+        UsageError: no pool's folder.
+        DataError: the arrays are not those that its manifest describes.
+        ReleaseRefused: one of its bundles has expired.
+    """
+    arrays, manifest = read_arrays(folder)
+    if manifest.get("format") not in (FORMAT, ROWS_FORMAT):
+        raise UsageError(f"{folder} is not a pool: make one with decoct pool")
+    if {name: _digest(array) for name, array in arrays.items()} != manifest.get("digests"):
+        raise DataError(f"the arrays in {folder} are not those that were pooled")
+    if today.isoformat() > manifest["expires"]:
+        raise ReleaseRefused(f"a bundle in {folder} expired on {manifest['expires']}; pool bundles that are in force")
+    sites = tuple(source["site"] for source in manifest["made_from"])
+    whole = np.zeros(len(arrays["features"]), dtype=np.int16)
+    return Pool(
+        features=arrays["features"],
+        labels=arrays["labels"],
+        institution=arrays.get("institution", whole),
+        institutions=sites if "institution" in arrays else (SUM,),
+        data=manifest["data"],
+    )
+
+
+def _terms(name: str, made_from: Sequence[Mapping[str, Any]], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What holds for the whole pool: the strictest of what holds for its parts."""
+    return {
+        "format": name,
+        "made_from": list(made_from),
+        "expires": min(source["expires"] for source in made_from),
+        "licences": sorted({source["licence"] for source in made_from}),
+        "data_use": sorted({code for source in made_from for code in source["data_use"]}),
+        "production": all(source["policy"]["production"] for source in made_from),
+        "digests": {name: _digest(array) for name, array in arrays.items()},
+    }
+
+
+def _digest(array: np.ndarray) -> str:
+    """SHA-256 of an array's type, shape and values."""
+    whole = np.ascontiguousarray(array)
+    return digest_bytes(f"{whole.dtype.str} {whole.shape} ".encode() + whole.tobytes())
 
 
 def _source(received: Received) -> dict[str, Any]:
     """What the manifest says of one bundle: whose, under which terms, and what it promised its patients."""
     manifest: Mapping[str, Any] = received.manifest
     told = {name: manifest[name] for name in ("site", "name", "version", "issued", "expires", "licence", "recipients")}
-    guarantee = {name: manifest["guarantee"][name] for name in ("epsilon", "delta", "unit", "adjacency", "accountant")}
+    promised = manifest["guarantee"] or {}
+    guarantee = {name: promised.get(name) for name in ("epsilon", "delta", "unit", "adjacency", "accountant")}
     signer = received.bundle.signed_by
     return {
         **told,
         **guarantee,
+        "data_use": list(manifest.get("data_use", [])),
         "policy": dict(manifest["policy"]),
         "signed_by": {"name": signer.name, "keyid": signer.keyid},
-        "payload_sha256": manifest["files"][PAYLOAD]["sha256"],
+        "payload_sha256": manifest["files"][payload_name(manifest)]["sha256"],
     }

@@ -1,4 +1,4 @@
-"""`decoct verify`, `receive` and `evaluate`: what an institution does with a bundle that it was given."""
+"""`decoct verify` and `receive`: what an institution does first with a bundle that it was given."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli_common import AsJson, ConfigPath, Device, Out, Root, Seed, Verbose, print_json, start, today
+from flows.cli_common import AsJson, Root, print_json, today
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line, in the order of their use."""
-    for verb in (verify, receive, evaluate):
+    for verb in (verify, receive):
         app.command()(verb)
 
 
@@ -59,39 +59,6 @@ def receive(
     else:
         listed = ", ".join(f"{name} {' x '.join(map(str, shape))}" for name, shape in shapes.items())
         print(f"{_told(received.bundle)}\nwrote {listed} to {out}")
-
-
-def evaluate(
-    config: ConfigPath,
-    bundle: Annotated[Path, typer.Option(help="The received bundle's folder.", show_default=False)],
-    root: Root,
-    all_stays: Annotated[
-        bool, typer.Option("--all-stays", help="Test on every own stay, not the held-out ones.")
-    ] = False,
-    seed: Seed = None,
-    device: Device = None,
-    out: Out = None,
-    as_json: AsJson = False,
-    verbose: Verbose = 0,
-) -> None:
-    """Train on a received bundle, test on your own stays, prepared and encoded alike (keyed: with the shared key).
-
-    Example: decoct evaluate run.toml --bundle st-elsewhere-private-v1 --root trust-root.toml
-    """
-    from pipeline.core.config import load_config
-
-    folder = start(load_config(config), seed, device, out, verbose, None)
-    from flows.evaluate import evaluate as test_at_home
-    from flows.summary import print_scores
-    from pipeline.core.codec import to_plain
-    from pipeline.core.redaction import scrubbed
-
-    with scrubbed("evaluate"):
-        report = test_at_home(folder, bundle, root, all_stays=all_stays, today=today())
-    if as_json:
-        print_json(to_plain(report))
-    else:
-        print_scores(report)
 
 
 def _told(found: Any) -> str:

@@ -45,3 +45,19 @@ def write_arrays(arrays: Mapping[str, np.ndarray], manifest: Mapping[str, Any], 
     except BaseException:
         shutil.rmtree(staged, ignore_errors=True)
         raise
+
+
+def read_arrays(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays and the manifest that `write_arrays` wrote; nothing in them can be code.
+
+    Raises:
+        UsageError: no such folder, or its manifest or an array cannot be read.
+    """
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        arrays = {file.stem: np.load(file, allow_pickle=False) for file in sorted(folder.glob("*.npy"))}
+    except (OSError, ValueError):
+        raise UsageError(f"{folder} does not hold a manifest.json and arrays that can be read") from None
+    if not isinstance(manifest, dict) or not {"features", "labels"} <= set(arrays):
+        raise UsageError(f"{folder} does not hold a manifest.json with features and labels")
+    return arrays, manifest

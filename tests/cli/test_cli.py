@@ -13,7 +13,7 @@ import pytest
 
 STAGE_VERBS = ["ingest", "encode", "group", "condense", "validate", "audit", "release"]
 VERBS = [
-    *("demo", "run", *STAGE_VERBS, "verify", "receive", "evaluate", "send", "fetch", "show", "doctor"),
+    *("demo", "run", *STAGE_VERBS, "verify", "receive", "evaluate", "pool", "send", "fetch", "show", "doctor"),
     *("config+init", "config+check"),
     *(f"keys+{verb}" for verb in ("new", "show", "rotate", "identity", "share", "import", "split", "join", "root")),
 ]
