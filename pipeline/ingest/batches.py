@@ -27,7 +27,6 @@ _BLOCK_BYTES: Final = 16 << 20
 _BATCH_ROWS: Final = 1 << 19
 _HEADER_BYTES: Final = 1 << 20
 _MOST_MALFORMED: Final = 0.01
-_FEW_LINES: Final = 100
 _EMPTY: Final = ["", "NA", "NaN", "nan", "NULL", "null", "None", r"\N"]
 
 
@@ -116,7 +115,8 @@ def batches(path: Path, columns: tuple[str, ...], tally: Tally) -> Iterator[pl.D
     Lines of text with too few or too many fields are passed over and counted in `tally`; blank lines are no lines.
 
     Raises:
-        DataError: not found, damaged, cut off, not UTF-8, a column is missing, or more than 1 % malformed lines.
+        DataError: not found, damaged, cut off, not UTF-8, a column is missing, or more than 1 % malformed lines (and
+            more than one).
     """
     there = {name.lower(): name for name in header(path)}
     real = [name for name in columns if name != FILE_STEM]
@@ -137,7 +137,7 @@ def batches(path: Path, columns: tuple[str, ...], tally: Tally) -> Iterator[pl.D
     except (OSError, EOFError, pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException):
         raise DataError(_damaged(path)) from None
     malformed = tally.malformed - before
-    if malformed > max(_MOST_MALFORMED * (rows + malformed), _FEW_LINES if rows > _FEW_LINES else 0):
+    if malformed > max(1.0, _MOST_MALFORMED * (rows + malformed)):
         raise DataError(f"{path}: {malformed} of {rows + malformed} lines do not have the fields that the header names")
 
 
