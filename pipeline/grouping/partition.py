@@ -40,18 +40,28 @@ def subset_costs(distance: Float64[np.ndarray, "task task"]) -> Float64[np.ndarr
 def exact_partition(distance: Float64[np.ndarray, "task task"], *, max_groups: int) -> tuple[Groups, float]:
     """The disjoint partition into at most `max_groups` groups of least cost, and that cost.
 
-    best[k, S] = min over groups G in S that hold S's lowest task of cost[G] + best[k - 1, S \\ G]: every partition is
-    met once, 3^(T-1)/2 pairs (S, G) in all. Ties go to fewer groups.
-
     Raises:
         DataError: no task, more than 15 tasks, a distance that is not finite, not symmetric or negative, or
             `max_groups` < 1.
     """
     _check(distance, max_groups)
-    n_tasks = len(distance)
+    return cheapest_partition(subset_costs(distance), max_groups=max_groups)
+
+
+def cheapest_partition(cost: Float64[np.ndarray, " subset"], *, max_groups: int) -> tuple[Groups, float]:
+    """The same for any cost of a group: `cost[S]` for each subset S of the tasks, infinite = not to be had.
+
+    best[k, S] = min over groups G in S that hold S's lowest task of cost[G] + best[k - 1, S \\ G]: every partition is
+    met once, 3^(T-1)/2 pairs (S, G) in all. Ties go to fewer groups.
+
+    Raises:
+        DataError: no partition of finite cost, or the costs are not those of all subsets of 1 to 15 tasks.
+    """
+    n_tasks = len(cost).bit_length() - 1
+    if len(cost) != 1 << n_tasks or not 1 <= n_tasks <= MAX_TASKS or max_groups < 1:
+        raise DataError(f"a partition takes a cost for each subset of 1 to {MAX_TASKS} tasks and max_groups >= 1")
     max_groups = min(max_groups, n_tasks)
     full = (1 << n_tasks) - 1
-    cost = subset_costs(distance)
     best = np.full((max_groups + 1, full + 1), np.inf)
     choice = np.zeros((max_groups + 1, full + 1), dtype=np.int64)
     best[:, 0] = 0.0
@@ -63,6 +73,8 @@ def exact_partition(distance: Float64[np.ndarray, "task task"], *, max_groups: i
         best[1:, subset] = values[np.arange(max_groups), pick]
         choice[1:, subset] = groups[pick]
     least = best[:, full].min()
+    if not np.isfinite(least):
+        raise DataError(f"no {max_groups} of the groups with a finite cost make up all {n_tasks} tasks")
     used = int(np.argmax(best[:, full] <= least + _TIE))
     return _read_back(choice, used, full), float(best[used, full])
 

@@ -1,0 +1,146 @@
+"""Is there a grouping to be found at all? Gains of pairs, measured twice on disjoint subjects.
+
+The stays are halved by subject; in each half every pair of tasks and every task alone is trained, stopped and scored,
+with its own seeds. If who helps whom is a property of the tasks, the two tables of gains agree beyond what is left when
+the tasks of one are renamed at random (a Mantel test, Mantel 1967). Their correlation is the reliability; what the
+renamed tables reach gives its interval. Columns are centred first: that a small task gains from everybody is no
+grouping. There is no rule on the number of stays: too few show as a low reliability by themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Final, final
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from pipeline.core.errors import DataError
+from pipeline.core.protocols import OnStep, ignore_step
+from pipeline.core.seeds import child_seed, generator
+from pipeline.grouping.batched_trainer import TrainerSettings, log_losses, train_groups
+from pipeline.grouping.gains import GroupLosses, gains, null_log_losses, values
+
+N_RENAMINGS: Final = 999
+SHARES: Final = (0.6, 0.2)  # of a half's subjects: training, stopping; the rest scores
+
+
+@final
+@dataclass(frozen=True)
+class Reliability:
+    """Mean correlation of the two halves' pair gains over the splits, and its one-sided 95 % lower limit."""
+
+    correlation: float
+    low: float
+    n_splits: int
+    n_pairs: int
+
+    @property
+    def identifiable(self) -> bool:
+        """Whether who helps whom is told apart from chance."""
+        return self.low > 0
+
+    def told(self) -> str:
+        """One sentence for the report."""
+        figures = f"who helps whom agrees between disjoint halves of the stays with correlation {self.correlation:.2f}"
+        limit = f"95 % lower limit {self.low:.2f}, {self.n_splits} splits, {self.n_pairs} ordered pairs"
+        verdict = "a grouping is identifiable" if self.identifiable else "no grouping is identifiable at this size"
+        return f"{figures} ({limit}): {verdict}."
+
+
+def pairs_and_singles(n_tasks: int) -> Bool[np.ndarray, "group task"]:
+    """Every task alone, then every pair."""
+    groups = np.zeros((n_tasks + n_tasks * (n_tasks - 1) // 2, n_tasks), dtype=bool)
+    groups[np.arange(n_tasks), np.arange(n_tasks)] = True
+    for row, (first, second) in enumerate(combinations(range(n_tasks), 2), start=n_tasks):
+        groups[row, [first, second]] = True
+    return groups
+
+
+def pair_reliability(
+    inputs: np.ndarray,
+    labels: np.ndarray,
+    subjects: np.ndarray,
+    *,
+    n_splits: int,
+    n_seeds: int,
+    seed: int,
+    settings: TrainerSettings | None = None,
+    device: str = "cpu",
+    on_step: OnStep = ignore_step,
+) -> Reliability:
+    """Train pairs and singles in both halves of `n_splits` random halvings: `(stay, feature)`, `(stay, task)`.
+
+    Raises:
+        DataError: fewer than four tasks (renaming three says nothing), or a task with one class in some part.
+    """
+    n_tasks = labels.shape[1]
+    if n_tasks < 4:
+        raise DataError("four tasks at least are needed to tell a grouping from chance")
+    tables = np.zeros((n_splits, 2, n_tasks, n_tasks))
+    for split in range(n_splits):
+        order = generator(seed, "grouping", "halves", split).permutation(np.unique(subjects))
+        for half, people in enumerate(np.array_split(order, 2)):
+            seeds = [child_seed(seed, "grouping", "reliability", split, half, number) for number in range(n_seeds)]
+            tables[split, half] = pair_gains(inputs, labels, subjects, people, seeds, settings, device)
+            on_step(2 * split + half + 1, 2 * n_splits, float(np.nanmean(tables[split, half])))
+    return agreement(tables, seed)
+
+
+def pair_gains(
+    inputs: np.ndarray,
+    labels: np.ndarray,
+    subjects: np.ndarray,
+    people: np.ndarray,
+    seeds: list[int],
+    settings: TrainerSettings | None,
+    device: str,
+) -> Float64[np.ndarray, "task task"]:
+    """Row s, column t: what t gains by s, among the stays of `people`; NaN on the diagonal."""
+    first, second = int(SHARES[0] * len(people)), int(sum(SHARES) * len(people))
+    parts = [np.flatnonzero(np.isin(subjects, part)) for part in np.split(people, [first, second])]
+    train, stopping, scored = parts
+    groups = pairs_and_singles(labels.shape[1])
+    trained = train_groups(
+        inputs,
+        labels,
+        train=train,
+        stopping=stopping,
+        scored=scored,
+        groups=groups,
+        seeds=seeds,
+        settings=settings,
+        device=device,
+    )
+    loss = log_losses(trained.logits, labels[scored]).astype(np.float32)
+    null = null_log_losses(labels[scored], np.nanmean(labels[train].astype(np.float64), axis=0))
+    gained = gains(values(GroupLosses(groups, loss, null, subjects[scored]))[0], groups)
+    return table_of_pairs(gained, groups)
+
+
+def table_of_pairs(gained: np.ndarray, groups: np.ndarray) -> Float64[np.ndarray, "task task"]:
+    """Gains of the pairs `(group, task)` as a table: row s, column t is what t gains by s."""
+    n_tasks = groups.shape[1]
+    table = np.full((n_tasks, n_tasks), np.nan)
+    for row in np.flatnonzero(groups.sum(axis=1) == 2):
+        first, second = np.flatnonzero(groups[row])
+        table[second, first], table[first, second] = gained[row, first], gained[row, second]
+    return table
+
+
+def agreement(tables: Float64[np.ndarray, "split half task task"], seed: int) -> Reliability:
+    """Mean correlation over splits of the two halves' tables, held against renamings of the second's tasks."""
+    centred = tables - np.nanmean(tables, axis=2, keepdims=True)
+    n_tasks = tables.shape[-1]
+    off = ~np.eye(n_tasks, dtype=bool)
+
+    def correlation(names: np.ndarray) -> float:
+        found = [np.corrcoef(a[off], b[np.ix_(names, names)][off])[0, 1] for a, b in centred]
+        return float(np.mean(np.nan_to_num(found)))
+
+    rng = generator(seed, "grouping", "renamings")
+    chance = [correlation(rng.permutation(n_tasks)) for _ in range(N_RENAMINGS)]
+    observed = correlation(np.arange(n_tasks))
+    reached = float(np.quantile([*chance, observed], 0.95, method="higher"))
+    return Reliability(observed, observed - reached, len(tables), int(off.sum()))
