@@ -12,6 +12,7 @@ from pipeline.audit.attribute_set import AttributeInferenceFromSet
 from pipeline.audit.byte_scan import ByteScan
 from pipeline.audit.canary_subjects import CanarySubjects
 from pipeline.audit.inversion import KnownKeyInversion
+from pipeline.audit.key_search import KeySearch, LongKeySearch
 from pipeline.audit.linkage_inference import Inference, Linkability
 from pipeline.audit.membership import Membership
 from pipeline.audit.missingness import MissingnessPattern
@@ -33,6 +34,8 @@ DEFAULT_ATTACKS: Final[tuple[LeakageAttack, ...]] = (
     AttributeInference(),
     ProfileLinkage(),
     TwoKeys(),
+    KeySearch(),
+    LongKeySearch(),
     NearCopies(),
     Membership(),
     SinglingOut(),
@@ -45,10 +48,7 @@ DEFAULT_ATTACKS: Final[tuple[LeakageAttack, ...]] = (
 )
 
 NOT_IMPLEMENTED: Final[Mapping[type, tuple[tuple[str, ThreatModel], ...]]] = {
-    EncodingScene: (
-        ("blind_source_separation", "T0"),
-        ("key_enumeration", "T4"),
-    ),
+    EncodingScene: (("blind_source_separation", "T0"),),
     CondensedScene: (
         ("successive_releases", "T5"),
         ("shadow_condensation", "T6"),

@@ -67,6 +67,7 @@ class EncodingScene(ArrayRecord):
     released: Float[np.ndarray, "stay encoded_step variable"] | None = None
     target_rows: Int[np.ndarray, " stay"] | None = None
     angle: float = math.pi
+    encode_under: Callable[[bytes], Encode] | None = None
 
     def __post_init__(self) -> None:
         stays, steps, channels = self.targets.shape
@@ -97,6 +98,7 @@ def encoding_scene(
     spec: Json,
     observed: np.ndarray | None = None,
     surrogates: Sequence[Encode] = (),
+    encode_under: Callable[[bytes], Encode] | None = None,
     max_targets: int = 400,
     n_bootstrap: int = 500,
 ) -> EncodingScene:
@@ -109,6 +111,7 @@ def encoding_scene(
         spec: the encoder's public description.
         observed: `(stay, step, variable)` which cells of `prepared` were measured, if known.
         surrogates: `encode` of the same encoder under other keys.
+        encode_under: the same encoder's `encode` under the key that it is given.
 
     Raises:
         DataError: the parts do not fit together.
@@ -147,6 +150,7 @@ def encoding_scene(
         released=series.features[:, :, shown] if shown else None,
         target_rows=np.flatnonzero(encoded.split == int(Split.TRAIN)),
         angle=math.pi * float(high - low),
+        encode_under=encode_under,
     )
 
 
