@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from condensation.feature_map import public_range
-from condensation.feature_pool import CHUNK_STAYS, Embed, check_maps, chosen_stays, frozen_maps
+from condensation.feature_pool import Embed, check_maps, chosen_stays, class_chunks, frozen_maps
 from condensation.loop import LoopSettings, Loss, Samples
 from condensation.start import STARTS, Start, condense_with
 from pipeline.core.errors import ConfigError
@@ -148,10 +148,7 @@ def class_spectrum(
     stays: EncodedCohort, embed: Embed, n_frequencies: int, draws: np.random.Generator, device: str
 ) -> ClassSpectrum:
     """Frequencies for one map, scaled by its total variance over the stays, and both classes' functions."""
-    parts = []
-    for label in (0.0, 1.0):
-        x = torch.from_numpy(stays.features[stays.labels[:, 0] == label])
-        parts.append(torch.cat([embed(chunk.to(device)) for chunk in torch.split(x, CHUNK_STAYS)]))
+    parts = [torch.cat([embed(chunk) for chunk in class_chunks(stays, label, device)]) for label in (0.0, 1.0)]
     spread = float(torch.cat(parts).var(dim=0, unbiased=False).mean().sqrt()) or 1.0
     n_features = parts[0].shape[1]
     normal = draws.normal(size=(n_features, n_frequencies)) / (np.sqrt(n_features) * spread)

@@ -94,7 +94,16 @@ def chosen_stays(encoded: EncodedCohort, rows: Sequence[np.ndarray], at_most: in
     """Up to `at_most` random stays of each class of task 0; None = all."""
     draws = generator(seed, "pool", "stays")
     parts = [part if at_most is None or len(part) <= at_most else draws.choice(part, at_most, False) for part in rows]
-    return encoded.take(np.sort(np.concatenate(parts)))
+    chosen = np.sort(np.concatenate(parts))
+    return encoded if len(chosen) == len(encoded.labels) else encoded.take(chosen)
+
+
+def class_chunks(encoded: EncodedCohort, label: float, device: str) -> Iterator[Tensor]:
+    """The features of a class of task 0, `CHUNK_STAYS` at a time: `(stay, step, channel)`."""
+    upper = encoded.labels[:, 0] >= 0.5
+    rows = np.flatnonzero(upper if label == 1.0 else encoded.labels[:, 0] < 0.5)
+    for start in range(0, len(rows), CHUNK_STAYS):
+        yield torch.from_numpy(encoded.features[rows[start : start + CHUNK_STAYS]]).to(device)
 
 
 def check_maps(maps: Sequence[str]) -> None:
@@ -184,7 +193,7 @@ def _training(
 ) -> Iterator[None]:
     """Train, pausing after each length: cross-entropy over the known labels, batches half of each class of task 0."""
     draws = generator(seed, "batches")
-    classes = [np.flatnonzero(encoded.labels[:, 0] == label) for label in (0.0, 1.0)]
+    classes = [np.flatnonzero(encoded.labels[:, 0] < 0.5), np.flatnonzero(encoded.labels[:, 0] >= 0.5)]
     done = 0
     for length in lengths:
         for _ in range(length):
@@ -226,7 +235,8 @@ def _with_moments(
     sums_of: list[Tensor] = []  # of w z z^T, w t z and w z
     for start in range(0, len(weights), CHUNK_STAYS):
         part = slice(start, start + CHUNK_STAYS)
-        z = embed(torch.from_numpy(encoded.features[part]).to(device)).double()
+        x = np.require(encoded.features[part], requirements="W")  # torch takes no read-only array quietly
+        z = embed(torch.from_numpy(x).to(device)).double()
         w, t = weights[part], values[part]
         added = [torch.stack([(z * column[:, None]).T @ z for column in w.T]), (w * t).T @ z, w.T @ z]
         sums_of = [old + new for old, new in zip(sums_of, added, strict=True)] if sums_of else added

@@ -9,7 +9,7 @@ gradients are exact means over all stays, computed once. No privacy guarantee ca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from condensation.feature_map import public_range
-from condensation.feature_pool import CHUNK_STAYS, chosen_stays, trained_network
+from condensation.feature_pool import chosen_stays, class_chunks, trained_network
 from condensation.loop import LoopSettings, Loss, Samples
 from condensation.start import STARTS, Start, condense_with
 from pipeline.core.errors import ConfigError
@@ -90,7 +90,6 @@ class GradientMatching:
         Raises:
             ConfigError: n_per_class below 1. DataError: a class has no stay, or fewer than the start needs.
         """
-
         def make_loss(rows: Sequence[np.ndarray]) -> Loss:
             stays = chosen_stays(encoded, rows, self.pool_stays, seed)
             return gradient_loss([self._target(stays, k, seed, device) for k in range(self.pool_size)], seed)
@@ -121,10 +120,7 @@ class GradientMatching:
         length = self.training_steps[turn % len(self.training_steps)]
         # dropout would make the two gradients differ by chance
         network = trained_network(stays, name, length, child_seed(seed, "pool", number), device).eval()
-        real = tuple(
-            class_gradients(network, torch.from_numpy(stays.features[stays.labels[:, 0] == label]), label, device)
-            for label in (0.0, 1.0)
-        )
+        real = tuple(class_gradients(network, class_chunks(stays, label, device), label) for label in (0.0, 1.0))
         return GradientTarget(network, real)
 
     def _config(self) -> dict[str, object]:
@@ -140,13 +136,15 @@ class GradientMatching:
         }
 
 
-def class_gradients(network: SeriesNetwork, features: Tensor, label: float, device: str) -> Gradients:
-    """Mean gradient of task 0's cross-entropy over all stays of one class, chunk by chunk."""
+def class_gradients(network: SeriesNetwork, chunks: Iterable[Tensor], label: float) -> Gradients:
+    """Mean gradient of task 0's cross-entropy over all stays of one class, which come in chunks."""
     sums: list[Tensor] = []
-    for chunk in torch.split(features, CHUNK_STAYS):
-        found = torch.autograd.grad(_entropy(network, chunk.to(device), label, "sum"), list(network.parameters()))
+    stays = 0
+    for chunk in chunks:
+        found = torch.autograd.grad(_entropy(network, chunk, label, "sum"), list(network.parameters()))
         sums = [old + new for old, new in zip(sums, found, strict=True)] if sums else list(found)
-    return tuple(part / len(features) for part in sums)
+        stays += len(chunk)
+    return tuple(part / stays for part in sums)
 
 
 def gradient_distance(real: Gradients, found: Gradients) -> Tensor:

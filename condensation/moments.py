@@ -5,6 +5,9 @@ Its noisy answers centre and scale the features of query 2, which asks for the s
 (2y - 1) z of the tasks. Counts, class sizes, means and scales are therefore all inside the account; what is used
 without noise (range, blocks, weights, budget shares, clip norm) is public and fixed before any stay is read.
 
+Sums and digests are taken block by block, in the order of the stays, so that a cohort may lie in a file and be larger
+than memory; on the grid of the answers (`condensation.granular`) the size of a block makes no difference.
+
 Several stays of a subject are averaged (weights 1 / k), so one person moves the sums by at most one row's bound. No
 step raises, stops or branches on a value of the data.
 """
@@ -12,6 +15,7 @@ step raises, stops or branches on a value of the data.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -28,7 +32,7 @@ from condensation.accounting import (
 )
 from condensation.feature_map import LevelAndTrend, map_digest, public_range
 from condensation.granular import noisy_answer
-from pipeline.core.digest import digest_array, digest_json
+from pipeline.core.digest import digest_array, digest_blocks, digest_json
 from pipeline.core.errors import ConfigError
 from pipeline.core.noise import NoiseSource
 from pipeline.core.threads import single_threaded
@@ -40,6 +44,7 @@ COUNT_WEIGHT: Final = 0.5  # of the subject count in query 1, in units of that q
 RAW_CLIP_SHARE: Final = 0.75  # query 1 clips ||x|| to this share of half_range * sqrt(features)
 SPREAD_FLOOR: Final = 0.2  # smallest standard deviation believed, in half ranges
 CHUNK_STAYS: Final = 1024
+HELD_BYTES: Final = 1 << 26  # rows of the feature map up to this size are kept between the passes, else made anew
 PUBLIC_CONSTANTS: Final = (
     "variables, units, plausible and scaling ranges, constants for never observed variables, grid and task definitions",
     "feature map, its weights, clip norms, shares of the budget and regularisation, fixed before the data were read",
@@ -81,7 +86,7 @@ def release_moments(
     phi = LevelAndTrend(encoded.features.shape[1], len(encoded.channels), *public_range(encoded.transforms))
     multipliers = noise_multipliers(epsilon, delta, (CENTRE_SHARE, 1 - CENTRE_SHARE))
     share = subject_shares(encoded.subject_index)
-    rows = _rows(encoded.features, phi)
+    rows = _row_blocks(encoded.features, phi)
     query = _query(encoded, rows, phi, epsilon, delta, clip_norm)
     noise.reserve(query, _events(multipliers))  # before the first noise: a ledger may say no, and then nothing is drawn
     signs = signed_labels(encoded.labels)
@@ -164,15 +169,27 @@ def _check(encoded: EncodedCohort, clip_norm: float) -> None:
         raise ConfigError("clip_norm must be a finite number above 0")
 
 
-def _rows(series: np.ndarray, phi: LevelAndTrend) -> np.ndarray:
-    chunks = [phi.features(series[i : i + CHUNK_STAYS]) for i in range(0, len(series), CHUNK_STAYS)]
-    return np.concatenate(chunks) if chunks else np.zeros((0, phi.n_features - 1))
+RowBlocks = Callable[[], Iterable[tuple[slice, np.ndarray]]]
+"""A pass over the rows of the feature map: which stays, and theirs, `(stay, feature)`."""
+
+
+def _row_blocks(series: np.ndarray, phi: LevelAndTrend) -> RowBlocks:
+    parts = [slice(start, start + CHUNK_STAYS) for start in range(0, len(series), CHUNK_STAYS)]
+
+    def made() -> Iterable[tuple[slice, np.ndarray]]:
+        return ((part, phi.features(series[part])) for part in parts)
+
+    if len(series) * phi.n_features * np.dtype(np.float64).itemsize > HELD_BYTES:
+        return made
+    held = tuple(made())
+    return lambda: held
 
 
 def _query(
-    encoded: EncodedCohort, rows: np.ndarray, phi: LevelAndTrend, epsilon: float, delta: float, clip_norm: float
+    encoded: EncodedCohort, rows: RowBlocks, phi: LevelAndTrend, epsilon: float, delta: float, clip_norm: float
 ) -> dict[str, object]:
     """Everything the true answers depend on; it names the noise and is published nowhere."""
+    shape = (len(encoded.features), phi.n_features - 1)
     return {
         "mechanism": "level_and_trend_moments on a grid",
         "map": phi.describe(),
@@ -185,12 +202,15 @@ def _query(
         # one noise on two answers cancels in their difference: neither another part of the same cohort nor a constant
         # changed in a later version may meet the same noise (a changed formula asks for another name of the mechanism)
         "constants": [CENTRE_SHARE, COUNT_WEIGHT, RAW_CLIP_SHARE, SPREAD_FLOOR],
-        "rows": [digest_array(part) for part in (rows, encoded.features, encoded.labels, encoded.subject_index)],
+        "rows": [
+            digest_blocks(np.dtype(np.float64), shape, (block for _, block in rows())),
+            *(digest_array(part) for part in (encoded.features, encoded.labels, encoded.subject_index)),
+        ],
     }
 
 
 def _ask_centre(
-    rows: np.ndarray,
+    rows: RowBlocks,
     share: np.ndarray,
     phi: LevelAndTrend,
     multiplier: float,
@@ -202,7 +222,9 @@ def _ask_centre(
     clip = RAW_CLIP_SHARE * phi.half_range * math.sqrt(size)
     square_weight = 1 / half_width
     sensitivity = centre_sensitivity(clip, half_width, COUNT_WEIGHT * clip, square_weight)
-    exact = centre_parts(rows, share, clip, square_weight)
+    exact = centre_parts(np.zeros((0, size)), share[:0], clip, square_weight)
+    for part, block in rows():
+        exact += centre_parts(block, share[part], clip, square_weight)
     answer, scale = noisy_answer(exact, sensitivity, multiplier, noise, {**query, "part": "centre"})
     count = max(answer[0] / (COUNT_WEIGHT * clip), 1.0)
     centre = np.clip(answer[1 : 1 + size] / count, -half_width, half_width)
@@ -212,7 +234,7 @@ def _ask_centre(
 
 
 def _ask_moments(
-    rows: np.ndarray,
+    rows: RowBlocks,
     share: np.ndarray,
     signs: np.ndarray,
     scaler: Standardiser,
@@ -224,10 +246,12 @@ def _ask_moments(
     row_norm = math.sqrt(1 + clip_norm**2)
     weights = task_weights(signs.shape[1], row_norm)
     sensitivity = moment_sensitivity(row_norm, [float(weight) for weight in weights])
-    exact = moment_parts(standardised(rows, scaler, clip_norm), share, signs, weights)
+    size = len(scaler.centre) + 1
+    exact = moment_parts(np.zeros((0, size)), share[:0], signs[:0], weights)
+    for part, block in rows():
+        exact += moment_parts(standardised(block, scaler, clip_norm), share[part], signs[part], weights)
     used = {name: digest_array(array) for name, array in vars(scaler).items()} | {"weights": digest_array(weights)}
     answer, scale = noisy_answer(exact, sensitivity, multiplier, noise, {**query, "part": "moments", **used})
-    size = rows.shape[1] + 1
     cut = size * (size + 1) // 2
     gram = unpack_symmetric(answer[:cut], size)
     return (gram, answer[cut:].reshape(signs.shape[1], size) / weights[:, None]), scale

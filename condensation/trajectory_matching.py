@@ -25,7 +25,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from condensation.feature_map import public_range
-from condensation.feature_pool import chosen_stays, training_marks
+from condensation.feature_pool import training_marks
 from condensation.loop import LoopSettings, Loss, Samples
 from condensation.start import STARTS, Start, condense_with
 from pipeline.core.errors import ConfigError
@@ -102,10 +102,9 @@ class TrajectoryMatching:
         """
 
         def make_loss(rows: Sequence[np.ndarray]) -> Loss:
-            stays = chosen_stays(encoded, rows, None, seed)
             lengths = [self.mark_every] * self.marks
             trails = [
-                training_marks(stays, self.network, lengths, EXPERT_RATE, child_seed(seed, "expert", k), device)
+                training_marks(encoded, self.network, lengths, EXPERT_RATE, child_seed(seed, "expert", k), device)
                 for k in range(self.experts)
             ]
             shape = encoded.features.shape[1:]

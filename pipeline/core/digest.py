@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,15 @@ def digest_array(array: np.ndarray) -> str:
     head = canonical_json([little.dtype.str, list(little.shape)])
     hasher = hashlib.sha256(head)
     hasher.update(little.data if little.size else b"")
+    return hasher.hexdigest()
+
+
+def digest_blocks(dtype: np.dtype, shape: tuple[int, ...], blocks: Iterable[np.ndarray]) -> str:
+    """`digest_array` of the array whose rows come in `blocks`, which are never held together."""
+    little = np.dtype(dtype).newbyteorder("<")
+    hasher = hashlib.sha256(canonical_json([little.str, list(shape)]))
+    for block in blocks:
+        hasher.update(np.ascontiguousarray(block, dtype=little).data if block.size else b"")
     return hasher.hexdigest()
 
 
