@@ -13,6 +13,7 @@ from pipeline.ingest.events import OUTSIDE, USED, FlatEvents, flatten, n_own
 from pipeline.ingest.grid import step_of, to_grid
 from pipeline.ingest.mapping import SourceMapping
 from pipeline.ingest.row_report import report_rows
+from pipeline.ingest.slips import slip_notes
 from pipeline.ingest.splits import SplitRule
 from pipeline.ingest.statics import static_values
 from pipeline.ingest.tables import SourceTables
@@ -67,7 +68,7 @@ def build_cohort(
         subjects_known=tables.subjects_known,
     )
     _check(cohort, mapping, tables.source)
-    return cohort, report_rows(cohort, tables, mapping, events, (*tables.notes, *notes, *label_notes))
+    return cohort, report_rows(cohort, tables, mapping, events, (*tables.notes, *slip_notes(events, mapping), *notes, *label_notes))
 
 
 def latest_hour(mapping: SourceMapping, horizon_hours: float, tasks: tuple[str, ...] = ()) -> float:

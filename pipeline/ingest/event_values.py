@@ -98,8 +98,8 @@ def in_units(frame: pl.DataFrame, codes: SourceCodes, done: Conversions) -> pl.D
     for source, text, rows in (
         joined.filter(usable & pl.col("factor").is_not_null()).group_by("variable", "unit").len().iter_rows()
     ):
-        name, target = codes.units.get(source, (source, ""))
-        done.converted[name, spell(text) or "the declared unit" if text else "the declared unit"] += rows
+        unit = None if source in codes.lines or text is None else spell(text)
+        done.converted[codes.units[source][0], unit or "the declared unit"] += rows
     strange = usable & pl.col("ruled").fill_null(False) & pl.col("factor").is_null()
     return joined.with_columns(
         value=pl.when(pl.col("factor").is_not_null())
