@@ -88,8 +88,12 @@ class GradientMatching:
         """2 * n_per_class samples in the public range, half of each class; `noise` is not used.
 
         Raises:
-            ConfigError: n_per_class below 1. DataError: a class has no stay, or fewer than the start needs.
+            ConfigError: n_per_class below 1, or task 0 is a number: this loss knows classes only.
+            DataError: a class has no stay, or fewer than the start needs.
         """
+        if encoded.tasks[0].kind != "binary":
+            raise ConfigError(f"gradient matching needs a binary first task; {encoded.tasks[0].name} is a number")
+
         def make_loss(rows: Sequence[np.ndarray]) -> Loss:
             stays = chosen_stays(encoded, rows, self.pool_stays, seed)
             return gradient_loss([self._target(stays, k, seed, device) for k in range(self.pool_size)], seed)

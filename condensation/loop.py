@@ -80,11 +80,13 @@ class LoopSettings:
 def class_rows(encoded: EncodedCohort, at_least: int, why: str) -> list[np.ndarray]:
     """Row numbers of the stays of class 0 and class 1 of task 0; stays without that label belong to neither.
 
+    The classes of a number are the halves of its public range: below the middle, and from it on.
+
     Raises:
         DataError: a class has fewer than `at_least` stays.
     """
     labels = encoded.labels[:, 0]
-    rows = [np.flatnonzero(labels == label) for label in (0.0, 1.0)]
+    rows = [np.flatnonzero(labels < 0.5), np.flatnonzero(labels >= 0.5)]
     for label, found in enumerate(rows):
         if len(found) < at_least:
             raise DataError(

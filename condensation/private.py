@@ -9,6 +9,7 @@ class posterior of the private linear score (soft), for every task.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -79,7 +80,8 @@ def samples_from_moments(moments: Moments, *, n_per_class: int, seed: int, hard_
     """Draw 2 * n_per_class series whose features carry the moments; pure post-processing.
 
     Args:
-        hard_labels: label task 0 by the class a sample was drawn from and the others by the rounded posterior.
+        hard_labels: label task 0 by the class a sample was drawn from and the others by the rounded posterior;
+            numbers stay as they are.
 
     Raises:
         ConfigError: n_per_class below 1. DataError: moments of an unknown feature map or noise.
@@ -91,10 +93,12 @@ def samples_from_moments(moments: Moments, *, n_per_class: int, seed: int, hard_
     z = np.concatenate(
         [estimate.class_means[0, label] + _spread(n_per_class, len(root), seed, label) @ root for label in (0, 1)]
     )
-    labels = _posteriors(estimate, z)
+    labels = _labels(estimate, z, [task.kind for task in moments.tasks])
     if hard_labels:
-        labels = (labels >= 0.5).astype(np.float64)
-        labels[:, 0] = np.repeat([0.0, 1.0], n_per_class)
+        binary = np.array([task.kind == "binary" for task in moments.tasks])
+        labels = np.where(binary, labels >= 0.5, labels)
+        if binary[0]:
+            labels[:, 0] = np.repeat([0.0, 1.0], n_per_class)
     series = estimate.phi.series(z / estimate.gain + estimate.mean)
     return CondensedSet(
         features=series.astype(np.float32),
@@ -139,14 +143,19 @@ def _estimate(moments: Moments) -> _Estimate:
     return _Estimate(phi, mean, gain, within, class_means, directions, event_share, ridge)
 
 
-def _posteriors(estimate: _Estimate, z: np.ndarray) -> np.ndarray:
+def _labels(estimate: _Estimate, z: np.ndarray, kinds: Sequence[str]) -> np.ndarray:
     """P(event | score) per task if scores are Gaussian with one variance in both classes: `(sample, task)`.
 
     The variance includes the ridge, so that labels claim no more than the noise allows. Task 0 is balanced
-    by construction, the others keep their prevalence.
+    by construction, the others keep their prevalence. A number in [0, 1] is its ridge regression on z: a sum of
+    (2y - 1) z gives cov(y, z) = s (1 - s) (mean of z weighted by y, less that by 1 - y), s the mean of y.
     """
     columns = []
-    for task, direction in enumerate(estimate.directions):
+    for task, (direction, kind) in enumerate(zip(estimate.directions, kinds, strict=True)):
+        if kind == "regression":
+            mean = estimate.event_share[task]
+            columns.append(np.clip(mean + mean * (1 - mean) * (z @ direction), 0.0, 1.0))
+            continue
         low, high = estimate.class_means[task] @ direction
         variance = float(direction @ estimate.within @ direction + estimate.ridge * direction @ direction)
         slope = (high - low) / max(variance, 1e-12)

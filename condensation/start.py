@@ -41,7 +41,8 @@ def initial_samples(
         shape = (len(rows) * n_per_class, *encoded.features.shape[1:])
         features = generator(seed, "condense", "initial").normal(size=shape).astype(np.float32)
         labels = np.full((len(features), len(encoded.tasks)), np.nan, dtype=np.float32)
-        labels[:, 0] = np.repeat(np.arange(len(rows)), n_per_class)
+        sides = (0.0, 1.0) if encoded.tasks[0].kind == "binary" else (0.25, 0.75)  # the middle of each half of a range
+        labels[:, 0] = np.repeat(sides, n_per_class)
         return features, labels
     if kind == "centroids":
         return class_centroids(encoded, rows, n_per_class, seed)

@@ -103,9 +103,9 @@ def table(found: Mapping[str, Any]) -> str:
     """The comparison for a person: a block of lines per method, one line per model."""
     scores = [score for row in found["rows"] for score in row["scores"]]
     first = scores[0] if scores else {"task": "no task that can be tested", "n_test": 0}
-    lines = [
-        ["method", "labels", "guarantee", "from records", "seconds", "floats", "model", "AUROC", "AUPRC"],
-    ]
+    metrics = list(dict.fromkeys(score["metric"] for score in scores)) or ["auroc", "auprc"]
+    titles = [metric.upper() for metric in metrics]
+    lines = [["method", "labels", "guarantee", "from records", "seconds", "floats", "model", *titles]]
     for row in found["rows"]:
         facts = [
             row["method"],
@@ -117,7 +117,7 @@ def table(found: Mapping[str, Any]) -> str:
         ]
         models = list(dict.fromkeys(score["model"] for score in row["scores"]))
         for model in models or ["-"]:
-            cells = [_cell(row["scores"], model, metric) for metric in ("auroc", "auprc")]
+            cells = [_cell(row["scores"], model, metric) for metric in metrics]
             lines.append([*facts, model, *cells])
             facts = [""] * len(facts)
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]

@@ -90,20 +90,21 @@ def _print_utility(job: Job, made: MadeBy) -> None:
 
 
 def print_scores(report: UtilityReport, marks: Callable[[str], str] = lambda name: "") -> None:
-    """Rows = what was trained on, columns = models, AUROC with its interval."""
+    """Rows = what was trained on, columns = models, AUROC (of a number R2) with its interval."""
     models = list(dict.fromkeys(row.model for row in report.scores))
     sets = list(dict.fromkeys((row.training_set, row.input, row.n_samples, row.task) for row in report.scores))
     first = sets[0][3] if sets else ""
     rows = [["trained on", "input", "samples", *models]]
     for name, source, n_samples, task in sets:
         if task == first:
-            scores = [report.score(name, model, "auroc", task) for model in models]
+            scores = [report.score(name, model, metric, task) for model in models]
             cells = ["-" if s is None else f"{s.mean:.3f} [{s.low:.2f}, {s.high:.2f}]" for s in scores]
             rows.append([name + marks(name), source, str(n_samples), *cells])
-    print(f"utility AUROC for {first} on real held-out stays, 95 % interval")
+    print(f"utility {metric.upper()} for {first} on real held-out stays, 95 % interval")
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    metric = "auroc" if any(row.metric == "auroc" for row in report.scores if row.task == first) else "r2"
 
 
 def _marks(job: Job, made: MadeBy, name: str) -> str:

@@ -13,7 +13,7 @@ from pipeline.core.types import CondensedSet, EncodedCohort, Split, UtilityRepor
 from pipeline.store import Made
 from pipeline.validation.utility import TrainingSet, measure_utility
 
-METRICS = ("auroc", "auprc")
+METRICS = {"binary": ("auroc", "auprc"), "regression": ("r2", "mae")}
 OUTSIDE = (
     "scored on real tuning stays: choosing by this table is outside every privacy guarantee, and the chosen set's own "
     "figures are optimistic here; the held-out stays were not touched"
@@ -72,7 +72,8 @@ def rows(job: Job, condensed: Mapping[str, Made], report: UtilityReport) -> tupl
     found = []
     for name, made in condensed.items():
         samples = job.only(made, CondensedSet)
-        wanted = [s for s in report.scores if s.training_set == name and s.metric in METRICS]
+        first = samples.tasks[0]
+        wanted = [s for s in report.scores if s.training_set == name and s.metric in METRICS[first.kind]]
         guarantee = samples.guarantee
         found.append(
             Compared(
@@ -85,7 +86,7 @@ def rows(job: Job, condensed: Mapping[str, Made], report: UtilityReport) -> tupl
                 from_store=made.reused,
                 n_samples=len(samples.features),
                 floats=samples.features.size + samples.labels.size,
-                scores=tuple(s for s in wanted if s.task == samples.tasks[0].name),
+                scores=tuple(s for s in wanted if s.task == first.name),
             )
         )
     return tuple(found)

@@ -84,7 +84,7 @@ def _reference(job: Job, sets: Mapping[str, TrainingSet]) -> str:
 
 def _random_rows(job: Job, training: EncodedCohort, n_per_class: int, draw: int) -> np.ndarray:
     random = generator(job.seed("random real stays"), draw)
-    classes = [np.flatnonzero(training.labels[:, 0] == label) for label in (0, 1)]
+    classes = [np.flatnonzero(training.labels[:, 0] < 0.5), np.flatnonzero(training.labels[:, 0] >= 0.5)]
     return np.concatenate([random.choice(rows, min(n_per_class, len(rows)), replace=False) for rows in classes])
 
 
@@ -210,6 +210,8 @@ def shortfall(job: Job, utility: UtilityReport) -> str | None:
         return None
     task = next((row.task for row in utility.scores if row.training_set == job.config.release.artefact), "")
     score = utility.score(job.config.release.artefact, table.floor_model, "auroc", task)
+    if score is None and not any(row.metric == "auroc" and row.task == task for row in utility.scores):
+        return f"the utility floor is an AUROC, which the first task, {task}, does not have"
     if score is None:
         return f"the utility floor asks for {table.floor_model}, which was not trained on {job.config.release.artefact}"
     if score.mean >= table.floor_auroc:

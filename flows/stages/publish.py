@@ -228,10 +228,15 @@ def _trajectories(job: Job, made: Mapping[str, Made]) -> tuple[Trajectory, ...]:
                 variable=variable.name,
                 unit=variable.unit,
                 hours=hours,
+def _class_counts(label: np.ndarray) -> dict[str, int]:
+    """Stays of class 0 and 1 (of a number: of the halves of its range)."""
+    return {"0": int((label < 0.5).sum()), "1": int((label >= 0.5).sum())}
+
+
                 real_means=_class_means(real[:, :, position], prepared.labels[:, 0]),
                 condensed_means=_class_means(shown[:, :, position], samples.labels[:, 0]),
                 condensed_name=name,
-                real_counts={key: int(np.sum(prepared.labels[:, 0] == int(key))) for key in "01"},
+                real_counts=_class_counts(prepared.labels[:, 0]),
             )
         )
     return tuple(found)

@@ -83,10 +83,23 @@ class StaticVariable:
 
 @dataclass(frozen=True)
 class Task:
-    """A binary label: 1 = the event; missing labels are NaN."""
+    """A label in [0, 1], NaN = missing. Binary: 1 = the event. Regression: a number in *public* limits, scaled.
+
+    A regression label is (value - low) / (high - low), clipped to [0, 1]; neither limit may be computed from patients.
+    Models learn it as a fractional response (Papke and Wooldridge, J Appl Econometrics 11:619, 1996): cross-entropy
+    with a target in [0, 1] is least at the conditional mean, so that one loss serves both kinds.
+    """
 
     name: str
     description: str = ""
+    kind: Literal["binary", "regression"] = "binary"
+    low: float = 0.0  # what the labels 0 and 1 stand for, in `unit`
+    high: float = 1.0
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise DataError(f"task {self.name}: low must be smaller than high")
 
 
 @dataclass(frozen=True)
@@ -107,7 +120,7 @@ class Cohort(ArrayRecord):
     values: Float32[np.ndarray, "stay step variable"]  # NaN where not observed
     observed: Bool[np.ndarray, "stay step variable"]
     static: Float32[np.ndarray, "stay static_variable"]  # NaN = missing
-    labels: Float32[np.ndarray, "stay task"]  # 0, 1 or NaN = missing
+    labels: Float32[np.ndarray, "stay task"]  # 0 or 1 (regression: in [0, 1]), NaN = missing
     stay_ids: Shaped[np.ndarray, " stay"]  # str
     subject_ids: Shaped[np.ndarray, " stay"]  # str
     split: Int8[np.ndarray, " stay"]  # Split
@@ -393,7 +406,7 @@ class UtilityScore:
     input: str  # name of the encoding it lives in
     model: str
     task: str
-    metric: Literal["auroc", "auprc", "brier", "calibration_error"]
+    metric: Literal["auroc", "auprc", "brier", "calibration_error", "r2", "mae"]  # mae in the task's unit
     mean: float
     low: float
     high: float

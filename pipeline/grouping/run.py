@@ -51,7 +51,7 @@ def group_tasks(
     """
     rows = _sample(len(encoded.labels), max_stays, seed)
     features, labels = encoded.features[rows], encoded.labels[rows]
-    usable = _with_both_classes(labels)
+    usable = [task for task in _with_both_classes(labels) if encoded.tasks[task].kind == "binary"]
     if len(usable) < 2:
         raise DataError(f"grouping needs two tasks with both classes; {len(usable)} of {labels.shape[1]} tasks qualify")
     labels = labels[:, usable]
@@ -75,8 +75,10 @@ def group_tasks(
     matrix = measure(np.arange(len(rows)), labels)
     groups, objective = exact_partition(matrix, max_groups=max_groups)
     correlation = rank_correlation(matrix, control)
-    left_out = [task.name for index, task in enumerate(encoded.tasks) if index not in usable]
+    numbers = [task.name for task in encoded.tasks if task.kind != "binary"]
+    left_out = [task.name for index, task in enumerate(encoded.tasks) if index not in usable and task.kind == "binary"]
     notes = [
+        *(f"Task {name} is a number, not a class, and is left out." for name in numbers),
         *_notes_on_tasks(names, labels, left_out),
         *_notes_on_control(affinity, correlation, groups, control_groups),
         note_on_halves(measure, labels, encoded.subject_index[rows], max_groups, seed),

@@ -17,7 +17,7 @@ from pipeline.ingest.slips import slip_notes
 from pipeline.ingest.splits import SplitRule
 from pipeline.ingest.statics import static_values
 from pipeline.ingest.tables import SourceTables
-from pipeline.ingest.tasks import LabelSource, TaskRule, task_of
+from pipeline.ingest.tasks import LabelSource, NumberRule, TaskRule, task_of
 
 _BLOCK_STAYS: Final = 256
 """Stays gridded at a time: small enough that memory is used again and stays in the cache."""
@@ -84,7 +84,8 @@ def _pick(mapping: SourceMapping, tasks: tuple[str, ...]) -> tuple[TaskRule, ...
         raise ConfigError(f"mapping {mapping.name} {fault}; its tasks are {', '.join(known)}")
     if not known:
         raise ConfigError(f"mapping {mapping.name} defines no task")
-    return tuple(known[name] for name in tasks) or mapping.tasks
+    by_default = tuple(rule for rule in mapping.tasks if task_of(rule).kind == "binary")
+    return tuple(known[name] for name in tasks) or by_default or mapping.tasks
 
 
 def _check_windows(rules: tuple[TaskRule, ...], horizon_hours: float) -> None:
@@ -142,9 +143,19 @@ def _labels(
     needed = [source.in_window(*window) for rule in rules for window in rule.windows]
     for_labels = np.logical_or.reduce(needed) & (events.fate == OUTSIDE) if needed else np.zeros(0, dtype=bool)
     if not for_labels.any():
-        return labels, ()
+        return labels, notes
+    notes = _clipped_numbers(rules, source)
     events.fate[for_labels] = USED
-    return labels, (f"{int(for_labels.sum())} rows beyond the input window were used for labels only",)
+    return labels, (f"{int(for_labels.sum())} rows beyond the input window were used for labels only", *notes)
+
+
+def _clipped_numbers(rules: tuple[TaskRule, ...], source: LabelSource) -> tuple[str, ...]:
+    numbers = [(rule, rule.beyond(source)) for rule in rules if isinstance(rule, NumberRule)]
+    return tuple(
+        f"{beyond} stays have a {rule.name} beyond {rule.low:g} to {rule.high:g} {rule.unit}, taken as the nearer limit"
+        for rule, beyond in numbers
+        if beyond
+    )
 
 
 def _split(split: np.ndarray, source: str) -> np.ndarray:
@@ -180,7 +191,7 @@ def _check(cohort: Cohort, mapping: SourceMapping, source: str) -> None:
         )
     for part, chosen in (("all", cohort.split >= 0), ("training", cohort.split == Split.TRAIN)):
         labels = cohort.labels[chosen, 0]
-        classes = np.unique(labels[np.isfinite(labels)])
+        classes = np.unique(labels[np.isfinite(labels)] >= 0.5)  # of a number: the halves of its public range
         if chosen.any() and len(classes) < 2:
             raise DataError(
                 f"{source}: the first task, {cohort.tasks[0].name}, has {len(classes)} of 2 classes among {part} "

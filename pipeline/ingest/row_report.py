@@ -54,6 +54,7 @@ def report_rows(
         prevalence={
             task.name: float(cohort.labels[known[:, i], i].mean(dtype=np.float64)) if known[:, i].any() else math.nan
             for i, task in enumerate(cohort.tasks)
+            if task.kind == "binary"
         },
         labels_missing={task.name: int((~known[:, i]).sum()) for i, task in enumerate(cohort.tasks)},
         notes=notes,

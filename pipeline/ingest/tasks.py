@@ -1,4 +1,4 @@
-"""Rules that make a binary label from a source: 1 = the event, 0 = not, NaN = missing.
+"""Rules that make a label from a source: 1 = the event, 0 = not, or a number in public limits; NaN = missing.
 
 A label is missing only where a rule says so (a missing code, an empty cell, a variable never measured in the label
 window); it is never guessed.
@@ -6,6 +6,7 @@ window); it is never guessed.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ class TaskRule(Protocol):
     def description(self) -> str: ...
 
     def labels(self, source: LabelSource) -> np.ndarray:
-        """`(stay,)` float64: 0, 1 or NaN."""
+        """`(stay,)` float64: 0, 1 or NaN; of a number in [0, 1]."""
         ...
 
     @property
@@ -77,6 +78,8 @@ class TaskRule(Protocol):
 
 def task_of(rule: TaskRule) -> Task:
     """The task as later stages know it."""
+    if isinstance(rule, NumberRule):
+        return Task(rule.name, rule.description, "regression", rule.low, rule.high, rule.unit)
     return Task(rule.name, rule.description)
 
 
@@ -188,9 +191,49 @@ class EventRule:
         return np.where(measured | self.unmeasured_is_zero, positive.astype(np.float64), np.nan)
 
 
-RULES: Final[Mapping[str, type[BinaryRule | ColumnRule | SurvivalRule | EventRule]]] = {
+@final
+@dataclass(frozen=True)
+class NumberRule:
+    """The column as a regression target: [low, high], public limits in `unit`, become [0, 1]; beyond, the nearer limit.
+
+    A cohort holds it only where its tasks are named: it never comes by default.
+    """
+
+    name: str
+    column: str
+    low: float
+    high: float
+    missing: tuple[float, ...] = ()
+    unit: str = ""
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ConfigError(f"task {self.name}: low must be smaller than high")
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        return ()
+
+    def labels(self, source: LabelSource) -> np.ndarray:
+        clipped: np.ndarray = np.clip(self._scaled(source), 0.0, 1.0)
+        return clipped
+
+    def beyond(self, source: LabelSource) -> int:
+        """How many stays have a value outside the limits."""
+        scaled = self._scaled(source)
+        return int(((scaled < 0) | (scaled > 1)).sum())
+
+    def _scaled(self, source: LabelSource) -> np.ndarray:
+        numbers = source.number(self.column, self.missing)
+        scaled: np.ndarray = (numbers - self.low) / (self.high - self.low)
+        return scaled
+
+
+RULES: Final[Mapping[str, type[BinaryRule | ColumnRule | SurvivalRule | EventRule | NumberRule]]] = {
     "binary": BinaryRule,
     "column": ColumnRule,
     "survival": SurvivalRule,
     "event": EventRule,
+    "number": NumberRule,
 }

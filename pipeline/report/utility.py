@@ -11,6 +11,7 @@ from pipeline.report.plots import Bar, bar_panel
 from pipeline.report.words import METRICS
 
 FULL, RANDOM = "full_data", "random_real_stays"
+NUMBER_METRICS = ("r2", "mae")  # of regression tasks: each has tables of its own
 Row = dict[str, Any]
 Set = tuple[str, str]  # training set, input
 
@@ -30,9 +31,11 @@ def utility_view(data: dict[str, Any]) -> dict[str, Any]:
         "models": models,
         "sets": [_describe(item, scores, sets, data) for item in sets],
         "matrices": [
-            _matrix(name, [row for row in main if row["metric"] == name], sets, models, data, scores)
+            _matrix(name, rows, sets, models, data, scores)
+            for task in tasks
             for name in METRICS
-            if any(row["metric"] == name for row in main)
+            if (task == tasks[0] or name in NUMBER_METRICS)
+            and (rows := [row for row in scores if (row["task"], row["metric"]) == (task, name)])
         ],
         "plots": _plots(auroc, sets, models, data),
         "tasks": _by_task(scores, sets, tasks),
@@ -102,7 +105,7 @@ def _matrix(
         if not mine:
             continue
         ranked = sorted(mine.values(), key=lambda row: (row["mean"], row["model"]))
-        worst = ranked[0] if metric in ("auroc", "auprc") else ranked[-1]
+        worst = ranked[0] if metric in ("auroc", "auprc", "r2") else ranked[-1]
         lines.append(
             {
                 "set": _describe(item, scores, sets, data),
@@ -113,7 +116,7 @@ def _matrix(
             }
         )
     title, direction = METRICS[metric]
-    return {"metric": metric, "title": title, "direction": direction, "lines": lines}
+    return {"metric": metric, "title": title, "direction": direction, "task": rows[0]["task"], "lines": lines}
 
 
 def _kept(item: Set, auroc: list[Row]) -> float | None:

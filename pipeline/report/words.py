@@ -39,6 +39,8 @@ VERDICTS: Final = {
     "INCONCLUSIVE": (
         "inconclusive",
         "Must not leave the site",
+    "r2": ("R² of the label", "larger is better; 0 is what the held-out stays' own mean reaches"),
+    "mae": ("Mean absolute error", "in the label's unit; smaller is better"),
         "No rule was shown to be broken, but the evidence does not suffice to say that all hold; that blocks, too.",
     ),
     "NOT JUDGED": ("unjudged", "Must not leave the site", "No gate was run; without a verdict nothing may leave."),

@@ -14,7 +14,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from pipeline.core.codec import to_plain
-from pipeline.core.types import CondensedSet, EncodedCohort, PrivacyGuarantee
+from pipeline.core.types import CondensedSet, EncodedCohort, PrivacyGuarantee, Task
 from pipeline.sharing.rules import Artefact, release_kind
 
 _SECRETIVE: Final = re.compile(r"seed|secret|salt|digest|parent|path|file|folder|workspace|(^|_)key($|_)", re.I)
@@ -48,7 +48,7 @@ def data_description(artefact: Artefact) -> dict[str, Any]:
     steps = artefact.features.shape[1] if isinstance(artefact, CondensedSet | EncodedCohort) else artefact.n_steps
     description: dict[str, Any] = {
         "channels": artefact.channels,
-        "tasks": [{"name": task.name, "description": task.description} for task in artefact.tasks],
+        "tasks": [_described(task) for task in artefact.tasks],
         "n_steps": steps,
         "step_hours": float(artefact.step_hours),
         "transforms": artefact.transforms,
@@ -63,6 +63,14 @@ def data_description(artefact: Artefact) -> dict[str, Any]:
         description["feature_map_digest"] = artefact.feature_map_digest
     result: dict[str, Any] = to_plain(description)
     return result
+
+
+def _described(task: Task) -> dict[str, Any]:
+    """Name and meaning; of a number also the unit, and the limits that labels 0 and 1 stand for."""
+    told = {"name": task.name, "description": task.description}
+    if task.kind == "binary":
+        return told
+    return {**told, "kind": task.kind, "low": float(task.low), "high": float(task.high), "unit": task.unit}
 
 
 def method_description(artefact: Artefact) -> dict[str, Any]:

@@ -161,7 +161,12 @@ def _split_and_labels(tasks: Sequence[Task]) -> tuple[Rule, ...]:
     return (
         known("split"),
         among("split", [float(part) for part in Split], "is train, tuning or held-out"),
-        *(among(f"label:{task.name}", [0.0, 1.0], "is 0, 1 or missing") for task in tasks),
+        *(
+            among(f"label:{task.name}", [0.0, 1.0], "is 0, 1 or missing")
+            if task.kind == "binary"
+            else between(f"label:{task.name}", 0, 1)
+            for task in tasks
+        ),
     )
 
 

@@ -1,7 +1,8 @@
-"""Discrimination and calibration for many weightings at once, so that a bootstrap sorts the scores only once.
+"""Discrimination, calibration and error for many weightings at once, so that a bootstrap sorts the scores only once.
 
-All take scores `(stay,)` in [0, 1], truth `(stay,)` in {0, 1} and weights `(draw, stay)` >= 0 (how often a draw holds
-a stay) and return `(draw,)`, NaN where the figure is not defined, e.g. an AUROC with one class.
+All take scores `(stay,)` in [0, 1], truth `(stay,)` in {0, 1} (r2 and mae: numbers in the task's unit, both) and
+weights `(draw, stay)` >= 0 (how often a draw holds a stay) and return `(draw,)`, NaN where the figure is not defined,
+e.g. an AUROC with one class.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Float64
 
-Metric = Literal["auroc", "auprc", "brier", "calibration_error"]
+Metric = Literal["auroc", "auprc", "brier", "calibration_error", "r2", "mae"]
 CALIBRATION_BINS = 10
 
 
@@ -55,9 +56,29 @@ def calibration_error(
     return _ratio(np.abs(gaps).sum(axis=1), weights.sum(axis=1))
 
 
-METRICS: Mapping[Metric, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = MappingProxyType(
+def r2(
+    scores: Float[np.ndarray, " stay"], truth: np.ndarray, weights: Float64[np.ndarray, "draw stay"]
+) -> Float64[np.ndarray, " draw"]:
+    """Share of the truth's variance in the draw that the scores explain; below 0: worse than the draw's own mean."""
+    total = weights.sum(axis=1)
+    mean = _ratio(weights @ truth, total)
+    scatter = weights @ truth**2 - total * mean**2
+    return 1 - _ratio(weights @ (scores - truth) ** 2, np.where(scatter > 1e-12 * total, scatter, 0.0))
+
+
+def mae(
+    scores: Float[np.ndarray, " stay"], truth: np.ndarray, weights: Float64[np.ndarray, "draw stay"]
+) -> Float64[np.ndarray, " draw"]:
+    """Mean absolute error, in the unit of scores and truth."""
+    return _ratio(weights @ np.abs(scores - truth), weights.sum(axis=1))
+
+
+MetricFunction = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+METRICS: Mapping[Metric, MetricFunction] = MappingProxyType(
     {"auroc": auroc, "auprc": auprc, "brier": brier, "calibration_error": calibration_error}
 )
+"""Of binary tasks."""
+REGRESSION_METRICS: Mapping[Metric, MetricFunction] = MappingProxyType({"r2": r2, "mae": mae})
 
 
 def _by_threshold(scores: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

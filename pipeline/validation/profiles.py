@@ -92,10 +92,13 @@ def channel_profile(features: np.ndarray) -> Columns:
 
 
 def task_profile(labels: np.ndarray, split: np.ndarray) -> Columns:
-    """A row per task: share of labels known, share of ones, stays of the rarer class in train and held out."""
+    """A row per task: share of labels known and of ones, stays of the rarer class in train and held out.
+
+    The classes of a number are the halves of its public range.
+    """
     train, held_out = labels[split == Split.TRAIN], labels[split == Split.HELD_OUT]
     known = np.isfinite(labels).sum(axis=0)
-    ones = (labels == 1).sum(axis=0)
+    ones = (labels >= 0.5).sum(axis=0)
     return {
         "known_share": known / max(len(labels), 1),
         "prevalence": np.divide(ones, known, out=np.full(len(known), np.nan), where=known > 0),
@@ -132,7 +135,7 @@ def _finite_profile(array: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def _rarer_class(labels: np.ndarray) -> np.ndarray:
-    rarer: np.ndarray = np.minimum((labels == 1).sum(axis=0), (labels == 0).sum(axis=0))
+    rarer: np.ndarray = np.minimum((labels >= 0.5).sum(axis=0), (labels < 0.5).sum(axis=0))
     return rarer.astype(np.float64)
 
 

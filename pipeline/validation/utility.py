@@ -19,7 +19,7 @@ from pipeline.core.seeds import child_seed, generator
 from pipeline.core.types import EncodedCohort, UtilityReport, UtilityScore
 from pipeline.probes.panel import DETERMINISTIC_MODELS, MODELS, fit_predict
 from pipeline.probes.training import BATCH_SIZE, MAX_STEPS, MIN_STEPS
-from pipeline.validation.metrics import METRICS
+from pipeline.validation.metrics import METRICS, REGRESSION_METRICS
 
 FULL_DATA = "full_data"
 RANDOM_REAL = "random_real_stays"
@@ -150,7 +150,9 @@ def _score(
         draw = generator(seed, "utility-bootstrap", task.name)
         weights = subject_weights(test.subject_index[known], n_bootstrap, draw)
         seeds_drawn = draw.integers(len(scores), size=(n_bootstrap, len(scores)))
-        for metric, function in METRICS.items():
+        if task.kind == "regression":  # in clinical units; R2 does not care, the mean absolute error does
+            truth, scores = task.low + truth * (task.high - task.low), task.low + scores * (task.high - task.low)
+        for metric, function in (METRICS if task.kind == "binary" else REGRESSION_METRICS).items():
             per_seed = np.array([function(row, truth, np.ones((1, len(truth))))[0] for row in scores])
             by_subjects = np.stack([function(row, truth, weights) for row in scores], axis=1)
             replicates = np.take_along_axis(by_subjects, seeds_drawn, axis=1).mean(axis=1)
@@ -181,7 +183,7 @@ def subject_weights(
 
 
 def untestable_tasks(test: EncodedCohort) -> list[str]:
-    """Tasks without both classes among the known labels of the held-out stays: nothing can be ranked there."""
+    """Tasks with fewer than two different labels among the held-out stays: nothing can be told apart there."""
     return [
         task.name
         for task, labels in zip(test.tasks, test.labels.T, strict=True)

@@ -144,6 +144,44 @@ def test_missing_class_labels_are_left_out(name: str, options: dict[str, Any]) -
 
 
 @every_condenser
+def test_a_number_beside_the_classes_keeps_its_order(name: str, options: dict[str, Any]) -> None:
+    """The second task is the first channel's mean: labels lie in [0, 1], or are missing where a start knows none."""
+    encoded = with_number(cohort(n=60, n_events=30), task=1)
+    found = condense(name, options, encoded, n_per_class=6)
+    known = found.labels[np.isfinite(found.labels)]
+    assert known.min() >= 0
+    assert known.max() <= 1
+    assert found.tasks == encoded.tasks
+    if np.isfinite(found.labels[:, 1]).all() and options.get("epsilon", 1) >= 1 and "clip_norm" not in options:
+        assert 0.05 < found.labels[:, 1].mean() < 0.95
+
+
+@every_condenser
+def test_a_number_as_the_first_task_is_condensed_or_refused(name: str, options: dict[str, Any]) -> None:
+    encoded = with_number(cohort(n=60), task=0)
+    if name == "gradient_matching":
+        with pytest.raises(ConfigError, match="task0 is a number"):
+            condense(name, options, encoded)
+        return
+    found = condense(name, options, encoded)
+    assert found.features.shape == (8, 6, 3)
+    assert np.isfinite(found.labels[:, 0]).all()
+    assert 0 <= found.labels[:, 0].min() <= found.labels[:, 0].max() <= 1
+    if options.get("epsilon", 1) >= 1:  # below, noise may push every label to a limit
+        assert found.labels[:, 0].min() < found.labels[:, 0].max()
+
+
+def with_number(encoded: EncodedCohort, task: int) -> EncodedCohort:
+    """The cohort with one task replaced by a number: the first channel's mean, spread over [0, 1]."""
+    mean = encoded.features[:, :, 0].mean(axis=1)
+    labels = encoded.labels.copy()
+    labels[:, task] = (mean - mean.min()) / np.ptp(mean)
+    tasks = list(encoded.tasks)
+    tasks[task] = Task(tasks[task].name, "", "regression", 0.0, 30.0, "days")
+    return dataclasses.replace(encoded, labels=labels, tasks=tuple(tasks))
+
+
+@every_condenser
 def test_zero_samples_are_refused(name: str, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="n_per_class"):
         condense(name, options, cohort(), n_per_class=0)

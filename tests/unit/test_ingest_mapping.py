@@ -34,6 +34,9 @@ def test_shipped_physionet_mapping() -> None:
         "saps1_ge_18",
         "death_30d",
         "death_365d",
+        "length_of_stay",
+        "sofa",
+        "saps1",
     ]
     assert mapping.unknown_variables == "error"
     by_name = {variable.name: variable for variable in mapping.variables}
