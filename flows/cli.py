@@ -19,9 +19,13 @@ from flows.environment import quiet
 from flows.evaluate_cli import register as register_evaluate
 from flows.ingest_cli import ingest
 from flows.keys_cli import keys_app
+from flows.ledger_cli import register as register_ledger
+from flows.log_cli import log_app
 from flows.pool_cli import register as register_pool
+from flows.release_cli import release_app
 from flows.sharing_cli import register as register_sharing
 from flows.transport_cli import register as register_transport
+from flows.trust_cli import trust_app
 from pipeline.core.errors import DecoctError, EnvironmentProblem, UsageError
 
 INTERRUPTED: Final = 130
@@ -35,10 +39,13 @@ app = typer.Typer(
     help="From a hospital's ICU time series to a small, audited, signed set that another institution can train on.\n\n"
     "Start with: decoct demo. On your own data: decoct config init > run.toml, then decoct run run.toml.\n\n"
     "Exit codes: 0 done, 2 usage, 10 configuration, 11 input data, 12 utility floor, 13 leakage, 14 release refused, "
-    "15 environment, 130 interrupted.",
+    "15 environment, 17 privacy budget, 130 interrupted.",
 )
 app.add_typer(config_app, name="config")
 app.add_typer(keys_app, name="keys")
+app.add_typer(release_app, name="release")
+app.add_typer(trust_app, name="trust")
+app.add_typer(log_app, name="log")
 
 
 @app.command()
@@ -105,11 +112,11 @@ _stage_verb("group", "Which tasks are alike: sample-wise convergence affinity an
 app.command()(condense)
 _stage_verb("validate", "Data contracts on every artefact, then train on condensed and test on real stays.")
 _stage_verb("audit", "Attack the artefacts and print what was found.")
-_stage_verb("release", "Gate, sign and bundle the artefact that [release] names; write the report.")
 register_sharing(app)
 register_evaluate(app)
 register_pool(app)
 register_transport(app)
+register_ledger(app)
 
 
 @app.command()

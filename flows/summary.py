@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from flows.job import Job, open_job
+from flows.releases import is_proposal, place
 from flows.stages.publish import REPORT_PAGE
 from pipeline.core.codec import to_plain
 from pipeline.core.types import (
@@ -31,7 +33,8 @@ def outcome(folder: str, made: MadeBy) -> dict[str, Any]:
         found["decision"] = to_plain(job.only(made["decide"], GateDecision))
         found["report"] = str(job.folder / REPORT_PAGE)
     if "release" in made:
-        found["bundle"] = str(_bundle(job, made))
+        bundle = _bundle(job, made)
+        found["proposal" if is_proposal(bundle) else "bundle"] = str(bundle)
     return found
 
 
@@ -42,7 +45,13 @@ def print_run(folder: str, made: MadeBy) -> None:
     _print_leakage(job, made)
     decision = job.only(made["decide"], GateDecision)
     print(f"gate    {decision.verdict} under policy {decision.policy}")
-    print(f"bundle  {_bundle(job, made) if 'release' in made else 'none'}")
+    bundle = _bundle(job, made) if "release" in made else None
+    if bundle is not None and is_proposal(bundle):
+        print(f"proposal  {bundle}")
+        print(f"report  {job.folder / REPORT_PAGE}")
+        print(f"next    decoct release approve {bundle} --key APPROVER.key, by somebody else; then publish it")
+        return
+    print(f"bundle  {bundle or 'none'}")
     print(f"report  {job.folder / REPORT_PAGE}")
 
 
@@ -51,8 +60,9 @@ def print_stage(folder: str, verb: str, made: MadeBy) -> None:
     _PRINTERS[verb](open_job(folder, resume=True), made)
 
 
-def _bundle(job: Job, made: MadeBy) -> Any:
-    return job.config.workspace / "releases" / job.only(made["release"], ReleaseRecord).name
+def _bundle(job: Job, made: MadeBy) -> Path:
+    name = job.only(made["release"], ReleaseRecord).name
+    return place(job.config.workspace, name) or job.config.workspace / "releases" / name
 
 
 def _print_digests(job: Job, made: MadeBy) -> None:
@@ -94,6 +104,7 @@ def print_scores(report: UtilityReport, marks: Callable[[str], str] = lambda nam
     models = list(dict.fromkeys(row.model for row in report.scores))
     sets = list(dict.fromkeys((row.training_set, row.input, row.n_samples, row.task) for row in report.scores))
     first = sets[0][3] if sets else ""
+    metric = "auroc" if any(row.metric == "auroc" for row in report.scores if row.task == first) else "r2"
     rows = [["trained on", "input", "samples", *models]]
     for name, source, n_samples, task in sets:
         if task == first:
@@ -104,7 +115,6 @@ def print_scores(report: UtilityReport, marks: Callable[[str], str] = lambda nam
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    metric = "auroc" if any(row.metric == "auroc" for row in report.scores if row.task == first) else "r2"
 
 
 def _marks(job: Job, made: MadeBy, name: str) -> str:

@@ -12,12 +12,13 @@ from condensation.loop import StopCondensing
 from encoders.calibrate import Randomisable, calibrated
 from encoders.dense import static_channels, summaries
 from flows import registry
+from flows.accounted import ledger_of
 from flows.job import Job
 from flows.progress import say, steps
 from pipeline.core.config import Condense, DistributionMatching, EncodeTable, KeyedEncode, Matching
 from pipeline.core.digest import digest_array, digest_json
 from pipeline.core.errors import ConfigError
-from pipeline.core.noise import NoiseSource
+from pipeline.core.noise import NoiseSource, Reserve
 from pipeline.core.protocols import FittedEncoder
 from pipeline.core.secrets import Secret
 from pipeline.core.types import (
@@ -144,7 +145,7 @@ def condense(job: Job, name: str, encoded: Made, grouping: Made | None, seed_of:
                 training,
                 n_per_class=table.n_per_class,
                 seed=seed,
-                noise=noise_source(job, training),
+                noise=noise_source(job, training, ledger_of(job, encoded)),
                 device=where,
                 on_step=on_step,
             )
@@ -169,7 +170,7 @@ def moments(job: Job, name: str, encoded: Made) -> Made:
         if not isinstance(method, ReleasesMoments):
             raise ConfigError(f"release.kind = 'moments', but condense.{name} is a method without moments")
         training = training_part(job, table, encoded, None)
-        released = method.release(training, noise=noise_source(job, training))
+        released = method.release(training, noise=noise_source(job, training, ledger_of(job, encoded)))
         return (dataclasses.replace(released, provenance=provenance),)
 
     return job.once("moments", (encoded.first,), options, None, make)
@@ -203,12 +204,15 @@ def with_tasks(cohort: EncodedCohort, tasks: tuple[Task, ...]) -> EncodedCohort:
     return dataclasses.replace(cohort, labels=cohort.labels[:, kept], tasks=tuple(cohort.tasks[i] for i in kept))
 
 
-def noise_source(job: Job, seen: EncodedCohort) -> NoiseSource:
-    """Noise bound to the content that a private method sees: any change of it, and only that, draws afresh."""
+def noise_source(job: Job, seen: EncodedCohort, ledger: Reserve | None = None) -> NoiseSource:
+    """Noise bound to the content that a private method sees: any change of it, and only that, draws afresh.
+
+    With `ledger` it is drawn only for queries that were reserved there; an encoder's noise is no accounted query.
+    """
     arrays = {name: getattr(seen, name) for name in ("features", "labels", "subject_index")}
     facts: Mapping[str, object] = {"channels": list(seen.channels), "tasks": [t.name for t in seen.tasks]}
     digests = {name: digest_array(array) for name, array in arrays.items()}
-    return NoiseSource(job.secret("noise"), digest_json({**digests, **facts}))
+    return NoiseSource(job.secret("noise"), digest_json({**digests, **facts}), ledger)
 
 
 def _noise_name(job: Job) -> dict[str, str]:

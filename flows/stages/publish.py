@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from flows import releases
 from flows.environment import code_version, machine
 from flows.job import KEY_PURPOSES, Job
 from flows.stages import judge, learn
@@ -36,7 +37,6 @@ from pipeline.ingest.scaling import to_clinical_units
 from pipeline.report.record import CondensedSummary, RunRecord, StageRow, Trajectory, record_json
 from pipeline.report.render import render_report
 from pipeline.sharing import bundle as bundles
-from pipeline.sharing.keys import author_signer
 from pipeline.store import Made
 
 REPORT_PAGE: Final = "report.html"
@@ -60,7 +60,8 @@ def candidate(job: Job, encoded: Mapping[str, Made], condensed: Mapping[str, Mad
 
 
 def release(job: Job, cohort: Made, candidate: Made, leakage: Made, utility: Made, decision: Made) -> Made | None:
-    """Sign and write the bundle when utility floor and gate allow it; None otherwise.
+    """Sign and write the bundle when utility floor and gate allow it; None otherwise. It waits among the proposals
+    where the policy asks for approvals.
 
     Every byte is scanned for identifiers and secrets before it is signed.
 
@@ -71,9 +72,7 @@ def release(job: Job, cohort: Made, candidate: Made, leakage: Made, utility: Mad
         audited = judge.admitted(job, candidate, leakage, utility, decision)
     except (UtilityError, LeakageError, ReleaseRefused):
         return None  # the report is written first; then the last stage stops the run with this very error
-    folder = job.config.workspace / "releases"
-    settings = job.config.release
-    signer = author_signer(job.secret("author"))
+    workspace, settings = job.config.workspace, job.config.release
     scanned: list[LeakageReport] = []
 
     def scan(files: Mapping[str, bytes]) -> None:
@@ -83,9 +82,8 @@ def release(job: Job, cohort: Made, candidate: Made, leakage: Made, utility: Mad
             raise LeakageError(f"the bundle was not signed: {'; '.join(found) or 'the scan failed its own controls'}")
 
     def make(_: object) -> tuple[ReleaseRecord, LeakageReport]:
-        notes = _notes(settings, _next_version(folder, settings))
-        today = datetime.now(tz=UTC).date()
-        path = bundles.write_bundle(audited, folder, signer=signer, notes=notes, issued=today, scan=scan)
+        notes = _notes(settings, releases.next_version(workspace, settings))
+        path = releases.write(job, audited, notes, scan)
         files = {file.name: digest_file(file) for file in sorted(path.iterdir())}
         return ReleaseRecord(path.name, digest_json(files), notes.version), scanned[0]
 
@@ -93,7 +91,7 @@ def release(job: Job, cohort: Made, candidate: Made, leakage: Made, utility: Mad
         return job.once("release", (candidate.first, decision.first), settings.model_dump(mode="json"), None, make)
 
     made = once(job)
-    if not (folder / job.only(made, ReleaseRecord).name).exists():  # somebody moved the bundle away: write the next one
+    if releases.place(workspace, job.only(made, ReleaseRecord).name) is None:  # moved away: write the next one
         made = once(dataclasses.replace(job, resume=False))
     return made
 
@@ -111,13 +109,6 @@ def _notes(settings: ReleaseConfig, version: int) -> bundles.ReleaseNotes:
         data_use=settings.duo,
         contact=settings.contact,
     )
-
-
-def _next_version(folder: Path, settings: ReleaseConfig) -> int:
-    version = 1
-    while (folder / bundles.bundle_name(_notes(settings, version))).exists():
-        version += 1
-    return version
 
 
 def _scan(job: Job, cohort: Made, candidate: Made, files: Mapping[str, bytes]) -> LeakageReport:
@@ -170,7 +161,7 @@ def _record(job: Job, made: Mapping[str, Made]) -> RunRecord:
         grouping=job.only(made["group"], Grouping) if "group" in made else None,
         leakage=tuple(leakage),
         decision=job.only(made["decide"], GateDecision),
-        bundle_path=str(config.workspace / "releases" / bundle.name) if bundle else None,
+        bundle_path=str(releases.place(config.workspace, bundle.name)) if bundle else None,
         bundle_digest=bundle.digest if bundle else None,
         trajectories=_trajectories(job, made),
         release_kind=config.release.kind,
@@ -228,11 +219,6 @@ def _trajectories(job: Job, made: Mapping[str, Made]) -> tuple[Trajectory, ...]:
                 variable=variable.name,
                 unit=variable.unit,
                 hours=hours,
-def _class_counts(label: np.ndarray) -> dict[str, int]:
-    """Stays of class 0 and 1 (of a number: of the halves of its range)."""
-    return {"0": int((label < 0.5).sum()), "1": int((label >= 0.5).sum())}
-
-
                 real_means=_class_means(real[:, :, position], prepared.labels[:, 0]),
                 condensed_means=_class_means(shown[:, :, position], samples.labels[:, 0]),
                 condensed_name=name,
@@ -240,6 +226,11 @@ def _class_counts(label: np.ndarray) -> dict[str, int]:
             )
         )
     return tuple(found)
+
+
+def _class_counts(label: np.ndarray) -> dict[str, int]:
+    """Stays of class 0 and 1 (of a number: of the halves of its range)."""
+    return {"0": int((label < 0.5).sum()), "1": int((label >= 0.5).sum())}
 
 
 def _class_means(series: np.ndarray, label: np.ndarray) -> dict[str, tuple[float, ...]]:

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-STAGE_VERBS = ["ingest", "encode", "group", "condense", "validate", "audit", "release"]
+STAGE_VERBS = ["ingest", "encode", "group", "condense", "validate", "audit"]
 VERBS = [
     *("demo", "run", *STAGE_VERBS, "verify", "receive", "evaluate", "pool", "send", "fetch", "show", "doctor"),
-    *("config+init", "config+check"),
+    *("config+init", "config+check", "ledger", "log+show", "log+verify"),
+    *("release+propose", "release+approve", "release+publish"),
+    *("trust+key", "trust+draft", "trust+sign", "trust+show", "trust+revoke"),
     *(f"keys+{verb}" for verb in ("new", "show", "rotate", "identity", "share", "import", "split", "join", "root")),
 ]
 
@@ -33,10 +35,11 @@ def test_every_verb_explains_itself_with_an_example(verb: str) -> None:
 
 
 def test_the_list_of_verbs_in_this_test_is_complete() -> None:
-    from flows.cli import app, config_app, keys_app
+    from flows.cli import app, config_app, keys_app, log_app, release_app, trust_app
 
     names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
-    for group, label in ((config_app, "config"), (keys_app, "keys")):
+    groups = {"config": config_app, "keys": keys_app, "log": log_app, "release": release_app, "trust": trust_app}
+    for label, group in groups.items():
         names += [f"{label}+{command.name}" for command in group.registered_commands]
     assert sorted(names) == sorted(VERBS)
 

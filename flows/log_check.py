@@ -1,0 +1,34 @@
+"""The log against everything that could contradict it: the releases in the workspace, and receipts from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.core.chained_file import Chain
+from pipeline.sharing.layout import ENVELOPE
+from pipeline.sharing.log import parse_checkpoint, read_log, require_extends
+from pipeline.sharing.receipt import Receipt, require_in_log
+from pipeline.sharing.signing import statement_of
+from pipeline.sharing.verify import read_folder
+
+
+def checked_log(workspace: Path, receipts: Sequence[Receipt]) -> tuple[Chain, int]:
+    """The log, and how many releases of the workspace agree with it.
+
+    Raises:
+        EnvironmentProblem: the chain is broken.
+        ReleaseRefused: a release or a receipt saw another log, or one that was longer.
+    """
+    log = read_log(workspace)
+    agreeing = 0
+    for folder in ("releases", "proposals"):
+        bundles = sorted(path for path in (workspace / folder).glob("*") if not path.name.startswith("."))
+        for bundle in bundles:
+            told = statement_of(read_folder(bundle)[ENVELOPE])["predicate"].get("log")
+            if told is not None:
+                require_extends(log, parse_checkpoint(told, bundle.name), bundle.name)
+                agreeing += 1
+    for receipt in receipts:
+        require_in_log(log, receipt)
+    return log, agreeing

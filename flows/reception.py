@@ -1,0 +1,38 @@
+"""What a receiver keeps of a bundle that it took: a line in its own log, its state, and a receipt for the site."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+from pipeline.core.errors import EnvironmentProblem
+from pipeline.sharing.keys import load_trust_root
+from pipeline.sharing.log import append_log
+from pipeline.sharing.receipt import receipt_bytes
+from pipeline.sharing.receiver_state import REVOCATIONS, STATE_FILE, memory_of, remember
+from pipeline.sharing.revocation import load_revocations
+from pipeline.sharing.trust_root import read_root
+from pipeline.sharing.verify import VerifiedBundle
+
+
+def record(verified: VerifiedBundle, root: Path, revocations: Path | None, today: datetime.date) -> Path:
+    """Log, remember, and write the receipt; returns the receipt's path.
+
+    Raises:
+        ReleaseRefused: something newer was received in the meantime. EnvironmentProblem: the disk refuses.
+    """
+    memory, trusted, manifest = memory_of(root), load_trust_root(root), verified.manifest
+    listed = revocations or root.parent / REVOCATIONS
+    revoked = load_revocations(listed, trusted) if revocations or listed.exists() else None
+    release = {name: manifest[name] for name in ("site", "name", "version")}
+    append_log(memory, "receive", {**release, "statement": verified.statement})
+    remember(memory / STATE_FILE, trusted, read_root(root), manifest, verified.statement, revoked)
+    receipt = memory / "receipts" / f"{verified.statement[:16]}.receipt.json"
+    try:
+        receipt.parent.mkdir(exist_ok=True)
+        staged = receipt.with_suffix(".new")
+        staged.write_bytes(receipt_bytes(verified, today))
+        staged.replace(receipt)
+    except OSError as error:
+        raise EnvironmentProblem(f"the receipt {receipt} cannot be written: {error.strerror}") from None
+    return receipt
