@@ -142,9 +142,9 @@ def _labels(
     labels = np.stack([rule.labels(source) for rule in rules], axis=1).astype(np.float32)
     needed = [source.in_window(*window) for rule in rules for window in rule.windows]
     for_labels = np.logical_or.reduce(needed) & (events.fate == OUTSIDE) if needed else np.zeros(0, dtype=bool)
+    notes = _clipped_numbers(rules, source)
     if not for_labels.any():
         return labels, notes
-    notes = _clipped_numbers(rules, source)
     events.fate[for_labels] = USED
     return labels, (f"{int(for_labels.sum())} rows beyond the input window were used for labels only", *notes)
 

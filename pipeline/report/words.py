@@ -31,6 +31,8 @@ METRICS: Final = {
     "auprc": ("AUPRC", "larger is better; chance is the prevalence"),
     "brier": ("Brier score", "smaller is better"),
     "calibration_error": ("Calibration error", "smaller is better"),
+    "r2": ("R² of the label", "larger is better; 0 is what the held-out stays' own mean reaches"),
+    "mae": ("Mean absolute error", "in the label's unit; smaller is better"),
 }
 
 VERDICTS: Final = {
@@ -39,8 +41,6 @@ VERDICTS: Final = {
     "INCONCLUSIVE": (
         "inconclusive",
         "Must not leave the site",
-    "r2": ("R² of the label", "larger is better; 0 is what the held-out stays' own mean reaches"),
-    "mae": ("Mean absolute error", "in the label's unit; smaller is better"),
         "No rule was shown to be broken, but the evidence does not suffice to say that all hold; that blocks, too.",
     ),
     "NOT JUDGED": ("unjudged", "Must not leave the site", "No gate was run; without a verdict nothing may leave."),
