@@ -19,7 +19,9 @@ from pipeline.audit.missingness import MissingnessPattern
 from pipeline.audit.near_copies import NearCopies
 from pipeline.audit.profiles import ProfileLinkage, TwoKeys
 from pipeline.audit.scene import BytesScene, CondensedScene, EncodingScene, LeakageAttack, Level, Scene
+from pipeline.audit.shadows import ShadowCondensation
 from pipeline.audit.singling_out import SinglingOut
+from pipeline.audit.successive import SuccessiveReleases
 from pipeline.audit.two_sample import TwoSample
 from pipeline.core.codec import to_plain
 from pipeline.core.errors import DataError
@@ -42,6 +44,8 @@ DEFAULT_ATTACKS: Final[tuple[LeakageAttack, ...]] = (
     Linkability(),
     Inference(),
     AttributeInferenceFromSet(),
+    ShadowCondensation(),
+    SuccessiveReleases(),
     TwoSample(),
     CanarySubjects(),
     ByteScan(),
@@ -49,11 +53,7 @@ DEFAULT_ATTACKS: Final[tuple[LeakageAttack, ...]] = (
 
 NOT_IMPLEMENTED: Final[Mapping[type, tuple[tuple[str, ThreatModel], ...]]] = {
     EncodingScene: (("blind_source_separation", "T0"),),
-    CondensedScene: (
-        ("successive_releases", "T5"),
-        ("shadow_condensation", "T6"),
-        ("model_membership", "T7"),
-    ),
+    CondensedScene: (("model_membership", "T7"),),
     BytesScene: (),
 }
 WHY_NOT_IMPLEMENTED: Final = "not implemented in this version"

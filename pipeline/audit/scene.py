@@ -17,6 +17,12 @@ from pipeline.core.types import ArrayRecord, AttackResult, CondensedSet, Encoded
 Encode = Callable[[np.ndarray], np.ndarray]
 """(stay, step, channel) float32 series in [0, 1] -> (stay, encoded step, encoded channel); any number of each."""
 
+Recondense = Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
+"""Series, labels and subjects `(stay, ...)` and a seed -> samples `(sample, step, channel)`, condensed as the set was.
+
+Seed 0 asks for the seed of the set itself. Private methods draw their noise from a made-up secret.
+"""
+
 MIN_SUBJECTS = 10  # fewer would be a small cell: nothing about them may be reported
 
 
@@ -161,7 +167,10 @@ def _released(prepared: EncodedCohort) -> tuple[str, ...]:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CondensedScene(ArrayRecord):
-    """A condensed set, the stays it was made from (members) and stays of other subjects (holdout), encoded alike."""
+    """A condensed set, the stays it was made from (members) and stays of other subjects (holdout), encoded alike.
+
+    Shadow sets hold what a set holds: `shadow_folder` lies inside the site's workspace, or is None.
+    """
 
     artefact: str
     artefact_digest: str
@@ -172,6 +181,8 @@ class CondensedScene(ArrayRecord):
     holdout_subjects: Shaped[np.ndarray, " other"]
     member_labels: Float[np.ndarray, "member task"] | None = None  # of the set's tasks; NaN = missing
     holdout_labels: Float[np.ndarray, "other task"] | None = None
+    recondense: Recondense | None = None
+    shadow_folder: str | None = None  # where shadow sets are kept, so that an audit that was stopped goes on
     mechanism: Mechanism | None = None  # what made the set, to be called on cohorts of the auditor's making
 
     def __post_init__(self) -> None:
