@@ -31,20 +31,28 @@ WITHOUT: Final = "pooled_without "
 
 
 def evaluate(
-    folder: str, bundle: Path, root: Path, *, all_stays: bool, today: datetime.date, identity: Path | None = None
+    folder: str,
+    bundle: Path,
+    root: Path,
+    *,
+    all_stays: bool,
+    today: datetime.date,
+    identity: Path | None = None,
+    recipient: str | None = None,
 ) -> UtilityReport:
     """Models trained on the bundle, tested on the held-out stays of the run at `folder`, beside models trained at home.
 
     Args:
         all_stays: test on every stay of the run; then nothing is trained at home.
         identity: the age identity file that opens an encrypted payload.
+        recipient: this institution's name, for a bundle to named recipients.
 
     Raises:
         ReleaseRefused: the bundle does not verify.
         UsageError: the bundle holds no rows to train on, or no task that the run has.
         DataError: none of the run's encodings is the bundle's; the sentence says what differs.
     """
-    received = receive(bundle, root, today=today, identity=identity)
+    received = receive(bundle, root, today=today, identity=identity, recipient=recipient)
     if received.manifest["release"]["kind"] == "moments":
         raise UsageError("this bundle holds moments, not rows; condense them first")
     job = open_job(folder, resume=True)

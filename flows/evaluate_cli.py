@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.cli_common import AsJson, Device, Out, Seed, Verbose, print_json, start, today
+from flows.sharing_cli import Recipient
 from pipeline.core.errors import UsageError
 
 
@@ -31,6 +32,7 @@ def evaluate(
     identity: Annotated[
         Path | None, typer.Option(help="Your age identity file, if the bundle's payload is encrypted to you.")
     ] = None,
+    recipient: Recipient = None,
     all_stays: Annotated[
         bool, typer.Option("--all-stays", help="Test on every own stay, not the held-out ones; with --bundle.")
     ] = False,
@@ -48,8 +50,8 @@ def evaluate(
     differences: decoct evaluate pooled --on run.toml
     """
     if on is not None:
-        if bundle is not None or root is not None or identity is not None or all_stays:
-            raise UsageError("decoct evaluate POOL --on RUN takes no --bundle, --root, --identity or --all-stays")
+        if bundle is not None or root is not None or identity is not None or recipient or all_stays:
+            raise UsageError("decoct evaluate POOL --on RUN takes none of the options that go with --bundle")
         from flows.pool_cli import evaluate_on
 
         evaluate_on(what, on, seed, device, out, as_json, verbose)
@@ -65,7 +67,9 @@ def evaluate(
     from pipeline.core.redaction import scrubbed
 
     with scrubbed("evaluate"):
-        report = test_at_home(folder, bundle, root, all_stays=all_stays, today=today(), identity=identity)
+        report = test_at_home(
+            folder, bundle, root, all_stays=all_stays, today=today(), identity=identity, recipient=recipient
+        )
     if as_json:
         print_json(to_plain(report))
     else:

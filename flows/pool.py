@@ -19,7 +19,6 @@ from condensation.private import samples_from_moments
 from flows.unpack import read_arrays, write_arrays
 from pipeline.core.digest import digest_bytes
 from pipeline.core.errors import DataError, ReleaseRefused, UsageError
-from pipeline.sharing.keys import load_trust_root
 from pipeline.sharing.layout import payload_name
 from pipeline.sharing.payload import data_description, guarantee_description, method_description, payload_arrays
 from pipeline.sharing.pooling import SUM, Pool, pool_rows, require_disjoint
@@ -39,11 +38,13 @@ def pool_bundles(
     hard_labels: bool,
     today: datetime.date,
     identity: Path | None = None,
+    recipient: str | None = None,
 ) -> dict[str, Any]:
     """Verify the bundles and pool them by their kind into the new `folder`.
 
     Args:
         roots: one trust root for all bundles, or one for each, in their order.
+        identity, recipient: as in `pipeline.sharing.receive.receive`.
         n_per_class, seed, hard_labels: how samples are drawn from added moments; rows stay as they were released.
 
     Returns:
@@ -58,9 +59,10 @@ def pool_bundles(
         raise UsageError(f"{folder} exists already and is not overwritten")
     if not bundles or len(roots) not in (1, len(bundles)):
         raise UsageError("name at least one bundle, and one trust root for all of them or one for each")
-    trusted = [load_trust_root(root) for root in roots] * (len(bundles) if len(roots) == 1 else 1)
+    of_each = [*roots] * (len(bundles) if len(roots) == 1 else 1)
     received = [
-        receive(bundle, root, today=today, identity=identity) for bundle, root in zip(bundles, trusted, strict=True)
+        receive(bundle, root, today=today, identity=identity, recipient=recipient)
+        for bundle, root in zip(bundles, of_each, strict=True)
     ]
     if all(one.manifest["release"]["kind"] == "moments" for one in received):
         return _pool_moments(received, folder, n_per_class=n_per_class, seed=seed, hard_labels=hard_labels)
@@ -102,8 +104,7 @@ def pool(
     """
     if folder.exists():
         raise UsageError(f"{folder} exists already and is not overwritten")
-    trusted = load_trust_root(root)
-    received = [receive(bundle, trusted, today=today) for bundle in bundles]
+    received = [receive(bundle, root, today=today) for bundle in bundles]
     return _pool_moments(received, folder, n_per_class=n_per_class, seed=seed, hard_labels=hard_labels)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli_common import AsJson, print_json, start, today
+from flows.sharing_cli import Recipient
 from pipeline.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def pool(
     identity: Annotated[
         Path | None, typer.Option(help="Your age identity file, if a payload is encrypted to you.")
     ] = None,
+    recipient: Recipient = None,
     n_per_class: Annotated[int, typer.Option(help="Samples per class; of private moments only.")] = 40,
     hard_labels: Annotated[
         bool, typer.Option("--hard-labels", help="Labels 0 or 1 instead of probabilities; of private moments only.")
@@ -57,6 +59,7 @@ def pool(
             hard_labels=hard_labels,
             today=today(),
             identity=identity,
+            recipient=recipient,
         )
     if as_json:
         print_json({"folder": str(out), "manifest": made})

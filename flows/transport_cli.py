@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.cli_common import AsJson, Root, print_json, today
+from flows.sharing_cli import Recipient, RevocationList
 
 
 def register(app: typer.Typer) -> None:
@@ -46,6 +47,8 @@ def fetch(
     ],
     root: Root,
     out: Annotated[Path, typer.Option(help="Folder in which the bundle's own folder appears.")] = Path("."),
+    revocations: RevocationList = None,
+    recipient: Recipient = None,
     as_json: AsJson = False,
 ) -> None:
     """Bring a bundle here and verify it; it appears only when it is whole and your trust root accepts it.
@@ -54,7 +57,7 @@ def fetch(
     """
     from pipeline.sharing.transport import fetch as bring
 
-    found = bring(address, out, root, today=today())
+    found = bring(address, out, root, today=today(), revocations=revocations, recipient=recipient)
     if as_json:
         print_json({"bundle": str(found.path), "manifest": dict(found.manifest)})
     else:

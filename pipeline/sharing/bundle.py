@@ -163,8 +163,8 @@ def bundle_files(
         CARD_HTML: card_html(facts).encode(),
         LICENCE: licence_text(facts).encode(),
     }
-    files[CROISSANT] = croissant_bytes(facts, _described(files), name_of_payload)
     files[POLICY] = canonical(dataclasses.asdict(release.policy))
+    files[CROISSANT] = croissant_bytes(facts, _described(files), name_of_payload)
     files[MANIFEST] = canonical({**manifest, "files": _described(files)})
     for name, data in files.items():
         if len(data) > size_limit(name):

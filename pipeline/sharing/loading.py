@@ -21,12 +21,14 @@ def load(
     root: Path | str,
     *,
     identity: Path | str | None = None,
+    recipient: str | None = None,
     today: datetime.date | None = None,
 ) -> Received:
     """Verify a bundle's folder against a trust root file and return its arrays with their meaning.
 
     Args:
         identity: your age identity file, for a payload that is encrypted to you.
+        recipient: your institution's name, if the bundle is addressed to recipients and your root does not name you.
         today: the day on which the bundle must be in force; by default today in UTC.
 
     Returns:
@@ -39,4 +41,4 @@ def load(
         DataError: the signed payload is not what the signed manifest describes.
     """
     day = datetime.datetime.now(tz=datetime.UTC).date() if today is None else today
-    return receive(bundle, root, today=day, identity=identity)
+    return receive(bundle, root, today=day, identity=identity, recipient=recipient)

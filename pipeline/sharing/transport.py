@@ -7,6 +7,7 @@ on where it stopped: files that are there and equal are not sent again. Transpor
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import re
 import shutil
@@ -65,8 +66,18 @@ def send(bundle: Path, address: str) -> Sent:
     return Sent(target, len(files), len(there))
 
 
-def fetch(address: str, folder: Path, root: Path | TrustRoot, *, today: datetime.date) -> VerifiedBundle:
+def fetch(
+    address: str,
+    folder: Path,
+    root: Path | TrustRoot,
+    *,
+    today: datetime.date,
+    revocations: Path | None = None,
+    recipient: str | None = None,
+) -> VerifiedBundle:
     """Bring the bundle at `address` into `folder`, verify it, and only then let it appear there under its own name.
+
+    `revocations` and `recipient` as in `pipeline.sharing.verify.verify`; the receiver's memory is not written.
 
     Raises:
         ReleaseRefused: no complete bundle there, more or larger files than the format's, or it does not verify.
@@ -77,7 +88,8 @@ def fetch(address: str, folder: Path, root: Path | TrustRoot, *, today: datetime
     target = folder / name
     if target.exists() or target.is_symlink():
         raise UsageError(f"{target} exists already and is not overwritten")
-    trusted = root if isinstance(root, TrustRoot) else load_trust_root(root)
+    if not isinstance(root, TrustRoot):
+        load_trust_root(root)  # without one there is nothing to fetch for
     place = _place(address, new=False)
     sizes = place.sizes()
     _check_sizes(sizes, address)
@@ -93,12 +105,12 @@ def fetch(address: str, folder: Path, root: Path | TrustRoot, *, today: datetime
     except OSError as error:
         raise EnvironmentProblem(f"{target} cannot be written: {error.strerror or type(error).__name__}") from None
     try:
-        verified = verify(staged, trusted, today=today)
+        verified = verify(staged, root, today=today, revocations=revocations, recipient=recipient)
     except ReleaseRefused:
         shutil.rmtree(staged, ignore_errors=True)  # nothing of a refused bundle stays
         raise
     staged.rename(target)
-    return VerifiedBundle(target, verified.manifest, verified.files, verified.signed_by)
+    return dataclasses.replace(verified, path=target)
 
 
 def _check_sizes(sizes: Mapping[str, int], address: str) -> None:

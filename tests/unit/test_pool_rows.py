@@ -147,7 +147,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "b": received("B", 6, expires="2026-06-01", guarantee=promise, data_use=["DUO:0000042"], licence="CC-BY-4.0"),
     }
     monkeypatch.setattr(pools, "receive", lambda bundle, root, **_: sites[bundle.name])
-    monkeypatch.setattr(pools, "load_trust_root", lambda path: path)
     out = tmp_path / "pool"
     pool_bundles([Path("a"), Path("b")], [Path("root")], out, n_per_class=1, seed=0, hard_labels=False, today=TODAY)
     return out

@@ -31,7 +31,7 @@ from sklearn.linear_model import LogisticRegression
 model = LogisticRegression(max_iter=100).fit(X, y, weight)
 after_sklearn = set(sys.modules)
 features, labels = next(iter(__import__("torch").utils.data.DataLoader(data.torch_dataset("death"), batch_size=8)))
-heavy = [name for name in ("prefect", "pydantic", "polars", "pandas", "great_expectations", "pennylane", "flows")
+heavy = [name for name in ("prefect", "pydantic", "polars", "great_expectations", "pennylane", "flows")
          if name in sys.modules]
 print(json.dumps({{"light": light, "X": X.shape, "score": model.score(X, y), "torch": list(features.shape),
                   "torch_before": "torch" in after_sklearn, "heavy": heavy}}))
