@@ -1,17 +1,28 @@
-"""`decoct ingest`: a source into a cohort, and the cohort as MEDS."""
+"""`decoct ingest`: a source into a cohort, a look at it, the cohort as MEDS; or a draft of a mapping."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from flows.cli_common import AsJson, ConfigPath, Device, Out, Resume, Seed, Verbose, print_json, start
+from flows.cli_common import AsJson, Device, Out, Resume, Seed, Verbose, print_json, start
+from pipeline.core.errors import UsageError
+
+DATA_PAGE: Final = "data.html"
+DATA_JSON: Final = "data.json"
 
 
 def ingest(
-    config: ConfigPath,
+    config: Annotated[Path | None, typer.Argument(help="The run's TOML file.", show_default=False)] = None,
+    suggest: Annotated[
+        Path | None,
+        typer.Option(help="Instead of a run: draft a mapping for this folder of tables; the draft goes to stdout."),
+    ] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Also write a look at the data: data.html and data.json, aggregates only.")
+    ] = False,
     to_meds: Annotated[
         Path | None,
         typer.Option(help="Also write the cohort into this new folder as MEDS; it holds patients' records."),
@@ -25,10 +36,19 @@ def ingest(
 ) -> None:
     """Read the source into a cohort on a grid and hold it against its data contract.
 
-    Example: decoct ingest run.toml
+    Example: decoct ingest run.toml --report
+
+    A mapping to begin with: decoct ingest --suggest exports/ward > ward.toml
 
     As MEDS, for the site's other tools: decoct ingest run.toml --to-meds meds/ward
     """
+    if suggest is not None:
+        if config is not None or report or to_meds is not None or resume:
+            raise UsageError("--suggest takes no run: leave out the TOML file, --report, --to-meds and --resume")
+        _suggest(suggest, as_json)
+        return
+    if config is None:
+        raise UsageError("name the run's TOML file, or a folder of tables with --suggest")
     from pipeline.core.config import load_config
 
     folder = start(load_config(config), seed, device, out, verbose, None)
@@ -36,12 +56,47 @@ def ingest(
     from flows.summary import outcome, print_stage
 
     made = walk_until(folder, "ingest", resume=resume)
+    cohort, ingest_report = made["ingest"].digests[:2]
+    told = outcome(folder, made)
     if to_meds is not None:
-        _to_meds(folder, made["ingest"].first, to_meds)
+        _to_meds(folder, cohort, to_meds)
+    if report:
+        told["data_report"] = _look(folder, cohort, ingest_report)
     if as_json:
-        print_json(outcome(folder, made))
+        print_json(told)
     else:
         print_stage(folder, "ingest", made)
+        if report:
+            print(f"data    {told['data_report']}")
+
+
+def _suggest(source: Path, as_json: bool) -> None:
+    from flows.progress import say
+    from pipeline.core.redaction import scrubbed
+    from pipeline.ingest.suggest import suggest
+
+    with scrubbed("suggest"):
+        draft = suggest(source)
+    if as_json:
+        print_json({"mapping": draft.toml, "notes": list(draft.notes)})
+        return
+    print(draft.toml, end="")
+    for note in draft.notes:
+        say(f"  {note}")
+
+
+def _look(folder: str, cohort: str, report: str) -> str:
+    from flows.job import open_job
+    from pipeline.core.redaction import scrubbed
+    from pipeline.core.types import Cohort, IngestReport
+    from pipeline.report.data_look import look_at, look_html, look_json
+
+    with scrubbed("data report"):
+        job = open_job(folder, resume=True)
+        look = look_at(job.store.get(cohort, Cohort), job.store.get(report, IngestReport))
+        job.replace_file(DATA_JSON, look_json(look))
+        job.replace_file(DATA_PAGE, look_html(look).encode())
+    return str(job.folder / DATA_PAGE)
 
 
 def _to_meds(folder: str, cohort: str, target: Path) -> None:

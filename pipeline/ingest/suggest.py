@@ -185,7 +185,8 @@ def _draft(
         names = headers[stays]
         lines += ["[layout.stays]", f"file = {_text(stays.relative_to(folder).with_name(stem(stays)).as_posix())}"]
         roles = [(kind, role(names, kind)) for kind in ("stay", "subject", "start", "end", "site")]
-        lines += [f"{kind} = {_text(name)}" for kind, name in roles if name is not None] + [""]
+        lines += [f"{kind} = {_text(name)}" for kind, name in roles if name is not None]
+        lines += [*(["distinct = true"] if len(headers) == 1 else []), ""]  # one file with many rows per stay
     for table in found:
         lines += ["[[layout.events]]", *table.lines, ""]
     lines += ["[codes]", *(f"{name} = [{', '.join(codes)}]" for name, codes in entries.items()), "", "[statics]", ""]

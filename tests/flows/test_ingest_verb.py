@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from pipeline.core.errors import ConfigError, DataError
+from pipeline.core.errors import ConfigError, DataError, UsageError
 from pipeline.core.types import Cohort, IngestReport
 from pipeline.ingest.meds import read_meds_cohort
 from pipeline.store import Store
@@ -92,7 +93,10 @@ def cohort_of(folder: Path, text: str) -> Cohort:
 
 
 def test_hourly_table_to_cohort_to_meds(tmp_path: Path) -> None:
-    text = run("ingest", str(site(tmp_path)), "--json", "--to-meds", str(tmp_path / "meds"))
+    text = run("ingest", str(site(tmp_path)), "--json", "--report", "--to-meds", str(tmp_path / "meds"))
+    page = Path(json.loads(text)["data_report"])
+    assert "Where every row went" in page.read_text()
+    assert json.loads((page.parent / "data.json").read_text())["ingest"]["stays"] == 60
     cohort = cohort_of(tmp_path, text)
     report = Store(tmp_path / "work" / "store").get(json.loads(text)["made"]["ingest"][1], IngestReport)
     # of the eight columns beside key and time, hr and temp are mapped; age, too, but as a column of the table of stays
@@ -104,6 +108,20 @@ def test_hourly_table_to_cohort_to_meds(tmp_path: Path) -> None:
     np.testing.assert_array_equal(back.values, cohort.values)
     np.testing.assert_array_equal(back.labels, cohort.labels)
     np.testing.assert_array_equal(back.split, cohort.split)
+
+
+def test_a_draft_goes_to_stdout_and_what_it_could_not_place_to_stderr(tmp_path: Path) -> None:
+    site(tmp_path)
+    draft = tomllib.loads(run("ingest", "--suggest", str(tmp_path / "source")))
+    assert draft["layout"]["stays"]["distinct"]
+    assert draft["codes"] == {"HR": ["hr"], "Temp": ["temp"]}
+    assert any(
+        "bed" in note for note in json.loads(run("ingest", "--suggest", str(tmp_path / "source"), "--json"))["notes"]
+    )
+    with pytest.raises(UsageError, match="--suggest takes no run"):
+        run("ingest", str(tmp_path / "run.toml"), "--suggest", str(tmp_path / "source"))
+    with pytest.raises(UsageError, match="name the run's TOML file"):
+        run("ingest")
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
