@@ -12,6 +12,7 @@ from flows.job import Job
 from flows.progress import steps
 from flows.stages.learn import cohort_of, device, encoder_input, fitted_encoder, with_tasks
 from flows.stages.mechanism import private_mechanism
+from flows.stages.shadowing import condenses_again
 from pipeline.audit.run import audit as attack
 from pipeline.audit.scene import CondensedScene, EncodingScene, Scene, encoding_scene
 from pipeline.audit.terms import MAX_WINDOW
@@ -114,7 +115,7 @@ def audit(
             source = encoded[job.config.condense[name].input]
             scenes.append(_condensed_scene(job, name, digest(name, made), made, source))
         with steps("attacking", "") as on_step:
-            return attack(scenes, seed=seed, on_step=on_step)
+            return attack(scenes, seed=seed, level=table.level, on_step=on_step)
 
     return job.once("audit", parents, options, seed, make)
 
@@ -144,6 +145,7 @@ def _encoding_scene(job: Job, name: str, digest: str, prepared: Made, made: Made
         surrogates=[encoder.fit(series, key).encode_array for key in made_up if spec["window"] <= MAX_WINDOW],
         max_targets=job.config.audit.max_targets,
         n_bootstrap=job.config.audit.n_bootstrap,
+        encode_under=lambda key: encoder.fit(series, Secret(key, "encoder")).encode_array,
     )
 
 
@@ -157,7 +159,10 @@ def _computable(table: Encode) -> Encode:
 def _condensed_scene(job: Job, name: str, digest: str, made: Made, source: Made) -> CondensedScene:
     """Members are the training stays, the holdout control is the held-out stays."""
     encoded, samples = job.only(source, EncodedCohort), job.only(made, CondensedSet)
+    encoded = with_tasks(encoded, samples.tasks)
     members, holdout = encoded.part(Split.TRAIN), encoded.part(Split.HELD_OUT)
+    table, seed = job.config.condense[name], job.seed("condense", name)
+    labelled = encoded.tasks == samples.tasks
     return CondensedScene(
         artefact=name,
         artefact_digest=digest,
@@ -166,7 +171,11 @@ def _condensed_scene(job: Job, name: str, digest: str, made: Made, source: Made)
         holdout=holdout.features,
         member_subjects=members.subject_index,
         holdout_subjects=holdout.subject_index,
-        mechanism=private_mechanism(job.config.condense[name], encoded, samples),
+        member_labels=members.labels if labelled else None,
+        holdout_labels=holdout.labels if labelled else None,
+        recondense=condenses_again(table, encoded, samples, seed, job.config.device) if labelled else None,
+        shadow_folder=str(job.folder / "shadows"),
+        mechanism=private_mechanism(table, encoded, samples),
     )
 
 

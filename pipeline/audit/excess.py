@@ -23,7 +23,7 @@ from pipeline.core.types import AttackResult, Json, ThreatModel
 
 STATISTIC = "excess_risk"
 POWERED_HALF_WIDTH = 0.10  # an interval wider than +- this does not decide
-FOUND = 0.8  # a planted leak must show at least this excess
+FOUND = 0.5  # a planted leak must show at least this excess
 MIN_CLUSTERS = 10
 
 

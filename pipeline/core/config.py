@@ -106,16 +106,22 @@ class UtilityConfig(Model):
 
 
 class GroupConfig(Model):
-    """Task grouping by sample-wise convergence affinity; absent = not run."""
+    """Task grouping; absent = not run.
 
+    `decide`: "affinity" takes what the affinity proposes, in seconds; "validation" trains candidate groups, in minutes,
+    and keeps every task alone where no grouping is identifiable.
+    """
+
+    decide: Literal["affinity", "validation"] = "affinity"
     affinity: Literal["samplewise_multihead", "label_hamming"] = "samplewise_multihead"
     max_groups: PositiveInt = 3
     n_inits: PositiveInt = 3
 
 
 class AuditConfig(Model):
-    """How hard to attack."""
+    """How hard to attack: `screen` takes minutes, `full` condenses again many times and takes hours."""
 
+    level: Literal["screen", "full"] = "screen"
     max_targets: PositiveInt = 400
     n_bootstrap: PositiveInt = 500
 
