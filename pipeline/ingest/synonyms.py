@@ -8,7 +8,7 @@ from typing import Final
 
 ROLES: Final[Mapping[str, tuple[str, ...]]] = {  # role -> column names, the likeliest first
     "stay": ("stay_id", "icustay_id", "patientunitstayid", "visit_detail_id", "admissionid", "encounter_id", "stay",
-             "encounter", "visit_occurrence_id", "visit_id", "case_id", "caseid", "fallnummer", "hadm_id"),
+             "encounter", "visit_occurrence_id", "visit_id", "case", "case_id", "caseid", "fallnummer", "hadm_id"),
     "subject": ("subject_id", "patient_id", "person_id", "patientid", "uniquepid", "subject", "patient", "person",
                 "mrn", "pid", "patientnummer"),
     "start": ("intime", "start_time", "starttime", "admittime", "admit_time", "admission_time", "admitted", "admission",
@@ -16,7 +16,7 @@ ROLES: Final[Mapping[str, tuple[str, ...]]] = {  # role -> column names, the lik
     "end": ("outtime", "end_time", "endtime", "dischtime", "discharge_time", "discharged", "discharge",
             "visit_detail_end_datetime", "visit_end_datetime", "end"),
     "time": ("charttime", "time", "datetime", "timestamp", "measurement_datetime", "hours", "hour", "offset", "minutes",
-             "observationoffset", "event_time", "zeitpunkt", "iculos"),
+             "observationoffset", "event_time", "taken", "collected", "recorded", "charted", "zeitpunkt", "iculos"),
     "code": ("code", "itemid", "variable", "parameter", "item", "variableid", "measurement_concept_id", "labname",
              "analyte", "name", "test", "label"),
     "value": ("valuenum", "numeric_value", "value_as_number", "value", "result", "labresult", "wert"),
