@@ -12,7 +12,12 @@ import numpy as np
 from pipeline.core.errors import ConfigError
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import child_seed
-from pipeline.probes.classical import fit_predict_boosting, fit_predict_logistic, summary_features
+from pipeline.probes.classical import (
+    fit_predict_boosting,
+    fit_predict_lightgbm,
+    fit_predict_logistic,
+    summary_features,
+)
 from pipeline.probes.networks import NETWORKS, build_network
 from pipeline.probes.training import predict, train_network
 
@@ -79,6 +84,7 @@ MODELS: Mapping[str, FitPredict] = MappingProxyType(
     {
         **{name: partial(_network, name=name) for name in NETWORKS},
         "gradient_boosting": partial(_classical, fit=fit_predict_boosting),
+        "lightgbm": partial(_classical, fit=fit_predict_lightgbm),
         "logistic_regression": partial(_classical, fit=fit_predict_logistic),
     }
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -31,7 +33,7 @@ def test_length_is_epochs_within_bounds() -> None:
     assert training_steps(5120, 30) == MAX_STEPS
 
 
-@pytest.mark.parametrize("model", [*DEFAULTS, "transformer"])
+@pytest.mark.parametrize("model", [*DEFAULTS, "transformer", "lightgbm"])
 def test_models_learn_a_planted_signal(model: str) -> None:
     x, y = planted(80, 1)
     test, truth = planted(200, 2)
@@ -40,7 +42,7 @@ def test_models_learn_a_planted_signal(model: str) -> None:
     assert roc_auc_score(truth[:, 0], learned[:, 0]) > 0.9
 
 
-@pytest.mark.parametrize("model", ["rnn-b", "gradient_boosting", "logistic_regression"])
+@pytest.mark.parametrize("model", ["rnn-b", "gradient_boosting", "lightgbm", "logistic_regression"])
 def test_the_same_seed_gives_the_same_bits_and_moves_no_global_generator(model: str) -> None:
     x, y = planted(30, 1)
     before = torch.random.get_rng_state()
@@ -64,7 +66,7 @@ def test_missing_labels_take_no_part() -> None:
     assert masked_loss(logits, torch.full((2, 2), float("nan"))).item() == 0
     x, y = planted(60, 1)
     two = np.concatenate([y, np.where(np.arange(60)[:, None] < 30, 1 - y, np.nan)], axis=1).astype(np.float32)
-    for model in ("rnn-b", "logistic_regression", "gradient_boosting"):
+    for model in ("rnn-b", "logistic_regression", "gradient_boosting", "lightgbm"):
         scores = fit_predict(model, x, two, x, epochs=30, seed=0)
         assert roc_auc_score(y[:, 0], scores[:, 0]) > 0.9
         assert roc_auc_score(1 - y[:, 0], scores[:, 1]) > 0.9
@@ -75,6 +77,13 @@ def test_soft_labels_are_weights() -> None:
     assert x[:, 0].tolist() == [1, 2, 2, 3]
     assert y.tolist() == [1, 1, 0, 0]
     assert weights.tolist() == [1, 0.25, 0.75, 1]
+
+
+def test_a_model_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    x, y = planted(30, 1)
+    with pytest.raises(ConfigError, match=r"decoct\[lightgbm\]"):
+        fit_predict("lightgbm", x, y, x, epochs=1, seed=0)
 
 
 def test_one_class_predicts_its_share() -> None:
