@@ -320,6 +320,30 @@ def test_corrupted(name: str, references: dict[str, tuple[Cohort, IngestReport]]
         assert told
 
 
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("form", ["long", "gz", "wide", "subject", "stays", "parquet"])
+def test_noise(form: str, references: dict[str, tuple[Cohort, IngestReport]], tmp_path: Path) -> None:
+    """Twenty more broken files of each form: random bytes, a random cut, or a random stretch twice."""
+    rng = np.random.default_rng(len(form))
+    for number in range(20):
+        folder = tmp_path / str(number)
+        path = clean(folder, form)
+        data = path.read_bytes()
+        first, last = sorted(rng.integers(1, len(data), 2).tolist())
+        if number % 3 == 0:
+            noise(number, float(rng.choice([0.001, 0.01, 0.1, 0.5])))(path)
+        elif number % 3 == 1:
+            path.write_bytes(data[:first] + data[last:])
+        else:
+            path.write_bytes(data[:last] + data[first:last] + data[last:])
+        refused, made = attempt(folder, form)
+        if made is None:
+            assert refused is not None
+            assert len(str(refused)) > 10
+        else:
+            assert made[1].rows_read == made[1].rows_used + sum(made[1].rows_dropped.values())
+
+
 def test_decimal_commas_and_limits_are_read_where_the_mapping_says_so(tmp_path: Path) -> None:
     path = clean(tmp_path, "long")
     several(field(4, '"71,5"', 3), field(4, "<70", 5))(path)
