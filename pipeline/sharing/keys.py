@@ -179,7 +179,7 @@ def load_trust_root(path: Path) -> TrustRoot:
         return parse_root(data, f"trust root {path}")
     try:
         raw = tomllib.loads(data.decode("utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ReleaseRefused(f"trust root {path} cannot be read as TOML") from None
     for key, value in raw.items():
         if key not in _KINDS or type(value) is not _KINDS[key]:

@@ -40,6 +40,12 @@ PREDICATE_KEYS: Final = (*PREVIOUS_PREDICATE_KEYS, "recipients", "encryption", "
 """What the statement repeats of the manifest, so that a log of statements alone can be read."""
 
 RELEASE_KINDS: Final = ("condensed", "encoded", "moments")
+ARRAYS: Final[Mapping[str, tuple[str, ...]]] = {
+    "condensed": ("features", "labels"),
+    "encoded": ("features", "labels"),
+    "moments": ("gram", "signed_sums", "signed_counts"),
+}
+"""The arrays of each kind: receivers name files after them, so that no author may choose the names."""
 
 
 def payload_name(manifest: Mapping[str, Any]) -> str:

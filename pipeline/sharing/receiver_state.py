@@ -47,7 +47,27 @@ def load_state(path: Path) -> Mapping[str, Any]:
     state = read_canonical(data, f"the receiver's state {path}")
     if set(state) != set(EMPTY) or state["format"] != FORMAT:
         raise ReleaseRefused(f"the receiver's state {path} is of a format that this version does not know")
+    try:
+        _require_shape(state)
+    except (KeyError, TypeError, AttributeError):
+        raise ReleaseRefused(f"the receiver's state {path} is damaged") from None
     return state
+
+
+def _require_shape(state: Mapping[str, Any]) -> None:
+    """Every value is of the type that the checks compare. Raises KeyError, TypeError or AttributeError."""
+    numbers, texts = [state["revocations"]], []
+    for name, seen in state["releases"].items():
+        numbers.append(seen["version"])
+        texts += [name, seen["statement"]]
+        if seen["log"] is not None:
+            parse_checkpoint(seen["log"], "the receiver's state")
+    last = state["root"]
+    if last is not None:
+        numbers += [last["version"], last["threshold"]]
+        texts += [last["digest"], *(key[name] for key in last["keys"] for name in ("keyid", "public", "name"))]
+    if any(type(number) is not int for number in numbers) or any(type(text) is not str for text in texts):
+        raise TypeError
 
 
 def check_root(state: Mapping[str, Any], root: TrustRoot, data: bytes) -> None:

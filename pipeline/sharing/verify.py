@@ -19,6 +19,7 @@ from pipeline.core.errors import ReleaseRefused
 from pipeline.sharing.canonical import read_canonical, sha256_hex
 from pipeline.sharing.keys import PublicKey, TrustRoot, load_trust_root
 from pipeline.sharing.layout import (
+    ARRAYS,
     CROISSANT,
     ENCRYPTED_PAYLOAD,
     ENVELOPE,
@@ -298,6 +299,8 @@ def _check_manifest(
         raise ReleaseRefused(f"{MANIFEST} does not say what kind of release it is and how it was made")
     if not isinstance(data, dict) or not set(data) >= _DATA_KEYS:
         raise ReleaseRefused(f"{MANIFEST} does not say what the arrays mean")
+    if not isinstance(data["arrays"], dict) or set(data["arrays"]) != set(ARRAYS[release["kind"]]):
+        raise ReleaseRefused(f"{MANIFEST} names other arrays than a release of {release['kind']} has")
     if format_name != PREVIOUS_FORMAT:
         _check_terms(manifest)
 

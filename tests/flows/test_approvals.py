@@ -1,0 +1,129 @@
+"""A real run under a policy with approvals: proposed, approved, published, received; and charged to the ledger once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from flows.job import new_job
+from flows.run import walk_until
+from flows.summary import outcome
+from pipeline.core.config import Config
+from pipeline.core.errors import BudgetError, ReleaseRefused
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
+SITE = "St. Elsewhere"
+PRIVATE = {"private": {"kind": "private_moments", "n_per_class": 20, "tasks": "first"}}
+RELEASE = {"kind": "condensed", "artefact": "private", "policy": "trial.toml", "licence": "ODbL-1.0", "site": SITE}
+
+
+def decoct(*words: object) -> str:
+    answer = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert answer.exit_code == 0, answer.output
+    return answer.stdout
+
+
+@pytest.fixture(scope="module")
+def site(
+    tmp_path_factory: pytest.TempPathFactory, small_job: Callable[..., Config], fixed_keys: Callable[[Path], None]
+) -> dict[str, Any]:
+    """A workspace whose policy asks for one approval, run up to the proposal."""
+    workspace = tmp_path_factory.mktemp("approvals")
+
+    def config(**changes: Any) -> Config:
+        settled = {"encode": {"raw": {"kind": "identity"}}, "condense": PRIVATE, "group": None, "release": RELEASE}
+        made = small_job(workspace, **(settled | changes))
+        policy = workspace / "trial.toml"
+        policy.write_text(policy.read_text().replace("needed = 0", "needed = 1", 1))
+        return made
+
+    fixed_keys(workspace)
+    folder = str(new_job(config()).folder)
+    made = walk_until(folder, "release", resume=True)
+    return {"workspace": workspace, "folder": folder, "made": made, "config": config}
+
+
+def trust_root(workspace: Path, people: Path) -> Path:
+    """Otto writes, Ann approves, Rosa holds the root; every key made and every file signed by the command line."""
+    shown = json.loads(decoct("keys", "show", "--out", workspace, "--json"))
+    public = {"author": shown["author_public_key"]}
+    for role in ("approver", "root"):
+        public[role] = json.loads(decoct("trust", "key", role, people / f"{role}.key", "--json"))["public"]
+    listed = [("Otto", "author", SITE), ("Ann", "approver", SITE), ("Rosa", "root", "")]
+    keys = "".join(
+        f'[[keys]]\nname = "{name}"\nrole = "{role}"\npublic = "{public[role]}"\n' + (f'site = "{at}"\n' if at else "")
+        for name, role, at in listed
+    )
+    (people / "keys.toml").write_text(f"threshold = 1\ndays = 30\naccept_non_production = true\n{keys}")
+    root = workspace / "trust" / "root.json"
+    decoct("trust", "draft", people / "keys.toml", root)
+    with pytest.raises(ReleaseRefused, match="signed by 0"):
+        decoct("trust", "show", root)
+    decoct("trust", "sign", root, "--key", people / "root.key")
+    assert "Ann, St. Elsewhere" in decoct("trust", "show", root)
+    return root
+
+
+def test_from_a_run_to_a_receipt_by_the_command_line(site: dict[str, Any], tmp_path: Path) -> None:
+    workspace = site["workspace"]
+    told = outcome(site["folder"], site["made"])
+    proposal = Path(told["proposal"])
+    assert proposal.parent == workspace / "proposals"
+    assert not (workspace / "releases").exists()
+    root = trust_root(workspace, tmp_path)
+    with pytest.raises(ReleaseRefused, match="approved by 0 people"):
+        decoct("release", "publish", proposal)
+    assert "Ann approved" in decoct("release", "approve", proposal, "--key", tmp_path / "approver.key")
+    bundle = Path(json.loads(decoct("release", "publish", proposal, "--json"))["bundle"])
+    assert bundle == workspace / "releases" / proposal.name
+    assert "approved by Ann" in decoct("verify", bundle, "--root", root)
+
+    received = json.loads(decoct("receive", bundle, "--root", root, "--out", tmp_path / "arrays", "--json"))
+    receipt = Path(received["receipt"])
+    assert "releases and 1 receipts agree" in decoct("log", "verify", "--receipt", receipt, "--out", workspace)
+    acts = json.loads(decoct("log", "show", "--out", workspace, "--json"))["entries"]
+    assert [entry["what"] for entry in acts] == ["ledger", "propose", "approve", "publish"]
+    assert [
+        entry["what"] for entry in json.loads(decoct("log", "show", "--out", receipt.parents[1], "--json"))["entries"]
+    ]
+
+    decoct("trust", "revoke", tmp_path / "list.json", "--root", root, "--release", f"{SITE}/private/1")
+    decoct("trust", "sign", tmp_path / "list.json", "--key", tmp_path / "root.key")
+    with pytest.raises(ReleaseRefused, match="withdrew"):
+        decoct("verify", bundle, "--root", root, "--revocations", tmp_path / "list.json")
+
+
+def test_set_and_moments_of_one_table_cost_once_and_more_than_the_budget_is_refused(site: dict[str, Any]) -> None:
+    workspace, config = site["workspace"], site["config"]
+
+    def spent() -> dict[str, Any]:
+        return json.loads(decoct("ledger", "--out", workspace, "--json"))["cohorts"][0]
+
+    before = spent()
+    assert (before["queries"], before["unit"]) == (1, "stay")
+    assert 0.8 < before["epsilon"] < 1
+    folder = str(new_job(config(name="moments", release={**RELEASE, "kind": "moments"})).folder)
+    walk_until(folder, "audit", resume=True)
+    assert spent() == before
+
+    cheap = {"private": {**PRIVATE["private"], "epsilon": 0.5}}
+    walk_until(str(new_job(config(name="cheap", condense=cheap)).folder), "condense", resume=True)
+    between = spent()
+    assert between["queries"] == 2
+    assert before["epsilon"] < between["epsilon"] < before["epsilon"] + 0.5
+
+    dear = {"private": {**PRIVATE["private"], "epsilon": 1.5}}
+    folder = str(new_job(config(name="dear", condense=dear)).folder)
+    policy = workspace / "trial.toml"
+    policy.write_text(policy.read_text().replace("epsilon = 10.0", "epsilon = 1.2", 1))
+    store = sorted(path.name for path in (workspace / "store").rglob("*"))
+    with pytest.raises(BudgetError, match=r"above the 1\.2 that policy trial allows"):
+        walk_until(folder, "condense", resume=True)
+    assert spent()["queries"] == 2
+    assert sorted(path.name for path in (workspace / "store").rglob("*")) == store
