@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from pipeline.core.errors import ConfigError
+from pipeline.core.mapped import row_chunks
 
 SUMMARIES = ("last", "mean", "min", "max", "sd", "change")
 LOGISTIC_C = 0.01
@@ -24,7 +25,11 @@ class _Classifier(Protocol):
 
 def summary_features(features: Float[np.ndarray, "stay step channel"]) -> Float64[np.ndarray, "stay summary"]:
     """Last, mean, min, max, standard deviation and first-to-last change of each channel, in that order of blocks."""
-    x = np.asarray(features)
+    parts = [_summaries(np.asarray(features[part])) for part in row_chunks(features)]
+    return np.concatenate(parts) if parts else _summaries(np.asarray(features))
+
+
+def _summaries(x: np.ndarray) -> np.ndarray:
     blocks = (
         x[:, -1],
         x.mean(axis=1, dtype=np.float64),

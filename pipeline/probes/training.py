@@ -7,6 +7,7 @@ theirs then picks the epoch by *real* validation data. A receiver has none, so t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from pipeline.core.errors import DataError
+from pipeline.core.mapped import file_of
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import child_seed
 from pipeline.probes.networks import SeriesNetwork
@@ -54,12 +56,12 @@ def train_network(
         DataError: no sample, shapes that do not meet, or no known label at all.
     """
     _check(features, labels)
-    x = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32)).to(device)
+    rows_of = _rows_on(features, device)
     y = torch.from_numpy(np.ascontiguousarray(labels, dtype=np.float32)).to(device)
     network.to(device).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
     order = torch.Generator().manual_seed(child_seed(seed, "order"))
-    steps = training_steps(len(x), epochs)
+    steps = training_steps(len(y), epochs)
     devices = [torch.device(device)] if device.startswith("cuda") else []
     done = 0
     with torch.random.fork_rng(devices=devices):
@@ -67,16 +69,24 @@ def train_network(
         if devices:
             torch.cuda.manual_seed(child_seed(seed, "dropout"))
         while done < steps:
-            shuffled = torch.randperm(len(x), generator=order)
-            for start in range(0, len(x), BATCH_SIZE)[: steps - done]:
-                batch = shuffled[start : start + BATCH_SIZE].to(device)
-                loss = masked_loss(network(x[batch]), y[batch])
+            shuffled = torch.randperm(len(y), generator=order)
+            for start in range(0, len(y), BATCH_SIZE)[: steps - done]:
+                batch = shuffled[start : start + BATCH_SIZE]
+                loss = masked_loss(network(rows_of(batch)), y[batch.to(device)])
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
                 optimizer.step()
                 done += 1
                 on_step(done, steps, float(loss.detach()))
     network.eval()
+
+
+def _rows_on(features: np.ndarray, device: str) -> Callable[[Tensor], Tensor]:
+    """Row numbers -> those rows on `device`: all rows are brought there once, unless they lie in a file."""
+    if file_of(features) is not None:
+        return lambda rows: torch.from_numpy(features[rows.numpy()].astype(np.float32, copy=False)).to(device)
+    held = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32)).to(device)
+    return lambda rows: held[rows.to(device)]
 
 
 def masked_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -94,7 +104,7 @@ def predict(
     """Probabilities of the network in eval mode, in batches."""
     network.to(device).eval()
     parts = [
-        torch.sigmoid(network(torch.from_numpy(np.ascontiguousarray(features[i : i + PREDICT_BATCH])).to(device)))
+        torch.sigmoid(network(torch.from_numpy(np.require(features[i : i + PREDICT_BATCH], None, "CW")).to(device)))
         for i in range(0, len(features), PREDICT_BATCH)
     ]
     return torch.cat(parts).cpu().numpy() if parts else np.empty((0, network.head.out_features), np.float32)

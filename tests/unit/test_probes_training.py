@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from pipeline.core import mapped
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.probes.classical import SUMMARIES, fit_predict_logistic, split_soft_labels, summary_features
 from pipeline.probes.networks import build_network
@@ -117,3 +119,18 @@ def test_what_cannot_be_trained_is_refused() -> None:
     with pytest.raises(DataError, match=r"\(sample, task\)"):
         fit_predict("gru", x, y[:4], x, epochs=1, seed=0)
     assert set(DEFAULTS) < set(MODELS)
+
+
+@pytest.mark.filterwarnings("error:.*not writable:UserWarning")
+@pytest.mark.parametrize("model", ["rnn-b", "logistic_regression"])
+def test_stays_in_a_file_teach_what_stays_in_memory_teach(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = planted(70, 1)
+    x.tofile(tmp_path / "x")
+    file = np.memmap(tmp_path / "x", np.float32, "r", shape=x.shape)
+    held = fit_predict(model, x, y, x, epochs=1, seed=1)
+    monkeypatch.setattr(mapped, "CHUNK_BYTES", 1000)
+    assert np.array_equal(held, fit_predict(model, file, y, file, epochs=1, seed=1))
+    assert np.array_equal(summary_features(x), summary_features(file))
+    assert summary_features(x[:0]).shape == (0, 18)
