@@ -130,6 +130,7 @@ class Cohort(ArrayRecord):
     step_hours: float
     provenance: Provenance
     subjects_known: bool = True  # False: the source has no person ids, so every guarantee is per stay
+    sites: Shaped[np.ndarray, " stay"] | None = None  # str, "" = not said; None where the source names no sites
 
     def __post_init__(self) -> None:
         stays, steps = self.values.shape[:2]
@@ -139,6 +140,8 @@ class Cohort(ArrayRecord):
         _shape("labels", self.labels, (stays, len(self.tasks)))
         for name in ("stay_ids", "subject_ids", "split"):
             _shape(name, getattr(self, name), (stays,))
+        if self.sites is not None:
+            _shape("sites", self.sites, (stays,))
         if len(np.unique(self.stay_ids)) != stays:
             raise DataError("the cohort holds a stay id more than once")
         chunks = row_chunks(self.values)

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Final
 
 import numpy as np
+import polars as pl
 
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.types import Cohort, IngestReport, Provenance, Split, StaticVariable, Variable
@@ -66,9 +67,12 @@ def build_cohort(
         step_hours=float(step_hours),
         provenance=_provenance(tables, mapping, rules, step_hours, n_steps),
         subjects_known=tables.subjects_known,
+        sites=_sites(tables),
     )
     _check(cohort, mapping, tables.source)
-    return cohort, report_rows(cohort, tables, mapping, events, (*tables.notes, *slip_notes(events, mapping), *notes, *label_notes))
+    return cohort, report_rows(
+        cohort, tables, mapping, events, (*tables.notes, *slip_notes(events, mapping), *notes, *label_notes)
+    )
 
 
 def latest_hour(mapping: SourceMapping, horizon_hours: float, tasks: tuple[str, ...] = ()) -> float:
@@ -156,6 +160,12 @@ def _clipped_numbers(rules: tuple[TaskRule, ...], source: LabelSource) -> tuple[
         for rule, beyond in numbers
         if beyond
     )
+
+
+def _sites(tables: SourceTables) -> np.ndarray | None:
+    if "site" not in tables.stays.columns:
+        return None
+    return tables.stays["site"].cast(pl.String).fill_null("").to_numpy().astype(str)
 
 
 def _split(split: np.ndarray, source: str) -> np.ndarray:

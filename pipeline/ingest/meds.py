@@ -46,6 +46,7 @@ _ARROW: Final[dict[str, pa.DataType]] = {
     "stay_id": pa.string(),
     "subject": pa.string(),
     "start": pa.timestamp("us"),
+    "site": pa.string(),
 }
 _EPOCH_US: Final = 946_684_800_000_000  # 2000-01-01, in microseconds since 1970
 _SPLIT_NAMES: Final = {Split.TRAIN: "train", Split.TUNING: "tuning", Split.HELD_OUT: "held_out"}
@@ -222,6 +223,7 @@ def _stays(cohort: Cohort, clock: _Clock) -> pl.DataFrame:
             "stay_id": cohort.stay_ids.astype(str).tolist(),
             "subject": cohort.subject_ids.astype(str).tolist(),
             "subject_id": pl.Series(clock.subject, dtype=pl.Int64),
+            **({} if cohort.sites is None else {"site": cohort.sites.astype(str).tolist()}),
             **{name: pl.Series(value, dtype=pl.Int64).cast(pl.Datetime("us")) for name, value in times.items()},
         }
     )

@@ -20,7 +20,7 @@ drop_duplicates = false
 [layout.stays]
 file = "metadata/stays"
 stay = "stay_id"
-{subject}subject_key = "subject_id"
+{subject}{site}subject_key = "subject_id"
 start = "start"
 end = "prediction_time"
 split = "split"
@@ -49,7 +49,8 @@ def label_file(task: str) -> str:
 def mapping_toml(cohort: Cohort) -> str:
     """The text of the mapping; every variable optional, since a part of a cohort may lack one."""
     known = cohort.subjects_known
-    parts = [_HEAD.format(subject='subject = "subject"\n' if known else "")]
+    site = "" if cohort.sites is None else 'site = "site"\n'
+    parts = [_HEAD.format(subject='subject = "subject"\n' if known else "", site=site)]
     for task in cohort.tasks:
         columns = f'{{ {_text("label/" + task.name)} = "boolean_value" }}'
         join = f'on = ["subject_id", "prediction_time"]\ncolumns = {columns}\n'

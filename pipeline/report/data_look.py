@@ -16,7 +16,7 @@ from markupsafe import Markup
 from pipeline.core.codec import to_plain
 from pipeline.core.types import Cohort, IngestReport, Split
 from pipeline.report.render import environment
-from pipeline.report.suppress import SUPPRESSED, THRESHOLD, is_small, suppress_small_cells
+from pipeline.report.suppress import SUPPRESSED, THRESHOLD, WITHHELD, is_small, suppress_small_cells
 
 QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
 _WIDTH, _HEIGHT = 150, 26
@@ -32,7 +32,8 @@ def look_at(cohort: Cohort, report: IngestReport) -> dict[str, Any]:
         "subjects": subjects if cohort.subjects_known else None,
         "steps": cohort.values.shape[1],
         "step_hours": cohort.step_hours,
-        "splits": {part.name.lower(): _cell(int((cohort.split == int(part)).sum())) for part in Split},
+        "splits": _in_company({part.name.lower(): _cell(int((cohort.split == int(part)).sum())) for part in Split}),
+        "sites": None if cohort.sites is None else _sites(cohort.sites),
         "variables": [_variable(cohort, index) for index in range(len(cohort.variables))],
         "statics": [_static(cohort, index) for index in range(len(cohort.static_variables))],
         "missing_cells": _rounded(1 - float(cohort.observed.mean())),
@@ -48,6 +49,21 @@ def look_html(look: dict[str, Any]) -> str:
     """The page: self-contained, opens offline, no script."""
     lines = {row["name"]: _spark(row["name"], row["over_time"]) for row in look["variables"]}
     return environment().get_template("data.html.j2").render(look=look, lines=lines, quantiles=QUANTILES)
+
+
+def _sites(sites: np.ndarray) -> dict[str, Any]:
+    """Stays by site; sites of fewer than ten stays are named, not counted."""
+    names, counts = np.unique(sites, return_counts=True)
+    shown = {str(name) or "not said": _cell(int(count)) for name, count in zip(names, counts, strict=True)}
+    return _in_company(shown)
+
+
+def _in_company(shown: dict[str, Any]) -> dict[str, Any]:
+    """The parts of a whole: a lone suppressed one takes the smallest other with it, or subtraction would find it."""
+    told = [name for name, value in shown.items() if isinstance(value, int | float) and value > 0]
+    if list(shown.values()).count(SUPPRESSED) != 1 or not told:
+        return shown
+    return {**shown, min(told, key=lambda name: (shown[name], name)): WITHHELD}
 
 
 def _variable(cohort: Cohort, index: int) -> dict[str, Any]:
@@ -76,7 +92,8 @@ def _static(cohort: Cohort, index: int) -> dict[str, Any]:
     row: dict[str, Any] = {"name": static.name, "unit": static.unit}
     row["share_of_stays"] = _share(len(known), len(cohort.stay_ids))
     if static.categories:
-        row["categories"] = {label: _share(int((known == code).sum()), len(known)) for code, label in static.categories}
+        shares = {label: _share(int((known == code).sum()), len(known)) for code, label in static.categories}
+        row["categories"] = _in_company(shares)
     else:
         row["quantiles"] = _quantiles(known.astype(np.float64))
     return row

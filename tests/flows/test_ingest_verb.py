@@ -104,6 +104,8 @@ def test_hourly_table_to_cohort_to_meds(tmp_path: Path) -> None:
     assert report.rows_dropped["unknown variable"] == 60 * 8 * 5
     assert cohort.values.shape == (60, 6, 2)
     assert len(np.unique(cohort.subject_ids)) == 50
+    assert cohort.sites is not None
+    assert sorted(np.unique(cohort.sites).tolist()) == ["h0", "h1", "h2"]
     back = read_meds_cohort(tmp_path / "meds")
     np.testing.assert_array_equal(back.values, cohort.values)
     np.testing.assert_array_equal(back.labels, cohort.labels)

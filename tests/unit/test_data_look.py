@@ -42,6 +42,13 @@ def test_figures_by_hand(made: tuple[Cohort, IngestReport]) -> None:
     assert look["subjects"] is None
 
 
+def test_small_sites_are_not_counted(made: tuple[Cohort, IngestReport]) -> None:
+    sites = np.array(["north"] * 391 + ["south"] * 9)
+    look = look_at(dataclasses.replace(made[0], sites=sites), made[1])
+    assert look["sites"] == {"north": "withheld", "south": "<10"}  # or 400 - 391 would tell
+    assert "391" not in look_html(look)
+
+
 def test_nothing_is_told_of_fewer_than_ten_stays(made: tuple[Cohort, IngestReport]) -> None:
     cohort, report = made
     observed = np.zeros_like(cohort.observed)

@@ -29,6 +29,8 @@ def assert_same(one: Cohort, other: Cohort) -> None:
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     assert one.stay_ids.tolist() == other.stay_ids.tolist()
     assert one.subject_ids.tolist() == other.subject_ids.tolist()
+    assert (one.sites is None) == (other.sites is None)
+    assert one.sites is None or other.sites is None or one.sites.tolist() == other.sites.tolist()
     assert one.variables == other.variables
     assert one.static_variables == other.static_variables
     assert one.tasks == other.tasks
@@ -97,6 +99,7 @@ def random_cohort(seed: int, stays: int = 40, *, known: bool = True) -> Cohort:
         step_hours=2.5,
         provenance=Provenance("test"),
         subjects_known=known,
+        sites=np.array([f"hospital {number}" for number in rng.integers(0, 3, stays)]) if known else None,
     )
 
 

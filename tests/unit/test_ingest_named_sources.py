@@ -179,6 +179,8 @@ def test_eicu_by_hand(tmp_path: Path) -> None:
     assert cell(cohort, "2", 1, "RespRate") == 20
     assert static(cohort, "1", "age") == 89
     assert cohort.labels.tolist() == [[0, 1], [1, 0], [0, 0]]
+    assert cohort.sites is not None
+    assert cohort.sites.tolist() == ["73", "73", "90"]
     assert report.rows_read == 3 * 5 + 1 * 4 + 4 + 3  # cells of the wide tables but key and time, rows of the long
     assert dict(report.rows_dropped) == {
         "unknown variable": 3 + 1 + 1,  # a row's own number is no measurement
