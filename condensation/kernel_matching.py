@@ -36,6 +36,7 @@ from condensation.feature_pool import (
 )
 from condensation.kernel_loss import kernel_ridge_loss, spread_loss, sum_of
 from condensation.loop import LoopSettings, optimise_samples
+from condensation.roles import with_roles
 from condensation.start import STARTS, Start, condensed_set, initial_samples, rows_for_start, run_context
 from condensation.teacher import Teacher
 from pipeline.core.errors import ConfigError
@@ -166,7 +167,7 @@ class KernelMatching:
         (shape,) = build_pool(stays, (SUMMARIES,), 1, seed=seed, device=device)
         teacher = Teacher(pool, targets)
         quick = Teacher([shape], targets) if self.labels == "teacher" else None
-        settings = self._settings(encoded)
+        settings = with_roles(self._settings(encoded), encoded)
         features = features.clip(*settings.bounds) if settings.bounds else features
         if self.labels == "learned":
             labels = teacher.label(features, device)

@@ -64,6 +64,8 @@ class LoopSettings:
     anneal: bool = False  # cosine decay of the rates to 0, as if all iterations were taken
     components: int | None = None  # samples move in the span of that many slowest cosines over time; None = freely
     bounds: tuple[float, float] | None = None  # samples are clamped to this range
+    tied: tuple[int, ...] = ()  # channels with one value per sample: statics, which have no course over time
+    masks: tuple[int, ...] = ()  # channels clamped to [0, 1] whatever the bounds
     keep_best: bool = False  # return the samples of the best window of steps, not the last
     patience: int | None = None  # windows without a better one before the loop stops by itself
     checkpoint: Path | None = None  # state is written here and taken up from here
@@ -190,6 +192,10 @@ class _Parameters:
     def __init__(self, features: np.ndarray, labels: np.ndarray, settings: LoopSettings, device: str) -> None:
         self.start = torch.tensor(features, dtype=torch.float32, device=device)
         self.bounds = settings.bounds
+        self.tied = _at(settings.tied, features.shape[2], device)
+        self.masks = _at(settings.masks, features.shape[2], device)
+        if self.tied is not None:
+            self.start = torch.where(self.tied, self.start[:, :1], self.start)
         n_steps = features.shape[1]
         self.basis = None
         shape: tuple[int, ...] = features.shape
@@ -212,6 +218,11 @@ class _Parameters:
         features = self.start + moves
         if self.bounds is not None:
             features = features + (features.detach().clamp(*self.bounds) - features.detach())
+        if self.masks is not None:
+            inside = torch.where(self.masks, features.detach().clamp(0, 1), features.detach())
+            features = features + (inside - features.detach())
+        if self.tied is not None:
+            features = torch.where(self.tied, features.mean(dim=1, keepdim=True), features)
         labels = self.fixed_labels
         if self.logits.requires_grad:
             labels = torch.where(labels.isnan(), labels, torch.sigmoid(self.logits))
@@ -254,6 +265,15 @@ class _Parameters:
         return state
 
 
+def _at(channels: tuple[int, ...], n_channels: int, device: str) -> Tensor | None:
+    """Whether each channel is one of these, `(channel,)`; None when there are none."""
+    if not channels:
+        return None
+    found = torch.zeros(n_channels, dtype=torch.bool, device=device)
+    found[list(channels)] = True
+    return found
+
+
 def _cosines(components: int, n_steps: int) -> Tensor:
     """The `components` slowest vectors of the discrete cosine transform, amplitude 1: `(component, step)`."""
     middle = (torch.arange(n_steps) + 0.5) / n_steps
@@ -264,6 +284,7 @@ def _plain(settings: LoopSettings) -> list[object]:
     return [
         *(settings.iterations, settings.learning_rate, settings.label_rate, settings.anneal, settings.components),
         *(list(settings.bounds) if settings.bounds else None, settings.keep_best, settings.patience),
+        *(list(settings.tied), list(settings.masks)),
     ]
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from condensation.feature_map import LevelAndTrend, from_description
 from condensation.moments import gains, release_moments
 from condensation.pooling import noise_scale
+from condensation.roles import roles_of
 from pipeline.core.errors import ConfigError
 from pipeline.core.noise import NoiseSource
 from pipeline.core.protocols import OnStep, ignore_step
@@ -93,6 +94,7 @@ def samples_from_moments(moments: Moments, *, n_per_class: int, seed: int, hard_
     z = np.concatenate(
         [estimate.class_means[0, label] + _spread(n_per_class, len(root), seed, label) @ root for label in (0, 1)]
     )
+    z = _without_trend_of_statics(estimate, z, roles_of(moments.channels, moments.transforms).static)
     labels = _labels(estimate, z, [task.kind for task in moments.tasks])
     if hard_labels:
         binary = np.array([task.kind == "binary" for task in moments.tasks])
@@ -141,6 +143,16 @@ def _estimate(moments: Moments) -> _Estimate:
     share = event_share[0]
     within = _positive(covariance - share * (1 - share) * np.outer(gap[0], gap[0]))
     return _Estimate(phi, mean, gain, within, class_means, directions, event_share, ridge)
+
+
+def _without_trend_of_statics(estimate: _Estimate, z: np.ndarray, static: Sequence[int]) -> np.ndarray:
+    """What is constant over a stay has no trend: there the release holds noise alone, and nobody needs patients to know
+    it.
+    """
+    trends = [estimate.phi.n_channels + channel for channel in static]
+    z = z.copy()
+    z[:, trends] = -estimate.mean[trends] * estimate.gain[trends]
+    return z
 
 
 def _labels(estimate: _Estimate, z: np.ndarray, kinds: Sequence[str]) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from condensation.coresets import class_centroids
 from condensation.loop import LoopSettings, Loss, check_n_per_class, class_rows, optimise_samples
+from condensation.roles import with_roles
 from pipeline.core.digest import digest_array
 from pipeline.core.protocols import OnStep
 from pipeline.core.seeds import generator
@@ -97,6 +98,7 @@ def condense_with(
     Raises:
         ConfigError: n_per_class below 1. DataError: a class has no stay, or fewer than the start needs.
     """
+    settings = with_roles(settings, encoded)
     rows = rows_for_start(encoded, start, n_per_class, method)
     features, labels = initial_samples(encoded, rows, start, n_per_class, seed)
     if settings.bounds is not None:

@@ -13,8 +13,8 @@ from pipeline.core.errors import DataError
 from pipeline.core.types import Json
 
 LOCAL_KINDS: Final = frozenset({"subjects"})  # says something about the site's records, nothing about the space
-LOCAL_FACTS: Final = frozenset({"noise", "leakage_bound", "backend", "pennylane_device"})
-"""Two sites may compute one map otherwise, and add different noise to it."""
+LOCAL_FACTS: Final = frozenset({"noise", "leakage_bound", "backend", "pennylane_device", "static"})
+"""Two sites may compute one map otherwise, add different noise to it, or not say which channels are statics."""
 
 
 def require_same_space(

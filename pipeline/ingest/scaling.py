@@ -175,6 +175,7 @@ def _transforms(cohort: Cohort, channels: list[_Channel], imputation: str, scali
         "low": [float(channel.low) for channel in channels],
         "high": [float(channel.high) for channel in channels],
         "units": [channel.unit for channel in channels],
+        "static": [channel.name for static in cohort.static_variables for channel in _static_channels(static)],
     }
     return impute, scale
 

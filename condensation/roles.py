@@ -1,0 +1,49 @@
+"""Which channels are statics and masks: a public fact of the transforms, never read off the values.
+
+A descriptor of the whole stay is one number per sample, and a mask is a share between 0 and 1. Condensers that move
+samples step by step, or draw trends under noise, know neither by themselves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, final
+
+from condensation.loop import LoopSettings
+from pipeline.core.types import EncodedCohort, Json
+
+_LEAVES_CHANNELS: Final = frozenset({"subjects", "imputation", "scaling", "missingness", "identity"})
+
+
+@final
+@dataclass(frozen=True)
+class Roles:
+    """Positions among the channels."""
+
+    static: tuple[int, ...]  # constant over a stay
+    masks: tuple[int, ...]  # 1 where something was measured, 0 where not
+
+
+def roles_of(channels: Sequence[str], transforms: Sequence[Json]) -> Roles:
+    """What the transforms say; an encoding leaves no static as it was, and masks only where they bypass it."""
+    kinds = {str(step["kind"]) for step in transforms}
+    plain = kinds <= _LEAVES_CHANNELS
+    static = {name for step in transforms if plain and step["kind"] == "scaling" for name in step.get("static", ())}
+    masks = {
+        name
+        for step in transforms
+        if step["kind"] == "missingness" and (plain or step["mode"] == "release")
+        for name in step["channels"]
+    }
+    return Roles(
+        tuple(index for index, name in enumerate(channels) if name in static),
+        tuple(index for index, name in enumerate(channels) if name in masks),
+    )
+
+
+def with_roles(settings: LoopSettings, encoded: EncodedCohort) -> LoopSettings:
+    """The settings with the cohort's statics tied over time and its masks kept between 0 and 1."""
+    roles = roles_of(encoded.channels, encoded.transforms)
+    return dataclasses.replace(settings, tied=roles.static, masks=roles.masks)
