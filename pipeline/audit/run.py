@@ -9,6 +9,7 @@ from typing import Any, Final
 from pipeline.audit.aligned_pairs import AlignedPairs
 from pipeline.audit.attribute_inference import AttributeInference
 from pipeline.audit.attribute_set import AttributeInferenceFromSet
+from pipeline.audit.blind import BlindSeparation
 from pipeline.audit.byte_scan import ByteScan
 from pipeline.audit.canary_subjects import CanarySubjects
 from pipeline.audit.inversion import KnownKeyInversion
@@ -32,6 +33,7 @@ from pipeline.core.types import AttackResult, LeakageReport, NotRun, Provenance,
 DEFAULT_ATTACKS: Final[tuple[LeakageAttack, ...]] = (
     KnownKeyInversion(),
     AlignedPairs(),
+    BlindSeparation(),
     MissingnessPattern(),
     AttributeInference(),
     ProfileLinkage(),
@@ -52,7 +54,7 @@ DEFAULT_ATTACKS: Final[tuple[LeakageAttack, ...]] = (
 )
 
 NOT_IMPLEMENTED: Final[Mapping[type, tuple[tuple[str, ThreatModel], ...]]] = {
-    EncodingScene: (("blind_source_separation", "T0"),),
+    EncodingScene: (),
     CondensedScene: (("model_membership", "T7"),),
     BytesScene: (),
 }
