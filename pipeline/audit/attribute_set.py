@@ -13,7 +13,7 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 
-from pipeline.audit.advantage import Shares, can_be_judged, guesser, other_people, shares
+from pipeline.audit.advantage import MIN_KIND, Shares, can_be_judged, guesser, other_people, shares
 from pipeline.audit.linkage_inference import Secret, secrets_of
 from pipeline.audit.membership import halves
 from pipeline.audit.scene import CondensedScene
@@ -25,6 +25,7 @@ from pipeline.core.types import AttackResult, ThreatModel
 
 STATISTIC = "auroc_excess"
 POWERED_HALF_WIDTH = 0.10
+PLANTED = 400  # members, and strangers, of which a set is made for the controls
 FOUND = 0.2  # a guesser trained on members themselves must know them better by this much
 MEMORY = 1.0  # standard deviations: how far the nearest sample counts, in the attack that remembers
 
@@ -70,6 +71,11 @@ def _yes_or_no(parts: Tables, samples: Table) -> list[Secret]:
     """The secrets of which the samples hold enough of both kinds."""
     asked = (secret for secret in secrets_of(parts.columns, samples.labels.shape[1]) if secret.exact)
     return [secret for secret in asked if can_be_judged(_yes(secret.values(samples))[1])]
+
+
+def _rarer(secret: Secret, table: Table) -> int:
+    yes = _yes(secret.values(table))[1]
+    return int(min(yes.sum(), len(yes) - yes.sum()))
 
 
 def _yes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -127,9 +133,11 @@ class AttributeInferenceFromSet:
         if (reason := unsupported_people(scene)) is not None:
             return reason
         parts = tables(scene, 0)
-        if not _yes_or_no(parts, parts.samples):
-            return "there is no yes-or-no attribute of which the set holds enough samples of both kinds"
-        return None
+        people = (parts.control, planted(parts, 0, PLANTED), strangers(parts, 0, PLANTED))
+        for secret in _yes_or_no(parts, parts.samples):
+            if min(_rarer(secret, table) for table in people) >= 4 * MIN_KIND:
+                return None
+        return "there is no yes-or-no attribute of which set, members and holdout hold enough of both kinds"
 
     def run(self, scene: CondensedScene, seed: int) -> tuple[AttackResult, ...]:
         """One result, for the most exposed attribute."""
@@ -138,9 +146,9 @@ class AttributeInferenceFromSet:
         def tried(name: str, samples: Table, members: Table) -> _Reached | None:
             return reached(guesses(parts, samples, members), generator(seed, "audit", self.name, name))
 
-        leak = planted(parts, seed)
+        leak = planted(parts, seed, PLANTED)
         found, positive = tried("set", parts.samples, parts.members), tried("planted", leak, leak)
-        negative = tried("strangers", strangers(parts, seed), parts.members)
+        negative = tried("strangers", strangers(parts, seed, PLANTED), parts.members)
         without = tried("population", parts.population, parts.members)
         if found is None:
             return ()

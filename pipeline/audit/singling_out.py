@@ -79,19 +79,26 @@ def attempts(samples: Table, members: Table, control: Table, population: Table, 
         for size in SIZES:
             described, origin = _read_off(samples.values, size, near, rng)
             guessed, guessed_of = _read_off(_mixed(few, rng), size, near, rng)
-            inside, outside = _isolated(described.fits(pool), len(members))
-            blind = _isolated(guessed.fits(pool), len(members))[0]
+            inside, outside = _isolated(described.fits(pool), len(members), origin)
+            blind = _isolated(guessed.fits(pool), len(members), guessed_of)[0]
             name = f"{size} {'values met nearly' if near else 'limits met'}"
             scale = len(members) / len(control)
             found[name] = Arms(Hits(inside, origin), Hits(outside, origin), Hits(blind, guessed_of), scale)
     return found
 
 
-def _isolated(fits: np.ndarray, n_members: int) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each description fits exactly one record, that is a member, or is one of the control."""
+def _isolated(fits: np.ndarray, n_members: int, origin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each description fits exactly one record, that is a member, or is one of the control.
+
+    A record counts for one sample only, the first: an unusual one is met by descriptions of many samples, and counting
+    it each time would take one person for many.
+    """
     one = fits.sum(axis=1) == 1
-    member = fits[:, :n_members].any(axis=1)
-    return one & member, one & ~member
+    record = fits.argmax(axis=1)
+    first = np.full(fits.shape[1], -1)
+    first[record[one][::-1]] = origin[one][::-1]
+    counted = one & (first[record] == origin)
+    return counted & (record < n_members), counted & (record >= n_members)
 
 
 @final
@@ -133,13 +140,13 @@ def _each(parts: Tables) -> int:
     return min(MOST, max(1, DESCRIPTIONS // len(parts.samples)))
 
 
-def planted(parts: Tables, seed: int) -> Table:
-    """As many members verbatim as there are samples (at least 80 if there are): the leak that must be found."""
+def planted(parts: Tables, seed: int, least: int = 80) -> Table:
+    """As many members verbatim as there are samples (`least` if there are): the leak that must be found."""
     order = generator(seed, "audit", "planted members").permutation(len(parts.members))
-    return parts.members.take(order[: max(80, len(parts.samples))])
+    return parts.members.take(order[: max(least, len(parts.samples))])
 
 
-def strangers(parts: Tables, seed: int) -> Table:
+def strangers(parts: Tables, seed: int, least: int = 80) -> Table:
     """A set of people who are neither members nor control."""
     order = generator(seed, "audit", "strangers").permutation(len(parts.population))
-    return parts.population.take(order[: max(80, len(parts.samples))])
+    return parts.population.take(order[: max(least, len(parts.samples))])
