@@ -97,6 +97,25 @@ def read_chain(path: Path) -> Chain:
 
 
 @contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock, `path` beside what it protects; the file stays, as removing it would let two in.
+
+    Raises:
+        EnvironmentProblem: the disk refuses.
+    """
+    import fcntl  # not on Windows, where bundles are verified and nothing is kept
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise EnvironmentProblem(f"{path} cannot be written: {error.strerror}") from None
+    with os.fdopen(handle, "rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def writing(path: Path) -> Iterator[Writer]:
     """Hold the file's lock: what is read, decided and appended inside happens as one step, whoever else writes.
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.core.chained_file import locked
 from pipeline.core.errors import EnvironmentProblem, ReleaseRefused
 from pipeline.core.owner_files import sync_folder
 from pipeline.sharing.canonical import read_canonical
@@ -44,6 +45,18 @@ def approve(
             author's own or there already.
         EnvironmentProblem: log or proposal cannot be written; the proposal is then as it was.
     """
+    with locked(_lock(proposal)):  # of two approvers at once, neither signature is lost
+        return _approved(proposal, signer, root, today, workspace, revocations)
+
+
+def _approved(
+    proposal: Path,
+    signer: CryptoSigner,
+    root: TrustRoot,
+    today: datetime.date,
+    workspace: Path,
+    revocations: Revocations | None,
+) -> PublicKey:
     files = read_folder(proposal)
     key = next((key for key in root.keys if key.keyid == signer.public_key.keyid), None)
     if key is None or key.role != "approver":
@@ -75,9 +88,10 @@ def publish(
         ReleaseRefused: it does not verify, lacks approvals, or a release of that name exists.
         EnvironmentProblem: log or folder cannot be written; the proposal is then as it was.
     """
-    files = read_folder(proposal)
-    manifest = _verified(files, root, today, revocations, proposal=False)
-    return _moved(proposal, releases, workspace, manifest, files[ENVELOPE])
+    with locked(_lock(proposal)):
+        files = read_folder(proposal)
+        manifest = _verified(files, root, today, revocations, proposal=False)
+        return _moved(proposal, releases, workspace, manifest, files[ENVELOPE])
 
 
 def publish_unapproved(proposal: Path, releases: Path, *, workspace: Path) -> Path:
@@ -106,6 +120,10 @@ def _moved(proposal: Path, releases: Path, workspace: Path, manifest: Mapping[st
     except OSError as error:
         raise EnvironmentProblem(f"{proposal.name} could not be moved to the releases: {error.strerror}") from None
     return target
+
+
+def _lock(proposal: Path) -> Path:
+    return proposal.parent / ".lock"
 
 
 def _verified(

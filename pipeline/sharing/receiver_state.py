@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from pipeline.core.chained_file import locked
 from pipeline.core.errors import EnvironmentProblem, ReleaseRefused
 from pipeline.sharing.canonical import canonical, read_canonical
 from pipeline.sharing.keys import PublicKey, TrustRoot
@@ -130,7 +130,7 @@ def remember(
     Raises:
         ReleaseRefused: as `check` and `check_root`. EnvironmentProblem: the state cannot be written.
     """
-    with _locked(path):
+    with locked(path.parent / f".{path.name}.lock"):
         state = load_state(path)
         check_root(state, root, data)
         check(state, manifest, statement, revocations)
@@ -163,20 +163,6 @@ def _check_log(state: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
 def _told(root: TrustRoot) -> dict[str, Any]:
     keys = [{"keyid": k.keyid, "public": k.public, "name": k.name} for k in root.keys if k.role == "root"]
     return {"version": root.version, "digest": root.digest, "threshold": root.threshold, "keys": keys}
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    import fcntl  # not on Windows, where bundles are verified and nothing is remembered
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path.parent / f".{path.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise EnvironmentProblem(f"the receiver's state {path} cannot be written: {error.strerror}") from None
-    with os.fdopen(handle, "rb") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -463,9 +463,9 @@ def test_an_existing_release_is_never_overwritten(own: Path) -> None:
     verify(own, ROOT, today=TODAY)
 
 
-@pytest.mark.parametrize("failing", range(9))
+@pytest.mark.parametrize("failing", range(11))
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
-    """ENOSPC at the n-th sync: seven files, the folder, its parent."""
+    """ENOSPC at the n-th sync: nine files, the folder, its parent."""
     real, calls = os.fsync, iter(range(100))
 
     def fsync(handle: int) -> None:

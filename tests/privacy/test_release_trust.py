@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import datetime
 import itertools
@@ -218,7 +219,7 @@ def test_every_pair_of_roles(first: str, second: str, tmp_path: Path) -> None:
     statement = make_statement(
         {name: data for name, data in files.items() if name != ENVELOPE}, {key: manifest[key] for key in PREDICATE_KEYS}
     )
-    proposal = next((tmp_path / "proposals").iterdir())
+    proposal = next((tmp_path / "proposals").glob("[!.]*"))
     (proposal / ENVELOPE).write_bytes(sign_statement(statement, hands[first]))
     if (first, second) == ("author", "approver"):
         approved(proposal, BOB)
@@ -265,7 +266,15 @@ def test_a_full_disk_leaves_the_proposal_as_it_was(tmp_path: Path, monkeypatch: 
     refusal(lambda: approved(proposal), EnvironmentProblem)
     monkeypatch.undo()
     assert read_folder(proposal) == before
-    assert sorted(path.name for path in (tmp_path / "proposals").iterdir()) == [proposal.name]
+    assert sorted(path.name for path in (tmp_path / "proposals").iterdir()) == [".lock", proposal.name]
+
+
+def test_of_two_approvers_at_once_neither_signature_is_lost(tmp_path: Path) -> None:
+    proposal = propose(tmp_path, rules(approvals=2))
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        names = {key.name for key in pool.map(lambda by: approved(proposal, by), (ANN, BOB))}
+    assert names == {"Ann", "Bob"}
+    verify(published(proposal), trusted(), today=TODAY)
 
 
 # time, revocation, rollback
