@@ -139,14 +139,15 @@ def _bound(inside: np.ndarray, without: np.ndarray, group: int, delta: float, co
     """Ties are lost, so the share of rounds won never exceeds what the claim bounds."""
     won, rounds = int((inside > without).sum()), len(inside)
     return Played(
-        epsilon=_epsilon(won, rounds, group, delta, confidence),
-        ceiling=_epsilon(rounds, rounds, group, delta, confidence),
+        epsilon=epsilon_of_rounds(won, rounds, group, delta, confidence),
+        ceiling=epsilon_of_rounds(rounds, rounds, group, delta, confidence),
         won=won,
         rounds=rounds,
     )
 
 
-def _epsilon(won: int, rounds: int, group: int, delta: float, confidence: float) -> float:
+def epsilon_of_rounds(won: int, rounds: int, group: int, delta: float, confidence: float) -> float:
+    """The epsilon that so many rounds won refute, one subject's, at `delta`."""
     share = clopper_pearson(won, rounds, 2 * confidence - 1).low  # one-sided
     return gaussian_epsilon(max(0.0, math.sqrt(2) * float(norm.ppf(share)) / group), delta) if share > 0.5 else 0.0
 

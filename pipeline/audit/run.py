@@ -17,6 +17,7 @@ from pipeline.audit.key_search import KeySearch, LongKeySearch
 from pipeline.audit.linkage_inference import Inference, Linkability
 from pipeline.audit.membership import Membership
 from pipeline.audit.missingness import MissingnessPattern
+from pipeline.audit.multiplicity import with_family
 from pipeline.audit.near_copies import NearCopies
 from pipeline.audit.profiles import ProfileLinkage, TwoKeys
 from pipeline.audit.scene import BytesScene, CondensedScene, EncodingScene, LeakageAttack, Level, Scene
@@ -131,7 +132,7 @@ def _report(
     seed: int,
 ) -> LeakageReport:
     config: dict[str, Any] = {"attacks": [attack.name for attack in attacks]}
-    plain = tuple(_as_stored(result) for result in results)
+    plain = with_family([_as_stored(result) for result in results])
     return LeakageReport(
         artefact=artefact,
         artefact_digest=digest,

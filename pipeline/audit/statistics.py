@@ -51,7 +51,10 @@ def clopper_pearson(hits: int, n: int, level: float = LEVEL) -> Interval:
 
 
 def bootstrap_r2(errors: np.ndarray, totals: np.ndarray, rng: np.random.Generator, n_bootstrap: int) -> Interval:
-    """R2 = 1 - sum(errors) / sum(totals) with a percentile bootstrap over subjects.
+    """R2 = 1 - sum(errors) / sum(totals) with a studentised bootstrap over subjects, on the log of the ratio.
+
+    A percentile interval holds the truth in 93 % of cases here, because ratios of few subjects are skewed; the
+    studentised one in 94 to 95 % (Efron & Tibshirani 1993, chapter 12; benchmarks/audit_null.py).
 
     Args:
         errors, totals: `(subject,)` squared error of the attack and of the mean predictor, summed over a subject.
@@ -59,13 +62,30 @@ def bootstrap_r2(errors: np.ndarray, totals: np.ndarray, rng: np.random.Generato
     if totals.sum() <= 0:
         return Interval(0.0, 0.0, 0.0)
     n = len(errors)
-    counts = rng.multinomial(n, np.full(n, 1 / n), size=n_bootstrap).astype(np.float64)
-    drawn_totals = counts @ totals
-    drawn = 1 - (counts @ errors)[drawn_totals > 0] / drawn_totals[drawn_totals > 0]
+    ratio = float(errors.sum() / totals.sum())
+    squares = np.stack([errors, totals, errors**2, errors * totals, totals**2], axis=1, dtype=np.float64)
+    spread = float(_log_ratio_error(squares.sum(axis=0, keepdims=True))[0])
+    if not 0 < spread < math.inf:
+        return Interval(1 - ratio, 1 - ratio, 1 - ratio)
+    drawn = rng.multinomial(n, np.full(n, 1 / n), size=n_bootstrap).astype(np.float64) @ squares
+    drawn = drawn[(drawn[:, 0] > 0) & (drawn[:, 1] > 0)]
+    error = _log_ratio_error(drawn)
+    usable = error > 1e-3 * spread  # a draw of one subject only knows no spread
+    studentised = (np.log(drawn[usable, 0] / drawn[usable, 1]) - math.log(ratio)) / error[usable]
+    if len(studentised) < n_bootstrap / 2:
+        return Interval(1 - ratio, min(0.0, 1 - ratio), 1.0)  # so few subjects carry the figure that nothing is known
     tail = (1 - LEVEL) / 2
-    value = float(1 - errors.sum() / totals.sum())
-    low, high = (float(edge) for edge in np.quantile(drawn, [tail, 1 - tail]))
-    return Interval(value, min(low, value), max(high, value))
+    below, above = (float(edge) for edge in np.quantile(studentised, [tail, 1 - tail]))
+    edges = (1 - ratio * math.exp(-below * spread), 1 - ratio * math.exp(-above * spread))
+    return Interval(1 - ratio, min(edges[0], 1 - ratio), max(edges[1], 1 - ratio))
+
+
+def _log_ratio_error(sums: np.ndarray) -> np.ndarray:
+    """Standard error of log(sum e / sum t) by linearisation, from sums of (e, t, e^2, e t, t^2): `(draw,)`."""
+    e, t, ee, et, tt = sums.T
+    ratio = e / t
+    square = np.maximum(ee - 2 * ratio * et + ratio**2 * tt, 0)
+    return np.asarray(np.sqrt(square) / np.maximum(e, 1e-300))
 
 
 def sums_by_subject(values: np.ndarray, subjects: np.ndarray) -> np.ndarray:
