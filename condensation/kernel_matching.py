@@ -44,6 +44,7 @@ from pipeline.core.noise import NoiseSource
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.threads import single_threaded
 from pipeline.core.types import CondensedSet, EncodedCohort
+from pipeline.probes.precision import Precision, arithmetic, check_precision
 
 METHOD: Final = "kernel_matching"
 Labels = Literal["hard", "teacher", "learned"]
@@ -103,6 +104,7 @@ class KernelMatching:
         pool_stays: int | None = 2048,
         components: int | None = None,
         patience: int | None = 3,
+        precision: Precision = "float32",
         checkpoint: str | Path | None = None,
     ) -> None:
         """Options; None = what `PRESETS` holds for the kind of labels.
@@ -116,6 +118,7 @@ class KernelMatching:
             maps: networks, or "summaries"; the pool holds `pool_size` of them, each trained `training_steps` in turn.
             pool_stays: stays of each class behind the moments, drawn once; None = all.
             components: samples move along that many slow cosines over time; None = freely.
+            precision: of the networks; "tf32" is coarser and needs a CUDA device. The ridge regression is in float64.
 
         Raises:
             ConfigError: an unknown choice, or a number out of range.
@@ -138,6 +141,7 @@ class KernelMatching:
         self.initialisation: Start = initialisation
         self.label_rate = label_rate if labels == "learned" else 0.0
         self.iterations, self.patience, self.components = iterations, patience, components
+        self.precision: Precision = precision
         self.maps, self.pool_size, self.pool_stays = tuple(maps), pool_size, pool_stays
         self.checkpoint = Path(checkpoint) if checkpoint is not None else None
 
@@ -155,8 +159,16 @@ class KernelMatching:
         """2 * n_per_class samples, half started from each class of task 0, in the public range; `noise` is not used.
 
         Raises:
-            ConfigError: n_per_class below 1. DataError: a class has no stay, or fewer than the start needs.
+            ConfigError: n_per_class below 1, or a precision that the device has not.
+            DataError: a class has no stay, or fewer than the start needs.
         """
+        check_precision(self.precision, device)
+        with arithmetic(self.precision):
+            return self._condensed(encoded, n_per_class, seed, device, on_step)
+
+    def _condensed(
+        self, encoded: EncodedCohort, n_per_class: int, seed: int, device: str, on_step: OnStep
+    ) -> CondensedSet:
         rows = rows_for_start(encoded, self.initialisation, n_per_class, METHOD)
         features, labels = initial_samples(encoded, rows, self.initialisation, n_per_class, seed)
         stays = chosen_stays(encoded, rows, self.pool_stays, seed)
@@ -220,6 +232,7 @@ class KernelMatching:
             "pool_size": self.pool_size,
             "pool_stays": self.pool_stays,
             "components": self.components,
+            "precision": self.precision,
             "patience": self.patience,
             "n_per_class": n_per_class,
         }

@@ -14,6 +14,7 @@ from pipeline.core.digest import digest_array
 from pipeline.core.protocols import OnStep
 from pipeline.core.seeds import generator
 from pipeline.core.types import CondensedSet, EncodedCohort, Json, Provenance
+from pipeline.probes.precision import arithmetic
 
 Start = Literal["noise", "real", "centroids"]
 STARTS: tuple[Start, ...] = ("noise", "real", "centroids")
@@ -77,6 +78,7 @@ def condensed_set(
     )
 
 
+@arithmetic("float32")
 def condense_with(
     encoded: EncodedCohort,
     make_loss: Callable[[Sequence[np.ndarray]], Loss],

@@ -38,8 +38,9 @@ class KernelMatching(Matching):
     maps: tuple[str, ...] = ("tcn-b", "lstm-b", "summaries")
     pool_size: PositiveInt = 9
     training_steps: tuple[int, ...] | None = None
-    pool_stays: PositiveInt | None = 2048  # stays that train the maps; their moments are over all stays
+    pool_stays: PositiveInt | None = 2048  # stays of a class behind the moments; none = all
     components: PositiveInt | None = None
+    precision: Literal["float32", "tf32"] = "float32"  # tf32: coarser, and for CUDA devices only
 
 
 class CharacteristicFunction(Matching):

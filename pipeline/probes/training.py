@@ -20,6 +20,7 @@ from pipeline.core.mapped import file_of
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import child_seed
 from pipeline.probes.networks import SeriesNetwork
+from pipeline.probes.precision import arithmetic
 
 BATCH_SIZE = 64
 LEARNING_RATE = 5e-4
@@ -37,6 +38,7 @@ def training_steps(n_samples: int, epochs: int) -> int:
     return min(max(epochs * math.ceil(n_samples / BATCH_SIZE), MIN_STEPS), MAX_STEPS)
 
 
+@arithmetic("float32")
 def train_network(
     network: SeriesNetwork,
     features: Float32[np.ndarray, "sample step channel"],
@@ -98,13 +100,16 @@ def masked_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+@arithmetic("float32")
 def predict(
     network: SeriesNetwork, features: Float32[np.ndarray, "stay step channel"], *, device: str = "cpu"
 ) -> Float32[np.ndarray, "stay task"]:
     """Probabilities of the network in eval mode, in batches."""
     network.to(device).eval()
     parts = [
-        torch.sigmoid(network(torch.from_numpy(np.require(features[i : i + PREDICT_BATCH], None, "CW")).to(device)))
+        torch.sigmoid(
+            network(torch.from_numpy(np.require(features[i : i + PREDICT_BATCH], None, ["C", "W"])).to(device))
+        )
         for i in range(0, len(features), PREDICT_BATCH)
     ]
     return torch.cat(parts).cpu().numpy() if parts else np.empty((0, network.head.out_features), np.float32)
