@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from flows.run import walk_until
 from flows.summary import outcome
 from pipeline.core.config import Config
 from pipeline.core.errors import BudgetError, ReleaseRefused
+from pipeline.core.types import AttackResult, LeakageReport, Provenance
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
 SITE = "St. Elsewhere"
@@ -29,12 +30,35 @@ def decoct(*words: object) -> str:
     return answer.stdout
 
 
+def quiet_audit(scenes: Sequence[Any], **_: Any) -> tuple[LeakageReport, ...]:
+    """What an audit that finds nothing reports: this page is about what comes after it."""
+
+    def figure(scene: Any, attack: str, statistic: str, high: float) -> AttackResult:
+        return AttackResult(
+            attack, "T6", scene.artefact, statistic, high / 2, 0.0, high, 900, 0.0, 1.0, 1.0, True, "quiet"
+        )
+
+    return tuple(
+        LeakageReport(
+            scene.artefact,
+            scene.artefact_digest,
+            (figure(scene, "near_copies", "count", 0.0), figure(scene, "density_membership", "auroc", 0.5)),
+            (),
+            True,
+            Provenance("audit"),
+        )
+        for scene in scenes
+    )
+
+
 @pytest.fixture(scope="module")
 def site(
     tmp_path_factory: pytest.TempPathFactory, small_job: Callable[..., Config], fixed_keys: Callable[[Path], None]
-) -> dict[str, Any]:
+) -> Iterator[dict[str, Any]]:
     """A workspace whose policy asks for one approval, run up to the proposal."""
     workspace = tmp_path_factory.mktemp("approvals")
+    patched = pytest.MonkeyPatch()
+    patched.setattr("flows.stages.judge.attack", quiet_audit)
 
     def config(**changes: Any) -> Config:
         settled = {"encode": {"raw": {"kind": "identity"}}, "condense": PRIVATE, "group": None, "release": RELEASE}
@@ -46,7 +70,8 @@ def site(
     fixed_keys(workspace)
     folder = str(new_job(config()).folder)
     made = walk_until(folder, "release", resume=True)
-    return {"workspace": workspace, "folder": folder, "made": made, "config": config}
+    yield {"workspace": workspace, "folder": folder, "made": made, "config": config}
+    patched.undo()
 
 
 def trust_root(workspace: Path, people: Path) -> Path:
