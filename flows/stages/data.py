@@ -43,11 +43,11 @@ def ingest(job: Job) -> Made:
             horizon = config.cohort.step_hours * config.cohort.n_steps
             until = latest_hour(mapping, horizon, config.cohort.tasks)
             tables = read_source(config.source.kind, mapping=mapping, until_hours=until, on_step=on_step, **options)
-        statics = pl.col("variable").is_in(list(mapping.static_sources))  # one row per stay: no series, no rule
+        own = {variable.name for variable in mapping.variables}
+        series = {source: name for source, name in mapping.source_names.items() if name in own}
+        apart = {*mapping.static_sources, *mapping.source_names} - set(series)  # statics, labels: no series, no rule
         contract = contracts.check_events(
-            tables.events.filter(~statics | pl.col("variable").is_in(list(mapping.source_names))),
-            mapping.variables,
-            source_names=mapping.source_names,
+            tables.events.filter(~pl.col("variable").is_in(sorted(apart))), mapping.variables, source_names=series
         )
         contracts.require(contract)
         cohort, report = build_cohort(
