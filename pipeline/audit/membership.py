@@ -33,6 +33,7 @@ from pipeline.core.seeds import generator
 from pipeline.core.types import AttackResult, ThreatModel
 
 FPR = 0.01
+SHARP_FPR = 0.001  # where about 3,000 non-members in the reporting half allow it
 REFERENCE_SHARE = 0.3  # of the holdout's subjects: the attacker's population
 COMPONENTS = 32
 POWERED_HALF_WIDTH = 0.10  # an AUROC interval wider than +- this does not decide
@@ -118,11 +119,13 @@ def by_subject(values: np.ndarray, subjects: np.ndarray) -> np.ndarray:
     return best
 
 
-def judge(members: dict[str, np.ndarray], others: dict[str, np.ndarray], m: Parts, o: Parts) -> Reached:
+def judge(
+    members: dict[str, np.ndarray], others: dict[str, np.ndarray], m: Parts, o: Parts, at: float = FPR
+) -> Reached:
     """Choose score, sign and threshold on `choose` for each figure, report on `report`; scores are per subject."""
     signed = {name: (members[name], others[name]) for name in members}
     signed |= {f"{name}, reversed": (-members[name], -others[name]) for name in members}
-    fpr = max(FPR, smallest_fpr(len(o.report)))
+    fpr = max(at, smallest_fpr(len(o.report)))
 
     def tpr_at(name: str) -> float:
         inside, outside = signed[name]
@@ -187,13 +190,14 @@ def attack(
     members: tuple[np.ndarray, np.ndarray],
     others: tuple[np.ndarray, np.ndarray],
     rng: np.random.Generator,
+    at: float = FPR,
 ) -> Reached:
-    """Members against others, each (flattened records, subjects), from samples and population."""
+    """Members against others, each (flattened records, subjects), from samples and population; TPR at FPR `at`."""
     table = scores(samples, population)
     inside = {name: by_subject(score(members[0]), members[1]) for name, score in table.items()}
     outside = {name: by_subject(score(others[0]), others[1]) for name, score in table.items()}
     n, m = len(np.unique(members[1])), len(np.unique(others[1]))
-    return judge(inside, outside, halves(n, rng), halves(m, rng))
+    return judge(inside, outside, halves(n, rng), halves(m, rng), at)
 
 
 @final
@@ -214,7 +218,7 @@ class Membership:
         return None
 
     def run(self, scene: CondensedScene, seed: int) -> tuple[AttackResult, ...]:
-        """Two results: AUROC, and TPR at 1 % FPR (or at the smallest rate that n supports, then under-powered)."""
+        """AUROC; TPR at 1 % FPR (at the smallest that n supports: under-powered); at 0.1 % too where n allows."""
         scale = channel_scale(scene.holdout)
         samples = flattened(scene.condensed.features, scale)
         members, holdout = flattened(scene.members, scale), flattened(scene.holdout, scale)
@@ -223,11 +227,21 @@ class Membership:
         population = holdout[reference]
         inside = (members, scene.member_subjects)
         outside = (holdout[~reference], scene.holdout_subjects[~reference])
-        found = attack(samples, population, inside, outside, generator(seed, "audit", "membership"))
-        positive = _planted_members(inside, outside, population, seed)
         rows = generator(seed, "audit", "membership", "strangers").permutation(len(population))[: len(samples)]
-        negative = attack(population[rows], population, inside, outside, generator(seed, "audit", "membership"))
-        return _auroc_result(scene, found, positive, negative), _tpr_result(scene, found, positive, negative)
+
+        def arms(at: float) -> tuple[Reached, Reached, Reached]:
+            """The set, a set of its members, a set of strangers."""
+            return (
+                attack(samples, population, inside, outside, generator(seed, "audit", "membership"), at),
+                _planted_members(inside, outside, population, seed, at),
+                attack(population[rows], population, inside, outside, generator(seed, "audit", "membership"), at),
+            )
+
+        usual = arms(FPR)
+        results = (_auroc_result(scene, *usual), _tpr_result(scene, *usual, FPR))
+        if smallest_fpr(usual[0].others) > SHARP_FPR:
+            return results
+        return (*results, _tpr_result(scene, *arms(SHARP_FPR), SHARP_FPR))
 
 
 def _planted_members(
@@ -235,12 +249,13 @@ def _planted_members(
     outside: tuple[np.ndarray, np.ndarray],
     population: np.ndarray,
     seed: int,
+    at: float,
 ) -> Reached:
     """A set that holds its members verbatim: the attack must name them."""
     rng = generator(seed, "audit", "membership", "planted")
     subjects = rng.permutation(np.unique(inside[1]))[:PLANTED]
     rows = np.isin(inside[1], subjects)
-    return attack(inside[0][rows], population, (inside[0][rows], inside[1][rows]), outside, rng)
+    return attack(inside[0][rows], population, (inside[0][rows], inside[1][rows]), outside, rng, at)
 
 
 def _common(scene: CondensedScene, found: Reached, positive: Reached, negative: Reached) -> dict[str, Any]:
@@ -258,6 +273,7 @@ def _common(scene: CondensedScene, found: Reached, positive: Reached, negative: 
         "positive_control_score": positive.auroc_score,
         "negative_control_auroc": [round(negative.auroc.low, 4), round(negative.auroc.high, 4)],
         "n_samples": len(scene.condensed.features),
+        "smallest_supportable_fpr": round(smallest_fpr(found.others), 5),
     }
 
 
@@ -289,13 +305,18 @@ def _auroc_result(scene: CondensedScene, found: Reached, positive: Reached, nega
     )
 
 
-def _tpr_result(scene: CondensedScene, found: Reached, positive: Reached, negative: Reached) -> AttackResult:
-    measurable = found.fpr <= FPR
+def _tpr_result(scene: CondensedScene, found: Reached, positive: Reached, negative: Reached, at: float) -> AttackResult:
+    measurable = found.fpr <= at
     detail = _common(scene, found, positive, negative)
     refuted = f"this refutes epsilon below {found.epsilon:.2f}" if found.epsilon > 0 else "this refutes no epsilon"
-    if not measurable:
-        needed = round(EXPECTED_FALSE_POSITIVES / FPR)
-        detail["not_measurable"] = f"1 % FPR needs {needed} non-members, {found.others} were there"
+    smallest = smallest_fpr(found.others)
+    missing = [rate for rate in (FPR, SHARP_FPR) if smallest > rate]
+    if missing:
+        needed = round(EXPECTED_FALSE_POSITIVES / missing[0])
+        detail["not_measurable"] = (
+            f"{missing[0]:.1%} FPR needs {needed} non-members, {found.others} were there: the smallest supportable FPR "
+            f"is {smallest:.2%}"
+        )
     quiet = clopper_pearson(round(negative.tpr.value * negative.members), negative.members, CONTROL_LEVEL).low <= max(
         0.05, negative.realised_fpr.high
     )
@@ -303,7 +324,7 @@ def _tpr_result(scene: CondensedScene, found: Reached, positive: Reached, negati
         attack=Membership.name,
         threat_model="T6",
         artefact=scene.artefact,
-        statistic="tpr_at_1pct_fpr" if measurable else "tpr_at_smallest_fpr",
+        statistic=("tpr_at_1pct_fpr" if at == FPR else "tpr_at_01pct_fpr") if measurable else "tpr_at_smallest_fpr",
         rate=found.tpr.value,
         low=found.tpr.low,
         high=found.tpr.high,
