@@ -13,8 +13,10 @@ from pipeline.core.errors import DataError
 from pipeline.core.types import Json
 
 LOCAL_KINDS: Final = frozenset({"subjects"})  # says something about the site's records, nothing about the space
-LOCAL_FACTS: Final = frozenset({"noise", "leakage_bound", "backend", "pennylane_device", "static"})
-"""Two sites may compute one map otherwise, add different noise to it, or not say which channels are statics."""
+LOCAL_FACTS: Final = frozenset(
+    {"noise", "leakage_bound", "backend", "pennylane_device", "static", "plausible_low", "plausible_high"}
+)
+"""Two sites may compute one map otherwise, add different noise to it, or say less of what is static and plausible."""
 
 
 def require_same_space(

@@ -27,6 +27,7 @@ class _Channel:
     unit: str
     low: float
     high: float
+    plausible: tuple[float, float] = (0.0, 1.0)
 
 
 def prepare(
@@ -59,7 +60,10 @@ def prepare(
         )
     stays, steps, n_series = cohort.values.shape
     ranges = SCALINGS[scaling](cohort)
-    series = [_Channel(v.name, v.unit, low, high) for v, (low, high) in zip(cohort.variables, ranges, strict=True)]
+    series = [
+        _Channel(v.name, v.unit, low, high, (v.plausible_low, v.plausible_high))
+        for v, (low, high) in zip(cohort.variables, ranges, strict=True)
+    ]
     statics = [channel for static in cohort.static_variables for channel in _static_channels(static)]
     masks = [_Channel(OBSERVED_PREFIX + v.name, "0 or 1", 0.0, 1.0) for v in cohort.variables] * (mode != "drop")
     channels = [*series, *statics, *masks]
@@ -145,7 +149,8 @@ def _scale(values: np.ndarray, channels: list[_Channel]) -> None:
 def _static_channels(static: StaticVariable) -> list[_Channel]:
     if static.categories:
         return [_Channel(f"{static.name}:{label}", "0 or 1", 0.0, 1.0) for _, label in static.categories]
-    return [_Channel(static.name, static.unit, static.scale_low, static.scale_high)]
+    plausible = (static.plausible_low, static.plausible_high)
+    return [_Channel(static.name, static.unit, static.scale_low, static.scale_high, plausible)]
 
 
 def _static_columns(cohort: Cohort) -> list[np.ndarray]:
@@ -175,6 +180,8 @@ def _transforms(cohort: Cohort, channels: list[_Channel], imputation: str, scali
         "low": [float(channel.low) for channel in channels],
         "high": [float(channel.high) for channel in channels],
         "units": [channel.unit for channel in channels],
+        "plausible_low": [float(channel.plausible[0]) for channel in channels],
+        "plausible_high": [float(channel.plausible[1]) for channel in channels],
         "static": [channel.name for static in cohort.static_variables for channel in _static_channels(static)],
     }
     return impute, scale

@@ -107,8 +107,10 @@ def check_encoded(encoded: EncodedCohort) -> ContractResult:
 
 
 def check_condensed(condensed: CondensedSet) -> ContractResult:
-    """A condensed set: soft labels in [0, 1], both sides of every task, no runaway channel, no sample twice."""
-    from pipeline.validation.profiles import channel_profile, distinct_rows, label_columns
+    """A condensed set: soft labels in [0, 1], both sides of every task, no runaway channel, no sample twice; where its
+    channels have clinical units, how many samples and channels leave the plausible limits.
+    """
+    from pipeline.validation.profiles import channel_profile, distinct_rows, implausible_cells, label_columns
 
     names = tuple(task.name for task in condensed.tasks)
     samples = label_columns(condensed.labels, names) | {"sample": distinct_rows(condensed.features)}
@@ -119,16 +121,24 @@ def check_condensed(condensed: CondensedSet) -> ContractResult:
         between("max", None, RUNAWAY),
         between("sd", 1e-9, None, "is not zero", critical=False),
     ]
+    columns = channel_profile(condensed.features)
+    plausible: tuple[Rule, ...] = ()
     if _is_prepared(condensed.transforms):
+        cells = implausible_cells(condensed.features, condensed.channels, condensed.transforms)
+        columns |= {"implausible_cells": cells.sum(axis=0)}
+        samples |= {"implausible_cells": cells.sum(axis=1)}
+        plausible = (between("implausible_cells", 0, 0, "is zero, in clinical units", critical=False),)
         channels.append(between("min", -CLINICAL_SLACK, None, critical=False))
         channels.append(between("max", None, 1 + CLINICAL_SLACK, critical=False))
+        channels.extend(plausible)
     rules = (
+        *plausible,
         unique("sample", "is not another sample's copy", critical=False),
         *(between(f"label:{name}", 0, 1) for name in names),
     )
     tables = [
         Table("sample", samples, rules, min_rows=2),
-        Table("channel", channel_profile(condensed.features), tuple(channels), condensed.channels),
+        Table("channel", columns, tuple(channels), condensed.channels),
         *_side_tables(condensed),
     ]
     return run_suite("condensed", condensed.method, tables)

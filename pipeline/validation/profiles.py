@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
 from pipeline.core.errors import DataError
-from pipeline.core.types import Cohort, Split, Variable
+from pipeline.core.types import Cohort, Json, Split, Variable
 
+PLAUSIBLE_SLACK: Final = 1e-5  # of a range: single precision moves a value at a limit by less
 Columns = dict[str, np.ndarray]
 EVENT_COLUMNS = ("stay_id", "hours", "variable", "value")
 
@@ -111,6 +112,24 @@ def split_profile(split: np.ndarray) -> Columns:
     """A row per split: its stays and its share of them."""
     counts = np.array([(split == part).sum() for part in Split], dtype=np.float64)
     return {"stays": counts, "share": counts / max(len(split), 1)}
+
+
+def implausible_cells(features: np.ndarray, channels: tuple[str, ...], transforms: Sequence[Json]) -> np.ndarray:
+    """Cells beyond the plausible limits that the scaling records, `(row, channel)`; none where it records none."""
+    scaling = next((step for step in transforms if step["kind"] == "scaling" and "plausible_low" in step), None)
+    found = np.zeros((len(features), len(channels)))
+    if scaling is None:
+        return found
+    place = {name: index for index, name in enumerate(scaling["channels"])}
+    for column, name in enumerate(channels):
+        if name in place:
+            low, high, bottom, top = (
+                scaling[key][place[name]] for key in ("low", "high", "plausible_low", "plausible_high")
+            )
+            values = low + features[:, :, column].astype(np.float64) * (high - low)
+            slack = PLAUSIBLE_SLACK * (high - low)
+            found[:, column] = ((values < bottom - slack) | (values > top + slack)).sum(axis=1)
+    return found
 
 
 def distinct_rows(features: np.ndarray) -> np.ndarray:

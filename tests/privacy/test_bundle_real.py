@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from sklearn.metrics import roc_auc_score
 
 from condensation.private import PrivateMoments
 from pipeline.audit.byte_scan import scan_bytes
@@ -30,7 +34,7 @@ from pipeline.core.types import (
 from pipeline.ingest.cohort import build_cohort
 from pipeline.ingest.embedded import read_embedded
 from pipeline.ingest.mapping import load_mapping
-from pipeline.ingest.scaling import prepare
+from pipeline.ingest.scaling import prepare, to_clinical_units
 from pipeline.ingest.splits import keyed_hash_split
 from pipeline.sharing.bundle import ReleaseNotes, write_bundle
 from pipeline.sharing.gate import admit, decide, leaks
@@ -108,6 +112,33 @@ def test_a_private_set_leaves_is_clean_and_teaches(
     got = receive(bundle, TrustRoot((public_key(signer, "site"),), accept_non_production=True), today=today)
     np.testing.assert_array_equal(got.features, private.features)
     assert got.condensed_set().guarantee == private.guarantee
+    without_our_code(bundle, private, prepared)
+
+
+def without_our_code(bundle: Path, private: CondensedSet, prepared: EncodedCohort) -> None:
+    """The page's examples, run as they stand on this bundle: what they train tells real patients, units come back."""
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "receive-a-bundle.md").read_text(encoding="utf-8")
+    section = page.partition("### Without our code")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert len(blocks) == 3
+    names: dict[str, Any] = {}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for block in blocks:
+            assert "pipeline" not in block
+            exec(block.replace("st-elsewhere-private-v1", str(bundle)).replace('"died"', '"in_hospital_death"'), names)
+    test = prepared.part(Split.HELD_OUT)
+    dead = test.labels[:, 0]
+    flat = names["model"].predict_proba(test.features.reshape(len(dead), -1))[:, 1]
+    with torch.no_grad():
+        series = names["head"](names["gru"](torch.from_numpy(test.features))[0][:, -1])[:, 0].numpy()
+    for scores in (flat, series):  # some 400 stays, about 55 deaths: the standard error of an AUROC of .5 is about .04
+        assert roc_auc_score(dead, scores) > 0.5 + 2.5 * 0.04
+    values, units = names["clinical"](private.features, names["facts"])
+    np.testing.assert_allclose(
+        values, to_clinical_units(private.features, private.channels, private.transforms), rtol=1e-4, atol=1e-3
+    )
+    assert units[private.channels.index("HR")] == "/min"
 
 
 def test_real_stays_that_claim_the_guarantee_are_stopped_by_the_audit(

@@ -14,7 +14,9 @@ from condensation.roles import Roles, roles_of
 from pipeline.core.noise import NoiseSource
 from pipeline.core.protocols import ignore_step
 from pipeline.core.secrets import Secret
-from pipeline.core.types import EncodedCohort, Provenance, Task
+from pipeline.core.types import CondensedSet, EncodedCohort, Provenance, Task
+from pipeline.validation.contracts import check_condensed
+from pipeline.validation.profiles import implausible_cells
 
 FACTORIES = {entry.name: entry.load() for entry in entry_points(group="decoct.condensers")}
 SHORT: dict[str, dict[str, Any]] = {
@@ -100,3 +102,30 @@ def test_roles_are_read_off_transforms_and_end_at_an_encoding() -> None:
     released = {**TRANSFORMS[1], "mode": "release"}
     assert roles_of(CHANNELS, (TRANSFORMS[0], released, quantum)) == Roles((), (3,))
     assert roles_of(CHANNELS, ({"kind": "scaling", "public": True},)) == Roles((), ())
+
+
+def test_cells_beyond_plausible_limits_are_counted_and_break_nothing() -> None:
+    """Units 30 to 130, plausible 20 to 300: 0.0 is 30, -0.2 is 10; a mask of -0.2 is no share."""
+    scaling = {"kind": "scaling", "public": True, "channels": ["hr", "observed:hr"], "low": [30, 0], "high": [130, 1]}
+    limits = {"plausible_low": [20, 0], "plausible_high": [300, 1], "units": ["/min", "0 or 1"]}
+    features = np.random.default_rng(0).uniform(size=(6, 4, 2)).astype(np.float32)
+    features[2, :3, 0] = -0.2
+    features[4, 0, :] = -0.2
+    condensed = CondensedSet(
+        features=features,
+        labels=(np.arange(6)[:, None] % 2).astype(np.float32),
+        channels=("hr", "observed:hr"),
+        tasks=(Task("t"),),
+        step_hours=1.0,
+        transforms=({**scaling, **limits},),
+        method="test",
+        starts_from_records=False,
+        guarantee=None,
+        provenance=Provenance("test"),
+    )
+    assert implausible_cells(features, condensed.channels, condensed.transforms).sum(axis=0).tolist() == [4, 1]
+    found = check_condensed(condensed)
+    counts = {(o.n, o.unexpected_count) for o in found.outcomes if o.column.startswith("implausible_cells")}
+    assert found.success
+    assert counts == {(6, 2), (2, 2)}  # two samples, both channels
+    assert implausible_cells(features, condensed.channels, ({"kind": "scaling"},)).sum() == 0

@@ -115,6 +115,8 @@ def test_transforms_are_plain_json_with_constants_and_units() -> None:
         "low": [50, 2, 20, 0, 0, 0, 0],
         "high": [150, 6, 100, 1, 1, 1, 1],
         "units": ["/min", "mmol/L", "years", *["0 or 1"] * 4],
+        "plausible_low": [0, 0, 0, 0, 0, 0, 0],
+        "plausible_high": [300, 20, 120, 1, 1, 1, 1],
         "static": ["age", "unit:x", "unit:y"],
     }
     assert transforms[0]["never_observed"] == {"HR": 80, "K": 4, "age": 60, "unit": 2}
