@@ -29,15 +29,24 @@ MIN_CLUSTERS = 10
 
 @dataclass(frozen=True)
 class Hits:
-    """Whether each try hit, `(try,)` bool, and to which subject or sample it belongs, `(try,)`."""
+    """Whether each try hit, `(try,)` bool, and to which subject or sample it belongs, `(try,)`.
+
+    `record`: whom it hit, where several tries may hit the same person; -1 or anything for a miss.
+    """
 
     hit: np.ndarray
     cluster: np.ndarray
+    record: np.ndarray | None = None
 
     def take(self, clusters: np.ndarray) -> Hits:
         """The tries of these clusters."""
         rows = np.isin(self.cluster, clusters)
-        return Hits(self.hit[rows], self.cluster[rows])
+        return Hits(self.hit[rows], self.cluster[rows], None if self.record is None else self.record[rows])
+
+    @property
+    def n_records(self) -> int:
+        """Different people who were hit; every hit counts as one where nobody said who it was."""
+        return int(self.hit.sum()) if self.record is None else len(np.unique(self.record[self.hit]))
 
     @property
     def n_clusters(self) -> int:
@@ -74,7 +83,7 @@ class Excess:
 
 
 def clustered_share(hits: Hits, level: float = LEVEL) -> Interval:
-    """Share of hits with the Korn-Graubard interval over clusters.
+    """Share of hits with the Korn-Graubard interval over clusters; people hit repeatedly count once for its width.
 
     Raises:
         DataError: no try.
@@ -89,6 +98,7 @@ def clustered_share(hits: Hits, level: float = LEVEL) -> Interval:
     if 0 < p < 1 and m > 1:
         variance = m / (m - 1) * float(((sums - p * sizes) ** 2).sum()) / n**2
         effective = min(float(n), p * (1 - p) / variance) if variance > 0 else float(n)
+        effective = min(effective, n * hits.n_records / float(hits.hit.sum()))  # no more hits than people
     tail, k = (1 - level) / 2, p * effective
     low = 0.0 if k <= 0 else float(stats.beta.ppf(tail, k, effective - k + 1))
     high = 1.0 if k >= effective else float(stats.beta.ppf(1 - tail, k + 1, effective - k))
@@ -160,7 +170,8 @@ def _largest(part: Mapping[str, Arms]) -> str:
 
 def _together(a: Arms, b: Arms) -> Arms:
     def both(x: Hits, y: Hits) -> Hits:
-        return Hits(np.concatenate([x.hit, y.hit]), np.concatenate([x.cluster, y.cluster]))
+        record = None if x.record is None or y.record is None else np.concatenate([x.record, y.record])
+        return Hits(np.concatenate([x.hit, y.hit]), np.concatenate([x.cluster, y.cluster]), record)
 
     return Arms(both(a.main, b.main), both(a.control, b.control), both(a.baseline, b.baseline), a.scale)
 

@@ -79,16 +79,17 @@ def attempts(samples: Table, members: Table, control: Table, population: Table, 
         for size in SIZES:
             described, origin = _read_off(samples.values, size, near, rng)
             guessed, guessed_of = _read_off(_mixed(few, rng), size, near, rng)
-            inside, outside = _isolated(described.fits(pool), len(members), origin)
-            blind = _isolated(guessed.fits(pool), len(members), guessed_of)[0]
+            inside, outside, whom = _isolated(described.fits(pool), len(members), origin)
+            blind, _, met = _isolated(guessed.fits(pool), len(members), guessed_of)
             name = f"{size} {'values met nearly' if near else 'limits met'}"
             scale = len(members) / len(control)
-            found[name] = Arms(Hits(inside, origin), Hits(outside, origin), Hits(blind, guessed_of), scale)
+            hits = Hits(inside, origin, whom), Hits(outside, origin, whom), Hits(blind, guessed_of, met)
+            found[name] = Arms(*hits, scale)
     return found
 
 
-def _isolated(fits: np.ndarray, n_members: int, origin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each description fits exactly one record, that is a member, or is one of the control.
+def _isolated(fits: np.ndarray, n_members: int, origin: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Whether each description fits exactly one record, that is a member, or is one of the control; and which record.
 
     A record counts for one sample only, the first: an unusual one is met by descriptions of many samples, and counting
     it each time would take one person for many.
@@ -98,7 +99,7 @@ def _isolated(fits: np.ndarray, n_members: int, origin: np.ndarray) -> tuple[np.
     first = np.full(fits.shape[1], -1)
     first[record[one][::-1]] = origin[one][::-1]
     counted = one & (first[record] == origin)
-    return counted & (record < n_members), counted & (record >= n_members)
+    return counted & (record < n_members), counted & (record >= n_members), record
 
 
 @final
