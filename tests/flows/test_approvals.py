@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,24 @@ def test_from_a_run_to_a_receipt_by_the_command_line(site: dict[str, Any], tmp_p
     decoct("trust", "sign", tmp_path / "list.json", "--key", tmp_path / "root.key")
     with pytest.raises(ReleaseRefused, match="withdrew"):
         decoct("verify", bundle, "--root", root, "--revocations", tmp_path / "list.json")
+
+
+def test_under_a_policy_without_approvals_the_run_publishes_at_once(site: dict[str, Any]) -> None:
+    """And goes on counting: no version is used for two releases, also where the folder of the first is gone."""
+    workspace, config = site["workspace"], site["config"]
+    alone = config(name="alone")
+    policy = workspace / "trial.toml"
+    asked = policy.read_text()
+    policy.write_text(asked.replace("needed = 1", "needed = 0", 1))
+    folder = str(new_job(alone).folder)
+    bundle = Path(outcome(folder, walk_until(folder, "release", resume=True))["bundle"])
+    assert bundle == workspace / "releases" / "st-elsewhere-private-v2"
+    assert Path(outcome(folder, walk_until(folder, "release", resume=True))["bundle"]) == bundle
+    assert "the log is whole" in decoct("log", "verify", "--out", workspace)
+    shutil.rmtree(bundle)
+    again = Path(outcome(folder, walk_until(folder, "release", resume=True))["bundle"])
+    assert again.name == "st-elsewhere-private-v3"
+    policy.write_text(asked)
 
 
 def test_set_and_moments_of_one_table_cost_once_and_more_than_the_budget_is_refused(site: dict[str, Any]) -> None:
