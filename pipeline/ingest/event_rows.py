@@ -63,17 +63,25 @@ def usable_rows(
 
 
 def _known(frame: pl.DataFrame, reading: Reading, counts: CountsByVariable) -> pl.DataFrame:
+    """Only codes of the mapping; the first step, since most rows of a large table end here."""
     mapping = reading.mapping
     names = list({**mapping.source_names, **mapping.static_sources})
-    empty = frame["variable"].is_null() | (frame["variable"].str.strip_chars() == "")
-    frame = _without(frame, empty, VARIABLE_MISSING, counts, UNNAMED)
-    strange = ~frame["variable"].is_in(names)
-    if mapping.unknown_variables == "error" and strange.any():
+    known = frame["variable"].is_in(names).fill_null(False)
+    if known.all():
+        return frame
+    others = frame.filter(~known)["variable"]
+    empty = int((others.is_null() | (others.str.strip_chars() == "")).fill_null(True).sum())
+    strange = len(others) - empty
+    if mapping.unknown_variables == "error" and strange:
+        codes = others.drop_nulls().unique()
         raise DataError(
-            f"{int(strange.sum())} rows of {frame['variable'].filter(strange).n_unique()} codes that mapping "
-            f'{mapping.name} does not know; add them, or set unknown_variables = "drop" to drop and count them'
+            f"{strange} rows of {len(codes.filter(codes.str.strip_chars() != ''))} codes that mapping {mapping.name} "
+            'does not know; add them, or set unknown_variables = "drop" to drop and count them'
         )
-    return _without(frame, strange, UNKNOWN_VARIABLE, counts, UNNAMED)
+    for reason, rows in ((VARIABLE_MISSING, empty), (UNKNOWN_VARIABLE, strange)):
+        if rows:
+            add_count(counts, UNNAMED, reason, rows)
+    return frame.filter(known)
 
 
 def _with_stay(frame: pl.DataFrame, table: EventsLayout, reading: Reading, counts: CountsByVariable) -> pl.DataFrame:
