@@ -66,6 +66,7 @@ class LoopSettings:
     bounds: tuple[float, float] | None = None  # samples are clamped to this range
     tied: tuple[int, ...] = ()  # channels with one value per sample: statics, which have no course over time
     masks: tuple[int, ...] = ()  # channels clamped to [0, 1] whatever the bounds
+    falling: tuple[int, ...] = ()  # channels that never rise over time
     keep_best: bool = False  # return the samples of the best window of steps, not the last
     patience: int | None = None  # windows without a better one before the loop stops by itself
     checkpoint: Path | None = None  # state is written here and taken up from here
@@ -194,6 +195,7 @@ class _Parameters:
         self.bounds = settings.bounds
         self.tied = _at(settings.tied, features.shape[2], device)
         self.masks = _at(settings.masks, features.shape[2], device)
+        self.falling = _at(settings.falling, features.shape[2], device)
         if self.tied is not None:
             self.start = torch.where(self.tied, self.start[:, :1], self.start)
         n_steps = features.shape[1]
@@ -221,6 +223,9 @@ class _Parameters:
         if self.masks is not None:
             inside = torch.where(self.masks, features.detach().clamp(0, 1), features.detach())
             features = features + (inside - features.detach())
+        if self.falling is not None:
+            lowest = torch.cummin(features.detach(), dim=1).values
+            features = features + (torch.where(self.falling, lowest, features.detach()) - features.detach())
         if self.tied is not None:
             features = torch.where(self.tied, features.mean(dim=1, keepdim=True), features)
         labels = self.fixed_labels
@@ -284,7 +289,7 @@ def _plain(settings: LoopSettings) -> list[object]:
     return [
         *(settings.iterations, settings.learning_rate, settings.label_rate, settings.anneal, settings.components),
         *(list(settings.bounds) if settings.bounds else None, settings.keep_best, settings.patience),
-        *(list(settings.tied), list(settings.masks)),
+        *(list(settings.tied), list(settings.masks), list(settings.falling)),
     ]
 
 

@@ -94,7 +94,8 @@ def samples_from_moments(moments: Moments, *, n_per_class: int, seed: int, hard_
     z = np.concatenate(
         [estimate.class_means[0, label] + _spread(n_per_class, len(root), seed, label) @ root for label in (0, 1)]
     )
-    z = _without_trend_of_statics(estimate, z, roles_of(moments.channels, moments.transforms).static)
+    roles = roles_of(moments.channels, moments.transforms)
+    z = _without_trend_of_statics(estimate, z, roles.static)
     labels = _labels(estimate, z, [task.kind for task in moments.tasks])
     if hard_labels:
         binary = np.array([task.kind == "binary" for task in moments.tasks])
@@ -102,6 +103,8 @@ def samples_from_moments(moments: Moments, *, n_per_class: int, seed: int, hard_
         if binary[0]:
             labels[:, 0] = np.repeat([0.0, 1.0], n_per_class)
     series = estimate.phi.series(z / estimate.gain + estimate.mean)
+    ending = list(roles.falling)
+    series[:, :, ending] = np.minimum.accumulate(series[:, :, ending], axis=1)
     return CondensedSet(
         features=series.astype(np.float32),
         labels=labels.astype(np.float32),

@@ -14,7 +14,7 @@ from typing import Final, final
 from condensation.loop import LoopSettings
 from pipeline.core.types import EncodedCohort, Json
 
-_LEAVES_CHANNELS: Final = frozenset({"subjects", "imputation", "scaling", "missingness", "identity"})
+_LEAVES_CHANNELS: Final = frozenset({"subjects", "imputation", "scaling", "missingness", "lengths", "identity"})
 
 
 @final
@@ -23,7 +23,8 @@ class Roles:
     """Positions among the channels."""
 
     static: tuple[int, ...]  # constant over a stay
-    masks: tuple[int, ...]  # 1 where something was measured, 0 where not
+    masks: tuple[int, ...]  # 1 where something was measured, 0 where not; or where the stay lasts, where not
+    falling: tuple[int, ...] = ()  # of those, what never rises again: a stay that ended
 
 
 def roles_of(channels: Sequence[str], transforms: Sequence[Json]) -> Roles:
@@ -37,13 +38,15 @@ def roles_of(channels: Sequence[str], transforms: Sequence[Json]) -> Roles:
         if step["kind"] == "missingness" and (plain or step["mode"] == "release")
         for name in step["channels"]
     }
-    return Roles(
-        tuple(index for index, name in enumerate(channels) if name in static),
-        tuple(index for index, name in enumerate(channels) if name in masks),
-    )
+    falling = {name for step in transforms if plain and step["kind"] == "lengths" for name in step["channels"]}
+
+    def places(names: set[str]) -> tuple[int, ...]:
+        return tuple(index for index, name in enumerate(channels) if name in names)
+
+    return Roles(places(static), places(masks | falling), places(falling))
 
 
 def with_roles(settings: LoopSettings, encoded: EncodedCohort) -> LoopSettings:
-    """The settings with the cohort's statics tied over time and its masks kept between 0 and 1."""
+    """The settings with statics tied over time, masks between 0 and 1, and no stay that comes back after its end."""
     roles = roles_of(encoded.channels, encoded.transforms)
-    return dataclasses.replace(settings, tied=roles.static, masks=roles.masks)
+    return dataclasses.replace(settings, tied=roles.static, masks=roles.masks, falling=roles.falling)

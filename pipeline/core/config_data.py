@@ -90,3 +90,4 @@ class PrepareConfig(Model):
     imputation: Literal["carry_forward"] = "carry_forward"
     scaling: Literal["public_ranges", "train_quantiles"] = "public_ranges"
     observed: Literal["drop", "encode", "release"] = "drop"  # what was measured when: a leak of its own
+    lengths: Literal["fill", "mask"] = "fill"  # mask = a channel that ends with a stay's last measurement: likewise

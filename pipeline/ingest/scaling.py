@@ -17,6 +17,8 @@ from pipeline.core.types import Cohort, EncodedCohort, Json, Provenance, Split, 
 
 OBSERVED_PREFIX: Final = "observed:"
 MISSINGNESS: Final = ("drop", "encode", "release")
+VALID: Final = "valid"
+LENGTHS: Final = ("fill", "mask")
 QUANTILES: Final = (0.005, 0.995)
 
 
@@ -36,6 +38,7 @@ def prepare(
     imputation: Literal["carry_forward"] = "carry_forward",
     scaling: Literal["public_ranges", "train_quantiles"] = "public_ranges",
     observed: Literal["drop", "encode", "release", "append"] = "drop",
+    lengths: Literal["fill", "mask"] = "fill",
 ) -> EncodedCohort:
     """Impute and scale: channels are the series, then the statics as constant series, then the masks if asked for.
 
@@ -48,15 +51,19 @@ def prepare(
             channel tells it (what was carried forward still does, see docs/audit.md). "encode": its masks are channels
             that encoders treat like any other ("append" is the old word). "release": encoders leave its masks as they
             are.
+        lengths: what becomes of the steps after a stay's last measurement, which hold what was carried forward. "fill":
+            nothing tells them apart. "mask": a last channel `valid` is 1 up to that measurement and 0 after it (in a
+            stay without any, throughout), recorded as the transform `lengths`; encoders treat it like any channel.
 
     Raises:
-        ConfigError: an unknown imputation, scaling or treatment of the masks.
+        ConfigError: an unknown imputation, scaling, treatment of the masks or of lengths.
     """
     mode = "encode" if observed == "append" else observed
-    if imputation not in IMPUTATIONS or scaling not in SCALINGS or mode not in MISSINGNESS:
+    known = imputation in IMPUTATIONS and scaling in SCALINGS and mode in MISSINGNESS and lengths in LENGTHS
+    if not known:
         raise ConfigError(
             "prepare knows imputation carry_forward, scaling public_ranges and train_quantiles, "
-            "observed drop, encode and release"
+            "observed drop, encode and release, lengths fill and mask"
         )
     stays, steps, n_series = cohort.values.shape
     ranges = SCALINGS[scaling](cohort)
@@ -66,14 +73,17 @@ def prepare(
     ]
     statics = [channel for static in cohort.static_variables for channel in _static_channels(static)]
     masks = [_Channel(OBSERVED_PREFIX + v.name, "0 or 1", 0.0, 1.0) for v in cohort.variables] * (mode != "drop")
-    channels = [*series, *statics, *masks]
+    ends = [_Channel(VALID, "0 or 1", 0.0, 1.0)] * (lengths == "mask")
+    channels = [*series, *statics, *masks, *ends]
     features = np.empty((stays, steps, len(channels)), dtype=np.float32)
     IMPUTATIONS[imputation](cohort, features[:, :, :n_series])
     _scale(features[:, :, :n_series], series)
     fixed = np.concatenate([np.zeros((stays, 0), np.float32), *_static_columns(cohort)], axis=1)
     features[:, :, n_series : n_series + len(statics)] = fixed[:, None, :]
     if masks:
-        features[:, :, n_series + len(statics) :] = cohort.observed
+        features[:, :, n_series + len(statics) :][:, :, : len(masks)] = cohort.observed
+    if ends:
+        features[:, :, -1] = _valid_steps(cohort)
     return EncodedCohort(
         features=features,
         labels=cohort.labels,
@@ -82,8 +92,15 @@ def prepare(
         channels=tuple(channel.name for channel in channels),
         tasks=cohort.tasks,
         step_hours=cohort.step_hours,
-        transforms=(*_transforms(cohort, channels, imputation, scaling), _missingness(mode, masks)),
-        provenance=Provenance(stage="prepare", config={"imputation": imputation, "scaling": scaling, "observed": mode}),
+        transforms=(
+            *_transforms(cohort, channels, imputation, scaling),
+            _missingness(mode, masks),
+            *({"kind": "lengths", "mode": lengths, "public": True, "channels": [end.name]} for end in ends),
+        ),
+        provenance=Provenance(
+            stage="prepare",
+            config={"imputation": imputation, "scaling": scaling, "observed": mode, "lengths": lengths},
+        ),
     )
 
 
@@ -185,6 +202,13 @@ def _transforms(cohort: Cohort, channels: list[_Channel], imputation: str, scali
         "static": [channel.name for static in cohort.static_variables for channel in _static_channels(static)],
     }
     return impute, scale
+
+
+def _valid_steps(cohort: Cohort) -> np.ndarray:
+    """Whether a step lies at or before the stay's last measurement of anything: `(stay, step)`."""
+    measured = cohort.observed.any(axis=2)
+    from_the_end = np.asarray(np.logical_or.accumulate(measured[:, ::-1], axis=1))
+    return from_the_end[:, ::-1]
 
 
 def _missingness(mode: str, masks: list[_Channel]) -> Json:

@@ -23,7 +23,7 @@ from pipeline.core.types import (
 from pipeline.validation.expectations import Rule, Table, among, between, known, run_suite, unique
 
 ROUNDING = 1e-5  # of a range: single precision moves a value at a range's end by less
-PREPARED = frozenset({"subjects", "imputation", "scaling", "missingness", "summaries", "identity"})
+PREPARED = frozenset({"subjects", "imputation", "scaling", "missingness", "lengths", "summaries", "identity"})
 """Transforms after which every channel lies in [0, 1]."""
 CLINICAL_SLACK = 0.25  # a condensed channel may overshoot its range by so much before it is remarked on
 RUNAWAY = 1e4  # no encoder or condenser of [0, 1] data gets there unless its optimisation diverged

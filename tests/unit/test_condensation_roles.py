@@ -27,19 +27,21 @@ SHORT: dict[str, dict[str, Any]] = {
     "trajectory_matching": {"iterations": 12, "learning_rate": 0.1, "experts": 1, "mark_every": 1, "marks": 2},
     "private_moments": {"epsilon": 0.5},
 }
-CHANNELS = ("hr", "age", "sex:f", "observed:hr")
+CHANNELS = ("hr", "age", "sex:f", "observed:hr", "valid")
 TRANSFORMS: tuple[dict[str, Any], ...] = (
     {"kind": "scaling", "public": True, "static": ["age", "sex:f"]},
     {"kind": "missingness", "mode": "encode", "public": True, "channels": ["observed:hr"]},
+    {"kind": "lengths", "mode": "mask", "public": True, "channels": ["valid"]},
 )
 
 
 def cohort(n: int = 60, n_steps: int = 8) -> EncodedCohort:
     draws = np.random.default_rng(0)
-    features = draws.uniform(size=(n, n_steps, 4))
+    features = draws.uniform(size=(n, n_steps, 5))
     features[:, :, 1] = draws.uniform(size=(n, 1))
     features[:, :, 2] = draws.integers(0, 2, (n, 1))
     features[:, :, 3] = draws.integers(0, 2, (n, n_steps))
+    features[:, :, 4] = np.arange(n_steps) < draws.integers(2, n_steps + 1, (n, 1))
     return EncodedCohort(
         features=features.astype(np.float32),
         labels=(np.arange(n)[:, None] % 2).astype(np.float32),
@@ -70,7 +72,8 @@ def test_statics_do_not_move_over_time_and_masks_stay_shares(name: str, options:
         cohort(), n_per_class=5, seed=0, noise=noise, device="cpu", on_step=ignore_step
     )
     assert np.ptp(found.features[:, :, 1:3], axis=1).max() < 1e-6
-    masks = found.features[:, :, 3]
+    masks = found.features[:, :, 3:]
+    assert np.diff(found.features[:, :, 4], axis=1).max() < 1e-6
     assert masks.min() > -1e-6
     assert masks.max() < 1 + 1e-6
     assert np.ptp(found.features[:, :, 0], axis=1).max() > 1e-3  # what may move does
@@ -94,14 +97,14 @@ def test_a_tied_channel_takes_one_gradient_for_all_its_steps() -> None:
 
 
 def test_roles_are_read_off_transforms_and_end_at_an_encoding() -> None:
-    assert roles_of(CHANNELS, TRANSFORMS) == Roles((1, 2), (3,))
+    assert roles_of(CHANNELS, TRANSFORMS) == Roles((1, 2), (3, 4), (4,))
     identity = {"kind": "identity", "public": True}
-    assert roles_of(CHANNELS, (*TRANSFORMS, identity)) == Roles((1, 2), (3,))
+    assert roles_of(CHANNELS, (*TRANSFORMS, identity)) == Roles((1, 2), (3, 4), (4,))
     quantum = {"kind": "quantum", "public": True}
-    assert roles_of(CHANNELS, (*TRANSFORMS, quantum)) == Roles((), ())
+    assert roles_of(CHANNELS, (*TRANSFORMS, quantum)) == Roles((), (), ())
     released = {**TRANSFORMS[1], "mode": "release"}
-    assert roles_of(CHANNELS, (TRANSFORMS[0], released, quantum)) == Roles((), (3,))
-    assert roles_of(CHANNELS, ({"kind": "scaling", "public": True},)) == Roles((), ())
+    assert roles_of(CHANNELS, (TRANSFORMS[0], released, quantum)) == Roles((), (3,), ())
+    assert roles_of(CHANNELS, ({"kind": "scaling", "public": True},)) == Roles((), (), ())
 
 
 def test_cells_beyond_plausible_limits_are_counted_and_break_nothing() -> None:
