@@ -47,6 +47,9 @@ def verify(
     alone: Annotated[
         bool, typer.Option("--alone", help="Compare the receipts with each other, without a log.")
     ] = False,
+    root: Annotated[
+        Path | None, typer.Option(help="The trust root; with it a receipt with other signatures is refused.")
+    ] = None,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -54,10 +57,12 @@ def verify(
 
     Example: decoct log verify --receipt from-st-b/receipt.json --out decoct-work
     """
+    from pipeline.sharing.keys import load_trust_root
     from pipeline.sharing.log import checkpoint
     from pipeline.sharing.receipt import read_receipt, require_consistent
 
-    receipts = [read_receipt(path) for path in receipt or []]
+    trusted = None if root is None else load_trust_root(root)
+    receipts = [read_receipt(path, trusted) for path in receipt or []]
     require_consistent(receipts)
     lines, releases = 0, 0
     head = None

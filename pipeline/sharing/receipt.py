@@ -19,9 +19,10 @@ from pipeline.core.errors import ReleaseRefused
 from pipeline.sharing.canonical import canonical, read_canonical
 from pipeline.sharing.layout import ENVELOPE
 from pipeline.sharing.log import Checkpoint, parse_checkpoint, require_extends
-from pipeline.sharing.signing import statement_digest, statement_of
+from pipeline.sharing.signing import open_statement, statement_digest, statement_of
 
 if TYPE_CHECKING:
+    from pipeline.sharing.keys import TrustRoot
     from pipeline.sharing.verify import VerifiedBundle
 
 FORMAT: Final = "decoct-receipt/1"
@@ -46,11 +47,11 @@ def receipt_bytes(verified: VerifiedBundle, received: datetime.date) -> bytes:
     return canonical({"format": FORMAT, "received": received.isoformat(), "envelope": envelope})
 
 
-def read_receipt(path: Path) -> Receipt:
-    """Read a receipt. The signatures in it are not checked here: what it says is compared, and then they are evidence.
+def read_receipt(path: Path, root: TrustRoot | None = None) -> Receipt:
+    """Read a receipt; with `root`, only one whose signatures are by keys that the root lists: nobody made it up.
 
     Raises:
-        ReleaseRefused: absent or malformed.
+        ReleaseRefused: absent, malformed, or not signed by those keys.
     """
     try:
         with path.open("rb") as stream:
@@ -64,6 +65,8 @@ def read_receipt(path: Path) -> Receipt:
         envelope = base64.b64decode(raw["envelope"], validate=True)
     except (TypeError, ValueError):
         raise ReleaseRefused(f"receipt {path.name} holds text that is not base64") from None
+    if root is not None:
+        open_statement(envelope, root)
     told: Mapping[str, Any] = statement_of(envelope)["predicate"]
     if not isinstance(told, dict) or not {"site", "name", "version"} <= set(told):
         raise ReleaseRefused(f"receipt {path.name} does not say of which release it is")

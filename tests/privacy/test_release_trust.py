@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import concurrent.futures
 import dataclasses
 import datetime
@@ -585,6 +586,18 @@ def test_the_checkpoint_is_under_the_signatures(tmp_path: Path) -> None:
     assert manifest["log"] == checkpoint(read_log(tmp_path), 1).plain()
     files[MANIFEST] = canonical({**manifest, "log": {**manifest["log"], "size": 2}})
     refusal(lambda: verify_files(files, trusted(), today=TODAY))
+
+
+def test_a_receipt_that_somebody_made_up_is_told_from_one_of_the_sites(tmp_path: Path) -> None:
+    path = receipt(released(tmp_path), tmp_path, "one.json")
+    read_receipt(path, trusted())
+    content = json.loads(path.read_bytes())
+    statement = json.loads(base64.b64decode(json.loads(base64.b64decode(content["envelope"]))["payload"]))
+    statement["predicate"]["log"]["size"] = 99
+    made_up = sign_statement(statement, signer(77, "author"))
+    path.write_bytes(canonical({**content, "envelope": base64.b64encode(made_up).decode()}))
+    assert "the log was cut" in refusal(lambda: require_in_log(read_log(tmp_path), read_receipt(path)))
+    assert "does not list" in refusal(lambda: read_receipt(path, trusted()))
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"x" * 2_000_000, b'{"envelope":"","format":"","received":""}'])
