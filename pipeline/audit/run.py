@@ -23,6 +23,7 @@ from pipeline.audit.profiles import ProfileLinkage, TwoKeys
 from pipeline.audit.scene import BytesScene, CondensedScene, EncodingScene, LeakageAttack, Level, Scene
 from pipeline.audit.shadows import ShadowCondensation
 from pipeline.audit.singling_out import SinglingOut
+from pipeline.audit.subgroups import SubgroupMembership
 from pipeline.audit.successive import SuccessiveReleases
 from pipeline.audit.two_sample import TwoSample
 from pipeline.core.codec import to_plain
@@ -43,6 +44,7 @@ DEFAULT_ATTACKS: Final[tuple[LeakageAttack, ...]] = (
     LongKeySearch(),
     NearCopies(),
     Membership(),
+    SubgroupMembership(),
     SinglingOut(),
     Linkability(),
     Inference(),
