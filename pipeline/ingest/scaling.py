@@ -206,7 +206,7 @@ def _transforms(cohort: Cohort, channels: list[_Channel], imputation: str, scali
 
 def _valid_steps(cohort: Cohort) -> np.ndarray:
     """Whether a step lies at or before the stay's last measurement of anything: `(stay, step)`."""
-    measured = cohort.observed.any(axis=2)
+    measured = np.asarray(cohort.observed.any(axis=2))
     from_the_end = np.asarray(np.logical_or.accumulate(measured[:, ::-1], axis=1))
     return from_the_end[:, ::-1]
 
