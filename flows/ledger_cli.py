@@ -44,9 +44,7 @@ def ledger(
             f"{row.cohort[:12]}  {row.unit:<7} {row.people:>7} {row.queries:>8}  {row.last[:10]}  "
             f"{row.epsilon:6.3f}  {row.left:6.3f}"
         )
-    print(
-        "spent: of the person in the cohort who gave most, over all cohorts that person was in; queries of the cohort"
-    )
+    print("spent: by the person in the cohort who gave most, over all cohorts with that person in them")
 
 
 def register(app: typer.Typer) -> None:
