@@ -18,14 +18,14 @@ import torch
 from reference import reference_split
 
 from pipeline.core.types import EncodedCohort, Split
-from pipeline.grouping.affinity import summarise
 from pipeline.grouping.batched_trainer import log_losses, train_groups
+from pipeline.grouping.validated import trainer_inputs
 from pipeline.ingest.cohort import build_cohort
 from pipeline.ingest.embedded import read_embedded
 from pipeline.ingest.mapping import load_mapping
 from pipeline.ingest.scaling import prepare
 
-N_TASKS, LARGEST_INPUT = 8, 5.0  # standard deviations
+N_TASKS = 8
 
 
 def eight_tasks() -> EncodedCohort:
@@ -52,7 +52,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     encoded = eight_tasks()
-    inputs = summarise(encoded.features).astype(np.float32).clip(-LARGEST_INPUT, LARGEST_INPUT)
+    inputs = trainer_inputs(encoded.features)
     train, tuning, held_out = (np.flatnonzero(encoded.split == int(part)) for part in Split)
     groups = all_groups(N_TASKS)
     sums = np.zeros((2, len(groups), len(tuning) + len(held_out), N_TASKS))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -32,7 +32,8 @@ from pipeline.core.types import (
     Split,
     Task,
 )
-from pipeline.grouping.run import group_tasks
+from pipeline.grouping.run import group_tasks, validate_grouping
+from pipeline.grouping.validated import MIN_VALIDATED
 from pipeline.store import Made
 
 MAX_CURVE_POINTS: Final = 400
@@ -105,9 +106,17 @@ def group(job: Job, prepared: Made) -> Made | None:
     seed = job.seed("group")
 
     def make(_: Provenance) -> tuple[Grouping]:
-        training = job.only(prepared, EncodedCohort).part(Split.TRAIN)
+        cohort = job.only(prepared, EncodedCohort)
+        training = cohort.part(Split.TRAIN)
+        options: dict[str, Any] = {**table.model_dump(exclude={"decide"}), "seed": seed}
         with steps("grouping", "") as on_step:
-            return (group_tasks(training, **table.model_dump(), seed=seed, on_step=on_step),)
+            found = group_tasks(training, **options, on_step=on_step)
+        if table.decide == "affinity" or len(found.tasks) < MIN_VALIDATED:
+            return (found,)
+        with steps("training candidate groups", "gain") as on_step:
+            where = device(job.config.device)
+            tuning = cohort.part(Split.TUNING)
+            return (validate_grouping(found, training, tuning, **options, device=where, on_step=on_step),)
 
     return job.once("group", (prepared.first,), table.model_dump(mode="json"), seed, make)
 

@@ -437,6 +437,31 @@ class UtilityReport:
 
 
 @dataclass(frozen=True)
+class GroupValidation:
+    """What training the candidate groups has shown, on stays that had no part in training them.
+
+    Gains are shares of a task's null log-loss over learning it alone, with an 80 % interval, from tuning stays that had
+    no say in the choice. Where no grouping is identifiable, `Grouping.groups` holds every task alone.
+    """
+
+    chosen: tuple[tuple[str, ...], ...]  # by validation, whatever the verdict
+    identifiable: bool
+    verdict: str  # the reliability in one sentence
+    reliability: float
+    reliability_low: float  # lower limit; above 0 = identifiable
+    gain: float
+    gain_low: float
+    gain_high: float
+    task_gains: tuple[float, ...]
+    share_gaining: tuple[float, ...]  # per task, of bootstrap draws in which its group helps it
+    harmed: tuple[str, ...]
+    together: tuple[tuple[float, ...], ...]  # (task, task), share of replicates that serve both by one group
+    n_trained: int
+    n_seeds: int
+    share_at_limit: float  # of trained networks that were still improving when the epochs ran out
+
+
+@dataclass(frozen=True)
 class Grouping:
     """Which tasks are worth learning together, with the label-only control beside it. Smaller affinity = more alike."""
 
@@ -451,6 +476,7 @@ class Grouping:
     objective: float
     n_stays: int
     notes: tuple[str, ...] = ()
+    validation: GroupValidation | None = None  # None: the groups are what the affinity proposes
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from itertools import count
 from typing import Final, Literal
@@ -11,10 +12,11 @@ import numpy as np
 from pipeline.core.errors import DataError
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import generator
-from pipeline.core.types import EncodedCohort, Grouping
+from pipeline.core.types import EncodedCohort, Grouping, GroupValidation
 from pipeline.grouping.affinity import label_hamming, samplewise_multihead
 from pipeline.grouping.checks import N_SHUFFLES, note_on_halves, note_on_shuffles, rank_correlation, smaller_class
 from pipeline.grouping.partition import Groups, exact_partition
+from pipeline.grouping.validated import validate_groups
 
 AffinityKind = Literal["samplewise_multihead", "label_hamming"]
 
@@ -96,6 +98,59 @@ def group_tasks(
         objective=objective,
         n_stays=len(rows),
         notes=(*notes, NOT_VALIDATED, OUTSIDE_ACCOUNT),
+    )
+
+
+def validate_grouping(
+    proposed: Grouping,
+    training: EncodedCohort,
+    tuning: EncodedCohort,
+    *,
+    affinity: AffinityKind,
+    n_inits: int,
+    max_groups: int,
+    seed: int,
+    device: str = "cpu",
+    on_step: OnStep = ignore_step,
+) -> Grouping:
+    """The proposal after training candidates: its groups are the validated ones, or every task alone.
+
+    Raises:
+        DataError: fewer than four usable tasks, or a task with one class in a part of the stays.
+    """
+    training, tuning = _with_tasks(training, proposed.tasks), _with_tasks(tuning, proposed.tasks)
+
+    def measure(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        if affinity == "label_hamming":
+            return label_hamming(labels)
+        return samplewise_multihead(training.features[rows], labels, n_inits=n_inits, seed=seed)
+
+    validation = validate_groups(
+        training, tuning, measure, max_groups=max_groups, seed=seed, device=device, on_step=on_step
+    )
+    alone = tuple((name,) for name in proposed.tasks)
+    return dataclasses.replace(
+        proposed,
+        groups=validation.chosen if validation.identifiable else alone,
+        notes=(*(note for note in proposed.notes if note != NOT_VALIDATED), _told(validation)),
+        validation=validation,
+    )
+
+
+def _with_tasks(encoded: EncodedCohort, names: tuple[str, ...]) -> EncodedCohort:
+    columns = [index for name in names for index, task in enumerate(encoded.tasks) if task.name == name]
+    tasks = tuple(encoded.tasks[column] for column in columns)
+    return dataclasses.replace(encoded, labels=encoded.labels[:, columns], tasks=tasks)
+
+
+def _told(validation: GroupValidation) -> str:
+    """The verdict, and what the chosen groups were worth to stays that had no say."""
+    interval = f"{100 * validation.gain:.1f} % [{100 * validation.gain_low:.1f}, {100 * validation.gain_high:.1f}]"
+    chosen = "; ".join(" + ".join(group) for group in validation.chosen)
+    harmed = f" Significantly harmed: {', '.join(validation.harmed)}." if validation.harmed else ""
+    return (
+        f"Trained: {validation.verdict} Validation chooses {chosen}; on stays that had no say this is worth {interval} "
+        f"of a task's null log-loss over learning each task alone (80 % interval).{harmed}"
     )
 
 

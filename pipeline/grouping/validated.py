@@ -1,0 +1,193 @@
+"""Propose, train, select: groups that have been trained before they are recommended, and the right to say "none".
+
+Candidates are every task alone, all tasks together, what the affinity and the label control propose (on the stays as
+they are and on bootstrap replicates of them), and random groups; with one seed each at first, then the better half with
+all seeds. Half of the tuning subjects stop the training and select; the other half, which had no say, tell the gain.
+Whether there is anything to select is asked apart (`pipeline.grouping.reliability`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, final
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from pipeline.core.errors import DataError
+from pipeline.core.protocols import OnStep, ignore_step
+from pipeline.core.seeds import child_seed, generator
+from pipeline.core.types import EncodedCohort, GroupValidation
+from pipeline.grouping.affinity import label_hamming, summarise
+from pipeline.grouping.batched_trainer import log_losses, train_groups
+from pipeline.grouping.checks import smaller_class
+from pipeline.grouping.choose import Choice, choose
+from pipeline.grouping.gains import GroupLosses, alone, gain_of, gains, null_log_losses, values
+from pipeline.grouping.partition import exact_partition
+from pipeline.grouping.reliability import Reliability, pair_reliability
+
+N_REPLICATES: Final = 6  # bootstrap replicates of the affinity that propose groups
+MIN_VALIDATED: Final = 4  # tasks; fewer have too few pairs to tell agreement from chance
+LARGEST_INPUT: Final = 5.0  # standard deviations; a summary further out is an outlier of the record, not of the task
+
+Affinity = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""(rows of stays, labels of these rows) -> affinity (task, task)."""
+
+
+@final
+@dataclass(frozen=True)
+class Effort:
+    """How much is trained: candidates, seeds of each, and halvings for the reliability."""
+
+    n_candidates: int = 64
+    n_seeds: int = 4
+    n_splits: int = 4
+
+
+def validate_groups(
+    training: EncodedCohort,
+    tuning: EncodedCohort,
+    affinity: Affinity,
+    *,
+    max_groups: int,
+    seed: int,
+    effort: Effort | None = None,
+    device: str = "cpu",
+    on_step: OnStep = ignore_step,
+) -> GroupValidation:
+    """Choose at most `max_groups` groups by training candidates; tasks are those of `training`, all binary.
+
+    Raises:
+        DataError: fewer than four tasks, or a task with one class in a part of the stays.
+    """
+    effort = effort or Effort()
+    names = tuple(task.name for task in training.tasks)
+    if len(names) < MIN_VALIDATED:
+        raise DataError(f"groups are validated from {MIN_VALIDATED} tasks on; {len(names)} qualify")
+    both = np.concatenate([training.features, tuning.features])
+    inputs = trainer_inputs(both)
+    labels = np.concatenate([training.labels, tuning.labels])
+    subjects = np.concatenate([training.subject_index, tuning.subject_index])
+    train, select, estimate = _parts(training, tuning, seed)
+    seen = np.concatenate([train, select])
+    reliability = pair_reliability(
+        inputs[seen],
+        labels[seen],
+        subjects[seen],
+        n_splits=effort.n_splits,
+        n_seeds=1,
+        seed=seed,
+        device=device,
+        on_step=lambda step, _steps, gain: on_step(step, 2 * effort.n_splits + 2, gain),
+    )
+    groups = candidates(training, affinity, max_groups=max_groups, n_candidates=effort.n_candidates, seed=seed)
+
+    def losses(kept: np.ndarray, n_seeds: int) -> tuple[GroupLosses, GroupLosses, float]:
+        scored = np.concatenate([select, estimate])
+        trained = train_groups(
+            inputs,
+            labels,
+            train=train,
+            stopping=select,
+            scored=scored,
+            groups=kept,
+            seeds=[child_seed(seed, "grouping", "candidate", number) for number in range(n_seeds)],
+            device=device,
+        )
+        loss = log_losses(trained.logits, labels[scored]).astype(np.float32)
+        null = null_log_losses(labels[scored], np.nanmean(labels[train].astype(np.float64), axis=0))
+        whole = GroupLosses(kept, loss, null, subjects[scored])
+        first = np.arange(len(select))
+        return whole.take(first), whole.take(np.arange(len(select), len(scored))), float(trained.at_limit.mean())
+
+    first, _, _ = losses(groups, 1)
+    on_step(2 * effort.n_splits + 1, 2 * effort.n_splits + 2, 0.0)
+    selecting, estimating, at_limit = losses(groups[_better_half(first, max_groups)], effort.n_seeds)
+    on_step(2 * effort.n_splits + 2, 2 * effort.n_splits + 2, 0.0)
+    choice = choose(selecting, max_groups=max_groups, seed=seed)
+    return _told(names, choice, estimating, reliability, len(groups), effort.n_seeds, at_limit)
+
+
+def trainer_inputs(features: Float32[np.ndarray, "stay step channel"]) -> Float32[np.ndarray, "stay feature"]:
+    """Standardised summaries, each once: a static's mean, minimum and last value are one column, not three.
+
+    Repeated columns would learn that many times faster than the others.
+    """
+    columns = summarise(features).astype(np.float32).clip(-LARGEST_INPUT, LARGEST_INPUT)
+    once = np.unique(columns.round(4), axis=1, return_index=True)[1]
+    return np.asarray(columns[:, np.sort(once)])
+
+
+def _parts(training: EncodedCohort, tuning: EncodedCohort, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of both cohorts, one after the other: training, selection, estimation; tuning halves by subject."""
+    people = generator(seed, "grouping", "estimation").permutation(np.unique(tuning.subject_index))
+    selects = np.isin(tuning.subject_index, people[: len(people) // 2])
+    rows = len(training.labels) + np.arange(len(tuning.labels))
+    return np.arange(len(training.labels)), rows[selects], rows[~selects]
+
+
+def candidates(
+    training: EncodedCohort, affinity: Affinity, *, max_groups: int, n_candidates: int, seed: int
+) -> Bool[np.ndarray, "group task"]:
+    """Different groups: singles, all together, proposals, then random ones until there are `n_candidates`."""
+    n_stays, n_tasks = training.labels.shape
+    found = dict.fromkeys([*((task,) for task in range(n_tasks)), tuple(range(n_tasks))])
+    for replicate in range(N_REPLICATES + 1):
+        draws = generator(seed, "grouping", "replicate", replicate)
+        rows = np.arange(n_stays)
+        if replicate:
+            rows = np.asarray(draws.integers(n_stays, size=n_stays))
+        if any(smaller_class(training.labels[rows, task]) == 0 for task in range(n_tasks)):
+            continue  # a rare task lost its events in this draw
+        for measure in (affinity, lambda _, part: label_hamming(part)):
+            distance = measure(rows, training.labels[rows])
+            for parts in range(2, max_groups + 1):
+                found |= dict.fromkeys(exact_partition(distance, max_groups=parts)[0])
+    random = generator(seed, "grouping", "random candidates")
+    wanted = min(n_candidates, (1 << n_tasks) - 1)
+    while len(found) < wanted:
+        found[tuple(np.flatnonzero(random.random(n_tasks) < random.uniform(0.2, 0.8)).tolist())] = None
+        found.pop((), None)
+    groups = np.zeros((len(found), n_tasks), dtype=bool)
+    for row, members in enumerate(found):
+        groups[row, list(members)] = True
+    return groups
+
+
+def _better_half(losses: GroupLosses, max_groups: int) -> np.ndarray:
+    """Rows to train on: singles, the largest group, and the half whose members gain most on average."""
+    gained = np.nanmean(gains(values(losses)[0], losses.groups), axis=1)
+    gained[alone(losses.groups)] = np.inf
+    gained[losses.groups.sum(axis=1).argmax()] = np.inf
+    keep = max(len(gained) // 2, losses.groups.shape[1] + 1 + max_groups)
+    return np.sort(np.argsort(-gained, kind="stable")[:keep])
+
+
+def _told(
+    names: tuple[str, ...],
+    choice: Choice,
+    estimating: GroupLosses,
+    reliability: Reliability,
+    n_trained: int,
+    n_seeds: int,
+    at_limit: float,
+) -> GroupValidation:
+    gain = gain_of(estimating, choice.cover.serves)
+    return GroupValidation(
+        chosen=choice.names(names),
+        identifiable=reliability.identifiable,
+        verdict=reliability.told(),
+        reliability=reliability.correlation,
+        reliability_low=reliability.low,
+        gain=gain.mean,
+        gain_low=gain.low,
+        gain_high=gain.high,
+        task_gains=gain.per_task,
+        share_gaining=tuple(float(share) for share in choice.share_gaining),
+        harmed=tuple(names[task] for task in gain.harmed),
+        together=tuple(tuple(float(value) for value in row) for row in choice.together),
+        n_trained=n_trained,
+        n_seeds=n_seeds,
+        share_at_limit=at_limit,
+    )
