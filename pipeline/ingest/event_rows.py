@@ -54,34 +54,51 @@ def usable_rows(
     """The rows of `frame` (key, time, variable, raw, unit) that can be used, as row, hours, variable, value.
 
     `row` is that of the table of stays. Every other row is counted in `counts`, conversions in `done`.
+    """
+    frame = _with_stay(frame, table, reading, counts)
+    return _with_value(_with_hours(frame, table, reading, counts), reading, counts, done)
+
+
+def known_rows(
+    frame: pl.DataFrame, table: EventsLayout, mapping: SourceMapping, counts: CountsByVariable
+) -> pl.DataFrame:
+    """The rows whose code means something, as key, time, variable, raw, unit; the others are counted.
+
+    The first step, since most rows of a large table end here: codes are compared as they are written, each distinct
+    one having been trimmed once.
 
     Raises:
         DataError: codes that the mapping does not know, unless it says to drop them.
     """
-    frame = _with_stay(_known(frame, reading, counts), table, reading, counts)
-    return _with_value(_with_hours(frame, table, reading, counts), reading, counts, done)
-
-
-def _known(frame: pl.DataFrame, reading: Reading, counts: CountsByVariable) -> pl.DataFrame:
-    """Only codes of the mapping; the first step, since most rows of a large table end here."""
-    mapping = reading.mapping
-    names = list({**mapping.source_names, **mapping.static_sources})
-    known = frame["variable"].is_in(names).fill_null(False)
-    if known.all():
-        return frame
-    others = frame.filter(~known)["variable"]
-    empty = int((others.is_null() | (others.str.strip_chars() == "")).fill_null(True).sum())
-    strange = len(others) - empty
+    assert table.code is not None
+    names = {**mapping.source_names, **mapping.static_sources}
+    code = frame[table.code]
+    distinct = code.value_counts(name="(rows)")
+    written, rows = distinct[table.code], distinct["(rows)"].to_list()
+    meant = plain_text(written).to_list()
+    empty = sum(n for text, n in zip(meant, rows, strict=True) if not text)
+    strange = [n for text, n in zip(meant, rows, strict=True) if text and table.prefix + text not in names]
     if mapping.unknown_variables == "error" and strange:
-        codes = others.drop_nulls().unique()
         raise DataError(
-            f"{strange} rows of {len(codes.filter(codes.str.strip_chars() != ''))} codes that mapping {mapping.name} "
-            'does not know; add them, or set unknown_variables = "drop" to drop and count them'
+            f"{sum(strange)} rows of {len(strange)} codes that mapping {mapping.name} does not know; "
+            'add them, or set unknown_variables = "drop" to drop and count them'
         )
-    for reason, rows in ((VARIABLE_MISSING, empty), (UNKNOWN_VARIABLE, strange)):
-        if rows:
-            add_count(counts, UNNAMED, reason, rows)
-    return frame.filter(known)
+    for reason, gone in ((VARIABLE_MISSING, empty), (UNKNOWN_VARIABLE, sum(strange))):
+        if gone:
+            add_count(counts, UNNAMED, reason, gone)
+    pairs = [(i, table.prefix + text) for i, text in enumerate(meant) if text and table.prefix + text in names]
+    kept = written.gather([i for i, _ in pairs])
+    frame = frame.filter(code.is_in(kept.implode()))
+    named = (
+        frame[table.code].replace_strict(kept, [name for _, name in pairs], return_dtype=pl.String) if pairs else None
+    )
+    return frame.select(
+        pl.col(table.key).alias("key"),
+        pl.col(table.time).alias("time"),
+        (pl.lit(None, pl.String) if named is None else named).alias("variable"),
+        pl.col(table.value).alias("raw"),
+        (pl.col(table.unit).cast(pl.String) if table.unit else pl.lit(None, pl.String)).alias("unit"),
+    )
 
 
 def _with_stay(frame: pl.DataFrame, table: EventsLayout, reading: Reading, counts: CountsByVariable) -> pl.DataFrame:

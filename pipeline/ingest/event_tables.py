@@ -20,7 +20,7 @@ import polars as pl
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.ingest.batches import FILE_STEM, Tally, batches, find_files, header, stem
-from pipeline.ingest.event_rows import Reading, add_count, plain_text, usable_rows
+from pipeline.ingest.event_rows import Reading, add_count, known_rows, plain_text, usable_rows
 from pipeline.ingest.event_values import Conversions
 from pipeline.ingest.layout import EventsLayout, Layout
 from pipeline.ingest.mapping import SourceMapping
@@ -137,16 +137,7 @@ def _long_batches(
     if table.code is not None:
         columns = tuple(dict.fromkeys(c for c in (table.key, table.time, table.code, table.value, table.unit) if c))
         for frame in batches(path, columns, tally):
-            yield (
-                frame.height,
-                frame.select(
-                    pl.col(table.key).alias("key"),
-                    pl.col(table.time).alias("time"),
-                    (pl.lit(table.prefix) + plain_text(frame[table.code])).alias("variable"),
-                    pl.col(table.value).alias("raw"),
-                    (pl.col(table.unit).cast(pl.String) if table.unit else pl.lit(None, pl.String)).alias("unit"),
-                ),
-            )
+            yield frame.height, known_rows(frame, table, reading.mapping, counts)
         return
     names = {name.lower(): name for name in header(path)}
     apart = {table.key.lower(), table.time.lower()}
