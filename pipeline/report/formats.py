@@ -31,7 +31,8 @@ def _fixed(value: Any, digits: int = 3) -> str:
 
 def _figure(value: Any, statistic: str) -> str:
     """An attack's figure; counts are whole numbers."""
-    return _count(int(value)) if statistic == "count" and value is not None and value == int(value) else _fixed(value)
+    is_count = statistic in ("count", "telling_views") and value is not None and value == int(value)
+    return _count(int(value)) if is_count else _fixed(value)
 
 
 def _planted(value: Any, statistic: str) -> str:

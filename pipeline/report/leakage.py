@@ -5,10 +5,30 @@ from __future__ import annotations
 from typing import Any, Final
 
 from pipeline.report.plots import strip
+from pipeline.report.terms import mapping
+from pipeline.report.threats import curves, reconstructions, residual, threat_sentences
 from pipeline.report.words import STATISTICS, THREAT_MODELS
 
 Data = dict[str, Any]
 BUNDLE: Final = "bundle"  # the artefact name of the scan of released bytes
+
+
+def leakage_section(data: Data, guarantees: list[Data]) -> Data:
+    """Everything that leakage.html.j2 prints; what was judged speaks, or all artefacts when nothing was."""
+    judged = judged_reports(data) or data["leakage"]
+    sentences = threat_sentences(judged)
+    names = {report["artefact"] for report in judged}
+    return {
+        "leakage": leakage_views(data),
+        **gaps(data),
+        "untouched": untouched(data),
+        "judged_audited": bool(judged_reports(data)),
+        "sentences": sentences,
+        "curves": curves(judged, guarantees),
+        "reconstructions": reconstructions(judged),
+        "mapping": mapping(judged),
+        "residual": residual(judged, sentences, any(item["name"] in names for item in guarantees)),
+    }
 
 
 def leakage_views(data: Data) -> list[Data]:

@@ -99,6 +99,43 @@ def curve_panel(
     return _svg(key, title, description, height, parts)
 
 
+def roc_panel(
+    key: str, title: str, points: Sequence[tuple[float, float]], limits: tuple[float, float] | None = None
+) -> Markup:
+    """True- against false-positive rate, both logarithmic; chance dotted, what the `limits` allow dashed."""
+    height, left, bottom, floor = 230, 46, 38, 1e-3
+    floor = min(
+        floor, *(max(1e-5, 10 ** math.floor(math.log10(max(value, 1e-5)))) for pair in points for value in pair)
+    )
+    x = Scale(math.log10(floor), 0, left, WIDTH - 12)
+    y = Scale(math.log10(floor), 0, height - bottom, 10)
+
+    def line(css: str, pairs: Sequence[tuple[float, float]]) -> Markup:
+        at = " ".join(f"{x(math.log10(max(a, floor)))},{y(math.log10(min(max(b, floor), 1)))}" for a, b in pairs)
+        return Markup('<polyline class="{}" points="{}"/>').format(css, at)
+
+    parts: list[Markup] = []
+    for power in range(round(math.log10(floor)), 1):
+        name = f"{10.0**power:g}"
+        parts += [
+            _line(left, y(power), WIDTH - 12, y(power), "grid"),
+            _text(left - 5, y(power) + 3.5, name, "tick end"),
+            _text(x(power), height - bottom + 14, name, "tick mid"),
+        ]
+    steps = [10 ** (math.log10(floor) * (1 - share / 40)) for share in range(41)]
+    parts.append(line("roc-chance", [(value, value) for value in steps]))
+    if limits is not None:
+        epsilon, delta = limits
+        factor = math.exp(min(epsilon, 700.0))
+        parts.append(
+            line("roc-allowed", [(a, min(factor * a + delta, 1 - (1 - delta - a) / factor, 1)) for a in steps])
+        )
+    parts.append(line("roc-found", points))
+    parts.append(_text((left + WIDTH - 12) / 2, height - 6, "strangers wrongly named (log)", "tick mid"))
+    told = "; ".join(f"at {a:.3g} false alarms {b:.3g} of the members" for a, b in points[:: max(1, len(points) // 4)])
+    return _svg(key, f"{title}: members named against strangers wrongly named", told, height, parts)
+
+
 def strip(key: str, row: Mapping[str, Any]) -> Markup | None:
     """One attack on a scale from 0 to 1: control (tick), rate with interval (dot), positive control (diamond)."""
     figures = [row[name] for name in ("rate", "low", "high", "control", "positive_control") if row[name] is not None]

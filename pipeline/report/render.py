@@ -19,7 +19,7 @@ def render_report(record: RunRecord) -> str:
 
 def render_json(data: dict[str, Any]) -> str:
     """The page from `record_json`'s data, for instance read back from a file."""
-    return _environment().get_template("report.html.j2").render(**page_view(data))
+    return environment().get_template("report.html.j2").render(**page_view(data))
 
 
 class _PackageTemplates(BaseLoader):
@@ -32,7 +32,8 @@ class _PackageTemplates(BaseLoader):
         return resource.read_text(encoding="utf-8"), template, None
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Templates and filters of both pages."""
     environment = Environment(
         loader=_PackageTemplates(), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from pipeline.report.leakage import gaps, glance_leakage, judged_reports, leakage_views, untouched
+from pipeline.report.leakage import glance_leakage, leakage_section
 from pipeline.report.plots import curve_panel
 from pipeline.report.utility import utility_view
 from pipeline.report.words import GLOSSARY, LEAVES, LIMITS, METRICS, MISSINGNESS, STAYS, THREAT_MODELS, VERDICTS
@@ -18,6 +18,7 @@ def page_view(data: Data) -> Data:
     decision = data["decision"]
     verdict = decision["verdict"] if decision else "NOT JUDGED"
     css, headline, meaning = VERDICTS[verdict]
+    guarantees = [guarantee_view(item) for item in data["condensed"] if item["guarantee"]]
     return {
         "data": data,
         "verdict": {"word": verdict, "css": css, "headline": headline, "meaning": meaning},
@@ -27,11 +28,8 @@ def page_view(data: Data) -> Data:
         "missingness": MISSINGNESS.get(data["missingness"]),
         "released": released_summary(data),
         "utility": utility_view(data),
-        "guarantees": [guarantee_view(item) for item in data["condensed"] if item["guarantee"]],
-        "leakage": leakage_views(data),
-        **gaps(data),
-        "untouched": untouched(data),
-        "judged_audited": bool(judged_reports(data)),
+        "guarantees": guarantees,
+        **leakage_section(data, guarantees),
         "glance": glance_leakage(data),
         "reasons": gate_reasons(data),
         "ingest": ingest_view(data),

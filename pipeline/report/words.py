@@ -23,7 +23,15 @@ STATISTICS: Final = {
     "member_excess": "excess of members",
     "closest_record_ratio": "distance ratio",
     "tpr_at_1pct_fpr": "TPR at 1 % FPR",
+    "tpr_at_01pct_fpr": "TPR at 0.1 % FPR",
     "tpr_at_smallest_fpr": "TPR at the smallest FPR that n allows",
+    "excess_risk": "excess over strangers",
+    "excess_risk_nearest_tenth": "excess over strangers, nearest tenth",
+    "auroc_advantage": "AUROC gained",
+    "auroc_excess": "AUROC over strangers",
+    "linkage_rate": "share linked",
+    "telling_views": "views that tell members",
+    "epsilon_above_claim": "ε above the claim",
 }
 
 METRICS: Final = {

@@ -452,7 +452,8 @@ def test_the_same_record_gives_the_same_bytes(record: RunRecord, page: str) -> N
 
 def test_sections_stand_in_the_order_of_reading(page: str) -> None:
     order = (
-        *("verdict", "leaves", "utility", "privacy", "leakage", "not-tested", "gate", "data", "contracts", "encoders"),
+        *("verdict", "leaves", "utility", "privacy", "leakage", "not-tested", "gate", "terms", "data"),
+            *("contracts", "encoders"),
         *("condensed", "trajectories", "losses", "grouping", "stages", "limits", "glossary"),
     )
     found = re.findall(r'<section[^>]* id="([a-z-]+)"', page)
