@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from flows.audit_cli import audit_app
 from flows.cli_common import AsJson, ConfigPath, Device, Only, Out, Resume, Seed, Verbose, print_json, start, walk
 from flows.condense_cli import condense
 from flows.config_cli import config_app
@@ -41,6 +42,7 @@ app = typer.Typer(
     "Exit codes: 0 done, 2 usage, 10 configuration, 11 input data, 12 utility floor, 13 leakage, 14 release refused, "
     "15 environment, 17 privacy budget, 130 interrupted.",
 )
+app.add_typer(audit_app, name="audit")
 app.add_typer(config_app, name="config")
 app.add_typer(keys_app, name="keys")
 app.add_typer(release_app, name="release")
@@ -111,7 +113,6 @@ _stage_verb("encode", "Prepare and encode the cohort by every [encode.NAME] tabl
 _stage_verb("group", "Which tasks are alike: sample-wise convergence affinity and the label-only control.")
 app.command()(condense)
 _stage_verb("validate", "Data contracts on every artefact, then train on condensed and test on real stays.")
-_stage_verb("audit", "Attack the artefacts and print what was found.")
 register_sharing(app)
 register_evaluate(app)
 register_pool(app)

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from flows import registry
+from flows import audit_history, registry
 from flows.job import Job
 from flows.progress import steps
 from flows.stages.learn import cohort_of, device, encoder_input, fitted_encoder, with_tasks
@@ -16,6 +16,7 @@ from flows.stages.shadowing import condenses_again
 from pipeline.audit.run import audit as attack
 from pipeline.audit.scene import CondensedScene, EncodingScene, Scene, encoding_scene
 from pipeline.audit.terms import MAX_WINDOW
+from pipeline.core.codec import record_digest
 from pipeline.core.config import Encode, QuantumEncode
 from pipeline.core.errors import UtilityError
 from pipeline.core.secrets import SECRET_BYTES, Secret
@@ -117,7 +118,10 @@ def audit(
         with steps("attacking", "") as on_step:
             return attack(scenes, seed=seed, level=table.level, on_step=on_step)
 
-    return job.once("audit", parents, options, seed, make)
+    made = job.once("audit", parents, options, seed, make)
+    if not made.reused:
+        audit_history.remember_run(job, [job.store.get(digest, LeakageReport) for digest in made.digests])
+    return made
 
 
 def has_key(job: Job, made: Made) -> bool:
@@ -183,20 +187,22 @@ def decide(job: Job, candidate: Made, leakage: Made, utility: Made) -> Made:
     """The gate's decision on what the configuration wants to release."""
     policy = load_policy(job.config.release.policy)
     parents = (candidate.first, *leakage.digests, utility.first)
-    around = circumstances(job)
+    around = circumstances(job, candidate)
 
     def make(_: object) -> tuple[GateDecision]:
         reports = reports_on(job, candidate, leakage)
         artefact = released_artefact(job, candidate)
         return (gate.decide(policy, artefact, reports, job.only(utility, UtilityReport), around),)
 
-    options = {"policy": policy.digest, "countersigned": around.countersigned}
+    accepted = [record_digest(report) for report in around.accepted or ()]
+    options = {"policy": policy.digest, "countersigned": around.countersigned, "accepted": accepted}
     return job.once("decide", parents, options, None, make)
 
 
-def circumstances(job: Job) -> gate.Circumstances:
+def circumstances(job: Job, candidate: Made) -> gate.Circumstances:
     """What the gate looks at beside the artefact and its audit."""
-    return gate.Circumstances(countersigned=job.config.release.countersigned)
+    accepted = audit_history.last_accepted(job, candidate.first)
+    return gate.Circumstances(accepted=accepted, countersigned=job.config.release.countersigned)
 
 
 def reports_on(job: Job, candidate: Made, leakage: Made) -> tuple[LeakageReport, ...]:
@@ -245,7 +251,7 @@ def admitted(job: Job, candidate: Made, leakage: Made, utility: Made, decision: 
         released_artefact(job, candidate),
         reports_on(job, candidate, leakage),
         scores,
-        circumstances(job),
+        circumstances(job, candidate),
     )
 
 

@@ -10,12 +10,13 @@ from typing import Final
 
 import numpy as np
 
-from flows import releases
+from flows import audit_history, releases
 from flows.environment import code_version, machine
 from flows.job import KEY_PURPOSES, Job
 from flows.stages import judge, learn
 from pipeline.audit.byte_scan import scan_bytes
 from pipeline.audit.scene import BytesScene
+from pipeline.core.codec import record_digest
 from pipeline.core.config import ReleaseConfig
 from pipeline.core.digest import canonical_json, digest_file, digest_json
 from pipeline.core.errors import LeakageError, ReleaseRefused, UtilityError
@@ -93,6 +94,9 @@ def release(job: Job, cohort: Made, candidate: Made, leakage: Made, utility: Mad
     made = once(job)
     if releases.place(workspace, job.only(made, ReleaseRecord).name) is None:  # moved away: write the next one
         made = once(dataclasses.replace(job, resume=False))
+    if not made.reused:
+        for audit in judge.reports_on(job, candidate, leakage):
+            audit_history.has_left(job, record_digest(audit), job.only(made, ReleaseRecord).name)
     return made
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-STAGE_VERBS = ["ingest", "encode", "group", "condense", "validate", "audit"]
+STAGE_VERBS = ["ingest", "encode", "group", "condense", "validate"]
 VERBS = [
     *("demo", "run", *STAGE_VERBS, "verify", "receive", "evaluate", "pool", "send", "fetch", "show", "doctor"),
+    *("audit+attack", "audit+history", "audit+diff"),
     *("config+init", "config+check", "ledger", "log+show", "log+verify"),
     *("release+propose", "release+approve", "release+publish"),
     *("trust+key", "trust+draft", "trust+sign", "trust+show", "trust+revoke"),
@@ -35,18 +36,38 @@ def test_every_verb_explains_itself_with_an_example(verb: str) -> None:
 
 
 def test_the_list_of_verbs_in_this_test_is_complete() -> None:
+    from flows.audit_cli import audit_app
     from flows.cli import app, config_app, keys_app, log_app, release_app, trust_app
 
     names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
-    groups = {"config": config_app, "keys": keys_app, "log": log_app, "release": release_app, "trust": trust_app}
+    groups = {
+        "audit": audit_app,
+        "config": config_app,
+        "keys": keys_app,
+        "log": log_app,
+        "release": release_app,
+        "trust": trust_app,
+    }
     for label, group in groups.items():
         names += [f"{label}+{command.name}" for command in group.registered_commands]
     assert sorted(names) == sorted(VERBS)
 
 
+def test_audit_without_a_sub_verb_is_the_audit_itself() -> None:
+    told = " ".join(decoct("audit", "--help").stdout.split())
+    assert "Example: decoct audit run.toml" in told
+    assert "Example: decoct audit --real real.parquet" in told
+
+
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
+        (("audit", "absent.toml"), 10, "configuration file absent.toml not found"),
+        (("audit", "run.toml", "--real", "r.parquet"), 2, "takes a run's TOML file, or --real"),
+        (("audit", "--real", "r.parquet", "--shared", "s.parquet"), 2, "all of --real, --shared and --holdout"),
+        (("audit", "--real", "r", "--shared", "s", "--holdout", "h"), 11, "the real table r is not a file"),
+        (("audit", "history", "--out", "absent"), 2, "there is no audit history"),
+        (("audit", "diff", "1", "2", "--out", "absent"), 2, "there is no audit history"),
         (("nonsense",), 2, "No such command"),
         (("run", "absent.toml"), 10, "configuration file absent.toml not found"),
         (("show", "--out", "absent"), 2, "there is no store"),

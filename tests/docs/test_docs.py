@@ -20,7 +20,7 @@ PROMISES = re.compile(r"\b(anonymous|anonymi[sz]ed|irreversible|compliant)\b", r
 
 def verbs() -> set[str]:
     names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
-    return names | {"config", "keys", "log", "release", "trust"}
+    return names | {"audit", "config", "keys", "log", "release", "trust"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
