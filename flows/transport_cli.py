@@ -31,8 +31,10 @@ def send(
 
     Example: decoct send decoct-work/releases/st-elsewhere-private-v1 s3://shared-bucket/inbox
     """
+    from flows.sending import log_sending
     from pipeline.sharing.transport import send as carry
 
+    log_sending(bundle, address)
     sent = carry(bundle, address)
     if as_json:
         print_json({"address": sent.address, "files": sent.files, "already_there": sent.already_there})

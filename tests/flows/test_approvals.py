@@ -102,6 +102,8 @@ def test_from_a_run_to_a_receipt_by_the_command_line(site: dict[str, Any], tmp_p
     proposal = Path(told["proposal"])
     assert proposal.parent == workspace / "proposals"
     assert not (workspace / "releases").exists()
+    with pytest.raises(ReleaseRefused, match="is a proposal"):
+        decoct("send", proposal, tmp_path / "stick")
     root = trust_root(workspace, tmp_path)
     with pytest.raises(ReleaseRefused, match="approved by 0 people"):
         decoct("release", "publish", proposal)
@@ -118,6 +120,10 @@ def test_from_a_run_to_a_receipt_by_the_command_line(site: dict[str, Any], tmp_p
     assert [
         entry["what"] for entry in json.loads(decoct("log", "show", "--out", receipt.parents[1], "--json"))["entries"]
     ]
+
+    decoct("send", bundle, tmp_path / "stick")
+    last = json.loads(decoct("log", "show", "--last", 1, "--out", workspace, "--json"))["entries"][0]
+    assert (last["what"], last["to"]) == ("send", str(tmp_path / "stick"))
 
     decoct("trust", "revoke", tmp_path / "list.json", "--root", root, "--release", f"{SITE}/private/1")
     decoct("trust", "sign", tmp_path / "list.json", "--key", tmp_path / "root.key")
