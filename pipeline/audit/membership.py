@@ -65,6 +65,7 @@ class Reached:
     members: int
     others: int
     epsilon: float  # lower bound
+    roc: tuple[tuple[float, float], ...]  # (FPR, TPR) of the TPR's score
 
 
 def flattened(series: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -148,7 +149,20 @@ def judge(
         members=len(m.report),
         others=len(o.report),
         epsilon=_epsilon(signed, m, o),
+        roc=roc(inside[m.report], outside[o.report]),
     )
+
+
+def roc(members: np.ndarray, others: np.ndarray) -> tuple[tuple[float, float], ...]:
+    """(FPR, TPR) at about 30 thresholds, evenly on a log axis; none at which fewer than ten others are above.
+
+    Such a point would be about few people.
+    """
+    counts = np.unique(np.geomspace(MIN_SUBJECTS, max(MIN_SUBJECTS, len(others)), 30).round().astype(int))
+    ranked = np.sort(others)[::-1]
+    thresholds = [ranked[count - 1] for count in counts if count <= len(others)]
+    points = (((others >= edge).mean(), (members >= edge).mean()) for edge in thresholds)
+    return tuple(dict.fromkeys((round(float(fpr), 5), round(float(tpr), 5)) for fpr, tpr in points))
 
 
 def _p_value(figure: Interval) -> float:
@@ -308,6 +322,7 @@ def _auroc_result(scene: CondensedScene, found: Reached, positive: Reached, nega
 def _tpr_result(scene: CondensedScene, found: Reached, positive: Reached, negative: Reached, at: float) -> AttackResult:
     measurable = found.fpr <= at
     detail = _common(scene, found, positive, negative)
+    detail["roc"] = {"fpr": [fpr for fpr, _ in found.roc], "tpr": [tpr for _, tpr in found.roc]}
     refuted = f"this refutes epsilon below {found.epsilon:.2f}" if found.epsilon > 0 else "this refutes no epsilon"
     smallest = smallest_fpr(found.others)
     missing = [rate for rate in (FPR, SHARP_FPR) if smallest > rate]

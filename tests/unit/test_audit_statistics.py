@@ -6,7 +6,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from pipeline.audit.membership import roc
 from pipeline.audit.statistics import (
     auroc,
     bootstrap_r2,
@@ -88,3 +90,16 @@ def test_r2_of_four_subjects() -> None:
 
 def test_stays_add_up_by_subject() -> None:
     assert sums_by_subject(np.array([1.0, 2, 4]), np.array(["b", "a", "b"])).tolist() == [2.0, 5.0]
+
+
+def test_the_curve_of_a_membership_attack_is_exact_and_about_no_fewer_than_ten() -> None:
+    """Members N(1, 1), others N(0, 1): the curve is Phi(Phi^-1(FPR) + 1), to within eight standard errors of a share."""
+    rng = np.random.default_rng(0)
+    n = 20_000
+    points = np.array(roc(rng.normal(1, 1, n), rng.normal(0, 1, n)))
+    assert points[:, 0].min() == 10 / n
+    assert points[-1].tolist() == [1.0, pytest.approx(1.0, abs=1e-3)]
+    assert (np.diff(points, axis=0) >= 0).all()
+    inner = points[(points[:, 0] > 0.01) & (points[:, 0] < 0.9)]
+    expected = stats.norm.cdf(stats.norm.ppf(inner[:, 0]) + 1)
+    np.testing.assert_allclose(inner[:, 1], expected, atol=4 * np.sqrt(0.25 / n) * 2)
