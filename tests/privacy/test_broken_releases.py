@@ -152,7 +152,7 @@ def audited(run: Callable[[EncodedCohort, int], Moments], columns: EncodedCohort
 
 RUNS: Sequence[tuple[Callable[[EncodedCohort, int], Moments], int]] = (
     (noise_halved, 200),
-    (four_steps_counted_as_one, 120),
+    (four_steps_counted_as_one, 200),
     (noise_of_another_cohort, 60),
     (noise_of_a_constant, 60),
     (exact_count, 60),

@@ -111,6 +111,9 @@ def test_another_version_of_the_query_meets_other_noise(monkeypatch: pytest.Monk
     class Spy:
         """Keeps the standardised noise of a release's two queries."""
 
+        def reserve(self, query: object, events: object) -> None:
+            """Nothing is on a ledger here."""
+
         def normal(self, query: object, scale: float, shape: tuple[int, ...]) -> np.ndarray:
             found = NOISE.normal(query, scale, shape)
             drawn[-1].append(found / scale)
@@ -336,6 +339,9 @@ class Silence:
         self.labels: list[dict[str, Any]] = []
         self.scales: list[float] = []
 
+    def reserve(self, query: object, events: object) -> None:
+        """Nothing is on a ledger here."""
+
     def normal(self, query: dict[str, Any], scale: float, shape: tuple[int, ...]) -> np.ndarray:
         self.labels.append(query)
         self.scales.append(scale)
@@ -374,6 +380,9 @@ def test_means_are_noisy_sums_over_a_noisy_count(monkeypatch: pytest.MonkeyPatch
         return real(rows, share, signs, scaler, *rest)
 
     class CountOnly(Silence):
+        def reserve(self, query: object, events: object) -> None:
+            """Nothing is on a ledger here."""
+
         def normal(self, query: dict[str, Any], scale: float, shape: tuple[int, ...]) -> np.ndarray:
             noise = super().normal(query, scale, shape)
             if query["part"] == "centre":

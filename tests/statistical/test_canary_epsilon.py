@@ -141,6 +141,9 @@ class WeakNoise:
     def __init__(self, number: int, factor: float) -> None:
         self.source, self.factor = source(number), factor
 
+    def reserve(self, query: object, events: object) -> None:
+        """Nothing is on a ledger here."""
+
     def normal(self, query: object, scale: float, shape: tuple[int, ...]) -> np.ndarray:
         return self.source.normal(query, scale * self.factor, shape)
 

@@ -25,6 +25,13 @@ from pipeline.core.secrets import Secret
 
 PHI = LevelAndTrend(4, 3, 0.0, 1.0)
 ROWS = np.random.default_rng(0).uniform(-0.4, 0.4, (200, 6))
+
+
+def blocks() -> list[tuple[slice, np.ndarray]]:
+    """The rows as the mechanism reads them: piece by piece."""
+    return [(slice(0, 120), ROWS[:120]), (slice(120, 200), ROWS[120:])]
+
+
 SHARE = np.ones(200)
 SIGNS = np.where(np.random.default_rng(1).uniform(size=(200, 2)) < 0.5, -1.0, 1.0)
 MULTIPLIERS = noise_multipliers(1.0, 1e-6, (0.2, 0.8))
@@ -47,7 +54,7 @@ def test_query_two_has_isotropic_noise_of_the_calibrated_scale() -> None:
     wanted = MULTIPLIERS[1] * moment_sensitivity(np.sqrt(1 + clip**2), weights.tolist()) * (1 + ROOM)
     packed, sums = [], []
     for k in range(REPEATS):
-        (gram, signed), scale = module._ask_moments(ROWS, SHARE, SIGNS, scaler, clip, MULTIPLIERS[1], source(k), {})
+        (gram, signed), scale = module._ask_moments(blocks, SHARE, SIGNS, scaler, clip, MULTIPLIERS[1], source(k), {})
         assert scale == wanted
         packed.append(pack_symmetric(gram))
         sums.append(signed)
@@ -69,12 +76,15 @@ def test_query_one_has_noise_of_the_calibrated_scale() -> None:
         def __init__(self) -> None:
             self.scales: list[float] = []
 
+        def reserve(self, query: object, events: object) -> None:
+            """Nothing is on a ledger here."""
+
         def normal(self, query: object, scale: float, shape: tuple[int, ...]) -> np.ndarray:
             self.scales.append(scale)
             return np.zeros(shape)
 
     spy = Spy()
-    scaler = module._ask_centre(ROWS, SHARE, PHI, MULTIPLIERS[0], spy, {})[0]  # type: ignore[arg-type]
+    scaler = module._ask_centre(blocks, SHARE, PHI, MULTIPLIERS[0], spy, {})[0]  # type: ignore[arg-type]
     clip = module.RAW_CLIP_SHARE * 0.5 * np.sqrt(6)
     sensitivity = centre_sensitivity(clip, 1.0, module.COUNT_WEIGHT * clip, 1.0)
     assert spy.scales == [MULTIPLIERS[0] * sensitivity * (1 + ROOM)]
@@ -82,7 +92,7 @@ def test_query_one_has_noise_of_the_calibrated_scale() -> None:
     # does not hold for the longest, so compare with the clipped ones)
     np.testing.assert_allclose(scaler.centre, module.clipped(ROWS, clip).mean(axis=0), atol=1e-6)
     centres = np.array(
-        [module._ask_centre(ROWS, SHARE, PHI, MULTIPLIERS[0], source(k), {})[0].centre for k in range(80)]
+        [module._ask_centre(blocks, SHARE, PHI, MULTIPLIERS[0], source(k), {})[0].centre for k in range(80)]
     )
     expected = spy.scales[0] / 200  # to first order: noise of the sum over the true count
     assert 0.3 * expected < centres.std() < 3 * expected
@@ -92,7 +102,7 @@ def test_noise_of_the_two_queries_and_of_their_entries_is_uncorrelated() -> None
     scaler = module.Standardiser(np.zeros(6), np.ones(6))
     packed = np.array(
         [
-            pack_symmetric(module._ask_moments(ROWS, SHARE, SIGNS, scaler, 1.0, MULTIPLIERS[1], source(k), {})[0][0])
+            pack_symmetric(module._ask_moments(blocks, SHARE, SIGNS, scaler, 1.0, MULTIPLIERS[1], source(k), {})[0][0])
             for k in range(REPEATS)
         ]
     )
@@ -106,6 +116,9 @@ class Fixed:
 
     def __init__(self, drawn: np.ndarray) -> None:
         self.drawn = drawn
+
+    def reserve(self, query: object, events: object) -> None:
+        """Nothing is on a ledger here."""
 
     def normal(self, query: object, scale: float, shape: tuple[int, ...]) -> np.ndarray:
         return (scale * self.drawn).reshape(shape)
