@@ -92,6 +92,10 @@ def _require_same_map(first: Moments, second: Moments) -> None:
         raise DataError(
             f"these moments cannot be added: one has the tasks {', '.join(tasks)}, the other {', '.join(others)}"
         )
+    told = [[(task.kind, task.low, task.high, task.unit) for task in moments.tasks] for moments in (first, second)]
+    if told[0] != told[1]:
+        name = next(name for name, one, other in zip(tasks, *told, strict=True) if one != other)
+        raise DataError(f"these moments cannot be added: the sites define the task {name} on different scales")
     if (first.n_steps, first.step_hours) != (second.n_steps, second.step_hours):
         raise DataError(
             f"these moments cannot be added: one has {first.n_steps} steps of {first.step_hours:g} h, "

@@ -316,8 +316,8 @@ def _utility_findings(
         return
     names = {report.artefact for report in reports}
     scores = [] if utility is None else [row for row in utility.scores if row.training_set in names]
-    if not any(row.metric == "auroc" for row in scores):
-        yield Finding("INCONCLUSIVE", "there is no AUROC of a model trained on the artefact")
+    if not any(row.metric in ("auroc", "r2") for row in scores):
+        yield Finding("INCONCLUSIVE", "there is no AUROC or R2 of a model trained on the artefact")
     elif not all(math.isfinite(value) for row in scores for value in (row.mean, row.low, row.high)):
         yield Finding("INCONCLUSIVE", "a utility score of the artefact is not a number")
     else:
