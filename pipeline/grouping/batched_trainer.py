@@ -37,10 +37,10 @@ class TrainerSettings:
     """How every network trains. Trunk: dense ReLU layers of `hidden` units; one linear head per task."""
 
     hidden: tuple[int, ...] = (64,)
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 1.0  # AdamW's, decoupled; chosen on stays that no benchmark scores
     batch_size: int = 128
-    max_epochs: int = 80
+    max_epochs: int = 100
     patience: int = 4  # evaluations without a better loss
     evaluate_every: int = 2  # epochs
 

@@ -36,7 +36,7 @@ def one_at_a_time(inputs: np.ndarray, labels: np.ndarray, members: np.ndarray, s
             layer.bias.copy_(((torch.rand(1, out, generator=draws) * 2 - 1) * bound)[0])
         layers += [layer, torch.nn.ReLU()]
     network = torch.nn.Sequential(*layers[:-1])
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1.0)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=1.0)
     x, y = torch.tensor(inputs), torch.tensor(labels)
     null = torch.tensor(null_losses(labels, PARTS["train"]), dtype=torch.float32)
     best = torch.full((3,), torch.inf)
