@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 
 WIDTH: Final = 340
 LABEL_CHARACTERS: Final = 26
+NOT_SHARES: Final = ("count", "telling_views", "epsilon_above_claim")  # have no place on a scale from 0 to 1
 
 
 @final
@@ -139,7 +140,7 @@ def roc_panel(
 def strip(key: str, row: Mapping[str, Any]) -> Markup | None:
     """One attack on a scale from 0 to 1: control (tick), rate with interval (dot), positive control (diamond)."""
     figures = [row[name] for name in ("rate", "low", "high", "control", "positive_control") if row[name] is not None]
-    if row["statistic"] == "count" or row["rate"] is None or any(value > 1 for value in figures):
+    if row["statistic"] in NOT_SHARES or row["rate"] is None or any(value > 1 for value in figures):
         return None
     width, middle = 180, 11
     x = Scale(0, 1, 6, width - 6)

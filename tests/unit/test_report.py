@@ -453,7 +453,7 @@ def test_the_same_record_gives_the_same_bytes(record: RunRecord, page: str) -> N
 def test_sections_stand_in_the_order_of_reading(page: str) -> None:
     order = (
         *("verdict", "leaves", "utility", "privacy", "leakage", "not-tested", "gate", "terms", "data"),
-            *("contracts", "encoders"),
+        *("contracts", "encoders"),
         *("condensed", "trajectories", "losses", "grouping", "stages", "limits", "glossary"),
     )
     found = re.findall(r'<section[^>]* id="([a-z-]+)"', page)
@@ -718,3 +718,17 @@ def test_nothing_overflows_sideways(page: str, width: int, tmp_path: Path) -> No
     client, needed = int(measured[1]), int(measured[2])
     assert client > width - 30  # less a scroll bar
     assert needed <= client
+
+
+def test_each_attacker_gets_a_sentence_and_shown_curves_are_about_ten_or_more(record: RunRecord) -> None:
+    report = record.leakage[0]
+    roc = {"fpr": [0.001, 0.02, 0.1, 1.0], "tpr": [0.4, 0.5, 0.6, 1.0]}
+    detail = {"roc": roc, "n_others": 500, "r2_by_channel": {"heart_rate": 0.97, "lactate": 0.4}}
+    row = dataclasses.replace(report.results[0], detail=detail)
+    page = render_report(dataclasses.replace(record, leakage=(dataclasses.replace(report, results=(row,)),)))
+    assert "What each attacker reaches" in page
+    assert "heart_rate is recovered best (R² 0.97) and lactate worst (R² 0.40)" in page
+    assert "at 0.02 false alarms 0.5 of the members" in page
+    assert "at 0.001 false alarms" not in page  # half a stranger
+    assert "WP216" in page
+    assert not re.search(r"\banonym", page, re.IGNORECASE)
