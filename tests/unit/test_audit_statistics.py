@@ -93,7 +93,7 @@ def test_stays_add_up_by_subject() -> None:
 
 
 def test_the_curve_of_a_membership_attack_is_exact_and_about_no_fewer_than_ten() -> None:
-    """Members N(1, 1), others N(0, 1): the curve is Phi(Phi^-1(FPR) + 1), to within eight standard errors of a share."""
+    """Members N(1, 1), others N(0, 1): the curve is Phi(Phi^-1(FPR) + 1) to within eight standard errors."""
     rng = np.random.default_rng(0)
     n = 20_000
     points = np.array(roc(rng.normal(1, 1, n), rng.normal(0, 1, n)))
