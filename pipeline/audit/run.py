@@ -140,9 +140,15 @@ def _report(
         artefact_digest=digest,
         results=plain,
         not_run=tuple(not_run),
-        controls_held=bool(plain) and all(result.detail.get("controls_held") is True for result in plain),
+        controls_held=_controls_held(plain),
         provenance=Provenance(stage="audit", parents=(digest,), config=config, seed=seed),
     )
+
+
+def _controls_held(results: Sequence[AttackResult]) -> bool:
+    """Of every figure that decides; one that is only shown says for itself when its controls failed."""
+    deciding = [result for result in results if result.gates]
+    return bool(deciding) and all(result.detail.get("controls_held") is True for result in deciding)
 
 
 def _as_stored(result: AttackResult) -> AttackResult:
