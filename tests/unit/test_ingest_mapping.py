@@ -131,7 +131,7 @@ def test_faults_are_named(name: str, tmp_path: Path) -> None:
 
 
 def test_mapping_that_does_not_exist() -> None:
-    with pytest.raises(ConfigError, match="mapping mimic cannot be read; shipped are eicu, mimic_iv, omop, physionet2012"):
+    with pytest.raises(ConfigError, match="mapping mimic cannot be read; shipped are eicu, mimic_iv, omop"):
         load_mapping("mimic")
 
 
