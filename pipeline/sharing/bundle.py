@@ -98,7 +98,7 @@ def write_bundle(
 
     Raises:
         ReleaseRefused: not an audited release, a bundle of that name exists, or the policy asks for recipients and an
-            agreement that the notes do not name. `scan` may raise its own.
+            agreement, or recipients' keys, that the notes do not name. `scan` may raise its own.
         EnvironmentProblem: the files could not be written; nothing of them is left.
     """
     if type(release) is not AuditedRelease:
@@ -187,6 +187,11 @@ def _check_notes(release: AuditedRelease, notes: ReleaseNotes) -> None:
     if release.policy.require_agreement and not (notes.recipients and notes.agreement.strip()):
         raise ReleaseRefused(
             f"policy {release.policy.name} releases only to named recipients under a data-use agreement"
+        )
+    if release.policy.encrypted and not notes.recipient_keys:
+        raise ReleaseRefused(
+            f"policy {release.policy.name} releases only encrypted payloads: give each recipient's age public key in "
+            "[release.recipient_keys]"
         )
 
 

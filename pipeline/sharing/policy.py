@@ -58,6 +58,7 @@ class Policy:
     allow_starts_from_records: bool
     refused_methods: tuple[str, ...]
     require_agreement: bool  # named recipients and a data-use agreement
+    encrypted: bool  # the payload leaves only encrypted to its recipients' keys
     countersign: bool  # somebody has read what recipients recover, and has countersigned it
     valid_days: int
     approvals: int  # how many approvers must sign beside the author; 0 = a release is published at once
@@ -124,6 +125,7 @@ _TABLES: Final[Mapping[str, Mapping[str, type]]] = {
         "allow_starts_from_records": bool,
         "refused_methods": list,
         "require_agreement": bool,
+        "encrypted": bool,
         "countersign": bool,
         "valid_days": int,
         "why": str,
@@ -161,6 +163,7 @@ def parse_policy(raw: Mapping[str, Any], where: str) -> Policy:
         allow_starts_from_records=release["allow_starts_from_records"],
         refused_methods=_names(release["refused_methods"], where, "release.refused_methods"),
         require_agreement=release["require_agreement"],
+        encrypted=release["encrypted"],
         countersign=release["countersign"],
         valid_days=release["valid_days"],
         approvals=raw["approval"]["needed"],
@@ -189,8 +192,8 @@ def _check_format(raw: Mapping[str, Any], where: str) -> None:
     if raw.get("format") != FORMAT or isinstance(raw.get("format"), bool):
         raise ConfigError(
             f"policy file {where} is not of format {FORMAT}: start from a shipped policy of this version (it has "
-            "format, expires, release.countersign, guarantee.units, [threat_models] and [history]) and carry your "
-            "limits over"
+            "format, expires, release.countersign, release.encrypted, guarantee.units, [threat_models] and [history]) "
+            "and carry your limits over"
         )
 
 

@@ -41,6 +41,7 @@ def _broken(policy: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
     release, guarantee = manifest["release"], manifest["guarantee"]
     issued, expires = (datetime.date.fromisoformat(manifest[name]) for name in ("issued", "expires"))
     rules = {
+        "it does not say whether payloads leave encrypted": type(policy.get("encrypted")) is bool,
         "name or purpose are others": (policy["name"], policy["production"])
         == (manifest["policy"]["name"], manifest["policy"]["production"]),
         f"it does not release {release['kind']} data": release["kind"] in policy["release_kinds"],
@@ -49,6 +50,8 @@ def _broken(policy: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
         or release["kind"] != "condensed"
         or release["starts_from_records"] is False,
         "it releases to named recipients only": not policy["require_agreement"] or bool(manifest["recipients"]),
+        "it releases payloads that are encrypted to their recipients only": policy.get("encrypted") is False
+        or bool(manifest["encryption"]),
         f"it allows {policy['valid_days']} days": (expires - issued).days <= policy["valid_days"],
         "it asks for a guarantee": guarantee is not None or not policy["require_guarantee"],
         "its limit on epsilon or delta is lower": guarantee is None

@@ -7,11 +7,12 @@ import re
 import shutil
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyrage
 import pytest
 from safetensors import SafetensorError
 
@@ -22,9 +23,13 @@ from flows.stages.publish import REPORT_DATA, REPORT_PAGE
 from flows.trust import write_root
 from pipeline.core.config import Config
 from pipeline.core.errors import DataError, EnvironmentProblem, LeakageError, ReleaseRefused
-from pipeline.core.secrets import read_secret
+from pipeline.core.secrets import new_secret, read_secret
 from pipeline.core.types import Cohort, CondensedSet, LossCurve, ReleaseRecord
-from pipeline.sharing.receive import receive
+from pipeline.sharing.approval import approve, publish
+from pipeline.sharing.keys import load_trust_root, public_key, role_signer
+from pipeline.sharing.receive import Received, receive
+from pipeline.sharing.revocation import draft_revocations, load_revocations, sign_revocations
+from pipeline.sharing.trust_root import draft_root, sign_root
 from pipeline.sharing.verify import verify
 from pipeline.store import Made
 
@@ -261,6 +266,7 @@ def test_each_kind_leaves_only_under_a_policy_that_says_so(
     finished: Finished, tmp_path: Path, small_job: Callable[..., Config], release: dict[str, Any], verdict: str
 ) -> None:
     config, _ = finished
+    mine = pyrage.x25519.Identity.generate()
     shutil.copytree(config.workspace, tmp_path / "site", ignore=shutil.ignore_patterns("releases"))
     other = small_job(tmp_path / "site", release=release | {"site": "test site", "licence": "ODbL-1.0"})
     folder = str(new_job(other).folder)
@@ -270,16 +276,47 @@ def test_each_kind_leaves_only_under_a_policy_that_says_so(
         code = re.search(r"countersign ([0-9a-f]{16}): a recipient who", str(asked.value))
         assert code
         told = {"site": "test site", "licence": "ODbL-1.0", "countersigned": code[1]}
+        in_the_clear = str(new_job(small_job(tmp_path / "site", release=release | told)).folder)
+        with pytest.raises(ReleaseRefused, match="agreement releases only encrypted payloads"):
+            road_module.walk_until(in_the_clear, "release", resume=True)
+        assert not list((other.workspace / "proposals").iterdir())
+        told |= {"recipient_keys": {"B": str(mine.to_public())}}
         folder = str(new_job(small_job(tmp_path / "site", release=release | told)).folder)
     if verdict == "PASS":
         made = road_module.walk_until(folder, "release", resume=True)
-        bundle = other.workspace / "releases" / open_job(folder, resume=True).only(made["release"], ReleaseRecord).name
-        root = tmp_path / "root.toml"
-        write_root(other.workspace, root, "test site", accept_non_production=True, recipient="B")
-        received = receive(bundle, root, today=datetime.now(tz=UTC).date())
+        name = open_job(folder, resume=True).only(made["release"], ReleaseRecord).name
+        if release["policy"] == "agreement":
+            received = _published_and_received(other.workspace, name, tmp_path, mine)
+        else:
+            root = tmp_path / "root.toml"
+            write_root(other.workspace, root, "test site", accept_non_production=True, recipient="B")
+            received = receive(other.workspace / "releases" / name, root, today=datetime.now(tz=UTC).date())
         assert received.manifest["release"]["kind"] == release["kind"]
     else:
         with pytest.raises((ReleaseRefused, LeakageError), match="release refused under policy"):
             road_module.walk_until(folder, "release", resume=True)
         assert not (other.workspace / "releases").exists()
     assert verdict in (open_job(folder, resume=True).folder / REPORT_PAGE).read_text(encoding="utf-8")
+
+
+def _published_and_received(workspace: Path, name: str, folder: Path, mine: pyrage.x25519.Identity) -> Received:
+    """What a policy that asks for an approval takes: a signed root, a revocation list, another's signature, a key."""
+    today = datetime.now(tz=UTC).date()
+    author = role_signer(read_secret(workspace / "keys" / "author.key", "author"))
+    approver, holder = (role_signer(new_secret(role)) for role in ("approver", "root"))
+    keys = (
+        public_key(author, "Otto", role="author", site="test site"),
+        public_key(approver, "Ann", role="approver", site="test site"),
+        public_key(holder, "Ruth", role="root"),
+    )
+    root, revoked, identity = (folder / file for file in ("root.json", "revocations.json", "identity.txt"))
+    root.write_bytes(sign_root(draft_root(keys, threshold=1, expires=today + timedelta(days=1)), holder))
+    revoked.write_bytes(sign_revocations(draft_revocations([], [], version=1, issued=today), holder))
+    identity.write_text(f"{mine}\n")
+    identity.chmod(0o600)
+    trusted = load_trust_root(root)
+    listed, proposal = load_revocations(revoked, trusted), workspace / "proposals" / name
+    checked: dict[str, Any] = {"root": trusted, "today": today, "workspace": workspace, "revocations": listed}
+    approve(proposal, signer=approver, **checked)
+    bundle = publish(proposal, workspace / "releases", **checked)
+    return receive(bundle, root, today=today, identity=identity, recipient="B")

@@ -50,6 +50,7 @@ def policy(**changes: object) -> Policy:
             "allow_starts_from_records": False,
             "refused_methods": [],
             "require_agreement": False,
+            "encrypted": False,
             "countersign": False,
             "valid_days": 30,
             "why": "r",

@@ -33,7 +33,7 @@ from pipeline.core.types import (
 )
 from pipeline.sharing.approval import approve, publish, publish_unapproved
 from pipeline.sharing.bundle import ReleaseNotes, write_bundle
-from pipeline.sharing.canonical import canonical
+from pipeline.sharing.canonical import canonical, sha256_hex
 from pipeline.sharing.gate import AuditedRelease, admit, decide
 from pipeline.sharing.keys import PublicKey, TrustRoot, load_trust_root, public_key, role_signer, write_trust_root
 from pipeline.sharing.layout import ENVELOPE, LEAKAGE, MANIFEST, POLICY, PREDICATE_KEYS
@@ -475,22 +475,25 @@ def test_the_receiver_holds_the_bundle_against_its_policy_again(tmp_path: Path) 
         "does not release encoded": ({"release": {**manifest["release"], "kind": "encoded"}}, {}, {}),
         "started from real stays": ({"release": {**manifest["release"], "starts_from_records": True}}, {}, {}),
         "it allows 365 days": ({"expires": "2029-01-01"}, {}, {}),
+        "encrypted to their recipients only": ({}, {}, {"encrypted": True}),
+        "does not say whether payloads leave encrypted": ({}, {}, {"encrypted": None}),
         "do not fit together": ({}, {"attacks": None}, {}),
     }
     for sentence, (of_manifest, of_leakage, of_policy) in bent.items():
-        again = _signed(files, {**manifest, **of_manifest}, {**leakage, **of_leakage}, {**policy, **of_policy})
+        rules = {**policy, **of_policy}
+        if "encrypted" in of_policy:  # a policy that its signers signed as it is
+            of_manifest = {"policy": {**manifest["policy"], "digest": sha256_hex(canonical(rules))}}
+        again = _signed(files, {**manifest, **of_manifest}, {**leakage, **of_leakage}, rules)
         assert sentence in refusal(lambda again=again: verify_files(again, trusted(), today=TODAY)), sentence
 
 
 def _signed(files: dict[str, bytes], manifest: dict, leakage: dict, policy: dict) -> dict[str, bytes]:
     """The bundle as author and approver would sign it with other contents."""
-    from hashlib import sha256
-
     from pipeline.sharing.signing import add_signature
 
     parts = {name: data for name, data in files.items() if name not in (ENVELOPE, MANIFEST)}
     parts |= {LEAKAGE: canonical(leakage), POLICY: canonical(policy)}
-    described = {name: {"bytes": len(data), "sha256": sha256(data).hexdigest()} for name, data in parts.items()}
+    described = {name: {"bytes": len(data), "sha256": sha256_hex(data)} for name, data in parts.items()}
     manifest = {**manifest, "files": described}
     parts[MANIFEST] = canonical(manifest)
     statement = make_statement(parts, {key: manifest[key] for key in PREDICATE_KEYS})

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import html
 import html.parser
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyrage
 import pytest
 from sklearn.linear_model import LogisticRegression
 
@@ -112,6 +115,8 @@ NOTES = ReleaseNotes(
     agreement="DUA 7/2026",
     contact="data office",
 )
+IDENTITY = pyrage.x25519.Identity.generate()
+SEALED = dataclasses.replace(NOTES, recipient_keys={"Hospital B": str(IDENTITY.to_public())})
 UTILITY = UtilityReport(
     tuple(
         UtilityScore("art", "raw", model, "death", "auroc", mean, mean - 0.04, mean + 0.04, 0.01, 5, 800, 40)
@@ -128,7 +133,7 @@ def figure(attack: str, statistic: str, high: float, model: Any = "T6") -> Attac
     )
 
 
-def write(folder: Path, artefact: Any, policy: str = "demo", notes: ReleaseNotes = NOTES) -> Path:
+def write(folder: Path, artefact: Any, policy: str = "demo", notes: ReleaseNotes | None = None) -> Path:
     rules = dataclasses.replace(load_policy(policy), approvals=0, revocation_days=0)  # by the author alone
     results = (
         figure("near_copies", "count", 0.0),
@@ -142,7 +147,8 @@ def write(folder: Path, artefact: Any, policy: str = "demo", notes: ReleaseNotes
     read = Circumstances(countersigned=recovery(rules, [report]).code)
     decision = decide(rules, artefact, [report], UTILITY, read)
     release = admit(rules, decision, artefact, [report], UTILITY, read)
-    return write_bundle(release, folder, signer=SIGNER, notes=notes, issued=ISSUED, scan=lambda files: None)
+    said = notes or (SEALED if rules.encrypted else NOTES)
+    return write_bundle(release, folder, signer=SIGNER, notes=said, issued=ISSUED, scan=lambda files: None)
 
 
 def received(folder: Path, artefact: Any, policy: str = "demo") -> Any:
@@ -176,13 +182,19 @@ def test_moments_come_back_ready_to_be_added(tmp_path: Path) -> None:
         _ = got.features
 
 
+def opened(payload: Path) -> bytes:
+    return bytes(pyrage.decrypt(payload.read_bytes(), [IDENTITY]))
+
+
 def test_an_encoded_cohort_leaves_without_order_groups_and_parts(tmp_path: Path) -> None:
     """The same stays in another order give the same bytes; subject codes and splits are not among the arrays."""
     shuffled = COHORT.take(np.random.default_rng(3).permutation(30))
     one, two = write(tmp_path / "a", COHORT, "agreement"), write(tmp_path / "b", shuffled, "agreement")
-    payload = (one / "payload.safetensors").read_bytes()
-    assert payload == (two / "payload.safetensors").read_bytes()
-    got = receive(one, ROOT, today=ISSUED)
+    assert opened(one / "payload.safetensors.age") == opened(two / "payload.safetensors.age")
+    identity = tmp_path / "identity.txt"
+    identity.write_text(f"{IDENTITY}\n")
+    identity.chmod(0o600)
+    got = receive(one, ROOT, today=ISSUED, identity=identity)
     assert set(got.arrays) == {"features", "labels"}
 
     def rows(features: np.ndarray, labels: np.ndarray) -> list[bytes]:
@@ -195,6 +207,14 @@ def test_an_agreement_needs_recipients_and_the_agreement(tmp_path: Path) -> None
     for missing in ({"recipients": ()}, {"agreement": " "}):
         with pytest.raises(ReleaseRefused, match="named recipients under a data-use agreement"):
             write(tmp_path, COHORT, "agreement", dataclasses.replace(NOTES, **missing))
+
+
+def test_under_the_agreement_nothing_leaves_in_the_clear(tmp_path: Path) -> None:
+    with pytest.raises(ReleaseRefused, match="releases only encrypted payloads: give each recipient") as refusal:
+        write(tmp_path, COHORT, "agreement", NOTES)
+    assert "\n" not in str(refusal.value)
+    assert not list(tmp_path.iterdir())
+    assert (write(tmp_path, COHORT, "agreement", SEALED) / "payload.safetensors.age").is_file()
 
 
 def test_the_worst_step_of_a_ladder_is_published(tmp_path: Path) -> None:
@@ -305,7 +325,7 @@ def test_no_exact_figure_is_in_the_bundle(tmp_path: Path) -> None:
     card = (bundle / "card.md").read_text()
     assert "0.75 to 0.80" not in card  # beside a guarantee not even rounded figures, though the demo policy prints them
     open_bundle = write(tmp_path / "agreement", dataclasses.replace(SET, guarantee=None), policy="agreement")
-    open_text = b"".join(path.read_bytes() for path in sorted(open_bundle.iterdir()) if path.suffix != ".safetensors")
+    open_text = b"".join(path.read_bytes() for path in sorted(open_bundle.iterdir()) if path.suffix != ".age")
     assert "death: 0.75 to 0.80" in (open_bundle / "card.md").read_text()  # without one: rounded down
     for exact in (b"0.5777", b"0.8237", b"0.7777", b"0.82", b"1234", b"0.28885"):
         assert exact not in open_text, exact
@@ -350,6 +370,33 @@ def test_cards_use_no_word_that_promises_too_much(tmp_path: Path, name: str) -> 
         text = text.lower().replace("'unsafe-inline'", "")  # the page's security policy calls a keyword so
         for word in ("anonym", "irreversib", "safe", "complian"):
             assert word not in text, word
+
+
+def test_the_examples_on_the_cards_run_as_they_stand(tmp_path: Path) -> None:
+    """Both pages show the same lines, for each kind and for an encrypted payload; what they train fits the data."""
+    import torch
+
+    identity, root = tmp_path / "identity.txt", tmp_path / "root.toml"
+    identity.write_text(f"{IDENTITY}\n")
+    identity.chmod(0o600)
+    write_trust_root(root, ROOT.keys, accept_non_production=True, recipient=ROOT.recipient)
+    for artefact, policy in ((SET, "demo"), (SUMS, "demo"), (COHORT, "agreement")):
+        bundle = write(tmp_path / type(artefact).__name__, artefact, policy)
+        blocks = re.findall(r"```python\n(.*?)\n```", (bundle / "card.md").read_text(), re.DOTALL)
+        assert len(blocks) == (1 if artefact is SUMS else 2)
+        page = html.unescape((bundle / "card.html").read_text())
+        names: dict[str, Any] = {"bundle": bundle, "root": root, "identity": identity, "today": ISSUED}
+        for block in blocks:
+            assert f"<pre>{block}</pre>" in page
+            said = block.replace('"FOLDER", "TRUST_ROOT"', "bundle, root, today=today")
+            with torch.random.fork_rng():
+                exec(said.replace('"IDENTITY"', "identity"), names)
+        if artefact is SUMS:
+            np.testing.assert_array_equal(names["moments"].gram, SUMS.gram)
+        else:
+            assert names["model"].coef_.shape == (1, 8)
+            assert names["x"].shape == artefact.features.shape
+            assert names["loss"].isfinite()
 
 
 def test_the_card_says_what_the_guarantee_means(tmp_path: Path) -> None:

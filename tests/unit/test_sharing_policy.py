@@ -33,6 +33,10 @@ def test_rows_of_people_leave_only_under_the_agreement() -> None:
     assert load_policy("agreement").require_agreement
 
 
+def test_only_what_leaves_under_the_agreement_must_be_encrypted() -> None:
+    assert [name for name in shipped_policies() if load_policy(name).encrypted] == ["agreement"]
+
+
 def test_only_strict_and_agreement_are_for_production() -> None:
     assert [name for name in shipped_policies() if load_policy(name).production] == ["agreement", "strict"]
 
@@ -95,6 +99,8 @@ def test_the_digest_follows_every_rule(tmp_path: Path) -> None:
         ("max_epsilon = 2.0", "max_epsilon = inf", r"guarantee\.max_epsilon must be finite"),
         ("max_epsilon = 2.0", "max_epsilon = nan", r"guarantee\.max_epsilon must be finite"),
         ("max_delta = 1e-5", "max_delta = 1.0", r"guarantee\.max_delta must lie in"),
+        ("encrypted = false", "", r"key release\.encrypted is missing"),
+        ("encrypted = false", "encrypted = 0", r"release\.encrypted must be of type bool"),
         ("valid_days = 365", "valid_days = 0", r"release\.valid_days must be between"),
         ('kinds = ["condensed", "moments"]', 'kinds = ["everything"]', r"release\.kinds must name"),
         ('kinds = ["condensed", "moments"]', 'kinds = ["encoded"]', r"audit\.encoded must name at least one attack"),
