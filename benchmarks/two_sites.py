@@ -1,9 +1,11 @@
 """Two institutions that share a key, end to end: `python benchmarks/two_sites.py [--stays 4000] [--out FILE]`.
 
 Site A has PhysioNet 2012's set A, site B its set B. Only what a person would type runs here, the `decoct` command:
-B makes an identity, A encrypts its encoder key to it, B imports the key and compares fingerprints; A encodes and
-releases its training stays under the policy `agreement`, named recipient B; B verifies the bundle, trains on it, and
-tests on its own stays, prepared and encoded with the shared key. Beside it, in the same run and with the same models:
+B makes an identity, A encrypts its encoder key to it, B imports the key and compares fingerprints; A encodes,
+countersigns what recipients recover, and proposes its training stays under the policy `agreement`, encrypted to B; a
+second person approves, and A publishes; B verifies the bundle against a signed trust root and revocation list, opens
+it, trains on it, and tests on its own stays, prepared and encoded with the shared key. Beside it, in the same run and
+with the same models:
 
 * the transfer without any encoding (A's prepared training stays, B's prepared stays), which no policy would release;
 * a site C that has a key of its own: its test must be refused, with both fingerprints named.
@@ -17,6 +19,8 @@ import argparse
 import datetime
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -69,6 +73,28 @@ site = "Hospital A"
 recipients = ["{recipient}"]
 agreement = "benchmark agreement"
 """
+SIGNED_FOR = """countersigned = "{code}"
+[release.recipient_keys]
+"{recipient}" = "{key}"
+"""
+KEYS = """
+threshold = 1
+days = 30
+[[keys]]
+name = "Otto"
+role = "author"
+site = "Hospital A"
+public = "{author}"
+[[keys]]
+name = "Ann"
+role = "approver"
+site = "Hospital A"
+public = "{approver}"
+[[keys]]
+name = "Ruth"
+role = "root"
+public = "{root}"
+"""
 
 
 def decoct(*words: str, refused: bool = False) -> str:
@@ -96,14 +122,46 @@ def site(folder: Path, part: str, encoder: str, stays: int, models: tuple[str, .
     return folder
 
 
-def share_key(giver: Path, taker: Path) -> str:
-    """The giver's encoder key to the taker, as people would do it; its fingerprint."""
+def share_key(giver: Path, taker: Path) -> tuple[str, str]:
+    """The giver's encoder key to the taker, as people would do it; its fingerprint and the taker's public age key."""
     identity = json.loads(decoct("keys", "identity", "--out", str(taker), "--json"))
     recipient = next(value for value in identity.values() if str(value).startswith("age1"))
     handed = giver / "for-b.age"
     decoct("keys", "share", str(handed), "--to", RECIPIENT, "--recipient", recipient, "--out", str(giver))
     told = json.loads(decoct("keys", "import", str(handed), "--out", str(taker), "--json"))
-    return str(told["fingerprint"])
+    return str(told["fingerprint"]), str(recipient)
+
+
+def signed_root(a: Path) -> None:
+    """Site A's trust root, its approver's key and an empty revocation list, in the folder `trust`."""
+    trust = a / "trust"
+    trust.mkdir()
+    made = {
+        role: json.loads(decoct("trust", "key", role, str(trust / f"{role}.key"), "--json"))["public"]
+        for role in ("approver", "root")
+    }
+    author = json.loads(decoct("keys", "show", "--out", str(a), "--json"))["author_public_key"]
+    (trust / "keys.toml").write_text(KEYS.format(author=author, **made), encoding="utf-8")
+    root, revoked, key = (str(trust / name) for name in ("root.json", "revocations.json", "root.key"))
+    decoct("trust", "draft", str(trust / "keys.toml"), root)
+    decoct("trust", "sign", root, "--key", key)
+    decoct("trust", "revoke", revoked, "--root", root)
+    decoct("trust", "sign", revoked, "--key", key)
+
+
+def release(a: Path, recipient_key: str) -> Path:
+    """Site A's bundle for B: asked what recipients recover, countersigned, proposed, approved, published."""
+    config = a / "run.toml"
+    asked = decoct("release", str(config), refused=True)
+    code = re.search(r"countersign ([0-9a-f]{16}): a recipient who", asked)
+    if code is None:
+        raise SystemExit(f"the gate asks for no countersignature: {asked}")
+    with config.open("a", encoding="utf-8") as file:
+        file.write(SIGNED_FOR.format(code=code[1], recipient=RECIPIENT, key=recipient_key))
+    decoct("release", "propose", str(config), "--resume")
+    proposal = str(next(folder for folder in (a / "proposals").iterdir() if folder.is_dir()))
+    decoct("release", "approve", proposal, "--key", str(a / "trust" / "approver.key"))
+    return Path(json.loads(decoct("release", "publish", proposal, "--json"))["bundle"])
 
 
 def exchange(base: Path, encoder: str, stays: int) -> tuple[dict[str, Any], Path, Path]:
@@ -112,15 +170,19 @@ def exchange(base: Path, encoder: str, stays: int) -> tuple[dict[str, Any], Path
     a = site(base / "a", "a", encoder, stays, ("logistic_regression",))
     b, c = (site(base / name, "b", encoder, stays, MODELS) for name in ("b", "c"))
     decoct("keys", "new", "all", "--out", str(a))
-    fingerprint = share_key(a, b)
+    fingerprint, recipient_key = share_key(a, b)
+    signed_root(a)
     started = time.perf_counter()
-    decoct("release", str(a / "run.toml"))
+    bundle = release(a, recipient_key)
     released = time.perf_counter()
-    bundle = next((a / "releases").iterdir())
-    root = base / "root.toml"
-    decoct("keys", "root", str(root), "--site", "Hospital A", "--out", str(a), "--recipient", RECIPIENT)
-    decoct("verify", str(bundle), "--root", str(root))
-    asked = ("--bundle", str(bundle), "--root", str(root), "--all-stays", "--json")
+    held = base / "received"  # the root and the list, as they reach B by another way than the bundle
+    held.mkdir()
+    for name in ("root.json", "revocations.json"):
+        shutil.copy(a / "trust" / name, held)
+    root = ("--root", str(held / "root.json"), "--recipient", RECIPIENT)
+    decoct("verify", str(bundle), *root)
+    opened = ("--bundle", str(bundle), *root, "--identity", str(b / "keys" / "identity.age"))
+    asked = (*opened, "--all-stays", "--json")
     report = json.loads(decoct("evaluate", str(b / "run.toml"), *asked))
     found = {
         "key_fingerprint": fingerprint,
