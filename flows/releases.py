@@ -42,6 +42,7 @@ def write(
         ReleaseRefused, EnvironmentProblem: as `bundles.write_bundle` and `publish_unapproved`.
     """
     workspace = job.config.workspace
+    bundles.check_notes(audited, notes)  # before the log: a refusal uses up no version
     told: dict[str, str | int] = {
         "site": notes.site,
         "name": notes.name,
@@ -55,7 +56,7 @@ def write(
         notes=notes,
         issued=datetime.now(tz=UTC).date(),
         scan=scan,
-        log=append_log(workspace, "propose", {**told, "policy": audited.policy.digest}),
+        log=append_log(workspace, "propose", told),
     )
     if audited.policy.approvals:
         return proposal

@@ -103,7 +103,7 @@ def write_bundle(
     """
     if type(release) is not AuditedRelease:
         raise ReleaseRefused("only a release that passed the gate is written")
-    _check_notes(release, notes)
+    check_notes(release, notes)
     target = folder / bundle_name(notes)
     if target.exists() or target.is_symlink():
         raise ReleaseRefused(f"{target} exists already; a release is never overwritten, count its version up")
@@ -176,7 +176,12 @@ def _described(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
     return {name: {"bytes": len(data), "sha256": sha256_hex(data)} for name, data in files.items()}
 
 
-def _check_notes(release: AuditedRelease, notes: ReleaseNotes) -> None:
+def check_notes(release: AuditedRelease, notes: ReleaseNotes) -> None:
+    """What the policy and the format ask of a release's words.
+
+    Raises:
+        UsageError: a word is missing or does not fit. ReleaseRefused: the policy asks for recipients or encryption.
+    """
     if notes.version < 1:
         raise UsageError("a release's version counts from 1")
     if not bundle_name(notes).removesuffix(f"v{notes.version}"):
