@@ -51,7 +51,7 @@ UTILITY = UtilityReport((UtilityScore("set", "raw", "lr", "t", "auroc", 0.8, 0.7
 
 @pytest.fixture(scope="module")
 def cohort() -> Cohort:
-    tables = read_embedded(sets=("a",), max_stays=2000)
+    tables = read_embedded(sets=("a",))  # fewer, and the two-sample attack cannot see what is planted
     split = keyed_hash_split(tables.stays["subject_id"].to_numpy(), SITE, 0.16, 0.20)
     mapping = load_mapping("physionet2012")
     return build_cohort(tables, mapping, step_hours=1.0, n_steps=48, tasks=("in_hospital_death",), split=split)[0]
@@ -89,7 +89,7 @@ def test_a_private_set_leaves_is_clean_and_teaches(
 ) -> None:
     report = audited(private, prepared)
     decision = decide(DEMO, private, [report], UTILITY)
-    assert decision.verdict == "PASS", decision.reasons
+    assert decision.verdict == "PASS", [reason for reason in decision.reasons if reason[0] != "PASS"]
     small = decide(load_policy("strict"), private, [report], UTILITY)
     assert small.verdict == "INCONCLUSIVE"  # too few others for 1 % false alarms: strict does not guess
 
