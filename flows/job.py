@@ -23,6 +23,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.core.secrets import Secret, read_or_create_secret
 from pipeline.core.seeds import child_seed
 from pipeline.core.types import Provenance
+from pipeline.core.whole_files import put_whole
 from pipeline.store import Made, Store
 
 CONFIG_FILE: Final = "config.json"
@@ -69,12 +70,7 @@ class Job:
 
     def replace_file(self, name: str, data: bytes) -> None:
         """Write a file of the run's folder in one step."""
-        staged = self.folder / f".{name}.new"
-        try:
-            staged.write_bytes(data)
-            staged.replace(self.folder / name)
-        finally:
-            staged.unlink(missing_ok=True)
+        put_whole(self.folder / name, data)
 
     def only(self, made: Made, kind: type[Any], position: int = 0) -> Any:
         """Load one artefact that a stage made."""

@@ -6,6 +6,7 @@ import datetime
 from pathlib import Path
 
 from pipeline.core.errors import EnvironmentProblem
+from pipeline.core.whole_files import put_whole
 from pipeline.sharing.keys import load_trust_root
 from pipeline.sharing.log import append_log
 from pipeline.sharing.receipt import receipt_bytes
@@ -30,9 +31,7 @@ def record(verified: VerifiedBundle, root: Path, revocations: Path | None, today
     receipt = memory / "receipts" / f"{verified.statement[:16]}.receipt.json"
     try:
         receipt.parent.mkdir(exist_ok=True)
-        staged = receipt.with_suffix(".new")
-        staged.write_bytes(receipt_bytes(verified, today))
-        staged.replace(receipt)
+        put_whole(receipt, receipt_bytes(verified, today))
     except OSError as error:
         raise EnvironmentProblem(f"the receipt {receipt} cannot be written: {error.strerror}") from None
     return receipt

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from flows.cli_common import AsJson, print_json, today
-from pipeline.core.errors import UsageError
+from pipeline.core.errors import EnvironmentProblem, UsageError
 
 trust_app = typer.Typer(no_args_is_help=True, help="Whose keys count for what: signed trust roots and revocations.")
 
@@ -79,6 +79,7 @@ def sign(
     Example: decoct trust sign decoct-work/trust/root.json --key holder-one.key
     """
     from pipeline.core.secrets import read_secret
+    from pipeline.core.whole_files import put_whole
     from pipeline.sharing.keys import load_trust_root, role_signer
     from pipeline.sharing.revocation import KIND, sign_revocations
     from pipeline.sharing.trust_root import read_root, sign_root
@@ -89,9 +90,10 @@ def sign(
         signed = sign_revocations(data, signer)
     else:
         signed = sign_root(data, signer, None if previous is None else load_trust_root(previous))
-    staged = file.with_name(f".{file.name}.new")
-    staged.write_bytes(signed)
-    staged.replace(file)
+    try:
+        put_whole(file, signed)
+    except OSError as error:
+        raise EnvironmentProblem(f"{file} cannot be written: {error.strerror}") from None
     print(f"signed {file} with {signer.public_key.keyid[:16]}", file=sys.stderr)
 
 

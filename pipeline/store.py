@@ -30,6 +30,7 @@ from pipeline.core.codec import from_parts, record_head
 from pipeline.core.digest import canonical_json, digest_array, digest_json
 from pipeline.core.errors import DataError, UsageError
 from pipeline.core.mapped import LARGE_BYTES
+from pipeline.core.whole_files import put_whole, write_synced
 
 T = TypeVar("T")
 
@@ -101,7 +102,7 @@ class Store:
             return digest
         staged = Path(tempfile.mkdtemp(dir=self.root / "tmp"))
         try:
-            _write_synced(staged / "meta.json", canonical_json(head))
+            write_synced(staged / "meta.json", canonical_json(head))
             _save_synced(staged / "arrays.safetensors", arrays)
             target.parent.mkdir(exist_ok=True, mode=0o700)
             staged.rename(target)
@@ -176,13 +177,8 @@ class Store:
 
     def remember(self, stage_key: str, made: Made) -> None:
         """Note what a finished stage made; replaces an older note in one step."""
-        staged = Path(tempfile.mkdtemp(dir=self.root / "tmp"))
         note = {"digests": list(made.digests), "seconds": round(made.seconds, 3)}
-        try:
-            _write_synced(staged / "note", json.dumps(note).encode())
-            (staged / "note").replace(self.root / "index" / stage_key)
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
+        put_whole(self.root / "index" / stage_key, json.dumps(note).encode(), staged_in=self.root / "tmp")
 
     def once(self, stage_key: str, make: Callable[[], tuple[Any, ...]], *, resume: bool) -> Made:
         """Store what `make` returns; with `resume`, find what an earlier, finished call stored instead."""
@@ -205,13 +201,6 @@ class Store:
             raise DataError(f"artefact {digest[:12]} is not in the store {self.root}") from None
         except ValueError:
             raise DataError(f"artefact {digest[:12]} is damaged on disk: its description cannot be read") from None
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:

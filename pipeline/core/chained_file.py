@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, final
 
 from pipeline.core.errors import EnvironmentProblem
-from pipeline.core.owner_files import sync_folder
+from pipeline.core.whole_files import sync_folder
 
 BEGINNING: Final = "0" * 64  # what the first line names as the digest of the line before it
 OTHERS: Final = 0o077

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 from pipeline.core.errors import EnvironmentProblem
+from pipeline.core.whole_files import sync_folder
 
 OTHERS = 0o077
 
@@ -74,12 +75,3 @@ def read_owner_file(path: Path, what: str = "file", if_missing: str = "") -> byt
     if stat.S_IMODE(mode) & OTHERS:
         raise EnvironmentProblem(f"{what} {path} is open to group or others; run: chmod 600 {path}")
     return data
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the folder's entries are on the disk: a file's own fsync does not keep its name."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -8,15 +8,13 @@ then renames the folder, so that at any moment there is the proposal or the rele
 from __future__ import annotations
 
 import datetime
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core.chained_file import locked
 from pipeline.core.errors import EnvironmentProblem, ReleaseRefused
-from pipeline.core.owner_files import sync_folder
+from pipeline.core.whole_files import put_whole, sync_folder
 from pipeline.sharing.canonical import read_canonical
 from pipeline.sharing.keys import PublicKey, TrustRoot
 from pipeline.sharing.layout import ENVELOPE, MANIFEST, POLICY
@@ -146,15 +144,8 @@ def _log(workspace: Path, what: str, manifest: Mapping[str, Any], envelope: byte
 
 
 def _replace(proposal: Path, envelope: bytes) -> None:
-    """Put a new envelope in the place of the old one, in one step; what is staged lies beside the folder, not in it."""
-    staged = proposal.parent / f".{proposal.name}.{secrets.token_hex(8)}.envelope"
+    """Put a new envelope in the place of the old one; what is staged lies beside the folder, not in it."""
     try:
-        with staged.open("xb") as stream:
-            stream.write(envelope)
-            stream.flush()
-            os.fsync(stream.fileno())
-        staged.replace(proposal / ENVELOPE)
-        sync_folder(proposal)
+        put_whole(proposal / ENVELOPE, envelope, staged_in=proposal.parent)
     except OSError as error:
-        staged.unlink(missing_ok=True)
         raise EnvironmentProblem(f"the proposal {proposal.name} could not be signed: {error.strerror}") from None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import errno
-import os
 import re
 import secrets
 import shutil
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 from pipeline.core.codec import record_digest
 from pipeline.core.data_use import data_use_problem
 from pipeline.core.errors import EnvironmentProblem, ReleaseRefused, UsageError
+from pipeline.core.whole_files import sync_folder, write_synced
 from pipeline.sharing.canonical import canonical, plain, read_canonical, sha256_hex
 from pipeline.sharing.card import CardFacts, card_html, card_markdown, licence_text
 from pipeline.sharing.croissant import croissant_bytes
@@ -227,11 +227,11 @@ def _write_folder(target: Path, files: Mapping[str, bytes]) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         staged.mkdir()
         for name, data in files.items():
-            _write_synced(staged / name, data)
-        _sync_folder(staged)
+            write_synced(staged / name, data)
+        sync_folder(staged)
         staged.rename(target)
         renamed = True
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         shutil.rmtree(target if renamed else staged, ignore_errors=True)
         if target.exists() and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
@@ -241,18 +241,3 @@ def _write_folder(target: Path, files: Mapping[str, bytes]) -> None:
     except BaseException:
         shutil.rmtree(staged, ignore_errors=True)
         raise
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("xb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -8,11 +8,11 @@ no library.
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 from typing import Any, Final, Protocol, final
 
 from pipeline.core.errors import EnvironmentProblem, ReleaseRefused
+from pipeline.core.whole_files import put_whole
 
 TIMEOUT: Final = "3600s"  # one request carries a whole file; the library's own 30 seconds would cut a large one
 HINT: Final = "what arrived stays, and the same command goes on from there"
@@ -69,7 +69,7 @@ class FolderPlace:
             self._staged.mkdir(parents=True, exist_ok=True)
             if (self._staged / name).exists():
                 raise FileExistsError(name)
-            write_whole(self._staged, name, data)
+            put_whole(self._staged / name, data)
         except FileExistsError:
             raise
         except OSError as error:
@@ -164,20 +164,6 @@ def _told(error: Exception) -> str:
     for status, name in _STATUSES.items():  # listing fails as a generic error, with the status in its text
         kind = name if status in str(error) else kind
     return _REASONS.get(kind, "could not be reached, or did not answer as it should")
-
-
-def write_whole(folder: Path, name: str, data: bytes) -> None:
-    """Whole or not at all, and on the disk before it has its name."""
-    scrap = folder / f".{name}.{secrets.token_hex(8)}"
-    try:
-        with scrap.open("xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        scrap.rename(folder / name)
-    except BaseException:
-        scrap.unlink(missing_ok=True)
-        raise
 
 
 def _is_scrap(path: Path) -> bool:

@@ -7,14 +7,13 @@ under a lock. Imports: the standard library, rfc8785, cryptography.
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from pipeline.core.chained_file import locked
 from pipeline.core.errors import EnvironmentProblem, ReleaseRefused
+from pipeline.core.whole_files import put_whole
 from pipeline.sharing.canonical import canonical, read_canonical
 from pipeline.sharing.keys import PublicKey, TrustRoot
 from pipeline.sharing.log import parse_checkpoint
@@ -141,7 +140,10 @@ def remember(
             "root": _told(root) if root.digest else state["root"],
             "revocations": state["revocations"] if revocations is None else revocations.version,
         }
-        _replace(path, canonical(known))
+        try:
+            put_whole(path, canonical(known))
+        except OSError as error:
+            raise EnvironmentProblem(f"the receiver's state {path} cannot be written: {error.strerror}") from None
 
 
 def _check_log(state: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
@@ -163,16 +165,3 @@ def _check_log(state: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
 def _told(root: TrustRoot) -> dict[str, Any]:
     keys = [{"keyid": k.keyid, "public": k.public, "name": k.name} for k in root.keys if k.role == "root"]
     return {"version": root.version, "digest": root.digest, "threshold": root.threshold, "keys": keys}
-
-
-def _replace(path: Path, data: bytes) -> None:
-    staged = path.parent / f".{path.name}.{secrets.token_hex(8)}.new"
-    try:
-        with staged.open("xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        staged.replace(path)
-    except OSError as error:
-        staged.unlink(missing_ok=True)
-        raise EnvironmentProblem(f"the receiver's state {path} cannot be written: {error.strerror}") from None

@@ -18,9 +18,10 @@ from typing import Final, final
 from urllib.parse import unquote, urlsplit
 
 from pipeline.core.errors import EnvironmentProblem, ReleaseRefused, UsageError
+from pipeline.core.whole_files import put_whole
 from pipeline.sharing.keys import TrustRoot, load_trust_root
 from pipeline.sharing.layout import CROISSANT, ENCRYPTED_PAYLOAD, ENVELOPE, SIGNED_FILES, size_limit
-from pipeline.sharing.places import FolderPlace, ObjectPlace, Place, write_whole
+from pipeline.sharing.places import FolderPlace, ObjectPlace, Place
 from pipeline.sharing.verify import VerifiedBundle, read_folder, verify
 
 OBJECT_SCHEMES: Final = ("s3", "gs", "az")
@@ -101,7 +102,7 @@ def fetch(
                 old.unlink()
         for file, size in sorted(sizes.items()):
             if not (staged / file).exists():
-                write_whole(staged, file, place.read(file, size))
+                put_whole(staged / file, place.read(file, size))
     except OSError as error:
         raise EnvironmentProblem(f"{target} cannot be written: {error.strerror or type(error).__name__}") from None
     try:

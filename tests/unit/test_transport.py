@@ -54,23 +54,23 @@ def test_another_bundle_of_the_name_is_never_overwritten(tmp_path: Path) -> None
 def test_a_stop_at_any_file_shows_nothing_and_the_next_try_goes_on(
     stop_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, done = places.write_whole, []
+    real, done = places.put_whole, []
 
-    def failing(folder: Path, name: str, data: bytes) -> None:
+    def failing(path: Path, data: bytes) -> None:
         if len(done) == stop_at:
-            (folder / f".{name}.0123").write_bytes(data[:10])  # what a pulled stick leaves
+            (path.parent / f".{path.name}.0123").write_bytes(data[:10])  # what a pulled stick leaves
             raise OSError(5, "Input/output error")
-        real(folder, name, data)
-        done.append(name)
+        real(path, data)
+        done.append(path.name)
 
-    monkeypatch.setattr(places, "write_whole", failing)
+    monkeypatch.setattr(places, "put_whole", failing)
     with pytest.raises(EnvironmentProblem, match="goes on from there"):
         send(BUNDLE, str(tmp_path))
     assert visible(tmp_path) == []
     assert ENVELOPE not in done
     with pytest.raises(ReleaseRefused, match="no complete bundle"):
         fetch(str(tmp_path / f".{BUNDLE.name}.partial").replace("/.site", "/site"), tmp_path / "in", ROOT, today=TODAY)
-    monkeypatch.setattr(places, "write_whole", real)
+    monkeypatch.setattr(places, "put_whole", real)
     sent = send(BUNDLE, str(tmp_path))
     assert sent.already_there == stop_at
     assert list(tmp_path.iterdir()) == [tmp_path / BUNDLE.name]

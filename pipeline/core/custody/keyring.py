@@ -12,8 +12,9 @@ from typing import Final, final
 from pipeline.core.custody.log import append_log, read_log
 from pipeline.core.custody.passphrase import clear_facts, is_sealed
 from pipeline.core.errors import EnvironmentProblem, UsageError
-from pipeline.core.owner_files import read_owner_file, sync_folder, write_owner_file
+from pipeline.core.owner_files import read_owner_file, write_owner_file
 from pipeline.core.secrets import Secret, new_secret, read_secret, write_secret
+from pipeline.core.whole_files import sync_folder
 
 PURPOSES: Final = ("encoder", "noise", "split", "author")
 RETIRED: Final = "retired"
