@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, final
 
 from prefect import flow, get_run_logger, task
@@ -16,6 +17,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
 from flows.job import open_job
+from flows.logs import logged
 from flows.progress import say
 from flows.stages import data, judge, learn, publish
 from pipeline.core.config import Config
@@ -116,8 +118,9 @@ def _belongs(label: str, wanted: set[str]) -> bool:
 
 def execute(folder: str, resume: bool, label: str, stage: Stage, inputs: tuple[Any, ...]) -> Made | None:
     """Run one stage; only a clean sentence, or the digests of what was made, leaves it."""
-    with scrubbed(label):
+    with logged(Path(folder), label) as tell, scrubbed(label):
         made = stage(open_job(folder, resume=resume), *inputs)
+        tell(made)
     if made is not None:
         say(f"  {label:<28} {made.first[:12]}  {'found in the store' if made.reused else f'{made.seconds:.1f} s'}")
     return made
