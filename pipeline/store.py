@@ -25,7 +25,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from pipeline.core import types
+from pipeline.core import drift_types, types
 from pipeline.core.codec import from_parts, record_head
 from pipeline.core.digest import canonical_json, digest_array, digest_json
 from pipeline.core.errors import DataError, UsageError
@@ -49,6 +49,8 @@ KINDS: Final[Mapping[str, type[Any]]] = {
         types.LeakageReport,
         types.GateDecision,
         types.ReleaseRecord,
+        drift_types.CohortProfile,
+        drift_types.DriftReport,
     )
 }
 

@@ -1,7 +1,8 @@
 """The one configuration file: TOML -> frozen models, unknown keys refused, values never echoed in an error.
 
-The tables of data, encoders and condensers live in `config_data`, `config_encode` and `config_condense`. Algorithms
-never see these models: the registry hands each plug-in its table as keyword arguments (`options`).
+The tables of data, encoders, condensers and nights live in `config_data`, `config_encode`, `config_condense` and
+`config_night`. Algorithms never see these models: the registry hands each plug-in its table as keyword arguments
+(`options`).
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ from pipeline.core.config_encode import (
     ProjectionEncode,
     QuantumEncode,
 )
+from pipeline.core.config_night import DriftConfig, NightConfig
 from pipeline.core.config_tables import Model, Name, Plugin, PositiveInt
 from pipeline.core.data_use import data_use_problem
 from pipeline.core.errors import ConfigError
@@ -60,6 +62,7 @@ __all__ = [
     "CondenseTable",
     "Config",
     "DistributionMatching",
+    "DriftConfig",
     "EmbeddedSource",
     "Encode",
     "EncodeTable",
@@ -73,6 +76,7 @@ __all__ = [
     "Matching",
     "Model",
     "Name",
+    "NightConfig",
     "PhysioNet2012Source",
     "Plugin",
     "PluginCondense",
@@ -166,6 +170,8 @@ class Config(Model):
     utility: UtilityConfig = UtilityConfig()
     group: GroupConfig | None = None
     audit: AuditConfig = AuditConfig()
+    drift: DriftConfig = DriftConfig()
+    night: NightConfig = NightConfig()
     release: ReleaseConfig
 
     @field_validator("condense")

@@ -51,7 +51,19 @@ class EnvironmentProblem(DecoctError):
     exit_code = 15
 
 
+class DriftError(DecoctError):
+    """The cohort has drifted too far from the last accepted one; names what, never whose."""
+
+    exit_code = 16
+
+
 class BudgetError(DecoctError):
     """The site's privacy budget does not cover what was asked, or its ledger cannot be trusted; nothing was drawn."""
 
     exit_code = 17
+
+
+class Held(DecoctError):
+    """The night ends here on purpose: nothing is wrong, and nothing new is to be released."""
+
+    exit_code = 0
