@@ -133,6 +133,25 @@ class Store:
             raise DataError(f"artefact {digest[:12]} is damaged on disk: its content does not match its digest")
         return from_parts(kind, head["meta"], arrays)
 
+    def rows(self, digest: str, kind: type[T], rows: slice) -> T:
+        """The stays `rows` of a cohort, raw or encoded, each array a view of its file; nothing else is read.
+
+        The digest is not checked: who maps over blocks of stays has loaded the artefact by `get` before.
+
+        Raises:
+            DataError: absent, or of another kind.
+        """
+        head, folder = self._head(digest)
+        if head["kind"] != kind.__name__:
+            raise DataError(f"artefact {digest[:12]} is a {head['kind']}, expected a {kind.__name__}")
+        arrays = _read_arrays(folder / "arrays.safetensors", large=1)
+        return from_parts(kind, head["meta"], {name: array[rows] for name, array in arrays.items()})
+
+    @property
+    def scratch(self) -> Path:
+        """The folder for what is larger than memory while an artefact is being made: as private as the artefacts."""
+        return self.root / "tmp"
+
     def kind_of(self, digest: str) -> str:
         """The kind of a stored artefact."""
         return str(self._head(digest)[0]["kind"])
@@ -205,12 +224,16 @@ class Store:
             raise DataError(f"artefact {digest[:12]} is damaged on disk: its description cannot be read") from None
 
 
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Arrays by name; a large one is mapped read-only, so that reading an artefact never takes its size in memory."""
+def _read_arrays(path: Path, large: int | None = None) -> dict[str, np.ndarray]:
+    """Arrays by name; one of `large` bytes (None = `LARGE_BYTES`) or more is mapped read-only.
+
+    So reading an artefact never takes its size in memory.
+    """
+    large = LARGE_BYTES if large is None else large
     arrays: dict[str, np.ndarray] = {}
     with safe_open(path, framework="numpy") as file:  # checks the header that `_places` reads
         for name, (start, end) in _places(path).items():
-            if end - start < LARGE_BYTES:
+            if end - start < large:
                 arrays[name] = file.get_tensor(name)
                 continue
             part = file.get_slice(name)

@@ -6,11 +6,12 @@ that takes arrays takes it; what must not be done is to make something of its si
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -38,6 +39,43 @@ def file_of(array: np.ndarray) -> Path | None:
             return Path(os.fspath(found.filename))
         found = getattr(found, "base", None)
     return None
+
+
+def folder_of(array: np.ndarray) -> Path | None:
+    """The folder of the array's file, where what is made of it may lie, too; None = it lies in memory."""
+    file = file_of(array)
+    return None if file is None else file.parent
+
+
+def new_array(shape: tuple[int, ...], dtype: Any, folder: Path | None) -> np.ndarray:
+    """An array to be filled: in memory, but where it is large and there is a `folder`, in a file there.
+
+    The file was never given a name and is gone with the last view of it. Its room is taken at once: a full disk is an
+    error here, and not the end of the process when the array is written.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full.
+    """
+    size = np.dtype(dtype).itemsize * math.prod(shape)
+    if folder is None or size < LARGE_BYTES:
+        return np.empty(shape, dtype)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        take_room(file.fileno(), size)
+        made: np.ndarray = np.memmap(file, dtype, "r+", shape=shape)
+    vars(made)["filename"] = os.fspath(folder / "(unnamed)")
+    return made
+
+
+def take_room(handle: int, size: int) -> None:
+    """Make an open file `size` bytes long, all of them on the disk.
+
+    Raises:
+        OSError: they do not fit.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(handle, 0, size)
+    else:  # macOS
+        os.truncate(handle, size)
 
 
 def rows_of(array: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.errors import DataError
+from pipeline.core.mapped import row_chunks
 from pipeline.core.types import Cohort, Json, Split, Variable
 
 PLAUSIBLE_SLACK: Final = 1e-5  # of a range: single precision moves a value at a limit by less
@@ -88,7 +88,8 @@ def variable_profile(cohort: Cohort) -> Columns:
 def channel_profile(features: np.ndarray) -> Columns:
     """A row per channel of `(row, step, channel)`: cells that are not finite, extremes, standard deviation."""
     minimum, maximum, sd = _finite_profile(features)
-    not_finite = (~np.isfinite(features)).sum(axis=(0, 1)).astype(np.float64)
+    finite = sum((np.isfinite(features[part]).sum(axis=(0, 1)) for part in row_chunks(features)), start=np.int64(0))
+    not_finite = np.broadcast_to(features.shape[0] * features.shape[1] - finite, features.shape[2:]).astype(np.float64)
     return {"not_finite": not_finite, "min": minimum, "max": maximum, "sd": sd}
 
 
@@ -139,18 +140,27 @@ def distinct_rows(features: np.ndarray) -> np.ndarray:
 
 
 def _finite_profile(array: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Minimum, maximum and standard deviation over rows and steps, of finite cells; NaN where there is none."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a channel without a finite cell is NaN, and a rule says so
-        finite = array if np.isfinite(array).all() else np.where(np.isfinite(array), array, np.nan)
-        flat = finite.reshape(-1, array.shape[2])
-        if not len(flat):
-            return (np.full(array.shape[2], np.nan),) * 3
-        return (
-            np.nanmin(flat, axis=0).astype(np.float64),
-            np.nanmax(flat, axis=0).astype(np.float64),
-            np.nanstd(flat, axis=0, dtype=np.float64),
-        )
+    """Minimum, maximum and standard deviation over rows and steps, of finite cells; NaN where there is none.
+
+    Two passes, a chunk of rows at a time: an array that lies in its file is never in memory whole.
+    """
+    n = array.shape[2]
+    low, high = np.full(n, np.inf), np.full(n, -np.inf)
+    total, cells, squares = np.zeros(n), np.zeros(n), np.zeros(n)
+    for part in row_chunks(array):
+        flat = array[part].reshape(-1, n)
+        finite = np.isfinite(flat)
+        low = np.minimum(low, flat.min(axis=0, initial=np.inf, where=finite))
+        high = np.maximum(high, flat.max(axis=0, initial=-np.inf, where=finite))
+        total += flat.sum(axis=0, dtype=np.float64, where=finite)
+        cells += finite.sum(axis=0)
+    with np.errstate(invalid="ignore"):  # a channel without a finite cell is NaN, and a rule says so
+        mean = total / cells
+        for part in row_chunks(array):
+            flat = array[part].reshape(-1, n)
+            squares += np.square(flat - mean).sum(axis=0, where=np.isfinite(flat))
+        known = np.where(cells > 0, 1.0, np.nan)
+        return low * known, high * known, np.sqrt(squares / cells)
 
 
 def _rarer_class(labels: np.ndarray) -> np.ndarray:
@@ -160,9 +170,9 @@ def _rarer_class(labels: np.ndarray) -> np.ndarray:
 
 def _splits_of_subject(subjects: np.ndarray, split: np.ndarray) -> np.ndarray:
     """For each stay, in how many splits its subject has stays."""
-    seen = np.zeros((int(subjects.max(initial=-1)) + 1, 256), dtype=np.float64)
-    seen[subjects, split.astype(np.int64) & 255] = 1
-    of_stay: np.ndarray = seen.sum(axis=1)[subjects]
+    seen = np.zeros((int(subjects.max(initial=-1)) + 1, 256 if (split & ~3).any() else 4), dtype=bool)
+    seen[subjects, split.astype(np.int64) & 255] = True
+    of_stay: np.ndarray = seen.sum(axis=1)[subjects].astype(np.float64)
     return of_stay
 
 
