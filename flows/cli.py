@@ -13,7 +13,20 @@ from typing import Annotated, Any, Final
 import typer
 
 from flows.audit_cli import audit_app
-from flows.cli_common import AsJson, ConfigPath, Device, Only, Out, Resume, Seed, Verbose, print_json, start, walk
+from flows.cli_common import (
+    AsJson,
+    ConfigPath,
+    Device,
+    Only,
+    Out,
+    Resume,
+    Seed,
+    Verbose,
+    check_release_terms,
+    print_json,
+    start,
+    walk,
+)
 from flows.condense_cli import condense
 from flows.config_cli import config_app
 from flows.environment import quiet
@@ -168,6 +181,7 @@ def doctor(out: Out = None, as_json: AsJson = False) -> None:
 def _run(
     config: Any, seed: int | None, device: str | None, out: Path | None, resume: bool, as_json: bool, verbose: int
 ) -> None:
+    check_release_terms(config)
     folder = start(config, seed, device, out, verbose, None)
     from flows.progress import say
 

@@ -59,6 +59,18 @@ def start(
         return str(new_job(config).folder)
 
 
+def check_release_terms(config: Any) -> None:
+    """What the policy asks of [release], before hours are spent on what it would refuse.
+
+    Raises:
+        ConfigError: no such policy. ReleaseRefused: recipients, an agreement or keys are missing.
+    """
+    from pipeline.sharing.policy import load_policy, require_terms
+
+    terms = config.release
+    require_terms(load_policy(terms.policy), terms.recipients, terms.agreement, terms.recipient_keys)
+
+
 def _narrowed(config: Any, only: set[str]) -> dict[str, Any]:
     """The tables named by --only, what [release] names, and the encodings that a kept condenser needs."""
     unknown = only - set(config.encode) - set(config.condense)

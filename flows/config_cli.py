@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli_common import AsJson, ConfigPath, print_json
+from flows.cli_common import AsJson, ConfigPath, check_release_terms, print_json
 from pipeline.core.errors import UsageError
 
 config_app = typer.Typer(no_args_is_help=True, help="Write and check configuration files.")
@@ -43,7 +43,9 @@ def config_check(config: ConfigPath, as_json: AsJson = False) -> None:
     """
     from pipeline.core.config import load_config
 
-    resolved = load_config(config).model_dump(mode="json")
+    plan = load_config(config)
+    check_release_terms(plan)
+    resolved = plan.model_dump(mode="json")
     if as_json:
         print_json(resolved)
     else:

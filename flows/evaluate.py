@@ -12,6 +12,7 @@ import numpy as np
 from flows.job import Job, open_job
 from flows.pool import load_pool
 from flows.progress import say, steps
+from flows.reception import take_note
 from flows.run import walk_until
 from flows.stages.learn import device, with_tasks
 from pipeline.core.errors import DataError, UsageError
@@ -55,6 +56,7 @@ def evaluate(
     received = receive(bundle, root, today=today, identity=identity, recipient=recipient)
     if received.manifest["release"]["kind"] == "moments":
         raise UsageError("this bundle holds moments, not rows; condense them first")
+    take_note("evaluate", received.bundle, root)
     job = open_job(folder, resume=True)
     made = walk_until(folder, "encode", resume=True)
     name, own = _alike(job, made, received.manifest["data"]["transforms"], received.channels)
@@ -107,9 +109,8 @@ def evaluate_pool(folder: str, pooled: Path, *, today: datetime.date) -> tuple[P
         np.concatenate([training.features, pool.features]),
         np.concatenate([training.labels, pool.labels[:, columns]]),
     )
-    for institution in pool.institutions if len(pool.institutions) > 1 else ():
-        rest = pool.without(institution)
-        sets[WITHOUT + institution] = (rest.features, rest.labels[:, columns])
+    for institution, features, labels in pool.without_each():
+        sets[WITHOUT + institution] = (features, labels[:, columns])
     table = job.config.utility
     with steps("training the panel", "") as on_step:
         return compare_sets(

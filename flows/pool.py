@@ -16,15 +16,18 @@ import numpy as np
 
 from condensation.pooling import pooled
 from condensation.private import samples_from_moments
+from flows.reception import take_note
 from flows.unpack import read_arrays, write_arrays
 from pipeline.core.digest import digest_bytes
 from pipeline.core.errors import DataError, ReleaseRefused, UsageError
+from pipeline.core.types import CondensedSet, Moments
 from pipeline.sharing.layout import payload_name
 from pipeline.sharing.payload import data_description, guarantee_description, method_description, payload_arrays
 from pipeline.sharing.pooling import SUM, Pool, pool_rows, require_disjoint
 from pipeline.sharing.receive import Received, receive
 
 FORMAT: Final = "decoct-pooled/1"  # samples drawn from added moments
+WITHOUT: Final = "_without_"  # before a site's place in `made_from`: the arrays of the sum without it
 ROWS_FORMAT: Final = "decoct-pool/1"  # rows, each with its institution
 
 
@@ -61,12 +64,21 @@ def pool_bundles(
         raise UsageError("name at least one bundle, and one trust root for all of them or one for each")
     of_each = [*roots] * (len(bundles) if len(roots) == 1 else 1)
     received = [
-        receive(bundle, root, today=today, identity=identity, recipient=recipient)
+        taken(bundle, root, today=today, identity=identity, recipient=recipient)
         for bundle, root in zip(bundles, of_each, strict=True)
     ]
     if all(one.manifest["release"]["kind"] == "moments" for one in received):
-        return _pool_moments(received, folder, n_per_class=n_per_class, seed=seed, hard_labels=hard_labels)
+        return _pool_moments(
+            received, folder, n_per_class=n_per_class, seed=seed, hard_labels=hard_labels, leave_one_out=True
+        )
     return _pool_rows(received, folder)
+
+
+def taken(bundle: Path, root: Path, *, today: datetime.date, **options: Any) -> Received:
+    """A verified bundle, noted in the log and the state beside the trust root."""
+    received = receive(bundle, root, today=today, **options)
+    take_note("pool", received.bundle, root)
+    return received
 
 
 def _pool_rows(received: Sequence[Received], folder: Path) -> dict[str, Any]:
@@ -104,17 +116,31 @@ def pool(
     """
     if folder.exists():
         raise UsageError(f"{folder} exists already and is not overwritten")
-    received = [receive(bundle, root, today=today) for bundle in bundles]
+    received = [taken(bundle, root, today=today) for bundle in bundles]
     return _pool_moments(received, folder, n_per_class=n_per_class, seed=seed, hard_labels=hard_labels)
 
 
 def _pool_moments(
-    received: Sequence[Received], folder: Path, *, n_per_class: int, seed: int, hard_labels: bool
+    received: Sequence[Received],
+    folder: Path,
+    *,
+    n_per_class: int,
+    seed: int,
+    hard_labels: bool,
+    leave_one_out: bool = False,
 ) -> dict[str, Any]:
+    """Samples of the sum; `leave_one_out` also draws those of each sum without one site, for `decoct evaluate`."""
     moments = [one.moments() for one in received]
     require_disjoint(received)
-    condensed = samples_from_moments(pooled(moments), n_per_class=n_per_class, seed=seed, hard_labels=hard_labels)
-    release, arrays = method_description(condensed), payload_arrays(condensed)
+
+    def drawn(of: Sequence[Moments]) -> CondensedSet:
+        return samples_from_moments(pooled(of), n_per_class=n_per_class, seed=seed, hard_labels=hard_labels)
+
+    condensed = drawn(moments)
+    release, arrays = method_description(condensed), dict(payload_arrays(condensed))
+    for place in range(len(moments)) if leave_one_out and len(moments) > 1 else ():
+        rest = payload_arrays(drawn(moments[:place] + moments[place + 1 :]))
+        arrays |= {f"{name}{WITHOUT}{place}": array for name, array in rest.items()}
     manifest = {
         **_terms(FORMAT, [_source(one) for one in received], arrays),
         "seed": seed,
@@ -149,6 +175,11 @@ def load_pool(folder: Path, *, today: datetime.date) -> Pool:
         institution=arrays.get("institution", whole),
         institutions=sites if "institution" in arrays else (SUM,),
         data=manifest["data"],
+        sums_without={
+            site: (arrays[f"features{WITHOUT}{place}"], arrays[f"labels{WITHOUT}{place}"])
+            for place, site in enumerate(sites)
+            if f"features{WITHOUT}{place}" in arrays
+        },
     )
 
 

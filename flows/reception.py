@@ -1,4 +1,4 @@
-"""What a receiver keeps of a bundle that it took: a line in its own log, its state, and a receipt for the site."""
+"""What a receiver keeps of a bundle that it used: a line in its own log, its state, and a receipt for the site."""
 
 from __future__ import annotations
 
@@ -22,16 +22,34 @@ def record(verified: VerifiedBundle, root: Path, revocations: Path | None, today
     Raises:
         ReleaseRefused: something newer was received in the meantime. EnvironmentProblem: the disk refuses.
     """
-    memory, trusted, manifest = memory_of(root), load_trust_root(root), verified.manifest
-    listed = revocations or root.parent / REVOCATIONS
-    revoked = load_revocations(listed, trusted) if revocations or listed.exists() else None
-    release = {name: manifest[name] for name in ("site", "name", "version")}
-    append_log(memory, "receive", {**release, "statement": verified.statement})
-    remember(memory / STATE_FILE, trusted, read_root(root), manifest, verified.statement, revoked)
-    receipt = memory / "receipts" / f"{verified.statement[:16]}.receipt.json"
+    take_note("receive", verified, root, revocations)
+    receipt = memory_of(root) / "receipts" / f"{verified.statement[:16]}.receipt.json"
     try:
         receipt.parent.mkdir(exist_ok=True)
         put_whole(receipt, receipt_bytes(verified, today))
     except OSError as error:
         raise EnvironmentProblem(f"the receipt {receipt} cannot be written: {error.strerror}") from None
     return receipt
+
+
+def take_note(what: str, verified: VerifiedBundle, root: Path, revocations: Path | None = None) -> None:
+    """Log what is done with the bundle, and remember the bundle, so that no older one is taken after it.
+
+    Raises:
+        ReleaseRefused, EnvironmentProblem: as `record`.
+    """
+    memory, trusted, manifest = memory_of(root), load_trust_root(root), verified.manifest
+    log_use(what, verified, root)
+    listed = revocations or root.parent / REVOCATIONS
+    revoked = load_revocations(listed, trusted) if revocations or listed.exists() else None
+    remember(memory / STATE_FILE, trusted, read_root(root), manifest, verified.statement, revoked)
+
+
+def log_use(what: str, verified: VerifiedBundle, root: Path) -> None:
+    """A line in the receiver's log, beside the trust root.
+
+    Raises:
+        EnvironmentProblem: the disk refuses.
+    """
+    release = {name: verified.manifest[name] for name in ("site", "name", "version")}
+    append_log(memory_of(root), what, {**release, "statement": verified.statement})

@@ -57,9 +57,11 @@ def fetch(
 
     Example: decoct fetch s3://shared-bucket/inbox/st-elsewhere-private-v1 --root trust-root.toml --out received
     """
+    from flows.reception import log_use
     from pipeline.sharing.transport import fetch as bring
 
     found = bring(address, out, root, today=today(), revocations=revocations, recipient=recipient)
+    log_use("fetch", found, root)
     if as_json:
         print_json({"bundle": str(found.path), "manifest": dict(found.manifest)})
     else:

@@ -42,6 +42,7 @@ from pipeline.sharing.layout import (
 )
 from pipeline.sharing.log import Checkpoint
 from pipeline.sharing.payload import data_description, guarantee_description, method_description, payload_bytes
+from pipeline.sharing.policy import require_terms
 from pipeline.sharing.rounding import leakage_verdicts, rounded_utility
 from pipeline.sharing.signing import make_statement, sign_statement
 
@@ -189,15 +190,7 @@ def check_notes(release: AuditedRelease, notes: ReleaseNotes) -> None:
     if not notes.licence.strip():
         raise UsageError("a release names its licence")
     _check_terms(notes)
-    if release.policy.require_agreement and not (notes.recipients and notes.agreement.strip()):
-        raise ReleaseRefused(
-            f"policy {release.policy.name} releases only to named recipients under a data-use agreement"
-        )
-    if release.policy.encrypted and not notes.recipient_keys:
-        raise ReleaseRefused(
-            f"policy {release.policy.name} releases only encrypted payloads: give each recipient's age public key in "
-            "[release.recipient_keys]"
-        )
+    require_terms(release.policy, notes.recipients, notes.agreement, notes.recipient_keys)
 
 
 def _check_terms(notes: ReleaseNotes) -> None:

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from pipeline.core.custody.institutions import read_identity, recipient_key
 from pipeline.core.errors import DataError, EnvironmentProblem, ReleaseRefused
-
-SCHEME: Final = "age-encryption.org/v1 X25519"
+from pipeline.sharing.age_header import SCHEME
 
 
 def encryption_description(keys: Mapping[str, str]) -> dict[str, Any] | None:

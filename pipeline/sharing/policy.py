@@ -10,13 +10,13 @@ import dataclasses
 import datetime
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final, final
 
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import ConfigError, ReleaseRefused
 from pipeline.sharing.budget import Budget
 from pipeline.sharing.canonical import canonical, sha256_hex
 from pipeline.sharing.figures import DecidingStatistic, may_decide
@@ -94,6 +94,21 @@ def shipped_policies() -> tuple[str, ...]:
     """Names of the policies that come with Decoct."""
     folder = resources.files("pipeline.sharing") / "policies"
     return tuple(sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml")))
+
+
+def require_terms(policy: Policy, recipients: Sequence[str], agreement: str, recipient_keys: Mapping[str, str]) -> None:
+    """Recipients, agreement and keys are there where the policy asks for them: known before anything is computed.
+
+    Raises:
+        ReleaseRefused: something is missing.
+    """
+    if policy.require_agreement and not (recipients and agreement.strip()):
+        raise ReleaseRefused(f"policy {policy.name} releases only to named recipients under a data-use agreement")
+    if policy.encrypted and not recipient_keys:
+        raise ReleaseRefused(
+            f"policy {policy.name} releases only encrypted payloads: give each recipient's age public key in "
+            "[release.recipient_keys]"
+        )
 
 
 def load_policy(name_or_path: str | Path) -> Policy:

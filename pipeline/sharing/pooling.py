@@ -6,8 +6,8 @@ transforms under the same key, same label definitions. Nothing would crash other
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, final
 
 import numpy as np
@@ -32,6 +32,7 @@ class Pool(ArrayRecord):
     institution: Int16[np.ndarray, " sample"]  # index into `institutions`
     institutions: tuple[str, ...]
     data: Mapping[str, Any]
+    sums_without: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)  # of added moments alone
 
     def __post_init__(self) -> None:
         samples, tasks = len(self.features), len(self.data["tasks"])
@@ -50,10 +51,13 @@ class Pool(ArrayRecord):
     def tasks(self) -> tuple[str, ...]:
         return tuple(task["name"] for task in self.data["tasks"])
 
-    def without(self, institution: str) -> Pool:
-        """All rows but those of one institution."""
-        rows = np.flatnonzero(self.institution != self.institutions.index(institution))
-        return Pool(self.features[rows], self.labels[rows], self.institution[rows], self.institutions, self.data)
+    def without_each(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """(institution, features, labels) of the pool without it, for each of several institutions."""
+        for institution, (features, labels) in self.sums_without.items():
+            yield institution, features, labels
+        for place, institution in enumerate(self.institutions if len(self.institutions) > 1 else ()):
+            rows = np.flatnonzero(self.institution != place)
+            yield institution, self.features[rows], self.labels[rows]
 
 
 def pool_rows(received: Sequence[Received]) -> Pool:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, final
 
 from pipeline.core.errors import ReleaseRefused
+from pipeline.sharing.age_header import SCHEME, require_recipients
 from pipeline.sharing.canonical import read_canonical, sha256_hex
 from pipeline.sharing.keys import PublicKey, TrustRoot, load_trust_root
 from pipeline.sharing.layout import (
@@ -132,6 +133,8 @@ def verify_files(
         raise ReleaseRefused(f"{MANIFEST} and the signed statement disagree")
     author, approvers = check_signers(signers, manifest["site"], revocations)
     _check_in_force(manifest, root, today, anybody=anybody)
+    if manifest.get("encryption") and manifest["encryption"]["scheme"] == SCHEME:  # others are named on opening
+        require_recipients(files[ENCRYPTED_PAYLOAD], manifest["encryption"])
     needed, max_days = (0, 0) if previous else _asked(require_policy_kept(files, manifest))
     if not proposal:
         _check_approved(approvers, needed, manifest)

@@ -94,6 +94,17 @@ def test_a_config_that_was_written_passes_its_check(tmp_path: Path) -> None:
     assert "not overwritten" in again.stderr
 
 
+def test_what_the_policy_would_refuse_is_told_before_anything_runs(tmp_path: Path) -> None:
+    assert decoct("config", "init", "--out", "run.toml", cwd=tmp_path).returncode == 0
+    text = (tmp_path / "run.toml").read_text()
+    (tmp_path / "run.toml").write_text(text.replace('policy = "strict"', 'policy = "agreement"'))
+    for verb in (("config", "check"), ("run",)):
+        refused = decoct(*verb, "run.toml", cwd=tmp_path)
+        assert refused.returncode == 14
+        assert "named recipients under a data-use agreement" in refused.stderr
+    assert not (tmp_path / "decoct-work").exists()
+
+
 def test_keys_are_made_once_and_only_fingerprints_are_shown(tmp_path: Path) -> None:
     assert decoct("keys", "new", "all", "--out", "w", cwd=tmp_path).returncode == 0
     assert decoct("keys", "new", "noise", "--out", "w", cwd=tmp_path).returncode == 15

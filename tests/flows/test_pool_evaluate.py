@@ -83,7 +83,7 @@ def sites(tmp_path_factory: pytest.TempPathFactory, small_job: Callable[..., Con
 
 @pytest.fixture
 def pooled(sites: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(pools, "receive", lambda bundle, root, **_: sites[bundle.name]["received"])
+    monkeypatch.setattr(pools, "taken", lambda bundle, root, **_: sites[bundle.name]["received"])
     names = [Path("a"), Path("b")]
     pool_bundles(names, [Path("root")], tmp_path / "pool", n_per_class=1, seed=0, hard_labels=False, today=TODAY)
     return tmp_path / "pool"

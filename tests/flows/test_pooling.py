@@ -19,14 +19,16 @@ from condensation.moments import signed_labels
 from condensation.private import samples_from_moments
 from flows.cli import app
 from flows.job import KEY_PURPOSES, key_path, new_job, open_job
-from flows.pool import pool
+from flows.pool import load_pool, pool
 from flows.run import walk_until
 from pipeline.core.config import Config
 from pipeline.core.errors import DataError, ReleaseRefused, UsageError
 from pipeline.core.secrets import Secret, read_secret, write_secret
 from pipeline.core.types import EncodedCohort, Split
 from pipeline.sharing.keys import author_signer, public_key, write_trust_root
+from pipeline.sharing.log import read_log
 from pipeline.sharing.receive import receive
+from pipeline.sharing.receiver_state import STATE_FILE, load_state, memory_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
 TODAY = datetime.now(tz=UTC).date()
@@ -105,6 +107,27 @@ def test_two_bundles_become_one_set_through_the_command(sites: dict[str, Any], t
     assert told["manifest"]["data"]["soft_labels"] is False
     assert told["manifest"]["seed"] == 4
     assert np.load(hard / "labels.npy")[:, 0].tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_a_pool_of_moments_also_holds_each_sum_without_one_site(sites: dict[str, Any], tmp_path: Path) -> None:
+    words = [str(sites["a"]), str(sites["b"]), "--root", str(sites["root"]), "--n-per-class", "3"]
+    folder, alone = tmp_path / "pool", tmp_path / "alone"
+    answer = CliRunner().invoke(app, ["pool", *words, "--out", str(folder)], catch_exceptions=False)
+    assert answer.exit_code == 0
+    pool([sites["b"]], sites["root"], alone, n_per_class=3, seed=0, hard_labels=False, today=TODAY)
+    without = {institution: features for institution, features, _ in load_pool(folder, today=TODAY).without_each()}
+    assert list(without) == ["Hospital A", "Hospital B"]
+    np.testing.assert_array_equal(without["Hospital A"], np.load(alone / "features.npy"))
+    assert not np.array_equal(without["Hospital B"], without["Hospital A"])
+
+
+def test_who_pools_writes_it_down_and_remembers_the_releases(sites: dict[str, Any], tmp_path: Path) -> None:
+    root = tmp_path / "root.toml"
+    shutil.copy(sites["root"], root)
+    pool([sites["a"], sites["b"]], root, tmp_path / "set", n_per_class=1, seed=0, hard_labels=False, today=TODAY)
+    told = [(entry["what"], entry["site"]) for entry in read_log(memory_of(root)).entries]
+    assert told == [("pool", "Hospital A"), ("pool", "Hospital B")]
+    assert sorted(load_state(memory_of(root) / STATE_FILE)["releases"]) == ["Hospital A/private", "Hospital B/private"]
 
 
 def test_the_sum_is_what_the_two_sites_know(sites: dict[str, Any], tmp_path: Path) -> None:
