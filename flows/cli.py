@@ -40,6 +40,7 @@ from flows.release_cli import release_app
 from flows.sharing_cli import register as register_sharing
 from flows.transport_cli import register as register_transport
 from flows.trust_cli import trust_app
+from flows.watch_cli import register as register_watch
 from pipeline.core.errors import DecoctError, EnvironmentProblem, UsageError
 
 INTERRUPTED: Final = 130
@@ -131,6 +132,7 @@ register_evaluate(app)
 register_pool(app)
 register_transport(app)
 register_ledger(app)
+register_watch(app)
 
 
 @app.command()
@@ -188,8 +190,10 @@ def _run(
     say("starting Prefect (about ten seconds)")
     from flows.run import road
     from flows.summary import outcome, print_run
+    from flows.watch import watched
 
-    made = road(folder, resume)
+    with watched(Path(folder).parents[1]):
+        made = road(folder, resume)
     if as_json:
         print_json(outcome(folder, made))
     else:

@@ -87,7 +87,8 @@ def _line(folder: Path, stage: str, seconds: float, made: Made | None) -> dict[s
 def _failure(error: BaseException) -> dict[str, Any]:
     """What went wrong, in words of ours; anything else than our own errors is named by its type alone."""
     if isinstance(error, DecoctError):
-        return {"level": "error", "exit_code": error.exit_code, "sentence": str(error)}
+        level = "error" if error.exit_code else "info"  # a night that is held has not failed
+        return {"level": level, "exit_code": error.exit_code, "sentence": str(error)}
     if isinstance(error, KeyboardInterrupt):
         return {"level": "warning", "exit_code": INTERRUPTED, "sentence": "interrupted"}
     return {"level": "error", "exit_code": DecoctError.exit_code, "sentence": type(error).__name__}

@@ -14,6 +14,7 @@ import pytest
 STAGE_VERBS = ["ingest", "encode", "group", "condense", "validate"]
 VERBS = [
     *("demo", "run", *STAGE_VERBS, "verify", "receive", "evaluate", "pool", "send", "fetch", "show", "doctor"),
+    *("watch", "serve"),
     *("audit+attack", "audit+history", "audit+diff"),
     *("config+init", "config+check", "ledger", "log+show", "log+verify"),
     *("release+propose", "release+approve", "release+publish"),
@@ -71,6 +72,8 @@ def test_audit_without_a_sub_verb_is_the_audit_itself() -> None:
         (("nonsense",), 2, "No such command"),
         (("run", "absent.toml"), 10, "configuration file absent.toml not found"),
         (("show", "--out", "absent"), 2, "there is no store"),
+        (("watch", "--out", "absent"), 2, "there is no workspace"),
+        (("serve", "--out", "absent"), 2, "there is no watch page"),
         (("keys", "new", "nonsense"), 2, "no key has the purpose"),
         (("verify", "absent", "--root", "absent.toml"), 14, "absent"),
     ],

@@ -1,0 +1,134 @@
+"""The page over a workspace's nights: self-contained, no script, no network, no clock; equal data give equal bytes.
+
+The page allows itself one style sheet, by its digest, and nothing else at all.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Sequence
+from hashlib import sha256
+from importlib.resources import files
+from typing import Any, Final
+
+from markupsafe import Markup
+
+from pipeline.report.plots import curve_panel
+from pipeline.report.render import environment
+from pipeline.report.words import METRICS, STATISTICS, THREAT_MODELS
+
+SCHEMA: Final = "decoct/watch/1"
+_TICKS: Final = 6
+_SERIES: Final = (("released", "released"), ("full", "full real data"), ("random", "random real stays"))
+
+Data = dict[str, Any]
+
+
+def watch_page(data: Data) -> str:
+    """The page from `flows.watch.gather`'s data, for instance read back from figures.json."""
+    style = _style()
+    digest = base64.b64encode(sha256(style.encode()).digest()).decode()
+    return (
+        environment()
+        .get_template("watch.html.j2")
+        .render(
+            data=data,
+            style=Markup(style),  # ours, from the package
+            style_digest=digest,
+            glance=_glance(data),
+            audit=[_audit_panel(trend, number) for number, trend in enumerate(data["audit"])],
+            utility=[_utility_panel(trend, number) for number, trend in enumerate(data["utility"])],
+            threats=THREAT_MODELS,
+            statistics=STATISTICS,
+        )
+    )
+
+
+def _style() -> str:
+    folder = files("pipeline.report") / "templates"
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in ("report.css", "watch.css"))
+
+
+def _glance(data: Data) -> Data:
+    """Four answers for somebody who has ten seconds."""
+    standing = [row for row in data["releases"] if row["state"] == "published"]
+    waiting = [row for row in data["releases"] if row["state"] == "proposed"]
+    ledger = data["ledger"]
+    most = max((row["epsilon"] for row in ledger["cohorts"]), default=0.0) if ledger else None
+    judged = [trend for trend in data["audit"] if trend["judged"]]
+    latest = [row for trend in judged for row in trend["latest"]]
+    return {
+        "night": data["nights"][0] if data["nights"] else None,
+        "run": max(data["runs"], key=lambda row: row["at"], default=None),
+        "standing": standing,
+        "waiting": len(waiting),
+        "spent": most,
+        "budget": ledger["budget"]["epsilon"] if ledger else None,
+        "deciding": len(latest),
+        "above": sum(row["verdict"] == "FAIL" for row in latest),
+        "unclear": sum(row["verdict"] == "INCONCLUSIVE" for row in latest),
+        "controls": all(trend["controls_held"] for trend in judged),
+    }
+
+
+def _audit_panel(trend: Data, number: int) -> Data:
+    """One threat model over the nights: what could not be excluded (upper bound), what was found, the limit."""
+    points = trend["points"]
+    name = f"{trend['attack'].replace('_', ' ')}: {STATISTICS.get(trend['statistic'], trend['statistic'])}"
+    curves = [
+        ("upper", *_drawn(points, "high")),
+        ("found", *_drawn(points, "rate")),
+    ]
+    if trend["limit"] is not None:
+        curves.append(("limit", *_level(points, trend["limit"])))
+    told = "; ".join(f"{_day(p['at'])} {_figure(p['rate'])}, at most {_figure(p['high'])}" for p in points[-_TICKS:])
+    limit = "no limit is set" if trend["limit"] is None else f"limit {trend['limit']:g}"
+    title = f"{trend['threat_model']} on {trend['artefact']}, {name}"
+    svg = _panel(f"audit-{number}", title, f"{limit}; {told}", curves)
+    return {**trend, "name": name, "svg": svg, "newest": points[-1]}
+
+
+def _utility_panel(trend: Data, number: int) -> Data:
+    points = trend["points"]
+    curves = [(key, *_drawn([p[key] or {} for p in points], "mean")) for key, _ in _SERIES]
+    if trend["floor"] is not None:
+        curves.append(("limit", *_level(points, trend["floor"])))
+    told = "; ".join(
+        ", ".join(f"{words} {_figure((p[key] or {}).get('mean'))}" for key, words in _SERIES) for p in points[-_TICKS:]
+    )
+    name = METRICS[trend["metric"]][0]
+    floor = "no floor is set" if trend["floor"] is None else f"floor {trend['floor']:g}"
+    svg = _panel(f"utility-{number}", f"{name} of {trend['model']}, {trend['task']}", f"{floor}; {told}", curves)
+    return {**trend, "name": name, "svg": svg, "newest": points[-1]}
+
+
+def _panel(key: str, title: str, description: str, curves: Sequence[Any]) -> Markup | None:
+    """The plot, or None where every figure is held back."""
+    drawn = [curve for curve in curves if len(curve[1])]
+    if not any(css != "limit" for css, _, _ in drawn):
+        return None
+    last = max(max(xs) for _, xs, _ in drawn)
+    return curve_panel(key, title, description, drawn, x_name="nights, oldest first", x_step=math.ceil(last / _TICKS))
+
+
+def _drawn(points: Sequence[Data], name: str) -> tuple[list[float], list[float]]:
+    """The figures that are shown, by place; a single one twice, so that the line becomes a dot."""
+    pairs = [(float(place), point.get(name)) for place, point in enumerate(points, start=1)]
+    known = [(x, float(y)) for x, y in pairs if isinstance(y, int | float) and math.isfinite(y)]
+    known = known * 2 if len(known) == 1 else known
+    return [x for x, _ in known], [y for _, y in known]
+
+
+def _level(points: Sequence[Data], value: float) -> tuple[list[float], list[float]]:
+    return [0.6, len(points) + 0.4], [value, value]
+
+
+def _figure(value: Any) -> str:
+    if value is None:
+        return "not measured"
+    return value if isinstance(value, str) else f"{value:.3g}"
+
+
+def _day(at: str) -> str:
+    return at[:10]
