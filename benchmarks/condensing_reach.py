@@ -6,14 +6,15 @@
 * tasks: the seven labels T7, 80 samples, macro AUROC beside the full data's.
 
 Receivers have no real data; `DRAWS` condensations, one training each; defaults throughout. Intervals as everywhere:
-bootstrap over the test stays and the draws.
+bootstrap over the test stays and the draws. A cell that the result file has is not computed again: delete it there to
+have it anew.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,10 @@ def scored(name: str, sets: tuple[CondensedSet, ...] | EncodedCohort, test: Enco
     return found
 
 
-def transfer() -> dict[str, Any]:
+Keep = Callable[[str, Callable[[], Any]], Any]  # a cell's name, and how to compute it if it is not there
+
+
+def transfer(keep: Keep) -> None:
     """Set A is the first half of the stays, as they lie in order."""
     both = load((TASK,))
     half = len(both.features) // 2
@@ -80,23 +84,24 @@ def transfer() -> dict[str, Any]:
     train = a.part(Split.TRAIN)
     chosen = ("kernel matching, learned labels", "kernel matching, hard labels", "private, epsilon 1")
     sets: dict[str, Any] = {name: condensed(METHODS[name], train, 40) for name in chosen} | {FULL_DATA: train}
-    return {
-        where: {name: scored(f"{name}, on {where}", rows, test) for name, rows in sets.items()}
-        for where, test in (("A's held-out stays", a.part(Split.HELD_OUT)), ("all of B", b))
-    }
+    for where, test in (("A's held-out stays", a.part(Split.HELD_OUT)), ("all of B", b)):
+        for name, rows in sets.items():
+            label = f"{name}, on {where}"
+            keep(label, lambda label=label, rows=rows, test=test: scored(label, rows, test))
 
 
-def sizes() -> dict[str, Any]:
-    """Rows by method and samples per class."""
+def sizes(keep: Keep) -> None:
+    """Rows by method and number of samples, beside the full data."""
     cohort = load((TASK,))
     train, test = cohort.part(Split.TRAIN), cohort.part(Split.HELD_OUT)
     chosen = ("kernel matching, learned labels", "centroids", "random real stays", "private, epsilon 1")
-    return {
-        name: {
-            2 * size: scored(name, condensed(METHODS[name], train, size), test) for size in SIZES if fits(train, size)
-        }
-        for name in chosen
-    }
+    for name in chosen:
+        for size in (size for size in SIZES if fits(train, size)):
+            keep(
+                f"{name}, {2 * size}",
+                lambda name=name, size=size: scored(name, condensed(METHODS[name], train, size), test),
+            )
+    keep(FULL_DATA, lambda: scored(FULL_DATA, train, test))
 
 
 def fits(train: EncodedCohort, n_per_class: int) -> bool:
@@ -104,21 +109,21 @@ def fits(train: EncodedCohort, n_per_class: int) -> bool:
     return int((train.labels[:, 0] == 1).sum()) >= n_per_class
 
 
-def tasks() -> dict[str, Any]:
+def tasks(keep: Keep) -> None:
     """The seven tasks in one set; classes by the first."""
     cohort = load(())
     cohort = with_tasks(cohort, cohort.tasks[:7])
     train, test = cohort.part(Split.TRAIN), cohort.part(Split.HELD_OUT)
     name = "kernel matching, learned labels"
-    rows = {name: scored(name, condensed(METHODS[name], train, 40), test), FULL_DATA: scored(FULL_DATA, train, test)}
-    macro = {
-        row: {
-            model: float(np.mean([r["mean"] for r in found if r["model"] == model and r["metric"] == "auroc"]))
-            for model in MODELS
-        }
-        for row, found in rows.items()
+    rows = {
+        name: keep(name, lambda: scored(name, condensed(METHODS[name], train, 40), test)),
+        FULL_DATA: keep(FULL_DATA, lambda: scored(FULL_DATA, train, test)),
     }
-    return {"rows": rows, "macro_auroc": macro}
+    for row, found in rows.items():
+        macro = {
+            model: [r["mean"] for r in found if r["model"] == model and r["metric"] == "auroc"] for model in MODELS
+        }
+        keep(f"macro AUROC, {row}", lambda macro=macro: {model: float(np.mean(m)) for model, m in macro.items()})
 
 
 def main() -> None:
@@ -131,8 +136,15 @@ def main() -> None:
     result = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
     result |= {"benchmark": "condensing_reach", "machine": machine(np, torch, sklearn), "draws": DRAWS}
     for part in options.part or parts:
-        result[part] = parts[part]()
-        options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        cells = result.setdefault(part, {})
+
+        def keep(name: str, compute: Callable[[], Any], cells: dict[str, Any] = cells) -> Any:
+            if name not in cells:
+                cells[name] = compute()
+                options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            return cells[name]
+
+        parts[part](keep)
 
 
 if __name__ == "__main__":

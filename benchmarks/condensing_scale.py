@@ -93,7 +93,7 @@ def run_cell(folder: Path, method: str, n_stays: int) -> dict[str, Any]:
     made = condenser(method)
     noise = NoiseSource(Secret(bytes(32), "noise"), "benchmark")  # no secret: a stranger must get the same
     before = status_mib("RssAnon")
-    with peak_anonymous() as peak:
+    with peak_own_memory() as peak:
         cohort = mapped_cohort(folder, n_stays)
         begun, wall = time.process_time(), time.monotonic()
         condensed = made.condense(
@@ -107,7 +107,7 @@ def run_cell(folder: Path, method: str, n_stays: int) -> dict[str, Any]:
         "cpu_seconds": round(spent, 2),
         "wall_seconds": round(waited, 1),
         "cpu_microseconds_per_stay": round(spent / n_stays * 1e6, 1),
-        "peak_anonymous_mib": round(peak[0]),
+        "peak_own_mib": round(peak[0]),
         "condensing_mib": round(peak[0] - before),
         "peak_rss_mib": round(status_mib("VmHWM")),
     }
@@ -120,7 +120,7 @@ def status_mib(name: str) -> float:
 
 
 @contextmanager
-def peak_anonymous() -> Iterator[list[float]]:
+def peak_own_memory() -> Iterator[list[float]]:
     """The largest RssAnon seen while inside, looked at every `SAMPLE_SECONDS`."""
     peak, done = [status_mib("RssAnon")], threading.Event()
 
@@ -146,7 +146,7 @@ def growth(cells: list[dict[str, Any]]) -> dict[str, Any]:
             sizes = np.log([row["stays"] for row in rows])
             found[method] = {
                 name: round(float(np.polyfit(sizes, np.log([max(row[name], 0.01) for row in rows]), 1)[0]), 2)
-                for name in ("cpu_seconds", "peak_anonymous_mib")
+                for name in ("cpu_seconds", "peak_own_mib")
             }
     return found
 

@@ -88,21 +88,12 @@ def _pool(
     bundles: list[Path], root: Path, folder: Path, n_per_class: int, seed: int, hard_labels: bool, as_json: bool
 ) -> None:
     from flows.pool import pool
+    from flows.pool_cli import tell
     from pipeline.core.redaction import scrubbed
 
     with scrubbed("pool"):
         made = pool(bundles, root, folder, n_per_class=n_per_class, seed=seed, hard_labels=hard_labels, today=today())
     if as_json:
         print_json({"folder": str(folder), "manifest": made})
-        return
-    for site in made["made_from"]:
-        print(
-            f"site    {site['site']}: epsilon {site['epsilon']:g}, delta {site['delta']:g} per {site['unit']}, "
-            f"until {site['expires']}"
-        )
-    if len(made["made_from"]) > 1:
-        print("assumed the sites' patients are disjoint; for a patient of several, epsilons and deltas add up")
-    shapes = made["data"]["arrays"]
-    print(
-        "wrote   " + ", ".join(f"{k} {' x '.join(map(str, v['shape']))}" for k, v in shapes.items()) + f" to {folder}"
-    )
+    else:
+        tell(made, folder)

@@ -64,14 +64,15 @@ def pool(
     if as_json:
         print_json({"folder": str(out), "manifest": made})
     else:
-        _tell(made, out)
+        tell(made, out)
 
 
-def _tell(made: Mapping[str, Any], folder: Path) -> None:
+def tell(made: Mapping[str, Any], folder: Path) -> None:
+    """What a pool was made from, and where it lies."""
     for site in made["made_from"]:
-        promise = "no guarantee" if site["epsilon"] is None else f"epsilon {site['epsilon']:g} per {site['unit']}"
+        price = "epsilon {epsilon:g}, delta {delta:g} per {unit}".format_map(site) if site["epsilon"] else None
         rows = f", {site['rows']} rows" if "rows" in site else ""
-        print(f"site    {site['site']}: {promise}{rows}, until {site['expires']}")
+        print(f"site    {site['site']}: {price or 'no guarantee'}{rows}, until {site['expires']}")
     if len(made["made_from"]) > 1:
         print("assumed the sites' patients are disjoint; for a patient of several, epsilons and deltas add up")
     shapes = made["data"]["arrays"]
