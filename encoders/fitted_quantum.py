@@ -69,6 +69,11 @@ class FittedQuantumEncoder(Sealed):
             "pennylane_device": circuit.pennylane_device if circuit.backend == "pennylane" else None,
         }
 
+    @property
+    def stays_apart(self) -> bool:
+        """Shots and noise are drawn by a stay's place in the cohort; the closed form has the same bits anywhere."""
+        return self.circuit.backend == "closed_form" and self.circuit.shots is None and self.circuit.noise_sd == 0
+
     def encode(
         self,
         cohort: EncodedCohort,

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from threadpoolctl import ThreadpoolController
 
 from encoders.random_matrices import MatrixLaw
-from encoders.windows import Axis, EncodeBlock, Geometry, encode_windows, window_blocks
+from encoders.windows import Axis, EncodeBlock, Geometry, encode_windows, encoding_of, window_blocks
 
 _MOST_THREADS: Final = 8  # each holds a few blocks
 _BLOCK_VALUES: Final = 1 << 20
@@ -111,7 +111,7 @@ def fresh_products(
     A draw holds the matrices of as many consecutive windows of a stay as make `_FRESH_VALUES` entries, lane after lane
     of each window.
     """
-    encoded = np.empty(geometry.encoded_shape(features.shape, law.components), features.dtype)
+    encoded = encoding_of(features, geometry, law.components)
     slots = geometry.slots(encoded, law.components)
     n_lanes = slots.shape[3]
     at_once = max(1, _FRESH_VALUES // max(1, law.components * law.width * n_lanes))

@@ -172,6 +172,11 @@ class FittedProjectionEncoder(Sealed):
             "leakage_bound": self.leakage_bound,
         }
 
+    @property
+    def stays_apart(self) -> bool:
+        """Noise and fresh matrices are drawn by a stay's place in the cohort; a product has the same bits anywhere."""
+        return not self.shape.fresh and self.shape.noise_sd == 0
+
     def encode(self, cohort: EncodedCohort, noise: NoiseSource | None = None, device: str = "cpu") -> EncodedCohort:
         """Encode a prepared cohort; names, hours per step and released channels: see `encoded_cohort`.
 

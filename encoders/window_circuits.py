@@ -18,7 +18,7 @@ from jaxtyping import Float, Float64
 from threadpoolctl import ThreadpoolController
 
 from encoders.engines import Engine
-from encoders.windows import EncodeBlock, Geometry, encode_windows, window_blocks
+from encoders.windows import EncodeBlock, Geometry, encode_windows, encoding_of, window_blocks
 from pipeline.core.errors import EnvironmentProblem
 
 _CPU_WINDOWS: Final = 1 << 14  # of a block: its sines and cosines stay in a core's cache
@@ -76,7 +76,7 @@ class WindowCircuits:
             )
 
     def _by_lane(self, features: np.ndarray, device: str, block_values: int) -> np.ndarray:
-        encoded = np.empty(self.geometry.encoded_shape(features.shape, self.components), features.dtype)
+        encoded = encoding_of(features, self.geometry, self.components)
         slots = self.geometry.slots(encoded, self.components)
         for lane, engine in enumerate(self.engines):
             encode_block = self._block_encoder(engine, device)

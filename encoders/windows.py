@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 from encoders.randomise import OutputNoise, randomised
 from pipeline.core.errors import ConfigError, DataError
+from pipeline.core.mapped import folder_of, new_array, row_chunks
 from pipeline.core.noise import NoiseSource
 from pipeline.core.types import EncodedCohort, Json
 
@@ -98,9 +99,9 @@ def encode_windows(
     """Encode every window by `encode_block`, in blocks, in the precision of `features`, on `threads` threads.
 
     Held besides input and output, per thread: what `encode_block` makes of a block, and two blocks' copies where they
-    must be filled up.
+    must be filled up. Of features that lie in a file a large encoding lies in one beside it.
     """
-    encoded = np.empty(geometry.encoded_shape(features.shape, components), features.dtype)
+    encoded = encoding_of(features, geometry, components)
     slots = geometry.slots(encoded, components)
     blocks = window_blocks(features, geometry, block_values, padding)
 
@@ -116,6 +117,11 @@ def encode_windows(
             for _ in pool.map(encode, places):
                 pass  # an exception in a thread is raised here
     return encoded
+
+
+def encoding_of(features: np.ndarray, geometry: Geometry, components: int) -> np.ndarray:
+    """The array for the encoding of `features`, to be filled: in memory, or a file as theirs if it is large."""
+    return new_array(geometry.encoded_shape(features.shape, components), features.dtype, folder_of(features))
 
 
 def window_blocks(
@@ -156,6 +162,11 @@ def _cut(piece: np.ndarray, n_windows: int, geometry: Geometry) -> np.ndarray:
 
 class Sealed:
     """Base of the fitted encoders: shows what is public, and neither pickles nor copies the key's parameters."""
+
+    @property
+    def stays_apart(self) -> bool:
+        """Whether a cohort encoded block by block of stays, each by itself, is bit for bit the cohort encoded whole."""
+        return False
 
     def public_spec(self) -> Json:
         """Everything but the secret."""
@@ -238,9 +249,7 @@ def encoded_cohort(
     mixed = geometry.axis != "time" and (geometry.axis == "record" or (geometry.width, components) != (1, 1))
     channels = _mix_names(encoded.shape[2], components) if mixed else names
     if released:
-        tail = np.zeros((*encoded.shape[:2], len(released)), encoded.dtype)
-        tail[:, :steps] = _columns(cohort, released)
-        encoded, channels = np.concatenate([encoded, tail], axis=2), (*channels, *released)
+        encoded, channels = _with_tail(encoded, cohort, released), (*channels, *released)
     hours = {"time": geometry.stride / components, "variables": 1.0, "record": max(1, steps)}[geometry.axis]
     return encoded_as(cohort, encoded, spec, channels, cohort.step_hours * hours)
 
@@ -267,7 +276,22 @@ def _columns(cohort: EncodedCohort, names: tuple[str, ...]) -> np.ndarray:
     if not places or places[-1] - places[0] + 1 == len(places):
         first = places[0] if places else 0
         return cohort.features[:, :, first : first + len(places)]
-    return cohort.features[:, :, places]
+    taken = new_array((*cohort.features.shape[:2], len(places)), cohort.features.dtype, folder_of(cohort.features))
+    for part in row_chunks(cohort.features):
+        taken[part] = cohort.features[part][:, :, places]
+    return taken
+
+
+def _with_tail(encoded: np.ndarray, cohort: EncodedCohort, released: tuple[str, ...]) -> np.ndarray:
+    """The encoding with the released channels behind it, 0 in steps that were only filled up."""
+    stays, steps, width = encoded.shape
+    whole = new_array((stays, steps, width + len(released)), encoded.dtype, folder_of(cohort.features))
+    tail = _columns(cohort, released)
+    for part in row_chunks(whole):
+        whole[part, :, :width] = encoded[part]
+        whole[part, : tail.shape[1], width:] = tail[part]
+        whole[part, tail.shape[1] :, width:] = 0
+    return whole
 
 
 def _mix_names(count: int, components: int) -> tuple[str, ...]:

@@ -45,8 +45,8 @@ class Job:
 
     @property
     def config_digest(self) -> str:
-        """Digest of everything in the configuration that can change a result (not where the workspace lies)."""
-        return digest_json(self.config.model_dump(mode="json", exclude={"workspace"}))
+        """Digest of all in the configuration that can change a result: not where the workspace lies or what runs it."""
+        return digest_json(self.config.model_dump(mode="json", exclude={"workspace", "compute"}))
 
     def secret(self, purpose: str) -> Secret:
         """The site's secret for `purpose`, made by the operating system on first use."""

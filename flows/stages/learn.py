@@ -15,6 +15,7 @@ from flows import registry
 from flows.accounted import ledger_of
 from flows.job import Job
 from flows.progress import say, steps
+from flows.stages import blocks
 from pipeline.core.config import Condense, DistributionMatching, EncodeTable, KeyedEncode, Matching
 from pipeline.core.digest import digest_array, digest_json
 from pipeline.core.errors import ConfigError
@@ -69,7 +70,11 @@ def encode(job: Job, name: str, prepared: Made) -> Made:
 
     def make(provenance: Provenance) -> tuple[EncodedCohort]:
         given = encoder_input(job, name, prepared)
-        encoded = fitted_encoder(table, given, key).encode(given, noise=noise_source(job, given), device=where)
+        fitted = fitted_encoder(table, given, key)
+        apart = table.data == "series" and where == "cpu"
+        encoded = blocks.encoded(job, name, given, prepared.first, fitted) if apart else None
+        if encoded is None:
+            encoded = fitted.encode(given, noise=noise_source(job, given), device=where)
         return (dataclasses.replace(encoded, provenance=provenance),)
 
     return job.once("encode", (prepared.first,), options, None, make)

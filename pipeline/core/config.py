@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from pipeline.core.config_compute import ComputeConfig
 from pipeline.core.config_condense import (
     Centroids,
     CharacteristicFunction,
@@ -58,6 +59,7 @@ __all__ = [
     "Centroids",
     "CharacteristicFunction",
     "CohortConfig",
+    "ComputeConfig",
     "Condense",
     "CondenseTable",
     "Config",
@@ -170,6 +172,7 @@ class Config(Model):
     utility: UtilityConfig = UtilityConfig()
     group: GroupConfig | None = None
     audit: AuditConfig = AuditConfig()
+    compute: ComputeConfig = ComputeConfig()
     drift: DriftConfig = DriftConfig()
     night: NightConfig = NightConfig()
     release: ReleaseConfig

@@ -39,6 +39,7 @@ def prepare(
     scaling: Literal["public_ranges", "train_quantiles"] = "public_ranges",
     observed: Literal["drop", "encode", "release", "append"] = "drop",
     lengths: Literal["fill", "mask"] = "fill",
+    ranges: list[tuple[float, float]] | None = None,
 ) -> EncodedCohort:
     """Impute and scale: channels are the series, then the statics as constant series, then the masks if asked for.
 
@@ -54,6 +55,8 @@ def prepare(
         lengths: what becomes of the steps after a stay's last measurement, which hold what was carried forward. "fill":
             nothing tells them apart. "mask": a last channel `valid` is 1 up to that measurement and 0 after it (in a
             stay without any, throughout), recorded as the transform `lengths`; encoders treat it like any channel.
+        ranges: of the series, as the scaling found them in the cohort of which these stays are a block; None = as it
+            finds them here.
 
     Raises:
         ConfigError: an unknown imputation, scaling, treatment of the masks or of lengths.
@@ -66,7 +69,7 @@ def prepare(
             "observed drop, encode and release, lengths fill and mask"
         )
     stays, steps, n_series = cohort.values.shape
-    ranges = SCALINGS[scaling](cohort)
+    ranges = SCALINGS[scaling](cohort) if ranges is None else ranges
     series = [
         _Channel(v.name, v.unit, low, high, (v.plausible_low, v.plausible_high))
         for v, (low, high) in zip(cohort.variables, ranges, strict=True)

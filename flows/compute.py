@@ -1,0 +1,190 @@
+"""Where the stages that are maps run: in this process, on a local cluster, or on a Dask scheduler's workers.
+
+What travels is the path of the run's folder, digests, and numbers of stays: no key and no patient's value. A worker
+reads both from the workspace, so it has to see it, at the same path; one that does not is refused before it makes
+anything. Work is cut the same way whatever the engine, and every piece depends on its own arguments alone: results are
+the same bits for any number of workers, and a piece whose worker died is made again by another.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from flows.environment import code_version
+from flows.job import Job
+from pipeline.core.config_compute import ComputeConfig
+from pipeline.core.errors import EnvironmentProblem
+from pipeline.core.mapped import new_array, take_room
+from pipeline.core.redaction import scrubbed
+from pipeline.core.whole_files import put_whole
+
+BLOCK_STAYS: Final = 4096
+"""Stays made at a time: what a worker holds does not grow with the cohort."""
+
+MakeRows = Callable[..., np.ndarray]
+"""(run's folder, slice of stays, ...) -> their rows of an array; a function of a module, so that a worker finds it."""
+
+_NONCE: Final = ".shared-with-workers"
+
+
+def map_calls(job: Job, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """`function` of each tuple of arguments, in order, by the engine that the [compute] table names.
+
+    `function` and its arguments travel to other machines: nothing among them may be secret or a patient's.
+
+    Raises:
+        EnvironmentProblem: there is no such scheduler, or a worker does not share the workspace or the code.
+        DecoctError: whatever a call raises.
+    """
+    table = job.config.compute
+    if table.kind == "threads" or _in_a_worker():
+        if table.workers == 1 or len(calls) < 2 or _in_a_worker():
+            return [function(*call) for call in calls]
+        with ThreadPoolExecutor(table.workers) as pool:
+            return list(pool.map(lambda call: function(*call), calls))
+    client = _client(table, str(job.config.workspace))
+    told = _tell(job)
+    futures = [client.submit(_checked, str(job.folder), told, function, call, pure=False) for call in calls]
+    try:
+        return list(client.gather(futures))
+    except (OSError, RuntimeError) as problem:  # Dask's own: the scheduler went away, or a piece killed every worker
+        raise EnvironmentProblem(f"the cluster failed: {type(problem).__name__}") from None
+
+
+def rows_by_blocks(job: Job, make: MakeRows, n_stays: int, *told: Any) -> np.ndarray:
+    """The array whose rows `make` gives, made block by block of stays; in an unnamed file where it is large.
+
+    Raises:
+        OSError: the disk is full. Otherwise as `map_calls`.
+    """
+    first = make(str(job.folder), slice(0, min(BLOCK_STAYS, n_stays)), *told)
+    shape, rest = (n_stays, *first.shape[1:]), range(len(first), n_stays, BLOCK_STAYS)
+    if job.config.compute.kind == "threads" or not rest:
+        whole = new_array(shape, first.dtype, job.store.scratch)
+        whole[: len(first)] = first
+
+        def fill(start: int) -> None:
+            whole[start : start + BLOCK_STAYS] = make(str(job.folder), slice(start, start + BLOCK_STAYS), *told)
+
+        map_calls(job, fill, [(start,) for start in rest])
+        return whole
+    target = job.store.scratch / f"{secrets.token_hex(8)}.rows"
+    try:
+        with target.open("xb") as stream:
+            take_room(stream.fileno(), first.itemsize * int(np.prod(shape, dtype=np.int64)))
+        _write_rows(target, 0, first)
+        map_calls(job, _made_rows, [(str(job.folder), str(target), make, start, told) for start in rest])
+        return np.memmap(target, first.dtype, "r", shape=shape)
+    finally:
+        target.unlink(missing_ok=True)  # what is mapped stays until its last view is gone
+
+
+def _made_rows(folder: str, target: str, make: MakeRows, start: int, told: tuple[Any, ...]) -> None:
+    with scrubbed("a block of stays"):
+        _write_rows(Path(target), start, make(folder, slice(start, start + BLOCK_STAYS), *told))
+
+
+def _write_rows(target: Path, start: int, rows: np.ndarray) -> None:
+    """A block in its place; written again it is the same."""
+    data = np.ascontiguousarray(rows).data.cast("B")
+    place = start * (len(data) // max(len(rows), 1))
+    handle = os.open(target, os.O_WRONLY)
+    try:
+        while data:
+            written = os.pwrite(handle, data, place)
+            data, place = data[written:], place + written
+    finally:
+        os.close(handle)
+
+
+def _tell(job: Job) -> tuple[str, str]:
+    """What a worker must find in the run's folder, and the code it must run."""
+    nonce = secrets.token_hex(16)
+    put_whole(job.folder / _NONCE, nonce.encode())
+    return nonce, code_version()
+
+
+def _checked(folder: str, told: tuple[str, str], function: Callable[..., Any], call: Iterable[Any]) -> Any:
+    """On the worker: refuse before anything is read or made, else call."""
+    nonce, version = told
+    try:
+        shares = (Path(folder) / _NONCE).read_text(encoding="ascii") == nonce
+    except OSError:
+        shares = False
+    if not shares:
+        raise EnvironmentProblem(
+            "a worker does not see the run's workspace; put it on a file system that all workers share, at one path "
+            "(keys and records are read there, they are never sent)"
+        )
+    if code_version() != version:
+        raise EnvironmentProblem("a worker runs another version of Decoct; install the same one everywhere")
+    return function(*call)
+
+
+def _in_a_worker() -> bool:
+    """Whether this is a piece of a map already: pieces are not cut again."""
+    import sys
+
+    worker = sys.modules.get("distributed.worker")
+    if worker is None:
+        return False
+    try:
+        worker.get_worker()
+    except ValueError:
+        return False
+    return True
+
+
+@functools.cache
+def _client(table: ComputeConfig, workspace: str) -> Any:
+    """One client for this process, and with kind = "local" its cluster; both end with the process."""
+    try:
+        import dask
+
+        dask.config.set(QUIET_DASK)  # before `distributed` is imported, which sets its loggers up
+        import distributed
+    except ImportError:
+        raise EnvironmentProblem(f'compute.kind = "{table.kind}" needs Dask: pip install "decoct[cluster]"') from None
+    dd: Any = distributed  # without annotations of its own
+    try:
+        if table.kind == "dask":
+            client = dd.Client(table.address, timeout=20)
+        else:
+            folder = Path(workspace) / "store" / "tmp"
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            cluster = dd.LocalCluster(
+                n_workers=table.workers,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address=None,
+                memory_limit=0,
+                local_directory=str(folder),
+            )
+            atexit.register(cluster.close)
+            client = dd.Client(cluster)
+    except (OSError, ValueError, RuntimeError):
+        raise EnvironmentProblem(f"no Dask scheduler answers for compute.kind = {table.kind!r}") from None
+    atexit.register(client.close)
+    return client
+
+
+QUIET_DASK: Final = {
+    "distributed.dashboard.link": "",
+    "distributed.worker.http.routes": [],
+    "distributed.scheduler.http.routes": [],
+    "distributed.diagnostics.nvml": False,
+    "distributed.scheduler.allowed-failures": 5,
+    "distributed.worker.use-file-locking": True,
+    "logging": {"distributed": "critical", "distributed.scheduler": "critical", "distributed.worker": "critical"},
+}
+"""No dashboard and no route that serves one, no log but ours; a piece may outlive so many workers."""

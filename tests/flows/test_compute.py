@@ -1,0 +1,183 @@
+"""The same digests whatever makes them: small blocks, threads, a local cluster, and one whose worker dies."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import numpy as np
+import pytest
+
+from flows import compute
+from flows.compute import map_calls, rows_by_blocks
+from flows.environment import code_version
+from flows.job import Job, new_job
+from flows.stages import data, learn
+from pipeline.core import mapped
+from pipeline.core.config import Config
+from pipeline.core.config_compute import ComputeConfig
+from pipeline.core.errors import DataError, EnvironmentProblem
+from pipeline.core.types import Cohort, EncodedCohort
+from pipeline.ingest.scaling import prepare
+
+STAYS = 300
+ENCODERS: dict[str, Any] = {
+    "rqe": {"kind": "quantum"},
+    "channels": {"kind": "random_projection", "key_scope": "per_channel"},
+    "records": {"kind": "random_projection", "axis": "record", "n_components": 30},
+    "noisy": {"kind": "random_projection", "noise_sd": 0.1},
+}
+DIED = ".died"
+
+
+@pytest.fixture(scope="module")
+def job(
+    tmp_path_factory: pytest.TempPathFactory,
+    small_job: Callable[..., Config],
+    fixed_keys: Callable[[Path], None],
+) -> Job:
+    workspace = tmp_path_factory.mktemp("workspace")
+    fixed_keys(workspace)
+    source = {"kind": "embedded", "sets": ["a"], "max_stays": STAYS}
+    condense = {"private": {"kind": "private_moments", "input": "rqe", "n_per_class": 5}}
+    masks = {"observed": "encode", "lengths": "mask"}
+    return new_job(small_job(workspace, source=source, encode=ENCODERS, condense=condense, prepare=masks, group=None))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[ComputeConfig]:
+    pytest.importorskip("distributed")
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # no worker can import a test
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compute, "_checked", _checked_by_its_own_code)
+        yield ComputeConfig(kind="local", workers=2)
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+CHECKED = compute._checked
+
+
+def _checked_by_its_own_code(folder: str, told: tuple[str, str], function: Callable[..., Any], call: Any) -> Any:
+    """As the real one, but for a working tree that somebody edits between the start of two workers."""
+    return CHECKED(folder, (told[0], code_version()), function, call)
+
+
+def using(job: Job, table: ComputeConfig) -> Job:
+    return dataclasses.replace(job, config=job.config.model_copy(update={"compute": table}))
+
+
+def made(job: Job) -> dict[str, str]:
+    cohort = data.ingest(job)
+    prepared = data.prepare(job, cohort)
+    encoded = {name: learn.encode(job, name, prepared).first for name in ENCODERS}
+    return {"cohort": cohort.first, "prepared": prepared.first, **encoded}
+
+
+@pytest.fixture(scope="module")
+def whole(job: Job) -> dict[str, str]:
+    return made(job)
+
+
+def test_one_block_is_what_the_library_makes_of_the_whole(job: Job, whole: dict[str, str]) -> None:
+    store = job.store
+    raw = store.get(whole["cohort"], Cohort)
+    assert len(raw.labels) == STAYS < compute.BLOCK_STAYS
+    expected = prepare(raw, **job.config.prepare.model_dump(mode="json"))
+    found = store.get(whole["prepared"], EncodedCohort)
+    np.testing.assert_array_equal(found.features, expected.features)
+    np.testing.assert_array_equal(found.subject_index, expected.subject_index)
+    assert found.channels == expected.channels
+    assert list(found.transforms[1:]) == list(expected.transforms)
+    for name in ENCODERS:
+        fitted = learn.fitted_encoder(job.config.encode[name], found, job.secret("encoder"))
+        again = fitted.encode(found, noise=learn.noise_source(job, found))
+        kept = store.get(whole[name], EncodedCohort)
+        np.testing.assert_array_equal(kept.features, again.features)
+        assert kept.channels == again.channels
+        assert list(kept.transforms) == list(again.transforms)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_small_blocks_in_files_have_the_digests_of_the_whole(
+    job: Job, whole: dict[str, str], workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compute, "BLOCK_STAYS", 37)
+    monkeypatch.setattr(mapped, "LARGE_BYTES", 1 << 12)
+    assert made(using(job, ComputeConfig(workers=workers))) == whole
+    assert not list(job.store.scratch.iterdir())
+
+
+@pytest.mark.slow
+def test_a_local_cluster_has_the_digests_of_one_process(
+    job: Job, whole: dict[str, str], cluster: ComputeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compute, "BLOCK_STAYS", STAYS - 50)  # two blocks: one made here, the other's end by a worker
+    assert made(using(job, cluster)) == whole
+
+
+@pytest.mark.slow
+def test_a_worker_killed_in_the_middle_changes_nothing(
+    job: Job, cluster: ComputeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compute, "BLOCK_STAYS", 4096)
+    n = 5 * 4096
+    (job.folder / DIED).unlink(missing_ok=True)
+    found = rows_by_blocks(using(job, cluster), _rows_of_a_mortal, n, 3)
+    assert (job.folder / DIED).exists()
+    np.testing.assert_array_equal(found, np.arange(3 * n).reshape(n, 3))
+
+
+def _rows_of_a_mortal(folder: str, stays: slice, width: int) -> np.ndarray:
+    """The third block's first worker dies by the kernel's hand."""
+    if stays.start == 2 * 4096:
+        try:
+            (Path(folder) / DIED).touch(exist_ok=False)
+            os.kill(os.getpid(), signal.SIGKILL)
+        except FileExistsError:
+            pass
+    return np.arange(width * stays.start, width * stays.stop).reshape(-1, width)
+
+
+@pytest.mark.slow
+def test_what_a_worker_refuses_is_one_sentence(job: Job, cluster: ComputeConfig) -> None:
+    with pytest.raises(DataError, match=r"^3 rows are broken$"):
+        map_calls(using(job, cluster), _broken, [(3,), (3,)])
+
+
+def _broken(rows: int) -> None:
+    raise DataError(f"{rows} rows are broken")
+
+
+def test_a_worker_without_the_workspace_is_refused_before_anything_is_made(job: Job, tmp_path: Path) -> None:
+    told = compute._tell(job)
+    assert CHECKED(str(job.folder), told, str.upper, ("a",)) == "A"
+    with pytest.raises(EnvironmentProblem, match="does not see the run's workspace"):
+        CHECKED(str(tmp_path), told, str.upper, ("a",))
+    assert not list(tmp_path.iterdir())  # above all no new key
+    with pytest.raises(EnvironmentProblem, match="another version"):
+        CHECKED(str(job.folder), (told[0], "0.0"), str.upper, ("a",))
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing(
+    job: Job, cluster: ComputeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int, size: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(compute, "take_room", full)
+    with pytest.raises(OSError, match="No space"):
+        rows_by_blocks(using(job, cluster), _rows_of_a_mortal, 2 * 4096, 3)
+    assert not list(job.store.scratch.glob("*.rows"))
+
+
+def test_what_runs_a_job_is_no_part_of_what_it_makes(job: Job) -> None:
+    other = using(job, ComputeConfig(kind="dask", address="tcp://10.0.0.1:8786"))
+    assert other.config_digest == job.config_digest
+    with pytest.raises(ValueError, match="need each other"):
+        ComputeConfig(kind="dask")
