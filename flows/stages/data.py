@@ -11,15 +11,15 @@ import polars as pl
 
 from flows.job import Job
 from flows.progress import steps
-from flows.stages import blocks
-from pipeline.core.config import Config, SplitConfig, TablesSource
-from pipeline.core.digest import digest_file, digest_json
+from flows.stages.source import SourceState
+from pipeline.core.config import SplitConfig
+from pipeline.core.digest import digest_file
 from pipeline.core.errors import DataError
 from pipeline.core.types import Cohort, CondensedSet, ContractResult, EncodedCohort, IngestReport, Provenance
 from pipeline.ingest.cohort import build_cohort, latest_hour
-from pipeline.ingest.event_tables import layout_files
 from pipeline.ingest.mapping import load_mapping
 from pipeline.ingest.readers import read_source
+from pipeline.ingest.scaling import prepare as prepare_series
 from pipeline.ingest.splits import given_split, keyed_hash_split, site_split, time_split
 from pipeline.ingest.tables import SourceTables
 from pipeline.store import Made
@@ -28,13 +28,15 @@ from pipeline.validation import contracts
 
 def ingest(job: Job) -> Made:
     """Source -> (Cohort, IngestReport, ContractResult of the events)."""
-    config = job.config
+    config, state = job.config, SourceState(job)
     options = config.source.model_dump(exclude={"kind"})
+    withdrawn = state.withdrawn
     plan = {
-        "source": {"kind": config.source.kind, "content": _source_digest(config)},
+        "source": {"kind": config.source.kind, "content": state.content()},
         "cohort": config.cohort.model_dump(mode="json"),
         "mapping": _mapping_digest(config.cohort.mapping),
         "split_key": job.secret("split").fingerprint,
+        **({"withdrawn": withdrawn.fingerprint} if withdrawn.marks else {}),
     }
 
     def make(provenance: Provenance) -> tuple[Cohort, IngestReport, ContractResult]:
@@ -42,7 +44,16 @@ def ingest(job: Job) -> Made:
         with steps("reading", "rows/s") as on_step:
             horizon = config.cohort.step_hours * config.cohort.n_steps
             until = latest_hour(mapping, horizon, config.cohort.tasks)
-            tables = read_source(config.source.kind, mapping=mapping, until_hours=until, on_step=on_step, **options)
+            tables = read_source(
+                config.source.kind,
+                mapping=mapping,
+                until_hours=until,
+                pieces=state.pieces,
+                withdrawn=withdrawn,
+                on_step=on_step,
+                **options,
+            )
+        state.finish()
         own = {variable.name for variable in mapping.variables}
         series = {source: name for source, name in mapping.source_names.items() if name in own}
         apart = {*mapping.static_sources, *mapping.source_names} - set(series)  # statics, labels: no series, no rule
@@ -61,7 +72,9 @@ def ingest(job: Job) -> Made:
         cohort = dataclasses.replace(cohort, provenance=provenance, subjects_known=tables.subjects_known)
         return cohort, report, contract
 
-    return job.once("ingest", (), plan, None, make)
+    made = job.once("ingest", (), plan, None, make)
+    state.marks.save()
+    return made
 
 
 def prepare(job: Job, cohort: Made) -> Made:
@@ -69,7 +82,8 @@ def prepare(job: Job, cohort: Made) -> Made:
     options = job.config.prepare.model_dump(mode="json")
 
     def make(provenance: Provenance) -> tuple[EncodedCohort]:
-        raw, prepared = blocks.prepared(job, cohort, options)
+        raw = job.only(cohort, Cohort)
+        prepared = prepare_series(raw, **options)
         subjects = {"kind": "subjects", "known": raw.subjects_known, "public": True}
         return (dataclasses.replace(prepared, transforms=(subjects, *prepared.transforms), provenance=provenance),)
 
@@ -111,35 +125,6 @@ def _split(job: Job, tables: SourceTables, split: SplitConfig) -> Any:
         return time_split(tables, split.tuning, split.held_out)
     subjects = tables.stays["subject_id"].to_numpy()
     return keyed_hash_split(subjects, job.secret("split"), split.tuning, split.held_out)
-
-
-def _source_digest(config: Config) -> str:
-    """Digest of what is read: of tables, the files that the layout names, and nothing else in their folder."""
-    source = config.source
-    layout = load_mapping(config.cohort.mapping).layout if isinstance(source, TablesSource) else None
-    if not isinstance(source, TablesSource) or layout is None or not source.folder.is_dir():
-        return _content_digest(source.model_dump(exclude={"kind"}))
-    files = layout_files(source.folder, layout)
-    return digest_json({path.relative_to(source.folder).as_posix(): digest_file(path) for path in files})
-
-
-def _content_digest(options: Mapping[str, Any]) -> str:
-    """Digest of the reading options, with every path replaced by its content: where files lie does not matter."""
-
-    def told(value: Any) -> Any:
-        if isinstance(value, Path):
-            return _path_digest(value)
-        return [told(item) for item in value] if isinstance(value, tuple) else value
-
-    return digest_json({name: told(value) for name, value in options.items()})
-
-
-def _path_digest(path: Path) -> str:
-    """Digest of a file, or of a folder's files with their names; of nothing when absent (the reader will say so)."""
-    if path.is_dir():
-        inside = sorted(file for file in path.rglob("*") if file.is_file())
-        return digest_json({file.relative_to(path).as_posix(): digest_file(file) for file in inside})
-    return digest_file(path) if path.is_file() else ""
 
 
 def _mapping_digest(mapping: str) -> str:

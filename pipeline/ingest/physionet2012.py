@@ -7,8 +7,9 @@ the parsing. RecordID rows are bookkeeping; -1 means missing.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,8 @@ from pipeline.core.errors import DataError
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.ingest.archive import text_files
 from pipeline.ingest.files import read_table
+from pipeline.ingest.pieces import Pieces
+from pipeline.ingest.stay_files import StayFile, members
 from pipeline.ingest.tables import (
     SourceTables,
     as_text_ids,
@@ -27,6 +30,7 @@ from pipeline.ingest.tables import (
     require_columns,
     totals,
 )
+from pipeline.ingest.withdrawn import NOBODY, Withdrawn
 
 HEADER: Final = b"Time,Parameter,Value\n"
 RECORD_ID: Final = "RecordID"
@@ -37,11 +41,17 @@ _SCHEMA: Final = {"Time": pl.String, "Parameter": pl.String, "Value": pl.Float64
 
 
 def read_physionet2012(
-    *, records: Sequence[Path | str], outcomes: Sequence[Path | str], on_step: OnStep = ignore_step
+    *,
+    records: Sequence[Path | str],
+    outcomes: Sequence[Path | str],
+    pieces: Pieces | None = None,
+    withdrawn: Withdrawn = NOBODY,
+    on_step: OnStep = ignore_step,
 ) -> SourceTables:
     """Read folders or archives of stays and their outcome files; stays in the order given, by RecordID within each.
 
-    `on_step` is called as (stays read, stays in the outcome files, stays per second).
+    With `pieces` only new and changed records are parsed, and of folders only those are opened; what was parsed of a
+    withdrawn subject is not kept. `on_step` is called as (stays read, stays in the outcome files, stays per second).
 
     Raises:
         DataError: anything missing, truncated, malformed, repeated, or records and outcomes that do not match.
@@ -50,20 +60,21 @@ def read_physionet2012(
     if not paths or not outcome_paths:
         raise DataError("a PhysioNet 2012 source needs at least one path of records and one of outcomes")
     expected = read_outcomes(outcome_paths)
-    parts: list[Future[pl.DataFrame]] = []
-    started, ids = time.monotonic(), list[str]()
-    with ThreadPoolExecutor(max_workers=1) as parser:  # parses a block while the next one is decompressed
-        for path in paths:
-            here: list[str] = []
-            for block_ids, bodies in _blocks(path):
-                parts.append(parser.submit(_parse, block_ids, bodies, path))
-                here += block_ids
-                done = len(ids) + len(here)
-                on_step(done, expected.height, done / max(time.monotonic() - started, 1e-9))
-            if not here:
-                raise DataError(f"{path} holds no text file (*.txt) of a stay")
-            ids += sorted(here, key=lambda name: (len(name), name))
-    events = pl.concat([part.result() for part in parts])
+    started, ids, parts = time.monotonic(), list[str](), list[pl.DataFrame]()
+
+    def told(before: int, here: int) -> None:
+        on_step(before + here, expected.height, (before + here) / max(time.monotonic() - started, 1e-9))
+
+    for path in paths:
+        here, done = list[str](), partial(told, len(ids))
+        if pieces is None:
+            parts += _read_all(path, here, done)
+        else:
+            parts.append(_read_new(path, here, pieces, withdrawn, done))
+        if not here:
+            raise DataError(f"{path} holds no text file (*.txt) of a stay")
+        ids += sorted(here, key=lambda name: (len(name), name))
+    events = pl.concat(parts)
     where = ", ".join(path.name for path in paths)
     check_ids(pl.Series("stay_id", ids, dtype=pl.String), "RecordID (as file name)", where)
     stays = match_outcomes(ids, expected, where)
@@ -111,12 +122,54 @@ def match_outcomes(ids: list[str], outcomes: pl.DataFrame, where: str) -> pl.Dat
     return stays.join(outcomes, on="stay_id", how="left", maintain_order="left")
 
 
-def _blocks(path: Path) -> Iterator[tuple[list[str], list[bytes]]]:
+def _read_all(path: Path, ids: list[str], told: Callable[[int], None]) -> list[pl.DataFrame]:
+    """The events of all records, in blocks; their ids are added to `ids`, in order."""
+    parts: list[Future[pl.DataFrame]] = []
+    with ThreadPoolExecutor(max_workers=1) as parser:  # parses a block while the next one is decompressed
+        for block_ids, bodies in _blocks(path, text_files(path)):
+            parts.append(parser.submit(_parse, block_ids, bodies, path))
+            ids += block_ids
+            told(len(ids))
+    return [part.result() for part in parts]
+
+
+def _read_new(
+    path: Path, ids: list[str], pieces: Pieces, withdrawn: Withdrawn, told: Callable[[int], None]
+) -> pl.DataFrame:
+    """The same events as of `_read_all`, of which only records without a piece are parsed."""
+    files = list[StayFile]()
+    listing = members(path, pieces, withdrawn)
+
+    def unknown() -> Iterator[tuple[str, bytes]]:
+        for file in listing:
+            files.append(file)
+            if file.content is not None:
+                yield file.name, file.content
+                files[-1] = StayFile(file.name, file.key, file.kept, None)
+
+    made = dict[str, str]()
+    keys = dict[str, str | None]()
+    for block_ids, bodies in _blocks(path, unknown()):
+        keys |= {file.name: file.key if file.kept else None for file in files if file.name not in keys}
+        events = _parse(block_ids, bodies, path)
+        lines = [body.count(b"\n") for body in bodies]
+        named = pieces.add([keys[name] for name in block_ids], lines, [None] * len(lines), events)
+        made.update(zip(block_ids, named, strict=True))
+        told(len(files))
+    wanted = [made.get(file.name, file.key) for file in files]
+    ids += [file.name for file in files]
+    told(len(ids))
+    rows = [pieces.rows(key) for key in wanted]
+    stay_id = pl.Series("stay_id", ids, dtype=pl.String)[np.repeat(np.arange(len(ids)), rows)]
+    return pieces.take(wanted).drop("stay").insert_column(0, stay_id)
+
+
+def _blocks(path: Path, files: Iterable[tuple[str, bytes]]) -> Iterator[tuple[list[str], list[bytes]]]:
     """(ids, lines) of some megabytes of records at a time."""
     ids: list[str] = []
     bodies: list[bytes] = []
     size = headless = 0
-    for name, content in text_files(path):
+    for name, content in files:
         body = _body(content)
         if body is None:
             headless += 1

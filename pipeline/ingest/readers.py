@@ -13,7 +13,9 @@ from pipeline.ingest.event_tables import read_event_tables
 from pipeline.ingest.long_table import read_long_table
 from pipeline.ingest.mapping import SourceMapping
 from pipeline.ingest.physionet2012 import read_physionet2012
+from pipeline.ingest.pieces import Pieces
 from pipeline.ingest.tables import SourceTables
+from pipeline.ingest.withdrawn import NOBODY, Withdrawn, drop_withdrawn
 
 READERS: Final[Mapping[str, Callable[..., SourceTables]]] = {
     "embedded": read_embedded,
@@ -25,27 +27,38 @@ READERS: Final[Mapping[str, Callable[..., SourceTables]]] = {
 MAPPED_READERS: Final[Mapping[str, Callable[..., SourceTables]]] = {"tables": read_event_tables}
 """Formats whose files the mapping's layout describes."""
 
+IN_PIECES: Final = frozenset({"physionet2012"})
+"""Formats of which what was parsed is kept: the others are one file, or ship with Decoct."""
+
 
 def read_source(
     kind: str,
     *,
     mapping: SourceMapping | None = None,
     until_hours: float = math.inf,
+    pieces: Pieces | None = None,
+    withdrawn: Withdrawn = NOBODY,
     on_step: OnStep = ignore_step,
     **options: Any,
 ) -> SourceTables:
     """Read a source; `options` are the other keys of the configuration's `[source]` table.
 
-    `mapping` and `until_hours` (`cohort.latest_hour`) are for the formats that the mapping's layout describes.
+    `mapping` and `until_hours` (`cohort.latest_hour`) are for the formats that the mapping's layout describes. With
+    `pieces` only what is new or changed is parsed, which gives the same tables as reading all of it. The stays of
+    `withdrawn` subjects are left out, and their rows counted as dropped.
 
     Raises:
         ConfigError: no reader of that name, or one that needs a mapping and has none.
         DataError: the source is broken; the sentence names file, column, count and rule.
     """
+    if kind in IN_PIECES:
+        options |= {"pieces": pieces, "withdrawn": withdrawn}
     if kind in MAPPED_READERS:
         if mapping is None:
             raise ConfigError(f"source.kind = {kind!r} needs a mapping with a [layout]")
-        return MAPPED_READERS[kind](mapping=mapping, until_hours=until_hours, on_step=on_step, **options)
-    if kind not in READERS:
+        tables = MAPPED_READERS[kind](mapping=mapping, until_hours=until_hours, on_step=on_step, **options)
+    elif kind in READERS:
+        tables = READERS[kind](on_step=on_step, **options)
+    else:
         raise ConfigError(f"source.kind names no reader; there are {', '.join((*READERS, *MAPPED_READERS))}")
-    return READERS[kind](on_step=on_step, **options)
+    return drop_withdrawn(tables, withdrawn)

@@ -1,0 +1,109 @@
+"""The list of those who have withdrawn: where a workspace keeps it, and that it is the one that the audit log knows.
+
+    workspace/withdrawn/list.json    marks of subjects, HMAC-SHA256 under list.key: the list is no list of ids
+    workspace/withdrawn/list.key     made on first use, readable by its owner alone
+
+Losing the list would bring people back who have withdrawn. So the log holds the list's digest before the list is
+written, and nothing is read from a source while the two disagree.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from pipeline.core.digest import digest_json
+from pipeline.core.errors import EnvironmentProblem
+from pipeline.core.owner_files import read_owner_file
+from pipeline.core.secrets import read_or_create_secret, read_secret
+from pipeline.core.whole_files import put_whole
+from pipeline.ingest.withdrawn import NOBODY, Withdrawn
+from pipeline.sharing.log import append_log, read_log
+
+FOLDER: Final = "withdrawn"
+PURPOSE: Final = "withdrawn"
+ACT: Final = "forget"
+"""What the log calls the line that comes before a longer list."""
+
+_WHAT: Final = "the list of withdrawn subjects"
+
+
+def list_path(workspace: Path) -> Path:
+    """Where a workspace keeps its list."""
+    return workspace / FOLDER / "list.json"
+
+
+def withdrawn_of(workspace: Path) -> Withdrawn:
+    """The workspace's list, held against its log; nobody where none has withdrawn.
+
+    Raises:
+        EnvironmentProblem: the list or its key is gone, damaged or open to others, or it is not the one that the log
+            last saw.
+    """
+    known = _logged(workspace)
+    if known is None and not list_path(workspace).exists():
+        return NOBODY
+    found = _read(workspace)
+    if known is not None and _digest(found) != known:
+        raise EnvironmentProblem(
+            f"{list_path(workspace)} is not the list that the audit log last saw: a withdrawal was cut short, or a "
+            "backup was restored; run decoct forget again with the same ids, or bring back the newest list"
+        )
+    return found
+
+
+def withdraw(workspace: Path, ids: Iterable[str]) -> tuple[Withdrawn, int]:
+    """Put subjects on the list, first in the log; returns the list and how many were not on it before.
+
+    Raises:
+        EnvironmentProblem: the log is damaged, the list's key is gone, or the disk refuses.
+    """
+    before = _read(workspace) if list_path(workspace).exists() else _begin(workspace)
+    known = _logged(workspace)
+    if known is not None and not list_path(workspace).exists() and _lines(workspace) > 1:
+        raise EnvironmentProblem(f"{list_path(workspace)} is gone, but the audit log knows it: bring it back first")
+    asked = {before.mark(name) for name in ids}
+    new = asked - before.marks
+    after = Withdrawn(before.key, before.marks | asked)
+    if new or (known is not None and known != _digest(before)):
+        append_log(workspace, ACT, {"subjects": len(new), "list": _digest(after)})
+        try:
+            put_whole(list_path(workspace), json.dumps(sorted(after.marks)).encode())
+            list_path(workspace).chmod(0o600)
+        except OSError as error:
+            raise EnvironmentProblem(f"{list_path(workspace)} cannot be written: {error.strerror}") from None
+    return after, len(new)
+
+
+def _begin(workspace: Path) -> Withdrawn:
+    return Withdrawn(read_or_create_secret(_key_path(workspace), PURPOSE).derive("marks"))
+
+
+def _read(workspace: Path) -> Withdrawn:
+    data = read_owner_file(list_path(workspace), _WHAT, "; the audit log knows one: bring it back from a backup")
+    key = read_secret(_key_path(workspace), PURPOSE).derive("marks")
+    try:
+        marks: Any = json.loads(data)
+        return Withdrawn(key, frozenset(str(bytes.fromhex(mark).hex()) for mark in marks))
+    except (ValueError, TypeError):
+        raise EnvironmentProblem(f"{list_path(workspace)} is damaged; bring it back from a backup") from None
+
+
+def _key_path(workspace: Path) -> Path:
+    return workspace / FOLDER / "list.key"
+
+
+def _digest(withdrawn: Withdrawn) -> str:
+    return digest_json(sorted(withdrawn.marks))
+
+
+def _logged(workspace: Path) -> str | None:
+    """The digest of the list that the log's last line about it names."""
+    lines = [entry for entry in read_log(workspace).entries if entry["what"] == ACT]
+    return str(lines[-1]["list"]) if lines else None
+
+
+def _lines(workspace: Path) -> int:
+    return sum(entry["what"] == ACT for entry in read_log(workspace).entries)

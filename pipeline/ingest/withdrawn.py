@@ -1,0 +1,76 @@
+"""Who has withdrawn: a keyed list, so that it is no list of ids, and what every reading leaves out because of it."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Final, final
+
+import polars as pl
+
+from pipeline.core.digest import digest_json
+from pipeline.ingest.tables import UNNAMED, SourceTables
+
+WITHDRAWN: Final = "subject withdrawn"
+SMALL: Final = 10  # fewer people than this are not counted in a sentence
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class Withdrawn:
+    """The marks of withdrawn subjects: HMAC-SHA256 of each id under the site's own key, in hex."""
+
+    key: bytes = b""
+    marks: frozenset[str] = field(default_factory=frozenset)
+
+    def mark(self, subject_id: str) -> str:
+        """The mark of an id."""
+        return hmac.digest(self.key, subject_id.encode(), "sha256").hex()
+
+    def holds(self, ids: Iterable[str]) -> list[bool]:
+        """Of each id whether it is on the list."""
+        if not self.marks:
+            return [False for _ in ids]
+        return [self.mark(name) in self.marks for name in ids]
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the list, empty of an empty one: what a cohort depends on besides its source."""
+        return digest_json(sorted(self.marks)) if self.marks else ""
+
+
+NOBODY: Final = Withdrawn()
+
+
+def drop_withdrawn(tables: SourceTables, withdrawn: Withdrawn) -> SourceTables:
+    """`tables` without the stays of withdrawn subjects; their rows are counted in one figure, not by variable.
+
+    Raises:
+        DataError: nobody is left.
+    """
+    subjects = tables.stays["subject_id"].cast(pl.String)
+    gone = pl.Series(withdrawn.holds(subjects.to_list()), dtype=pl.Boolean)
+    if not gone.any():
+        return tables
+    stays = tables.stays.filter(~gone)
+    events = tables.events.filter(tables.events["stay_id"].is_in(stays["stay_id"].implode()))
+    rows = tables.events.height - events.height
+    by_variable = {name: dict(reasons) for name, reasons in tables.dropped_by_variable.items()}
+    if rows:
+        by_variable[UNNAMED] = {**by_variable.get(UNNAMED, {}), WITHDRAWN: rows}
+    dropped = {**tables.rows_dropped, **({WITHDRAWN: rows} if rows else {})}
+    return replace(
+        tables,
+        events=events,
+        stays=stays,
+        rows_dropped=dict(sorted(dropped.items())),
+        dropped_by_variable=by_variable,
+        notes=(*tables.notes, withdrawn_note(int(gone.sum()))),
+    )
+
+
+def withdrawn_note(stays: int) -> str:
+    """How many stays were left out, told only of ten or more."""
+    told = str(stays) if stays >= SMALL else f"fewer than {SMALL}"
+    return f"{told} stays of subjects who have withdrawn were left out"
