@@ -13,7 +13,7 @@ still improving when the epochs ran out.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, final
@@ -72,6 +72,7 @@ def train_groups(
     seeds: Sequence[int],
     settings: TrainerSettings | None = None,
     device: str = "cpu",
+    swap: bool = False,
     on_step: OnStep = ignore_step,
 ) -> Trained:
     """Train each group with each seed on `train` rows; predictions for `scored` rows.
@@ -79,16 +80,24 @@ def train_groups(
     Every member task's log-loss is divided by that of its null model (the training prevalence), so that rare and common
     tasks weigh alike; stays without a label do not count. Labels in [0, 1] (a scaled regression target too).
 
+    `swap` reads every training twice: stopped on `stopping` it scores `scored`, stopped on `scored` it scores
+    `stopping`. Then `Trained.logits` has the scored rows first and the stopping rows after them, no row scored by a
+    network that it stopped; losses, epochs and limits are those of the first reading.
+
     Raises:
         DataError: a task of some group has no known label, or one class only, among the training or stopping stays.
     """
     settings = settings or TrainerSettings()
     _check(labels, train, stopping, groups)
     null = null_losses(labels, train)
-    data = _Data.on(device, inputs, labels, train, stopping, scored)
+    readings = ((stopping, scored), (scored, stopping)) if swap else ((stopping, scored),)
+    if swap:
+        _check(labels, train, scored, groups)
+    data = _Data.on(device, inputs, labels, train, readings)
     weights = torch.tensor(1 / null, dtype=torch.float32, device=device)
     n_groups, n_tasks = groups.shape
-    logits = np.full((n_groups, len(seeds), len(scored), n_tasks), np.nan, dtype=np.float32)
+    n_scored = sum(len(rows) for _, rows in readings)
+    logits = np.full((n_groups, len(seeds), n_scored, n_tasks), np.nan, dtype=np.float32)
     loss = np.full((n_groups, len(seeds), n_tasks), np.nan)
     epoch = np.zeros((n_groups, len(seeds), n_tasks), dtype=np.int32)
     limit = np.zeros((n_groups, len(seeds)), dtype=bool)
@@ -99,9 +108,10 @@ def train_groups(
             chunk = _Chunk(data, members, weights, seed, settings)
             chunk.run()
             outside = ~groups[rows]
-            logits[rows, number] = np.where(outside[:, None, :], np.nan, chunk.best_logits.cpu().numpy())
-            loss[rows, number] = np.where(outside, np.nan, chunk.best_loss.cpu().numpy())
-            epoch[rows, number] = np.where(outside, 0, chunk.best_epoch.cpu().numpy())
+            read = torch.cat([one.best_logits for one in chunk.readings], dim=1).cpu().numpy()
+            logits[rows, number] = np.where(outside[:, None, :], np.nan, read)
+            loss[rows, number] = np.where(outside, np.nan, chunk.readings[0].best_loss.cpu().numpy())
+            epoch[rows, number] = np.where(outside, 0, chunk.readings[0].best_epoch.cpu().numpy())
             limit[rows, number] = chunk.at_limit.cpu().numpy()
             on_step(number * len(chunks) + nth + 1, len(seeds) * len(chunks), float(np.nanmean(loss[rows, number])))
     return Trained(logits, loss, epoch, limit)
@@ -134,14 +144,17 @@ def _check(labels: np.ndarray, train: np.ndarray, stopping: np.ndarray, groups: 
             raise DataError(f"{int((low >= high).sum())} tasks have fewer than two classes among the {name} stays")
 
 
+Part = tuple[Tensor, Tensor, Tensor]
+"""Inputs (stay, feature), labels and known (stay, task); missing labels 0 with weight 0."""
+
+
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class _Data:
-    """The three parts on the device; missing labels 0 with weight 0."""
+    """What is trained on, and pairs of what stops and what is then scored; on the device."""
 
-    train: tuple[Tensor, Tensor, Tensor]  # inputs (stay, feature), labels and known (stay, task)
-    stopping: tuple[Tensor, Tensor, Tensor]
-    scored: Tensor
+    train: Part
+    readings: tuple[tuple[Part, Tensor], ...]
 
     @classmethod
     def on(
@@ -150,14 +163,40 @@ class _Data:
         inputs: np.ndarray,
         labels: np.ndarray,
         train: np.ndarray,
-        stopping: np.ndarray,
-        scored: np.ndarray,
+        readings: tuple[tuple[np.ndarray, np.ndarray], ...],
     ) -> _Data:
-        def part(rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        def part(rows: np.ndarray) -> Part:
             label = torch.tensor(labels[rows], device=device)
             return torch.tensor(inputs[rows], device=device), label.nan_to_num(0.0), label.isfinite().float()
 
-        return cls(part(train), part(stopping), torch.tensor(inputs[scored], device=device))
+        return cls(
+            part(train),
+            tuple((part(stops), torch.tensor(inputs[scored], device=device)) for stops, scored in readings),
+        )
+
+
+@final
+class _Reading:
+    """The best epoch of every model and task by one set of stopping stays, and its predictions for others."""
+
+    def __init__(self, stopping: Part, scored: Tensor, members: Tensor) -> None:
+        self.stopping, self.scored, self.members = stopping, scored, members
+        n_models, n_tasks = members.shape
+        device = members.device
+        self.best_loss = torch.full((n_models, n_tasks), math.inf, device=device)
+        self.best_epoch = torch.zeros((n_models, n_tasks), dtype=torch.int32, device=device)
+        self.best_logits = torch.zeros((n_models, len(scored), n_tasks), device=device)
+
+    def look(self, logits: Callable[[Tensor], Tensor], awake: Tensor, epoch: int) -> Tensor:
+        """Keep what is better than before; which awake models have a task that is."""
+        inputs, labels, known = self.stopping
+        loss = task_losses(logits(inputs), labels, known)
+        better = (loss < self.best_loss) & self.members & awake[:, None]
+        self.best_loss = torch.where(better, loss, self.best_loss)
+        self.best_epoch = torch.where(better, epoch, self.best_epoch)
+        if bool(better.any()):
+            self.best_logits = torch.where(better[:, None, :], logits(self.scored), self.best_logits)
+        return better.any(dim=1)
 
 
 @final
@@ -172,14 +211,12 @@ class _Chunk:
         self.weight = weights * members.float()
         self.parameters = [
             one.expand(n_models, *one.shape).clone().to(device).requires_grad_(True)
-            for one in self._initial(data.scored.shape[1], n_tasks)
+            for one in self._initial(data.train[0].shape[1], n_tasks)
         ]
         self.optimiser = torch.optim.AdamW(
             self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
-        self.best_loss = torch.full((n_models, n_tasks), math.inf, device=device)
-        self.best_epoch = torch.zeros((n_models, n_tasks), dtype=torch.int32, device=device)
-        self.best_logits = torch.zeros((n_models, len(data.scored), n_tasks), device=device)
+        self.readings = [_Reading(stopping, scored, members) for stopping, scored in data.readings]
         self.since_gain = torch.zeros(n_models, dtype=torch.int32, device=device)
         self.at_limit = torch.ones(n_models, dtype=torch.bool, device=device)
 
@@ -223,15 +260,8 @@ class _Chunk:
     @torch.no_grad()
     def _evaluate(self, epoch: int) -> None:
         """A model that has rested keeps what it has, so that its result does not depend on its neighbours."""
-        inputs, labels, known = self.data.stopping
-        loss = task_losses(self.logits(inputs), labels, known)
         awake = self.since_gain < self.settings.patience
-        better = (loss < self.best_loss) & self.members & awake[:, None]
-        self.best_loss = torch.where(better, loss, self.best_loss)
-        self.best_epoch = torch.where(better, epoch, self.best_epoch)
-        if bool(better.any()):
-            self.best_logits = torch.where(better[:, None, :], self.logits(self.data.scored), self.best_logits)
-        gained = better.any(dim=1)
+        gained = torch.stack([reading.look(self.logits, awake, epoch) for reading in self.readings]).any(dim=0)
         self.since_gain = torch.where(awake, torch.where(gained, 0, self.since_gain + 1), self.since_gain)
 
 

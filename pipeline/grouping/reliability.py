@@ -25,7 +25,7 @@ from pipeline.grouping.gains import GroupLosses, gains, null_log_losses, values
 
 N_DRAWS: Final = 999
 LEVEL: Final = 0.01  # nominal; pairs that share a task are not independent, so 5 % would be 5 % on paper only
-SHARES: Final = (0.6, 0.2)  # of a half's subjects: training, stopping; the rest scores
+FOLDS: Final = 2  # of a half's subjects; each trains once, and the rest, halved again, stops and scores in turns
 
 
 @final
@@ -100,25 +100,39 @@ def pair_gains(
     device: str,
 ) -> Float64[np.ndarray, "task task"]:
     """Row s, column t: what t gains by s, among the stays of `people`; NaN on the diagonal."""
-    first, second = int(SHARES[0] * len(people)), int(sum(SHARES) * len(people))
-    parts = [np.flatnonzero(np.isin(subjects, part)) for part in np.split(people, [first, second])]
-    train, stopping, scored = parts
     groups = pairs_and_singles(labels.shape[1])
-    trained = train_groups(
-        inputs,
-        labels,
-        train=train,
-        stopping=stopping,
-        scored=scored,
-        groups=groups,
-        seeds=seeds,
-        settings=settings,
-        device=device,
-    )
-    loss = log_losses(trained.logits, labels[scored]).astype(np.float32)
-    null = null_log_losses(labels[scored], np.nanmean(labels[train].astype(np.float64), axis=0))
-    gained = gains(values(GroupLosses(groups, loss, null, subjects[scored]))[0], groups)
-    return table_of_pairs(gained, groups)
+    loss, null, scored = [], [], []
+    for train, first, second in rotations(subjects, people):
+        trained = train_groups(
+            inputs,
+            labels,
+            train=train,
+            stopping=first,
+            scored=second,
+            groups=groups,
+            seeds=seeds,
+            settings=settings,
+            device=device,
+            swap=True,
+        )
+        rows = np.concatenate([second, first])
+        loss.append(log_losses(trained.logits, labels[rows]).astype(np.float32))
+        null.append(null_log_losses(labels[rows], np.nanmean(labels[train].astype(np.float64), axis=0)))
+        scored.append(subjects[rows])
+    whole = GroupLosses(groups, np.concatenate(loss, axis=2), np.concatenate(null), np.concatenate(scored))
+    return table_of_pairs(gains(values(whole)[0], groups), groups)
+
+
+def rotations(subjects: np.ndarray, people: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Rows that train, and two parts of the others: every stay of `people` is outside the training in all but one."""
+    folds = np.array_split(people, FOLDS)
+    found = []
+    for fold in range(FOLDS):
+        others = np.concatenate([one for number, one in enumerate(folds) if number != fold])
+        parts = (folds[fold], *np.array_split(others, 2))
+        train, first, second = (np.flatnonzero(np.isin(subjects, part)) for part in parts)
+        found.append((train, first, second))
+    return found
 
 
 def table_of_pairs(gained: np.ndarray, groups: np.ndarray) -> Float64[np.ndarray, "task task"]:

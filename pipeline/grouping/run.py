@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from itertools import count
 from typing import Final, Literal
 
 import numpy as np
+from jaxtyping import Float64
 
 from pipeline.core.errors import DataError
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import generator
 from pipeline.core.types import EncodedCohort, Grouping, GroupValidation
-from pipeline.grouping.affinity import label_hamming, samplewise_multihead
+from pipeline.grouping.affinity import label_hamming, samplewise_multihead, summarise
+from pipeline.grouping.bank import fill_bank
+from pipeline.grouping.bank_affinities import AFFINITIES
 from pipeline.grouping.checks import N_SHUFFLES, note_on_halves, note_on_shuffles, rank_correlation, smaller_class
 from pipeline.grouping.partition import Groups, exact_partition
+from pipeline.grouping.taped import TrunkKind
 from pipeline.grouping.validated import validate_groups
 
-AffinityKind = Literal["samplewise_multihead", "label_hamming"]
+AffinityKind = Literal["samplewise_multihead", "label_hamming", "samplewise", "gradient_cosine", "lookahead"]
+"""The last three are read from a gradient bank, by whichever trunk."""
 
 FEW: Final = 20  # a task with fewer stays in its smaller class is flagged, without its count
 LIKE_CONTROL: Final = 0.9  # rank correlation from which the affinity adds nothing to comparing labels
@@ -39,6 +45,7 @@ def group_tasks(
     max_groups: int,
     n_inits: int,
     seed: int,
+    trunk: TrunkKind = "mlp",
     max_stays: int = 2000,
     on_step: OnStep = ignore_step,
 ) -> Grouping:
@@ -64,12 +71,12 @@ def group_tasks(
     steps = count(1)
 
     def measure(part: np.ndarray, part_labels: np.ndarray, inits: int = n_inits) -> np.ndarray:
-        if affinity == "label_hamming":
-            return label_hamming(part_labels)
-        return samplewise_multihead(
+        return measured(
+            affinity,
             features[part],
             part_labels,
             n_inits=inits,
+            trunk=trunk,
             seed=seed,
             on_step=lambda _step, _steps, value: on_step(next(steps), 3 * n_inits + N_SHUFFLES + 1, value),
         )
@@ -101,6 +108,31 @@ def group_tasks(
     )
 
 
+def measured(
+    affinity: AffinityKind,
+    features: np.ndarray,
+    labels: np.ndarray,
+    *,
+    n_inits: int,
+    seed: int,
+    trunk: TrunkKind = "mlp",
+    on_step: OnStep = ignore_step,
+) -> Float64[np.ndarray, "task task"]:
+    """The affinity of these stays, `(stay, step, channel)` and `(stay, task)`, by its name.
+
+    Raises:
+        DataError: as the affinity.
+    """
+    if affinity == "label_hamming":
+        return label_hamming(labels)
+    if affinity == "samplewise_multihead":
+        return samplewise_multihead(features, labels, n_inits=n_inits, seed=seed, on_step=on_step)
+    inputs = summarise(features) if trunk == "mlp" else features
+    stays = np.arange(len(labels), dtype=np.int32)
+    bank = fill_bank(inputs, labels, stays, trunk=trunk, n_points=n_inits, seed=seed, on_step=on_step)
+    return AFFINITIES[affinity](bank, np.ones(len(bank.stays)))
+
+
 def validate_grouping(
     proposed: Grouping,
     training: EncodedCohort,
@@ -110,6 +142,7 @@ def validate_grouping(
     n_inits: int,
     max_groups: int,
     seed: int,
+    trunk: TrunkKind = "mlp",
     device: str = "cpu",
     on_step: OnStep = ignore_step,
 ) -> Grouping:
@@ -120,11 +153,7 @@ def validate_grouping(
     """
     training, tuning = _with_tasks(training, proposed.tasks), _with_tasks(tuning, proposed.tasks)
 
-    def measure(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        if affinity == "label_hamming":
-            return label_hamming(labels)
-        return samplewise_multihead(training.features[rows], labels, n_inits=n_inits, seed=seed)
-
+    measure = _resampled(affinity, training, n_inits=n_inits, trunk=trunk, seed=seed)
     validation = validate_groups(
         training, tuning, measure, max_groups=max_groups, seed=seed, device=device, on_step=on_step
     )
@@ -135,6 +164,17 @@ def validate_grouping(
         notes=(*(note for note in proposed.notes if note != NOT_VALIDATED), _told(validation)),
         validation=validation,
     )
+
+
+def _resampled(
+    affinity: AffinityKind, training: EncodedCohort, *, n_inits: int, trunk: TrunkKind, seed: int
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """The affinity as a function of drawn rows and their labels; a bank is filled once and read with weights."""
+    if affinity in ("label_hamming", "samplewise_multihead"):
+        return lambda rows, labels: measured(affinity, training.features[rows], labels, n_inits=n_inits, seed=seed)
+    inputs = summarise(training.features) if trunk == "mlp" else training.features
+    bank = fill_bank(inputs, training.labels, training.subject_index, trunk=trunk, n_points=n_inits, seed=seed)
+    return lambda rows, _: AFFINITIES[affinity](bank, bank.weights(rows))
 
 
 def _with_tasks(encoded: EncodedCohort, names: tuple[str, ...]) -> EncodedCohort:

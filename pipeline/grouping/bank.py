@@ -1,0 +1,184 @@
+"""One bank of per-sample, per-task trunk gradients that every gradient-based affinity reads.
+
+The gradient of stay i's loss on task t by the trunk is residual[i, t] * J_i^T w_t: a number that holds the label, times
+a direction that does not. One backward pass for each task gives all directions (`pipeline.grouping.taped`). They are
+kept as sketches that preserve inner products: the tensor sketch (Pham and Pagh 2013), which never forms the outer
+product, for maps that run once per stay; random signs summed in buckets (the count sketch of Charikar et al. 2002) for
+maps that run at every step. Resampling patients is then a change of weights and costs no further gradient.
+
+The bank is filled after a short joint training of all tasks from a random start; more starts can be averaged over.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Float64, Int32, Shaped
+from torch import Tensor
+
+from pipeline.core.errors import DataError
+from pipeline.core.protocols import OnStep, ignore_step
+from pipeline.core.seeds import child_seed
+from pipeline.grouping.batched_trainer import null_losses, task_losses
+from pipeline.grouping.taped import Tape, TapedTrunk, TrunkKind
+
+SKETCH: Final = 256  # numbers that stand for the gradient by one affine map
+BATCH: Final = 128
+LEARNING_RATE: Final = 2e-3  # Adam
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class GradientBank:
+    """Directions, residuals and losses at every point (a trained start); 0 where a label is missing."""
+
+    directions: Float32[np.ndarray, "point task stay number"]  # sketches of d logit / d trunk
+    residuals: Float32[np.ndarray, "point task stay"]  # d loss / d logit, losses in units of the task's null loss
+    logits: Float32[np.ndarray, "point task stay"]
+    labels: Float32[np.ndarray, "task stay"]  # 0 where missing
+    known: Bool[np.ndarray, "task stay"]
+    null: Float32[np.ndarray, " task"]  # log-loss of always predicting the mean label
+    subjects: Int32[np.ndarray, " stay"]
+    stays: Int32[np.ndarray, " stay"]  # which of the stays that it was filled from
+
+    def weights(self, rows: Int32[np.ndarray, " drawn"]) -> Float64[np.ndarray, " stay"]:
+        """How often each of the bank's stays is among drawn rows of the stays that it was filled from."""
+        return np.asarray(np.bincount(rows, minlength=int(self.stays.max()) + 1)[self.stays], dtype=np.float64)
+
+
+def fill_bank(
+    inputs: Shaped[np.ndarray, "stay ..."],
+    labels: Shaped[np.ndarray, "stay task"],
+    subjects: Int32[np.ndarray, " stay"],
+    *,
+    trunk: TrunkKind = "mlp",
+    n_points: int = 1,
+    epochs: int = 1,
+    max_stays: int = 800,
+    seed: int,
+    on_step: OnStep = ignore_step,
+) -> GradientBank:
+    """Train all tasks together for `epochs` from `n_points` starts and keep the gradients at the end of each.
+
+    Args:
+        inputs: `(stay, feature)` for "mlp", `(stay, step, channel)` for "tcn" and "gru".
+        labels: in [0, 1]; NaN = missing.
+        max_stays: trained on are all stays, gradients are kept of so many of them.
+
+    Raises:
+        DataError: a task has fewer than two different labels.
+    """
+    values = np.asarray(labels, dtype=np.float32)
+    if any(len(np.unique(column[np.isfinite(column)])) < 2 for column in values.T):
+        raise DataError("a task has fewer than two different labels: it has no gradient to compare")
+    null = null_losses(values, np.arange(len(values))).astype(np.float32)
+    x, y = torch.tensor(np.asarray(inputs, dtype=np.float32)), torch.tensor(values)
+    known, y = y.isfinite(), y.nan_to_num(0.0)
+    kept = torch.randperm(len(x), generator=_draws(seed, "stays"))[:max_stays].sort().values
+    found: list[tuple[Tensor, Tensor]] = []
+    for point in range(n_points):
+        draws = _draws(seed, "point", point)
+        network = TapedTrunk(trunk, x.shape[-1], draws)
+        mean = torch.tensor(np.nanmean(values, axis=0)).clamp(1e-6, 1 - 1e-6)
+        heads = (torch.rand(network.n_units, values.shape[1], generator=draws) * 2 - 1) / math.sqrt(network.n_units)
+        bias = torch.log(mean / (1 - mean))
+        _train(network, heads.requires_grad_(True), bias.requires_grad_(True), (x, y, known), null, epochs, draws)
+        found.append(_gradients(network, heads.detach(), bias.detach(), x[kept], _draws(seed, "sketch", point)))
+        on_step(point + 1, n_points, float("nan"))
+    logits = torch.stack([one[1] for one in found]).transpose(1, 2)
+    here, seen = y[kept].T, known[kept].T
+    residuals = torch.where(seen, torch.sigmoid(logits) - here, 0.0) / torch.tensor(null)[:, None]
+    return GradientBank(
+        directions=torch.stack([one[0] for one in found]).numpy(),
+        residuals=residuals.numpy(),
+        logits=logits.numpy(),
+        labels=here.numpy(),
+        known=seen.numpy(),
+        null=null,
+        subjects=np.asarray(subjects, dtype=np.int32)[kept.numpy()],
+        stays=kept.numpy().astype(np.int32),
+    )
+
+
+def _draws(seed: int, *names: str | int) -> torch.Generator:
+    return torch.Generator().manual_seed(child_seed(seed, "grouping", "bank", *names))
+
+
+def _train(
+    network: TapedTrunk,
+    heads: Tensor,
+    bias: Tensor,
+    data: tuple[Tensor, Tensor, Tensor],
+    null: np.ndarray,
+    epochs: int,
+    draws: torch.Generator,
+) -> None:
+    """All tasks together, losses in units of their null losses."""
+    x, y, known = data
+    weight = 1 / torch.tensor(null)
+    optimiser = torch.optim.Adam([*network.parameters, heads, bias], lr=LEARNING_RATE, fused=True)
+    for _ in range(epochs):
+        for rows in torch.split(torch.randperm(len(x), generator=draws), BATCH):
+            logits = network.run(x[rows])[0] @ heads + bias
+            loss = task_losses(logits[None], y[rows], known[rows].float())[0]
+            optimiser.zero_grad(set_to_none=True)
+            (loss * weight).sum().backward()  # type: ignore[no-untyped-call]  # torch has no annotation here
+            optimiser.step()
+
+
+def _gradients(
+    network: TapedTrunk, heads: Tensor, bias: Tensor, x: Tensor, draws: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Sketched directions `(task, stay, number)` and logits `(stay, task)`; stays do not meet, so one pass for all."""
+    embedding, tapes = network.run(x)
+    outputs = [out for tape in tapes for out in tape.outputs]
+    asked = [torch.autograd.grad(embedding, outputs, head.expand_as(embedding), retain_graph=True) for head in heads.T]
+    parts, start = [], 0
+    for tape in tapes:
+        end = start + len(tape.outputs)
+        delta = torch.stack([_by_position(one[start:end]) for one in asked])
+        parts.append(sketch(delta, tape, draws))
+        start = end
+    return torch.cat(parts, dim=2), (embedding @ heads + bias).detach()
+
+
+def _by_position(deltas: tuple[Tensor, ...]) -> Tensor:
+    """`(stay, position, unit out)`, however the map ran."""
+    if len(deltas) > 1:
+        return torch.stack(deltas, dim=1)
+    return deltas[0] if deltas[0].dim() == 3 else deltas[0][:, None]
+
+
+def sketch(delta: Tensor, tape: Tape, draws: torch.Generator, size: int = SKETCH) -> Tensor:
+    """Of the gradients by weights and bias of one map: `(task, stay, position, unit out)` -> `(task, stay, size)`.
+
+    Inner products are preserved on average over `draws`, with a deviation of about |g| |g'| sqrt(2 / size).
+    """
+    inputs = tape.inputs.detach()
+    inputs = torch.cat([inputs, torch.ones_like(inputs[..., :1])], dim=-1)
+    n_in, n_out = inputs.shape[-1], delta.shape[-1]
+    if inputs.shape[1] > 1:
+        outer = delta.transpose(2, 3) @ inputs  # (task, stay, unit out, unit in), summed over positions
+        flat = outer.flatten(2) * _signs(n_in * n_out, draws)
+        flat = torch.nn.functional.pad(flat, (0, -flat.shape[2] % size))
+        return torch.sum(flat.view(*flat.shape[:2], -1, size), dim=2)
+    hashed = [_count_sketch(side[..., 0, :], size, draws) for side in (inputs, delta)]
+    spectrum = torch.fft.rfft(hashed[0]) * torch.fft.rfft(hashed[1])
+    found: Tensor = torch.fft.irfft(spectrum, n=size)
+    return found
+
+
+def _count_sketch(values: Tensor, size: int, draws: torch.Generator) -> Tensor:
+    """The last axis hashed into `size` signed buckets."""
+    n_units = values.shape[-1]
+    table = torch.zeros(n_units, size)
+    table[torch.arange(n_units), torch.randint(size, (n_units,), generator=draws)] = _signs(n_units, draws)
+    return values @ table
+
+
+def _signs(size: int, draws: torch.Generator) -> Tensor:
+    return torch.randint(2, (size,), generator=draws).float() * 2 - 1
