@@ -66,7 +66,10 @@ class Job:
     ) -> Made:
         """Make a stage's artefacts, or find them if the job resumes and nothing they depend on has changed."""
         provenance = Provenance(stage, parents, options, code_version(), seed)
-        return self.store.once(digest_json(to_plain(provenance)), lambda: make(provenance), resume=self.resume)
+        key = digest_json(to_plain(provenance))
+        made = self.store.once(key, lambda: make(provenance), resume=self.resume, stage=stage, parents=parents)
+        self.store.used(self.config.name, key)
+        return made
 
     def replace_file(self, name: str, data: bytes) -> None:
         """Write a file of the run's folder in one step."""
@@ -87,6 +90,7 @@ def new_job(config: Config) -> Job:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     job = Job(config, folder, resume=False)
     job.replace_file(CONFIG_FILE, json.dumps(config.model_dump(mode="json"), indent=2).encode())
+    job.store.begin_run(config.name)
     return job
 
 

@@ -2,6 +2,7 @@
 
     objects/ab/abcd.../  meta.json  arrays.safetensors     an artefact, named by the digest of what it says
     index/<stage key>    the digest that a stage made from these parents, options and code: what resume looks up
+    uses/<run>           a line per run, then one per stage key that it made or found: what a clean-up keeps
 
 A write goes to a temporary folder, is synced and renamed: a kill or a full disk leaves an artefact whole or absent.
 Folders are 0700: a store holds patients' data and never leaves the site.
@@ -53,6 +54,9 @@ KINDS: Final[Mapping[str, type[Any]]] = {
         drift_types.DriftReport,
     )
 }
+
+USES: Final = "uses"
+BEGINS: Final = "begins"
 
 _DTYPES: Final[Mapping[str, str]] = {
     "F64": "<f8",
@@ -196,19 +200,41 @@ class Store:
             return None
         return made if all(self._object(digest).exists() for digest in made.digests) else None
 
-    def remember(self, stage_key: str, made: Made) -> None:
-        """Note what a finished stage made; replaces an older note in one step."""
-        note = {"digests": list(made.digests), "seconds": round(made.seconds, 3)}
+    def remember(self, stage_key: str, made: Made, *, stage: str = "", parents: tuple[str, ...] = ()) -> None:
+        """Note what a finished stage made, and from what; replaces an older note in one step."""
+        note: dict[str, Any] = {"digests": list(made.digests), "seconds": round(made.seconds, 3)}
+        note |= {"stage": stage, "parents": list(parents)} if stage else {}
         put_whole(self.root / "index" / stage_key, json.dumps(note).encode(), staged_in=self.root / "tmp")
 
-    def once(self, stage_key: str, make: Callable[[], tuple[Any, ...]], *, resume: bool) -> Made:
+    def begin_run(self, run: str) -> None:
+        """Note that a run of this name begins: what it uses from here on is its own."""
+        self._note_use(run, BEGINS)
+
+    def used(self, run: str, stage_key: str) -> None:
+        """Note that the run made or found what this stage makes."""
+        self._note_use(run, stage_key)
+
+    def _note_use(self, run: str, word: str) -> None:
+        (self.root / USES).mkdir(exist_ok=True, mode=0o700)
+        with (self.root / USES / run).open("a", encoding="ascii") as stream:
+            stream.write(f"{word}\n")
+
+    def once(
+        self,
+        stage_key: str,
+        make: Callable[[], tuple[Any, ...]],
+        *,
+        resume: bool,
+        stage: str = "",
+        parents: tuple[str, ...] = (),
+    ) -> Made:
         """Store what `make` returns; with `resume`, find what an earlier, finished call stored instead."""
         if resume and (known := self.made(stage_key)) is not None:
             return known
         begin = time.monotonic()
         digests = tuple(self.put(record) for record in make())
         made = Made(digests, time.monotonic() - begin, reused=False)
-        self.remember(stage_key, made)
+        self.remember(stage_key, made, stage=stage, parents=parents)
         return made
 
     def _object(self, digest: str) -> Path:
