@@ -1,4 +1,4 @@
-"""Delimited text (also .gz) and parquet as a stream of polars frames: memory does not grow with the file.
+"""Delimited text (also .gz) and parquet as a stream of frames or coded columns: memory does not grow with the file.
 
 Text columns come as text, parquet columns in their type; names of files and columns match whatever their case, since
 the same published schema is exported in upper and in lower case.
@@ -18,13 +18,14 @@ import pyarrow.csv as arrow_csv
 import pyarrow.parquet as arrow_parquet
 
 from pipeline.core.errors import DataError
+from pipeline.ingest.coded import Batch
 
 SUFFIXES: Final = (".parquet", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".psv", ".psv.gz")
 FILE_STEM: Final = "(file)"
 """The column name that stands for the file's own name without suffix, where a source has one file per stay."""
 
-_BLOCK_BYTES: Final = 16 << 20
-_BATCH_ROWS: Final = 1 << 19
+_BLOCK_BYTES: Final = 4 << 20  # small enough that what is made of a block stays in the processor's caches
+_BATCH_ROWS: Final = 1 << 17
 _HEADER_BYTES: Final = 1 << 20
 _MOST_MALFORMED: Final = 0.01
 _EMPTY: Final = ["", "NA", "NaN", "nan", "NULL", "null", "None", r"\N"]
@@ -33,9 +34,14 @@ _EMPTY: Final = ["", "NA", "NaN", "nan", "NULL", "null", "None", r"\N"]
 @final
 @dataclass
 class Tally:
-    """What a stream has counted so far: lines that do not have the header's number of fields."""
+    """What a stream has counted so far: lines that do not have the header's number of fields.
+
+    The first `keep` of them are kept, with their text, for the site's quarantine.
+    """
 
     malformed: int = 0
+    keep: int = 0
+    lines: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -118,44 +124,69 @@ def batches(path: Path, columns: tuple[str, ...], tally: Tally) -> Iterator[pl.D
         DataError: not found, damaged, cut off, not UTF-8, a column is missing, or more than 1 % malformed lines (and
             more than one).
     """
+    for table in _tables(path, columns, (), tally):
+        try:
+            frame = pl.DataFrame(pl.from_arrow(table))
+        except (pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException):
+            raise DataError(_damaged(path)) from None
+        if FILE_STEM in columns:
+            frame = frame.with_columns(pl.lit(stem(path)).alias(FILE_STEM))
+        yield frame.select(columns)
+
+
+def coded_batches(path: Path, columns: tuple[str, ...], coded: tuple[str, ...], tally: Tally) -> Iterator[Batch]:
+    """As `batches`, with the columns `coded` as codes of their distinct texts; columns are decoded when asked for.
+
+    Raises:
+        DataError: as `batches`.
+    """
+    first = 0
+    for table in _tables(path, columns, coded, tally):
+        arrays = {name: table.column(name).combine_chunks() for name in table.column_names}
+        constants = {FILE_STEM: stem(path)} if FILE_STEM in columns else {}
+        yield Batch(path, first, table.num_rows, arrays, constants)
+        first += table.num_rows
+
+
+def _tables(path: Path, columns: tuple[str, ...], coded: tuple[str, ...], tally: Tally) -> Iterator[pa.Table]:
     there = {name.lower(): name for name in header(path)}
     real = [name for name in columns if name != FILE_STEM]
     missing = [name for name in real if name.lower() not in there]
     if missing:
         raise DataError(f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}")
-    wanted = [there[name.lower()] for name in real]
+    wanted = {there[name.lower()]: name for name in real}
+    dictionaries = {there[name.lower()] for name in coded if name != FILE_STEM}
     reader = _parquet if path.suffix.lower() == ".parquet" else _text
     rows, before = 0, tally.malformed
     try:
-        for table in reader(path, wanted, tally):
+        for table in reader(path, list(wanted), dictionaries, tally):
             rows += table.num_rows
-            frame = pl.DataFrame(pl.from_arrow(table))
-            frame = frame.rename(dict(zip(wanted, real, strict=True)), strict=False)
-            if FILE_STEM in columns:
-                frame = frame.with_columns(pl.lit(stem(path)).alias(FILE_STEM))
-            yield frame.select(columns)
-    except (OSError, EOFError, pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException):
+            yield table.select(list(wanted)).rename_columns(list(wanted.values()))
+    except (OSError, EOFError, pa.ArrowException):
         raise DataError(_damaged(path)) from None
     malformed = tally.malformed - before
     if malformed > max(1.0, _MOST_MALFORMED * (rows + malformed)):
         raise DataError(f"{path}: {malformed} of {rows + malformed} lines do not have the fields that the header names")
 
 
-def _parquet(path: Path, wanted: list[str], tally: Tally) -> Iterator[Any]:
-    with arrow_parquet.ParquetFile(path) as file:
+def _parquet(path: Path, wanted: list[str], dictionaries: set[str], tally: Tally) -> Iterator[Any]:
+    with arrow_parquet.ParquetFile(path, read_dictionary=sorted(dictionaries)) as file:
         for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
             yield pa.Table.from_batches([batch])
 
 
-def _text(path: Path, wanted: list[str], tally: Tally) -> Iterator[Any]:
+def _text(path: Path, wanted: list[str], dictionaries: set[str], tally: Tally) -> Iterator[Any]:
     def malformed(row: Any) -> str:
         with tally.lock:
             tally.malformed += 1
+            if len(tally.lines) < tally.keep:
+                tally.lines.append(row.text)
         return "skip"
 
     with _stream(path) as peek:
         delimiter = _delimiter(path, peek.read(_HEADER_BYTES).split(b"\n", 1)[0].decode("utf-8-sig"))
-    text = {name: pa.string() for name in wanted}
+    coded = pa.dictionary(pa.int32(), pa.string())
+    text = {name: coded if name in dictionaries else pa.string() for name in wanted}
     with _stream(path) as source:
         reader = arrow_csv.open_csv(
             source,

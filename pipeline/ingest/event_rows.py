@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, final
+from functools import cached_property
+from typing import Any, Final, final
 
+import numpy as np
 import polars as pl
 
 from pipeline.core.errors import DataError
 from pipeline.ingest.batches import Tally
-from pipeline.ingest.event_values import Conversions, in_units, mend, numbers
+from pipeline.ingest.coded import ABSENT, Batch, Coded, plain_text
+from pipeline.ingest.event_stays import BETWEEN, FOUND, UNKNOWN, StayKeys
+from pipeline.ingest.event_values import UNIT_STRANGE, VALUE_REASONS, Conversions, in_units, mend, numbers
+from pipeline.ingest.events import IMPLAUSIBLE, REASONS, own_names, plausible
 from pipeline.ingest.grid import TIME_TOLERANCE_HOURS
 from pipeline.ingest.instants import MICROSECONDS_PER_HOUR, ClockKinds, instants
 from pipeline.ingest.layout import EventsLayout, Layout
 from pipeline.ingest.mapping import SourceMapping
-from pipeline.ingest.splits import START
-from pipeline.ingest.stay_table import END, EXCLUDED, KEY, StayTable
+from pipeline.ingest.row_fates import RowFates
+from pipeline.ingest.stay_table import StayTable
 from pipeline.ingest.tables import (
     OUTSIDE_WINDOW,
     TIME_MISSING,
@@ -23,7 +28,6 @@ from pipeline.ingest.tables import (
     UNKNOWN_VARIABLE,
     UNNAMED,
     VARIABLE_MISSING,
-    CountsByVariable,
 )
 
 STAY_MISSING: Final = "stay or subject missing"
@@ -47,161 +51,213 @@ class Reading:
     clock: ClockKinds = field(default_factory=ClockKinds)
     tally: Tally = field(default_factory=Tally)
 
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The source's names that mean something."""
+        return (*self.mapping.source_names, *self.mapping.static_sources)
 
-def usable_rows(
-    frame: pl.DataFrame, table: EventsLayout, reading: Reading, counts: CountsByVariable, done: Conversions
-) -> pl.DataFrame:
-    """The rows of `frame` (key, time, variable, raw, unit) that can be used, as row, hours, variable, value.
+    @cached_property
+    def place(self) -> dict[str, int]:
+        """The index of each of `names`."""
+        return {name: index for index, name in enumerate(self.names)}
 
-    `row` is that of the table of stays. Every other row is counted in `counts`, conversions in `done`.
-    """
-    frame = _with_stay(frame, table, reading, counts)
-    return _with_value(_with_hours(frame, table, reading, counts), reading, counts, done)
+    @cached_property
+    def is_static(self) -> np.ndarray:
+        """`(name,)` bool."""
+        return np.array([name in self.mapping.static_sources for name in self.names], dtype=bool)
+
+    @cached_property
+    def own(self) -> np.ndarray:
+        """`(name,)` int32: the index among the mapping's own names."""
+        own = own_names(self.mapping)
+        sources = {**self.mapping.source_names, **self.mapping.static_sources}
+        return np.array([own.index(sources[name]) for name in self.names], dtype=np.int32)
+
+    @cached_property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """The plausible range of each source name of a series."""
+        rows = {v.name: v for v in (*self.mapping.variables, *self.mapping.label_variables)}
+        return {
+            source: (rows[name].plausible_low, rows[name].plausible_high)
+            for source, name in self.mapping.source_names.items()
+        }
+
+    @cached_property
+    def keys(self) -> StayKeys:
+        """The stays, to be found by id or by subject and time."""
+        assert self.stays is not None
+        return StayKeys.of(self.stays.frame)
 
 
-def known_rows(
-    frame: pl.DataFrame, table: EventsLayout, mapping: SourceMapping, counts: CountsByVariable
-) -> pl.DataFrame:
-    """The rows whose code means something, as key, time, variable, raw, unit; the others are counted.
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Located:
+    """The rows of a batch that belong to a stay, in order; the others by reason. `hours` since the stay's start."""
 
-    The first step, since most rows of a large table end here: codes are compared as they are written, each distinct
-    one having been trimmed once.
+    rows: np.ndarray
+    stay: np.ndarray  # (row,) int32, row of the table of stays
+    hours: np.ndarray
+    lost: list[tuple[str, np.ndarray]]
+
+
+@final
+@dataclass
+class Usable:
+    """The rows of a batch that can be used."""
+
+    stay: np.ndarray
+    hours: np.ndarray
+    name: np.ndarray
+    value: np.ndarray
+
+    def take(self, keep: np.ndarray) -> None:
+        """Only these rows."""
+        self.stay, self.hours, self.name, self.value = (
+            column[keep] for column in (self.stay, self.hours, self.name, self.value)
+        )
+
+
+def names_of(batch: Batch, table: EventsLayout, reading: Reading, fates: RowFates) -> np.ndarray:
+    """int32 `(row of the batch,)`: the index of each row's source name, `ABSENT` where it means nothing (counted).
 
     Raises:
         DataError: codes that the mapping does not know, unless it says to drop them.
     """
     assert table.code is not None
-    names = {**mapping.source_names, **mapping.static_sources}
-    code = frame[table.code]
-    distinct = code.value_counts(name="(rows)")
-    written, rows = distinct[table.code], distinct["(rows)"].to_list()
-    meant = plain_text(written).to_list()
-    empty = sum(n for text, n in zip(meant, rows, strict=True) if not text)
-    strange = [n for text, n in zip(meant, rows, strict=True) if text and table.prefix + text not in names]
-    if mapping.unknown_variables == "error" and strange:
+    coded = batch.coded(table.code)
+    meant = plain_text(coded.distinct).to_list()
+    rows = np.bincount(coded.codes + 1, minlength=len(meant) + 1)
+    table_of = [reading.place.get(table.prefix + text, ABSENT) if text else ABSENT for text in meant]
+    empty = int(rows[0]) + sum(int(n) for text, n in zip(meant, rows[1:], strict=True) if not text)
+    strange = [int(n) for text, at, n in zip(meant, table_of, rows[1:], strict=True) if text and at == ABSENT and n]
+    if reading.mapping.unknown_variables == "error" and strange:
         raise DataError(
-            f"{sum(strange)} rows of {len(strange)} codes that mapping {mapping.name} does not know; "
+            f"{sum(strange)} rows of {len(strange)} codes that mapping {reading.mapping.name} does not know; "
             'add them, or set unknown_variables = "drop" to drop and count them'
         )
     for reason, gone in ((VARIABLE_MISSING, empty), (UNKNOWN_VARIABLE, sum(strange))):
         if gone:
-            add_count(counts, UNNAMED, reason, gone)
-    pairs = [(i, table.prefix + text) for i, text in enumerate(meant) if text and table.prefix + text in names]
-    kept = written.gather([i for i, _ in pairs])
-    frame = frame.filter(code.is_in(kept.implode()))
-    named = (
-        frame[table.code].replace_strict(kept, [name for _, name in pairs], return_dtype=pl.String) if pairs else None
-    )
-    return frame.select(
-        pl.col(table.key).alias("key"),
-        pl.col(table.time).alias("time"),
-        (pl.lit(None, pl.String) if named is None else named).alias("variable"),
-        pl.col(table.value).alias("raw"),
-        (pl.col(table.unit).cast(pl.String) if table.unit else pl.lit(None, pl.String)).alias("unit"),
-    )
+            fates.count(UNNAMED, reason, gone)
+    return coded.look_up(np.array(table_of, dtype=np.int32), ABSENT)
 
 
-def _with_stay(frame: pl.DataFrame, table: EventsLayout, reading: Reading, counts: CountsByVariable) -> pl.DataFrame:
-    """Adds `row` (of the table of stays), `instant` (microseconds, null for relative times) and the stay's start."""
-    assert reading.stays is not None
-    key = plain_text(frame["key"])
-    frame = frame.with_columns(key.alias("key"))
-    frame = _without(frame, key.is_null() | (key == ""), STAY_MISSING, counts)
+def locate(batch: Batch, table: EventsLayout, reading: Reading, rows: np.ndarray) -> Located:
+    """Whose and when the rows `rows` of the batch are."""
+    lost: list[tuple[str, np.ndarray]] = []
+    coded = batch.coded(table.key)
+    codes = coded.codes[rows] if len(rows) < batch.height else coded.codes
+    texts = plain_text(coded.distinct)
+    named = Coded(codes, texts).look_up((texts.is_not_null() & (texts != "")).fill_null(False).to_numpy(), False)
+    rows, codes, time = _kept(named, STAY_MISSING, lost, rows, codes, batch.series(table.time, rows))
+    beside: Any = time  # what tells the hours: a moment, or the time as it is written
+    moment = None
     if table.time_unit == "datetime":
-        clock = instants(frame["time"], reading.layout.timezone, reading.clock)
-        shift = round(table.shift_hours * MICROSECONDS_PER_HOUR)
-        frame = frame.with_columns(clock.alias("instant") + shift)
-        absent = plain_text(frame["time"]).fill_null("") == ""
-        frame = _without(frame, absent, TIME_MISSING, counts)
-        frame = _without(frame, frame["instant"].is_null(), TIME_UNREADABLE, counts)
-    else:
-        frame = frame.with_columns(pl.lit(None, pl.Int64).alias("instant"))
-    stays = reading.stays.frame.with_row_index("row")
-    if table.link == "stay":
-        found = stays.select(pl.col("stay_id").alias("key"), "row", START, END, EXCLUDED)
-        frame = frame.join(found, on="key", how="left", maintain_order="left")
-        frame = _without(frame, frame["row"].is_null(), STAY_UNKNOWN, counts)
-    else:
-        frame = _by_subject(frame, stays, counts)
-    frame = _without(frame, frame[EXCLUDED].is_not_null(), STAY_EXCLUDED, counts)
-    return frame.drop("key", EXCLUDED, END)
-
-
-def _by_subject(frame: pl.DataFrame, stays: pl.DataFrame, counts: CountsByVariable) -> pl.DataFrame:
-    begun = stays.filter(pl.col(START).is_not_null()).select(pl.col(KEY).alias("key"), "row", START, END, EXCLUDED)
-    frame = _without(frame, ~frame["key"].is_in(stays[KEY].unique().implode()), STAY_UNKNOWN, counts)
-    frame = frame.with_row_index("order").sort("instant", maintain_order=True)
-    frame = frame.join_asof(
-        begun.sort(START, "row"),
-        left_on="instant",
-        right_on=START,
-        by="key",
-        strategy="backward",
-        check_sortedness=False,  # it cannot check within groups; both sides were sorted just now
-        coalesce=False,
-    )
-    frame = frame.sort("order").drop("order")
-    ended = (frame["instant"] > frame[END]).fill_null(False)
-    return _without(frame, frame["row"].is_null() | ended, BETWEEN_STAYS, counts)
-
-
-def _with_hours(frame: pl.DataFrame, table: EventsLayout, reading: Reading, counts: CountsByVariable) -> pl.DataFrame:
+        rows, codes, moment = _moments(time, table, reading, rows, codes, lost)
+        beside = moment
+    stay, why = reading.keys.find(texts, codes, moment, by_subject=table.link == "subject")
+    for code, reason in ((UNKNOWN, STAY_UNKNOWN), (BETWEEN, BETWEEN_STAYS)):
+        if (why == code).any():
+            lost.append((reason, rows[why == code]))
+    if why.any():
+        rows, stay, beside = (_of(item, why == FOUND) for item in (rows, stay, beside))
+    if reading.keys.excluded.any():
+        rows, stay, beside = _kept(~reading.keys.excluded[stay], STAY_EXCLUDED, lost, rows, stay, beside)
     if table.time_unit == "datetime":
-        hours = (frame["instant"] - frame[START]).cast(pl.Float64) / MICROSECONDS_PER_HOUR
-    else:
-        text = plain_text(frame["time"])
-        frame = frame.with_columns(text.alias("time"))
-        empty = (text.is_null() | (text == "")).fill_null(True)
-        frame = _without(frame, empty, TIME_MISSING, counts)
-        hours = frame["time"].cast(pl.Float64, strict=False) * _HOURS[table.time_unit] + table.shift_hours
-        frame = frame.with_columns(hours.alias("hours"))
-        frame = _without(frame, frame["hours"].is_null(), TIME_UNREADABLE, counts)
-        frame = _without(frame, ~frame["hours"].is_finite(), TIME_NOT_FINITE, counts)
-        hours = frame["hours"]
-    frame = frame.with_columns(hours.alias("hours")).drop("time", "instant", START)
-    statics = list(reading.mapping.static_sources)
-    early = (frame["hours"] < 0) & ~frame["variable"].is_in(statics)
-    late = frame["hours"] > reading.until_hours + TIME_TOLERANCE_HOURS
-    return _without(frame, early | late, OUTSIDE_WINDOW, counts)
+        return Located(rows, stay, (beside - reading.keys.start[stay]) / MICROSECONDS_PER_HOUR, lost)
+    return _relative(beside, table, rows, stay, lost)
 
 
-def _with_value(frame: pl.DataFrame, reading: Reading, counts: CountsByVariable, done: Conversions) -> pl.DataFrame:
-    value, reason = numbers(frame["raw"], reading.layout)
-    frame = frame.with_columns(value.alias("value"), reason.alias("reason"))
-    frame = in_units(frame, reading.mapping.codes, done)
-    frame = mend(frame, reading.mapping.codes, _ranges(reading.mapping), done)
-    for why in frame["reason"].drop_nulls().unique().sort().to_list():
-        frame = _without(frame, (frame["reason"] == why).fill_null(False), why, counts)
-    return frame.select("row", "hours", "variable", "value")
+def _moments(
+    time: pl.Series,
+    table: EventsLayout,
+    reading: Reading,
+    rows: np.ndarray,
+    codes: np.ndarray,
+    lost: list[tuple[str, np.ndarray]],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`rows` and `codes` of the rows whose time can be read, and the times in microseconds."""
+    clock = instants(time, reading.layout.timezone, reading.clock)
+    moment = clock.fill_null(0).to_numpy() + round(table.shift_hours * MICROSECONDS_PER_HOUR)
+    if not clock.null_count():
+        return rows, codes, moment
+    absent = (plain_text(time).fill_null("") == "").to_numpy()
+    rows, codes, moment, clock = _kept(~absent, TIME_MISSING, lost, rows, codes, moment, clock)
+    kept: tuple[np.ndarray, np.ndarray, np.ndarray]
+    kept = _kept(clock.is_not_null().to_numpy(), TIME_UNREADABLE, lost, rows, codes, moment)
+    return kept
 
 
-def _ranges(mapping: SourceMapping) -> dict[str, tuple[float, float]]:
-    """The plausible range of each source name."""
-    rows = {row.name: (row.plausible_low, row.plausible_high) for row in (*mapping.variables, *mapping.label_variables)}
-    return {source: rows[name] for source, name in mapping.source_names.items()}
+def use(
+    batch: Batch,
+    located: Located,
+    name: np.ndarray,
+    column: str,
+    unit: str | None,
+    reading: Reading,
+    fates: RowFates,
+    done: Conversions,
+) -> Usable:
+    """The rows that can be used; `name` `(row of the batch,)` says what each means, `column` holds the values."""
+    for reason, gone in located.lost:
+        fates.drop(reason, name[gone], batch, gone, column)
+    rows = located.rows
+    found = Usable(located.stay, located.hours, name[rows], np.zeros(0))
+    outside = found.hours > reading.until_hours + TIME_TOLERANCE_HOURS
+    early = found.hours < 0
+    if early.any():
+        outside |= early & ~reading.is_static[found.name]
+    if outside.any():
+        fates.drop(OUTSIDE_WINDOW, found.name[outside], batch, rows[outside], column)
+        rows, found.value = rows[~outside], np.zeros(len(outside))
+        found.take(~outside)
+    found.value, why = numbers(batch.series(column, rows), reading.layout)
+    if why.any():
+        for code in np.unique(why[why > 0]):
+            here = why == code
+            fates.drop(VALUE_REASONS[code], found.name[here], batch, rows[here], column)
+        rows = rows[why == 0]
+        found.take(why == 0)
+    units = None if unit is None else _at(batch.coded(unit), rows, batch.height)
+    found.value, strange = in_units(found.value, found.name, units, reading.names, reading.mapping.codes, done)
+    if strange.any():
+        fates.drop(UNIT_STRANGE, found.name[strange], batch, rows[strange], column)
+        rows = rows[~strange]
+        found.take(~strange)
+    codes = reading.mapping.codes
+    found.value = mend(found.value, found.name, reading.names, codes, reading.ranges, done)
+    if REASONS[IMPLAUSIBLE] in fates.criticality:  # such rows go on, and are counted where the cohort is made
+        bad = ~plausible(reading.own[found.name], found.value.astype(np.float32), reading.mapping)
+        fates.look(REASONS[IMPLAUSIBLE], found.name[bad], batch, rows[bad], column)
+    return found
 
 
-def plain_text(column: pl.Series) -> pl.Series:
-    """Ids and times as trimmed text; whole numbers stored as floats lose their `.0`."""
-    if column.dtype.is_float() and bool((column.drop_nulls() == column.drop_nulls().round()).all()):
-        column = column.cast(pl.Int64, strict=False)
-    return column.cast(pl.String).str.strip_chars()
+def _relative(
+    time: pl.Series, table: EventsLayout, rows: np.ndarray, stay: np.ndarray, lost: list[tuple[str, np.ndarray]]
+) -> Located:
+    """Times that count from the stay's start, in the table's unit."""
+    read = time.cast(pl.Float64, strict=False)
+    if read.null_count():
+        text = plain_text(time)
+        read = text.cast(pl.Float64, strict=False)
+        absent = (text.is_null() | (text == "")).fill_null(True).to_numpy()
+        rows, stay, read = _kept(~absent, TIME_MISSING, lost, rows, stay, read)
+        rows, stay, read = _kept(read.is_not_null().to_numpy(), TIME_UNREADABLE, lost, rows, stay, read)
+    hours = read.to_numpy() * _HOURS[table.time_unit] + table.shift_hours
+    rows, stay, hours = _kept(np.isfinite(hours), TIME_NOT_FINITE, lost, rows, stay, hours)
+    return Located(rows, stay, hours, lost)
 
 
-def _without(
-    frame: pl.DataFrame, drop: pl.Series, reason: str, counts: CountsByVariable, name: str | None = None
-) -> pl.DataFrame:
-    """`frame` less the rows of `drop`, which are counted under `reason`, by variable or all under `name`."""
-    if not drop.any():
-        return frame
-    if name is not None:
-        add_count(counts, name, reason, int(drop.sum()))
-    else:
-        for variable, rows in frame.filter(drop)["variable"].value_counts().iter_rows():
-            add_count(counts, variable, reason, rows)
-    return frame.filter(~drop)
+def _kept(keep: np.ndarray, reason: str, lost: list[tuple[str, np.ndarray]], rows: np.ndarray, *others: Any) -> Any:
+    """`rows` and what lies beside them, less the rows that are not to be kept, which go to `lost`."""
+    if keep.all():
+        return rows, *others
+    lost.append((reason, rows[~keep]))
+    return tuple(_of(item, keep) for item in (rows, *others))
 
 
-def add_count(counts: CountsByVariable, name: str, reason: str, rows: int) -> None:
-    found = counts.setdefault(name, {})
-    found[reason] = found.get(reason, 0) + rows
+def _of(item: Any, keep: np.ndarray) -> Any:
+    return item.filter(pl.Series(keep)) if isinstance(item, pl.Series) else item[keep]
+
+
+def _at(coded: Coded, rows: np.ndarray, height: int) -> Coded:
+    return coded if len(rows) == height else Coded(coded.codes[rows], coded.distinct)

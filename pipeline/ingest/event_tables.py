@@ -9,22 +9,24 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, final
+from typing import Any, Final, final
 
+import numpy as np
 import polars as pl
 
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.protocols import OnStep, ignore_step
-from pipeline.ingest.batches import FILE_STEM, Tally, batches, find_files, header, stem
-from pipeline.ingest.event_rows import Reading, add_count, known_rows, plain_text, usable_rows
+from pipeline.ingest.batches import FILE_STEM, Tally, batches, coded_batches, find_files, header, stem
+from pipeline.ingest.coded import Batch, plain_text
+from pipeline.ingest.event_rows import Reading, Usable, locate, names_of, use
 from pipeline.ingest.event_values import Conversions
 from pipeline.ingest.layout import EventsLayout, Layout
 from pipeline.ingest.mapping import SourceMapping
 from pipeline.ingest.repeats import settle_repeats
+from pipeline.ingest.row_fates import MOST_KEPT, RowFates, add_count
 from pipeline.ingest.splits import START
 from pipeline.ingest.stay_table import END, EXCLUDED, KEY, StayTable, read_stays
 from pipeline.ingest.tables import UNKNOWN_VARIABLE, UNNAMED, CountsByVariable, SourceTables, totals
@@ -35,11 +37,11 @@ _MOST_WORKERS: Final = 4
 
 @final
 @dataclass
-class _Part:
-    """One file's share."""
+class FilePart:
+    """One file's share: frames of its usable rows (see `part_of`), and where the others went."""
 
+    fates: RowFates
     kept: list[pl.DataFrame] = field(default_factory=list)
-    counts: CountsByVariable = field(default_factory=dict)
     done: Conversions = field(default_factory=Conversions)
     rows: int = 0
 
@@ -70,9 +72,9 @@ def read_event_tables(
     work = [(table, path) for table in layout.events for path in find_files(root, table.file)]
     if layout.stays.file is None:
         reading.stays = _stays_of_files(work, reading)
-    parts, started, rows = list[_Part](), time.monotonic(), 0
+    parts, started, rows = list[FilePart](), time.monotonic(), 0
     with ThreadPoolExecutor(max_workers=min(_MOST_WORKERS, os.cpu_count() or 1)) as pool:
-        for part in pool.map(lambda job: _read_file(job[0], job[1], reading), work):
+        for part in pool.map(lambda job: read_file(job[0], job[1], reading), work):
             parts.append(part)
             rows += part.rows
             on_step(len(parts), len(work), rows / max(time.monotonic() - started, 1e-9))
@@ -116,77 +118,107 @@ def _stays_of_files(work: list[tuple[EventsLayout, Path]], reading: Reading) -> 
     return StayTable(frame, False, ())
 
 
-def _read_file(table: EventsLayout, path: Path, reading: Reading) -> _Part:
-    part = _Part()
-    tally = Tally()
-    for rows, frame in _long_batches(table, path, reading, tally, part.counts):
-        part.rows += rows
-        frame = usable_rows(frame, table, reading, part.counts, part.done)
-        if frame.height:
-            part.kept.append(frame)
-    if tally.malformed:
-        part.rows += tally.malformed
-        add_count(part.counts, UNNAMED, MALFORMED, tally.malformed)
+def read_file(table: EventsLayout, path: Path, reading: Reading) -> FilePart:
+    """One file's usable events and the account of all its rows; the same file, stays and mapping give the same part.
+
+    Raises:
+        DataError: the file is missing or damaged, or the mapping says that something in it stops the reading.
+    """
+    fates = RowFates(path.name, table, reading.names, reading.layout.criticality)
+    part = FilePart(fates)
+    tally = Tally(keep=MOST_KEPT if fates.criticality.get(MALFORMED) == "quarantine" else 0)
+    for batch in coded_batches(path, *_columns(table, path, reading), tally):
+        found = _long(batch, part, reading) if table.code is not None else _wide(batch, part, reading, path)
+        part.kept += [part_of(usable, reading.names) for usable in found if len(usable.stay)]
+    part.rows += tally.malformed
+    fates.malformed(MALFORMED, tally.malformed, tally.lines)
     return part
 
 
-def _long_batches(
-    table: EventsLayout, path: Path, reading: Reading, tally: Tally, counts: CountsByVariable
-) -> Iterator[tuple[int, pl.DataFrame]]:
-    """(rows or cells read, frame of key, time, variable, raw, unit); a wide table's unmapped columns are counted."""
+def part_of(usable: Usable, names: tuple[str, ...]) -> pl.DataFrame:
+    """Rows in the form in which they are kept: row of the table of stays, hours, source name, value."""
+    return pl.DataFrame(
+        {
+            "row": usable.stay.astype(np.uint32),
+            "hours": usable.hours,
+            "variable": pl.Series(usable.name.astype(np.uint32)).cat.to(pl.Enum(names)),
+            "value": usable.value,
+        }
+    )
+
+
+def _columns(table: EventsLayout, path: Path, reading: Reading) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The columns to read, and those of them that are read as codes."""
     if table.code is not None:
-        columns = tuple(dict.fromkeys(c for c in (table.key, table.time, table.code, table.value, table.unit) if c))
-        for frame in batches(path, columns, tally):
-            yield frame.height, known_rows(frame, table, reading.mapping, counts)
-        return
+        columns = (table.key, table.time, table.code, table.value, table.unit)
+        coded = (table.key, table.code, table.unit)
+        return tuple(dict.fromkeys(c for c in columns if c)), tuple(dict.fromkeys(c for c in coded if c))
+    return tuple(dict.fromkeys((table.key, table.time, *_wanted(table, path, reading)[0]))), (table.key,)
+
+
+def _wanted(table: EventsLayout, path: Path, reading: Reading) -> tuple[list[str], int]:
+    """A wide table's columns that mean something, and how many others it has."""
     names = {name.lower(): name for name in header(path)}
     apart = {table.key.lower(), table.time.lower()}
-    known = {**reading.mapping.source_names, **reading.mapping.static_sources}
-    wanted = [source.removeprefix(table.prefix) for source in known if source.startswith(table.prefix)]
+    wanted = [source.removeprefix(table.prefix) for source in reading.names if source.startswith(table.prefix)]
     wanted = list(dict.fromkeys(name for name in wanted if name.lower() in names and name.lower() not in apart))
-    others = len(set(names) - apart - {name.lower() for name in wanted})
-    for frame in batches(path, tuple(dict.fromkeys((table.key, table.time, *wanted))), tally):
-        if others:
-            add_count(counts, UNNAMED, UNKNOWN_VARIABLE, others * frame.height)
-        cells = [frame.select(
-            pl.col(table.key).alias("key"),
-            pl.col(table.time).alias("time"),
-            pl.lit(table.prefix + name).alias("variable"),
-            pl.col(name).cast(pl.String).alias("raw"),
-            pl.lit(None, pl.String).alias("unit"),
-        ) for name in wanted]  # fmt: skip
-        if cells:
-            yield (len(wanted) + others) * frame.height, pl.concat(cells)
-        else:
-            yield (
-                others * frame.height,
-                frame.head(0)
-                .select(
-                    key=pl.lit(""), time=pl.lit(""), variable=pl.lit(""), raw=pl.lit(""), unit=pl.lit(None, pl.String)
-                )
-                .head(0),
-            )
+    return wanted, len(set(names) - apart - {name.lower() for name in wanted})
 
 
-def _tables(parts: list[_Part], reading: Reading, source: str) -> SourceTables:
+def _long(batch: Batch, part: FilePart, reading: Reading) -> list[Usable]:
+    """A row per event."""
+    table = part.fates.table
+    assert table is not None
+    part.rows += batch.height
+    name = names_of(batch, table, reading, part.fates)
+    located = locate(batch, table, reading, np.flatnonzero(name >= 0))
+    return [use(batch, located, name, table.value, table.unit, reading, part.fates, part.done)]
+
+
+def _wide(batch: Batch, part: FilePart, reading: Reading, path: Path) -> list[Usable]:
+    """A cell per event; the cells of columns without a meaning are counted."""
+    table = part.fates.table
+    assert table is not None
+    wanted, others = _wanted(table, path, reading)
+    part.rows += (len(wanted) + others) * batch.height
+    if others and batch.height:
+        part.fates.count(UNNAMED, UNKNOWN_VARIABLE, others * batch.height)
+    located = locate(batch, table, reading, np.arange(batch.height))
+    found = []
+    for column in wanted:
+        name = np.full(batch.height, reading.place[table.prefix + column], dtype=np.int32)
+        found.append(use(batch, located, name, column, None, reading, part.fates, part.done))
+    return found
+
+
+def _tables(parts: list[FilePart], reading: Reading, source: str) -> SourceTables:
     assert reading.stays is not None
     counts: CountsByVariable = {}
     for part in parts:
-        for name, reasons in part.counts.items():
+        for name, reasons in part.fates.counts.items():
             for reason, rows in reasons.items():
                 add_count(counts, name, reason, rows)
     read = sum(part.rows for part in parts)
     if read == 0:
         raise DataError(f"{source}: the tables of events hold no row")
-    schema = {"row": pl.UInt32, "hours": pl.Float64, "variable": pl.String, "value": pl.Float64}
-    kept = pl.concat([pl.DataFrame(schema=schema), *(frame.cast(schema) for part in parts for frame in part.kept)])  # type: ignore[arg-type]  # polars types a schema's values more narrowly
+    empty: dict[str, Any] = {
+        "row": pl.UInt32,
+        "hours": pl.Float64,
+        "variable": pl.Enum(reading.names),
+        "value": pl.Float64,
+    }
+    frames = [frame.cast(empty) for part in parts for frame in part.kept]
+    kept = pl.concat([pl.DataFrame(schema=empty), *frames])
     kept, notes = settle_repeats(kept, reading.mapping, reading.layout, counts)
     stays = reading.stays.frame.with_row_index("row")
-    ids = stays["stay_id"]
-    events = kept.select(ids.gather(kept["row"]).alias("stay_id"), "hours", "variable", "value")
-    included = stays.filter(pl.col(EXCLUDED).is_null()).drop("row", END, KEY, EXCLUDED)
+    included = stays.filter(pl.col(EXCLUDED).is_null())
+    included_rows = included["row"].to_numpy()
+    included = included.drop("row", END, KEY, EXCLUDED)
+    place = np.zeros(stays.height, dtype=np.uint32)
+    place[included_rows] = np.arange(len(included_rows), dtype=np.uint32)
+    stay_id = pl.Series("stay_id", place[kept["row"].to_numpy()]).cat.to(pl.Enum(included["stay_id"]))
     return SourceTables(
-        events=events,
+        events=kept.drop("row").insert_column(0, stay_id),
         stays=included,
         rows_read=read,
         rows_dropped=totals(counts),
@@ -197,7 +229,7 @@ def _tables(parts: list[_Part], reading: Reading, source: str) -> SourceTables:
     )
 
 
-def _told(parts: list[_Part]) -> tuple[str, ...]:
+def _told(parts: list[FilePart]) -> tuple[str, ...]:
     converted, mended = Counter[tuple[str, str]](), Counter[str]()
     for part in parts:
         converted.update(part.done.converted)

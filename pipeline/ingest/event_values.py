@@ -1,4 +1,7 @@
-"""A column of raw values as numbers in the variables' units, each row with the reason that bars its use, or none."""
+"""A column of raw values as numbers in the variables' units, each row with the reason that bars its use, or none.
+
+Names and units come as codes, so that a spelling is looked at once; nothing runs over rows but arithmetic.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final, final
 
+import numpy as np
 import polars as pl
 
+from pipeline.ingest.coded import Coded
 from pipeline.ingest.layout import Layout
 from pipeline.ingest.source_codes import SourceCodes
 from pipeline.ingest.tables import CODED_MISSING, VALUE_MISSING, VALUE_NOT_FINITE
@@ -17,6 +22,8 @@ VALUE_TEXT: Final = "text instead of a number"
 VALUE_LIMIT: Final = "a limit (< or >) instead of a number"
 VALUE_COMMA: Final = "decimal comma"
 UNIT_STRANGE: Final = "unit without a conversion"
+VALUE_REASONS: Final = ("", VALUE_MISSING, VALUE_LIMIT, VALUE_COMMA, VALUE_TEXT, VALUE_NOT_FINITE, CODED_MISSING)
+"""What `numbers` may say of a row, by code; 0 = the number can be used."""
 
 _LIMIT: Final = r"^[<>]=?\s*(-?\d+(?:\.\d+)?)$"
 _COMMA: Final = r"^(-?\d+),(\d+)$"
@@ -31,103 +38,134 @@ class Conversions:
     mended: Counter[str] = field(default_factory=Counter)
 
 
-def numbers(raw: pl.Series, layout: Layout) -> tuple[pl.Series, pl.Series]:
-    """Float64 values, and the reason (text) where there is none. Booleans are 0 and 1."""
-    if raw.dtype.is_numeric() or raw.dtype in (pl.Boolean, pl.Null):
-        value = raw.cast(pl.Float64)
-        text = pl.Series([None] * len(raw), dtype=pl.String)
-        missing = value.is_null()
-    else:
-        text = raw.cast(pl.String).str.strip_chars()
-        if layout.decimal_comma:
-            text = text.str.replace(_COMMA, "${1}.${2}")
-        if layout.take_limits:
-            text = text.str.replace(_LIMIT, "${1}")
-        missing = text.is_null() | (text == "")
-        value = text.cast(pl.Float64, strict=False)
-    frame = pl.DataFrame({"value": value, "text": text, "missing": missing})
-    codes = list(layout.missing_codes)
-    reason = (
-        pl.when(pl.col("missing"))
-        .then(pl.lit(VALUE_MISSING))
-        .when(pl.col("value").is_null() & pl.col("text").str.contains(_LIMIT))
-        .then(pl.lit(VALUE_LIMIT))
-        .when(pl.col("value").is_null() & pl.col("text").str.contains(_COMMA))
-        .then(pl.lit(VALUE_COMMA))
-        .when(pl.col("value").is_null())
-        .then(pl.lit(VALUE_TEXT))
-        .when(~pl.col("value").is_finite())
-        .then(pl.lit(VALUE_NOT_FINITE))
-        .when(pl.col("value").is_in(codes) if codes else pl.lit(False))
-        .then(pl.lit(CODED_MISSING))
-        .otherwise(pl.lit(None, pl.String))
-    )
-    return value, frame.select(reason.alias("reason")).to_series()
+def numbers(raw: pl.Series, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+    """Float64 values (NaN = none) and int8 indices of `VALUE_REASONS`. Booleans are 0 and 1.
 
-
-def in_units(frame: pl.DataFrame, codes: SourceCodes, done: Conversions) -> pl.DataFrame:
-    """`frame` (variable, value, reason, unit: text or null) with values in the variables' units.
-
-    A unit that the mapping declares for a code goes before the row's own. A row's own unit is converted where it is
-    known and another than the variable's; a spelling that is not known is taken for the variable's unit; one that is
-    known but has no conversion is a reason.
+    Most texts are numbers as they stand; only the others are trimmed, mended and looked at.
     """
-    pairs = frame.filter(pl.col("reason").is_null()).select("variable", "unit").unique().sort("variable", "unit")
-    rules: list[tuple[str, str | None, float | None, float | None]] = []
-    for source, text in pairs.iter_rows():
-        line: tuple[float, float] | None = codes.lines.get(source)
-        unit = spell(text) if text is not None else None
-        if line is None and unit is not None and source in codes.units:
-            name, target = codes.units[source]
-            wanted = spell(target) or target
-            line = (1.0, 0.0) if unit == wanted else conversion(name, unit, wanted)
-            if line is None:
-                rules.append((source, text, None, None))
-                continue
-        if line is not None and line != (1.0, 0.0):
-            rules.append((source, text, *line))
-    if not rules:
-        return frame
-    table = pl.DataFrame(
-        rules,
-        schema={"variable": pl.String, "unit": pl.String, "factor": pl.Float64, "offset": pl.Float64},
-        orient="row",
-    ).with_columns(ruled=pl.lit(True))
-    joined = frame.join(table, on=["variable", "unit"], how="left", nulls_equal=True, maintain_order="left")
-    usable = pl.col("reason").is_null()
-    for source, text, rows in (
-        joined.filter(usable & pl.col("factor").is_not_null()).group_by("variable", "unit").len().iter_rows()
-    ):
-        unit = None if source in codes.lines or text is None else spell(text)
-        done.converted[codes.units[source][0], unit or "the declared unit"] += rows
-    strange = usable & pl.col("ruled").fill_null(False) & pl.col("factor").is_null()
-    return joined.with_columns(
-        value=pl.when(pl.col("factor").is_not_null())
-        .then(pl.col("value") * pl.col("factor") + pl.col("offset"))
-        .otherwise("value"),
-        reason=pl.when(strange).then(pl.lit(UNIT_STRANGE)).otherwise("reason"),
-    ).drop("factor", "offset", "ruled")
+    is_text = not (raw.dtype.is_numeric() or raw.dtype in (pl.Boolean, pl.Null))
+    text = raw.cast(pl.String) if is_text else None
+    column = raw.cast(pl.Float64) if text is None else text.cast(pl.Float64, strict=False)
+    missing = np.flatnonzero(column.is_null().to_numpy()) if column.null_count() else np.zeros(0, np.int64)
+    value = (column.fill_null(float("nan")) if len(missing) else column).to_numpy()
+    why = np.zeros(len(value), dtype=np.int8)
+    if text is None:
+        why[missing] = VALUE_REASONS.index(VALUE_MISSING)
+    elif len(missing):
+        value = value.copy()
+        value[missing], why[missing] = _odd_texts(text.gather(missing), layout)
+    finite = np.isfinite(value)
+    if not finite.all():
+        why[~finite & (why == 0)] = VALUE_REASONS.index(VALUE_NOT_FINITE)
+    for code in layout.missing_codes:
+        why[(value == code) & (why == 0)] = VALUE_REASONS.index(CODED_MISSING)
+    return value, why
+
+
+def _odd_texts(text: pl.Series, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+    """Values and reasons of texts that are no numbers as they stand."""
+    text = text.str.strip_chars()
+    if layout.decimal_comma:
+        text = text.str.replace(_COMMA, "${1}.${2}")
+    if layout.take_limits:
+        text = text.str.replace(_LIMIT, "${1}")
+    value = text.cast(pl.Float64, strict=False)
+    frame = pl.DataFrame({"text": text, "value": value})
+    reason = (
+        pl.when(pl.col("text").is_null() | (pl.col("text") == ""))
+        .then(VALUE_REASONS.index(VALUE_MISSING))
+        .when(pl.col("value").is_not_null())
+        .then(0)
+        .when(pl.col("text").str.contains(_LIMIT))
+        .then(VALUE_REASONS.index(VALUE_LIMIT))
+        .when(pl.col("text").str.contains(_COMMA))
+        .then(VALUE_REASONS.index(VALUE_COMMA))
+        .otherwise(VALUE_REASONS.index(VALUE_TEXT))
+    )
+    codes = frame.select(reason.cast(pl.Int8).alias("reason")).to_series()
+    return value.fill_null(float("nan")).to_numpy(), codes.to_numpy()
+
+
+def in_units(
+    value: np.ndarray,
+    name: np.ndarray,
+    unit: Coded | None,
+    names: tuple[str, ...],
+    codes: SourceCodes,
+    done: Conversions,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`value` `(row,)` in the variables' units, and a mask of the rows whose unit has no conversion.
+
+    `name` indexes `names`, the source's names. A unit that the mapping declares for a code goes before the row's own.
+    A row's own unit is converted where it is known and another than the variable's; a spelling that is not known is
+    taken for the variable's unit; one that is known but has no conversion is strange.
+    """
+    strange = np.zeros(len(value), dtype=bool)
+    texts = [None] if unit is None else [*unit.distinct.cast(pl.String).to_list(), None]
+    if not codes.lines and len(texts) == 1:
+        return value, strange
+    pair = name.astype(np.int64) * len(texts)
+    pair += 0 if unit is None else np.where(unit.codes < 0, len(texts) - 1, unit.codes)
+    occurring = np.flatnonzero(np.bincount(pair, minlength=1))
+    factor, offset = np.ones(len(names) * len(texts)), np.zeros(len(names) * len(texts))
+    bad = np.zeros(len(factor), dtype=bool)
+    moved: dict[tuple[str, str], list[int]] = {}
+    for index in occurring.tolist():
+        source, text = names[index // len(texts)], texts[index % len(texts)]
+        line = _line(source, text, codes)
+        if line is None:
+            bad[index] = True
+        elif line != (1.0, 0.0):
+            factor[index], offset[index] = line
+            known = None if source in codes.lines or text is None else spell(text)
+            moved.setdefault((codes.units[source][0], known or "the declared unit"), []).append(index)
+    if moved:
+        rows = np.bincount(pair, minlength=len(factor))
+        for told, indices in moved.items():
+            done.converted[told] += int(rows[indices].sum())
+        there = (factor != 1) | (offset != 0)
+        changed = np.flatnonzero(there[pair])
+        value = value.copy()
+        value[changed] = value[changed] * factor[pair[changed]] + offset[pair[changed]]
+    return value, bad[pair] if bad.any() else strange
+
+
+def _line(source: str, text: str | None, codes: SourceCodes) -> tuple[float, float] | None:
+    """(factor, offset) of a source name's values that carry the unit `text`; None = no way is known."""
+    declared = codes.lines.get(source)
+    if declared is not None:
+        return declared
+    unit = spell(text) if text is not None else None
+    if unit is None or source not in codes.units:
+        return 1.0, 0.0
+    variable, target = codes.units[source]
+    wanted = spell(target) or target
+    return (1.0, 0.0) if unit == wanted else conversion(variable, unit, wanted)
 
 
 def mend(
-    frame: pl.DataFrame, codes: SourceCodes, ranges: dict[str, tuple[float, float]], done: Conversions
-) -> pl.DataFrame:
+    value: np.ndarray,
+    name: np.ndarray,
+    names: tuple[str, ...],
+    codes: SourceCodes,
+    ranges: dict[str, tuple[float, float]],
+    done: Conversions,
+) -> np.ndarray:
     """Values outside the plausible range (by source name) that a slip of the mapping's `[mend]` brings back into it.
 
     The rule is fixed beforehand and looks at one value at a time, so nothing about other patients enters a value.
     """
-    for source in frame["variable"].unique().to_list():
+    for source, lines in codes.mends.items():
+        if source not in names:
+            continue
         low, high = ranges.get(source, (0.0, 0.0))
-        for factor, offset in codes.mends.get(source, ()):
-            value, moved = pl.col("value"), pl.col("value") * factor + offset
-            slipped = (
-                (pl.col("variable") == source)
-                & pl.col("reason").is_null()
-                & ~value.is_between(low, high)
-                & moved.is_between(low, high)
-            ).fill_null(False)
-            rows = int(frame.select(slipped.sum()).item())
-            if rows:
-                done.mended[codes.units[source][0]] += rows
-                frame = frame.with_columns(pl.when(slipped).then(moved).otherwise("value").alias("value"))
-    return frame
+        rows = np.flatnonzero(name == names.index(source))
+        for factor, offset in lines:
+            here = value[rows]
+            moved = here * factor + offset
+            slipped = ~((here >= low) & (here <= high)) & (moved >= low) & (moved <= high)
+            if slipped.any():
+                done.mended[codes.units[source][0]] += int(slipped.sum())
+                value = value.copy()
+                value[rows[slipped]] = moved[slipped]
+    return value

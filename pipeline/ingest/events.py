@@ -44,17 +44,18 @@ def flatten(
     Raises:
         DataError: names the mapping does not know, unless it says to drop them.
     """
-    own = [variable.name for variable in mapping.variables] + [static.name for static in mapping.static_variables]
-    own += [variable.name for variable in mapping.label_variables]
+    own = own_names(mapping)
     codes = {raw: own.index(name) for raw, name in {**mapping.source_names, **mapping.static_sources}.items()}
-    distinct = sorted(tables.events["variable"].unique().to_list())
+    coded, distinct = _coded(tables.events["variable"])
     strangers = [raw for raw in distinct if raw not in codes]
     codes.update({raw: len(own) + i for i, raw in enumerate(strangers)})
-    lookup = np.array([codes[raw] for raw in distinct], dtype=np.int32)
-    name = lookup[tables.events["variable"].cast(pl.Enum(distinct)).to_physical().to_numpy()]
+    name = np.array([codes[raw] for raw in distinct], dtype=np.int32)[coded]
     if strangers and mapping.unknown_variables == "error":
         raise DataError(_unknown(strangers, int((name >= len(own)).sum()), tables.source, mapping.name))
-    stay = tables.events["stay_id"].cast(pl.Enum(tables.stays["stay_id"])).to_physical().to_numpy().astype(np.int32)
+    ids = tables.events["stay_id"]
+    if ids.dtype != pl.Enum(tables.stays["stay_id"]):
+        ids = ids.cast(pl.Enum(tables.stays["stay_id"]))
+    stay = ids.to_physical().to_numpy().astype(np.int32)
     value = tables.events["value"].to_numpy().astype(np.float32)
     hours = tables.events["hours"].to_numpy()
     is_unknown = name >= len(own)
@@ -65,6 +66,27 @@ def flatten(
     fate[~plausible(name, value, mapping)] = IMPLAUSIBLE
     fate[is_unknown] = UNKNOWN
     return FlatEvents(stay, name, hours, value, fate, (*own, *(printable(raw) for raw in strangers)))
+
+
+def own_names(mapping: SourceMapping) -> list[str]:
+    """The mapping's own names: series, statics and label variables."""
+    rows: tuple[Variable | StaticVariable, ...]
+    rows = (*mapping.variables, *mapping.static_variables, *mapping.label_variables)
+    return [row.name for row in rows]
+
+
+def _coded(variable: pl.Series) -> tuple[np.ndarray, list[str]]:
+    """Each event's source name as an index of the sorted names that occur."""
+    if isinstance(variable.dtype, pl.Enum):
+        categories = variable.dtype.categories.to_list()
+        codes = variable.to_physical().to_numpy()
+        occurring = [i for i, n in enumerate(np.bincount(codes, minlength=len(categories))) if n]
+        order = sorted(occurring, key=lambda i: categories[i])
+        place = np.zeros(len(categories), dtype=np.int32)
+        place[order] = np.arange(len(order), dtype=np.int32)
+        return place[codes], [categories[i] for i in order]
+    distinct = sorted(variable.unique().to_list())
+    return variable.cast(pl.Enum(distinct)).to_physical().to_numpy(), distinct
 
 
 def n_own(mapping: SourceMapping) -> int:

@@ -11,6 +11,7 @@ from pipeline.core.errors import DataError
 
 MICROSECONDS_PER_HOUR: Final = 3_600_000_000
 _OFFSET: Final = r"\s*(Z|z|[+-]\d{2}:?\d{2})$"
+_COMMON: Final = "%Y-%m-%d %H:%M:%S"
 _FORMATS: Final = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d", "%Y%m%d")
 
 
@@ -49,6 +50,18 @@ def instants(column: pl.Series, zone: str | None, seen: ClockKinds) -> pl.Series
 
 
 def _from_text(column: pl.Series, zone: str | None, seen: ClockKinds) -> pl.Series:
+    plain = column.str.to_datetime(_COMMON, strict=False, time_unit="us", exact=True)
+    others = plain.is_null() & column.is_not_null()
+    if not others.any():  # by far the most columns; what is below looks at every text several times
+        seen.local |= plain.null_count() < len(plain)
+        return _utc(plain, zone)
+    rows = others.arg_true()
+    rest = _any_text(column.gather(rows), zone, seen)
+    seen.local |= plain.null_count() < len(plain)
+    return _utc(plain, zone).scatter(rows, rest)
+
+
+def _any_text(column: pl.Series, zone: str | None, seen: ClockKinds) -> pl.Series:
     text = column.str.strip_chars().str.replace(r"^(\d{4}-\d{2}-\d{2})[Tt]", "${1} ")
     with_offset = text.str.contains(_OFFSET) & text.str.contains(":")
     seen.offset |= bool(with_offset.any())

@@ -16,8 +16,28 @@ from pipeline.ingest.toml_table import TomlTable
 ROW_NUMBER: Final = "(row)"
 """In place of a stay column: every row of the table of stays is a stay, numbered within its subject by start."""
 
+CRITICAL_REASONS: Final = (
+    "malformed line",
+    "stay or subject missing",
+    "no such stay or subject",
+    "outside every stay",
+    "time missing",
+    "unreadable time",
+    "time not finite",
+    "text instead of a number",
+    "a limit (< or >) instead of a number",
+    "decimal comma",
+    "value not finite",
+    "unit without a conversion",
+    "implausible",
+    "no readable start",
+    "ends before it starts",
+)
+"""What `[layout.criticality]` may send to the quarantine, or stop at: rows (and stays) that something is wrong with."""
+
 TimeUnit = Literal["datetime", "minutes", "hours", "days"]
 Link = Literal["stay", "subject"]
+Criticality = Literal["drop", "quarantine", "stop"]
 Conflicts = Literal["keep", "first", "last", "mean", "drop"]
 DerivedKind = Literal["number", "codes", "present", "age", "hours_between", "days_between"]
 
@@ -125,6 +145,7 @@ class Layout:
     drop_duplicates: bool
     conflicts: Conflicts
     missing_codes: tuple[float, ...]
+    criticality: Mapping[str, Criticality]  # by reason; what is not named is dropped and counted
 
 
 def parse_layout(raw: Any, inclusion: Any, where: str) -> Layout:
@@ -147,6 +168,7 @@ def parse_layout(raw: Any, inclusion: Any, where: str) -> Layout:
         drop_duplicates=top.take("drop_duplicates", bool, True),
         conflicts=_one_of(top, "conflicts", get_args(Conflicts), "keep"),
         missing_codes=tuple(float(code) for code in top.take("missing_codes", list, [])),
+        criticality=_criticality(top.take("criticality", dict, {}), f"mapping {where}: layout.criticality"),
     )
     top.done()
     if not events:
@@ -159,6 +181,15 @@ def parse_layout(raw: Any, inclusion: Any, where: str) -> Layout:
         if table.link == "subject" and (stays.start is None or (stays.subject_key or stays.subject) is None):
             raise ConfigError(f"mapping {where}: events linked by subject need layout.stays.subject and start")
     return layout
+
+
+def _criticality(raw: Mapping[str, Any], where: str) -> dict[str, Criticality]:
+    """The table's keys are the reasons as reports write them; `event_rows` and its like own the words."""
+    table = TomlTable(raw, where)
+    for reason in raw:
+        if reason not in CRITICAL_REASONS:
+            raise ConfigError(f"{where}: {reason!r} is no reason; known are {', '.join(CRITICAL_REASONS)}")
+    return {reason: _one_of(table, reason, get_args(Criticality), None) for reason in raw}
 
 
 def _stays(raw: Any, where: str) -> StaysLayout:

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.types import Variable
+from pipeline.ingest.coded import Coded
 from pipeline.ingest.cohort import build_cohort
 from pipeline.ingest.event_values import Conversions, in_units, mend
 from pipeline.ingest.instants import ClockKinds, instants
@@ -73,14 +74,21 @@ def codes_mapping(**changes: Any) -> SourceMapping:
     return parse_mapping(raw, "test", "test.toml", "0" * 64)
 
 
-def frame(rows: list[tuple[str, float, str | None]]) -> pl.DataFrame:
-    schema = {"variable": pl.String, "value": pl.Float64, "unit": pl.String}
-    return pl.DataFrame(rows, schema=schema, orient="row").with_columns(reason=pl.lit(None, pl.String))
+Rows = list[tuple[str, float, str | None]]
+NAMES = ("t", "tf", "g")
+
+
+def arrays(rows: Rows) -> tuple[np.ndarray, np.ndarray, Coded]:
+    """Values, names and units as `in_units` takes them."""
+    texts = sorted({unit for _, _, unit in rows if unit is not None})
+    units = np.array([-1 if unit is None else texts.index(unit) for _, _, unit in rows], dtype=np.int32)
+    names = np.array([NAMES.index(name) for name, _, _ in rows], dtype=np.int32)
+    return np.array([value for _, value, _ in rows]), names, Coded(units, pl.Series(texts, dtype=pl.String))
 
 
 def test_a_declared_unit_goes_before_the_rows_own() -> None:
     done = Conversions()
-    rows = [
+    rows: Rows = [
         ("t", 98.6, "°F"),
         ("t", 37.0, "C"),
         ("t", 37.0, None),
@@ -89,19 +97,20 @@ def test_a_declared_unit_goes_before_the_rows_own() -> None:
         ("g", 5.0, "mmol/L"),
         ("g", 5.0, "kPa"),
     ]
-    found = in_units(frame(rows), codes_mapping().codes, done)
-    assert found["value"].round(2).to_list()[:6] == [37.0, 37.0, 37.0, 37.0, 37.0, 90.08]
-    assert found["reason"].to_list() == [None] * 6 + ["unit without a conversion"]
+    value, strange = in_units(*arrays(rows), NAMES, codes_mapping().codes, done)
+    assert value.round(2).tolist()[:6] == [37.0, 37.0, 37.0, 37.0, 37.0, 90.08]
+    assert strange.tolist() == [False] * 6 + [True]
     assert dict(done.converted) == {("Temp", "degF"): 1, ("Temp", "the declared unit"): 1, ("Glucose", "mmol/L"): 1}
 
 
 def test_mending_needs_the_mapping_and_an_implausible_value() -> None:
     ranges = {"t": (20.0, 45.0)}
-    rows = frame([("t", 98.6, None), ("t", 36.0, None), ("t", 500.0, None)])
+    value, name, _ = arrays([("t", 98.6, None), ("t", 36.0, None), ("t", 500.0, None)])
     done = Conversions()
-    assert mend(rows, codes_mapping().codes, ranges, done)["value"].to_list() == [98.6, 36.0, 500.0]
-    mended = mend(rows, codes_mapping(mend={"Temp": ["degF"]}).codes, ranges, done)
-    assert mended["value"].round(6).to_list() == [37.0, 36.0, 500.0]
+    assert mend(value, name, NAMES, codes_mapping().codes, ranges, done).tolist() == [98.6, 36.0, 500.0]
+    mended = mend(value, name, NAMES, codes_mapping(mend={"Temp": ["degF"]}).codes, ranges, done)
+    assert mended.round(6).tolist() == [37.0, 36.0, 500.0]
+    assert value.tolist() == [98.6, 36.0, 500.0]
     assert dict(done.mended) == {"Temp": 1}
 
 

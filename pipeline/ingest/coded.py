@@ -1,0 +1,71 @@
+"""Columns as codes of their distinct texts: what is done with a text is done once for each, not for every row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, final
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+ABSENT: Final = -1
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Coded:
+    """`codes` `(row,)` int32 index `distinct`; `ABSENT` where the row has none."""
+
+    codes: np.ndarray
+    distinct: pl.Series
+
+    def look_up(self, table: np.ndarray, absent: Any) -> np.ndarray:
+        """`table` `(distinct,)` row by row, and `absent` where there is no code."""
+        found: np.ndarray = np.append(table, np.array([absent], dtype=table.dtype))[self.codes]
+        return found
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Batch:
+    """Some rows of a file; a column is decoded when it is asked for."""
+
+    path: Path
+    first: int  # how many rows of the file came before
+    height: int
+    arrays: Mapping[str, Any]
+    constants: Mapping[str, str] = field(default_factory=dict)
+
+    def coded(self, name: str) -> Coded:
+        """A column as codes; numbers are coded, too."""
+        if name in self.constants:
+            return Coded(np.zeros(self.height, np.int32), pl.Series([self.constants[name]], dtype=pl.String))
+        array = self.arrays[name]
+        if not pa.types.is_dictionary(array.type):
+            array = array.dictionary_encode()
+        codes = array.indices.fill_null(ABSENT) if array.indices.null_count else array.indices
+        return Coded(codes.to_numpy(zero_copy_only=False).astype(np.int32, copy=False), _series(array.dictionary))
+
+    def series(self, name: str, rows: np.ndarray | None = None) -> pl.Series:
+        """A column's values at `rows` (None = all)."""
+        if name in self.constants:
+            return pl.Series([self.constants[name]], dtype=pl.String).new_from_index(
+                0, self.height if rows is None else len(rows)
+            )
+        array = self.arrays[name]
+        column = _series(array.dictionary_decode() if pa.types.is_dictionary(array.type) else array)
+        return column if rows is None or len(rows) == self.height else column.gather(rows)
+
+
+def plain_text(column: pl.Series) -> pl.Series:
+    """Ids and times as trimmed text; whole numbers stored as floats lose their `.0`."""
+    if column.dtype.is_float() and bool((column.drop_nulls() == column.drop_nulls().round()).all()):
+        column = column.cast(pl.Int64, strict=False)
+    return column.cast(pl.String).str.strip_chars()
+
+
+def _series(array: Any) -> pl.Series:
+    return pl.Series(pl.from_arrow(array))
