@@ -1,0 +1,105 @@
+"""Rows of events that are more than memory: put in as files are read, in any order of stays, and got back by block."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import IO, Final, final
+
+import numpy as np
+import polars as pl
+
+from pipeline.core.mapped import LARGE_BYTES
+
+BLOCK_STAYS: Final = 4096
+"""Stays taken together: their events, some hundreds a stay, are what is held at a time."""
+
+_COLUMNS: Final = {"row": "<u4", "hours": "<f8", "variable": "<u4", "value": "<f8"}
+
+
+@final
+@dataclass(frozen=True)
+class _Batch:
+    """Rows that came together, by block: where their columns begin, and the row at which each block does."""
+
+    order: int
+    place: int
+    rows: int
+    edges: np.ndarray  # (block + 1,)
+
+
+@final
+class SpilledRows:
+    """Rows (row of the table of stays, hours, variable, value) by block of stays: in memory, or if many in a file.
+
+    The file lies in `folder`, has no name and is gone with this object; without a folder all stay in memory. Any number
+    of threads may add.
+    """
+
+    def __init__(self, n_stays: int, names: Sequence[str], folder: Path | None, size: int | None = None) -> None:
+        self.size = BLOCK_STAYS if size is None else size
+        self.n_blocks = -(-n_stays // self.size)
+        self.height = 0
+        self._kind = pl.Enum(list(names))
+        most, place = (0, None) if folder is None else (LARGE_BYTES, str(folder))  # 0 = no limit
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(most, dir=place)  # noqa: SIM115 (closed by `close`)
+        self._batches: list[_Batch] = []
+        self._end = 0
+        self._lock = Lock()
+
+    def add(self, order: int, frame: pl.DataFrame) -> None:
+        """Put rows; a block gives them back by `order`, and of one order as they were added.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        if not frame.height:
+            return
+        block = frame["row"].to_numpy() // self.size
+        sorted_by = np.argsort(block, kind="stable")
+        edges = np.searchsorted(block[sorted_by], np.arange(self.n_blocks + 1))
+        columns = [_bytes(frame[name], kind)[sorted_by] for name, kind in _COLUMNS.items()]
+        with self._lock:
+            self._file.seek(self._end)
+            for column in columns:
+                self._file.write(column.data)
+            self._batches.append(_Batch(order, self._end, frame.height, edges))
+            self._end += sum(column.nbytes for column in columns)
+            self.height += frame.height
+
+    def block(self, number: int) -> pl.DataFrame:
+        """The rows of a block of stays."""
+        found: dict[str, list[np.ndarray]] = {name: [] for name in _COLUMNS}
+        with self._lock:
+            for batch in sorted(self._batches, key=lambda batch: batch.order):
+                first, last = batch.edges[number : number + 2].tolist()
+                place = batch.place
+                for name, kind in _COLUMNS.items() if last > first else ():
+                    width = np.dtype(kind).itemsize
+                    self._file.seek(place + first * width)
+                    found[name].append(np.frombuffer(self._file.read((last - first) * width), kind))
+                    place += batch.rows * width
+        columns = {name: np.concatenate([np.zeros(0, _COLUMNS[name]), *parts]) for name, parts in found.items()}
+        codes = columns["variable"].astype(np.uint32)
+        return pl.DataFrame(columns).with_columns(pl.Series("variable", codes).cat.to(self._kind))
+
+    def changed(self, change: Callable[[pl.DataFrame], pl.DataFrame], folder: Path | None) -> SpilledRows:
+        """Every block after `change`, which may drop rows; this object's own are gone."""
+        made = SpilledRows(self.n_blocks * self.size, self._kind.categories.to_list(), folder, self.size)
+        for number in range(self.n_blocks):
+            made.add(number, change(self.block(number)))
+        self.close()
+        return made
+
+    def close(self) -> None:
+        """Give memory and disk back."""
+        self._file.close()
+        self._batches = []
+
+
+def _bytes(column: pl.Series, kind: str) -> np.ndarray:
+    values = column.to_physical() if isinstance(column.dtype, pl.Enum) else column
+    return values.to_numpy().astype(kind, copy=False)
