@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 import polars as pl
 
 from pipeline.core.errors import ConfigError, DataError
+from pipeline.core.mapped import new_array
 from pipeline.core.types import Cohort, IngestReport, Provenance, Split, StaticVariable, Variable
 from pipeline.ingest.events import OUTSIDE, USED, FlatEvents, flatten, n_own
 from pipeline.ingest.grid import step_of, to_grid
 from pipeline.ingest.mapping import SourceMapping
-from pipeline.ingest.row_report import report_rows
-from pipeline.ingest.slips import slip_notes
+from pipeline.ingest.row_report import RowAccount, report_rows
+from pipeline.ingest.slips import Slips
 from pipeline.ingest.splits import SplitRule
-from pipeline.ingest.statics import static_values
+from pipeline.ingest.statics import column_notes, static_values
+from pipeline.ingest.stay_blocks import added_up, stay_blocks
 from pipeline.ingest.tables import SourceTables
 from pipeline.ingest.tasks import LabelSource, NumberRule, TaskRule, task_of
 
-_BLOCK_STAYS: Final = 256
+_GRID_STAYS: Final = 256
 """Stays gridded at a time: small enough that memory is used again and stays in the cache."""
 
 
@@ -32,12 +35,16 @@ def build_cohort(
     n_steps: int,
     tasks: tuple[str, ...] = (),
     split: np.ndarray | SplitRule,
+    scratch: Path | None = None,
 ) -> tuple[Cohort, IngestReport]:
     """Grid, labels and split of a source; stays in the order of `tables.stays`, those without a series kept.
 
     `tasks` picks and orders the mapping's tasks (() = all); the first defines the classes. `split` is `(stay,)` int8 in
     the order of `tables.stays`, or a rule from subject ids. Values are held in single precision from here on; a cell is
     the aggregation of its plausible events; an event at exactly the window's end belongs to the last step.
+
+    Stays are taken in blocks: with `scratch`, a folder for the grid where it is large, what is held in memory grows
+    with the stays by their ids, statics and labels alone.
 
     Raises:
         ConfigError: a task that the mapping lacks, an empty grid, or a label window that begins within the input.
@@ -47,15 +54,26 @@ def build_cohort(
         raise ConfigError("the grid needs step_hours > 0 and n_steps >= 1")
     rules = _pick(mapping, tasks)
     _check_windows(rules, step_hours * n_steps)
-    step = step_of(tables.events["hours"].to_numpy(), step_hours, n_steps)
-    events = flatten(tables, mapping, step, step_hours * n_steps)
-    values = _series(events, mapping, step, tables.stays.height, n_steps)
-    static, notes = static_values(tables, mapping, events)
-    labels, label_notes = _labels(rules, tables, mapping, events)
+    _refuse_strangers(tables, mapping, step_hours, n_steps)
+    notes = column_notes(tables, mapping)
+    shape = (tables.stays.height, n_steps, len(mapping.variables))
+    values, observed = new_array(shape, np.float32, scratch), new_array(shape, np.bool_, scratch)
+    static = np.zeros((shape[0], len(mapping.static_variables)), np.float32)
+    labels, clipped = _labels_of_stays(rules, tables)
+    account, slips, label_notes = RowAccount(), Slips(mapping), list[str]()
+    for stays, part in stay_blocks(tables):
+        step = step_of(part.events["hours"].to_numpy(), step_hours, n_steps)
+        events = flatten(part, mapping, step, step_hours * n_steps)
+        _fill_series(values[stays], events, mapping, step)
+        observed[stays] = np.isfinite(values[stays])
+        static[stays] = static_values(part, mapping, events)
+        slips.add(events)
+        label_notes += _fill_labels(labels[stays], rules, part, mapping, events)
+        account.add(events, mapping)
     subject_ids = tables.stays["subject_id"].to_numpy().astype(str)
     cohort = Cohort(
         values=values,
-        observed=np.isfinite(values),
+        observed=observed,
         static=static,
         labels=labels,
         stay_ids=tables.stays["stay_id"].to_numpy().astype(str),
@@ -70,9 +88,8 @@ def build_cohort(
         sites=_sites(tables),
     )
     _check(cohort, mapping, tables.source)
-    return cohort, report_rows(
-        cohort, tables, mapping, events, (*tables.notes, *slip_notes(events, mapping), *notes, *label_notes)
-    )
+    notes = (*tables.notes, *slips.notes(), *notes, *added_up(label_notes), *clipped)
+    return cohort, report_rows(cohort, tables, mapping, account, notes)
 
 
 def latest_hour(mapping: SourceMapping, horizon_hours: float, tasks: tuple[str, ...] = ()) -> float:
@@ -101,19 +118,29 @@ def _check_windows(rules: tuple[TaskRule, ...], horizon_hours: float) -> None:
             )
 
 
-def _series(events: FlatEvents, mapping: SourceMapping, step: np.ndarray, n_stays: int, n_steps: int) -> np.ndarray:
-    """The grid `(stay, step, variable)`, block by block of stays, so that working memory does not grow with them."""
-    n_series = len(mapping.variables)
+def _refuse_strangers(tables: SourceTables, mapping: SourceMapping, step_hours: float, n_steps: int) -> None:
+    """Names that the mapping does not know are told with the count of all their rows, not of a block's.
+
+    What a reader has spilled it has looked at by the mapping already.
+    """
+    if mapping.unknown_variables == "error" and isinstance(tables.events, pl.DataFrame):
+        known = {**mapping.source_names, **mapping.static_sources}
+        if not set(tables.events["variable"].unique().to_list()) <= set(known):
+            flatten(tables, mapping, step_of(tables.events["hours"].to_numpy(), step_hours, n_steps))
+
+
+def _fill_series(values: np.ndarray, events: FlatEvents, mapping: SourceMapping, step: np.ndarray) -> None:
+    """Fill the grid `(stay, step, variable)`, a few stays at a time."""
+    n_stays, _, n_series = values.shape
     aggregations = tuple(variable.aggregation for variable in mapping.variables)
     in_order = bool((events.stay[1:] >= events.stay[:-1]).all())
     rows = np.arange(len(events.stay)) if in_order else np.argsort(events.stay, kind="stable")
-    edges = np.searchsorted(events.stay[rows], np.arange(0, n_stays + _BLOCK_STAYS, _BLOCK_STAYS))
-    values = np.empty((n_stays, n_steps, n_series), dtype=np.float32)
+    edges = np.searchsorted(events.stay[rows], np.arange(0, n_stays + _GRID_STAYS, _GRID_STAYS))
     for block, (first, last) in enumerate(pairwise(edges)):
-        start = block * _BLOCK_STAYS
+        start = block * _GRID_STAYS
         used = rows[first:last]
         used = used[(events.fate[used] == USED) & (events.name[used] < n_series)]
-        part = values[start : start + _BLOCK_STAYS]
+        part = values[start : start + _GRID_STAYS]
         part[...] = to_grid(
             events.stay[used] - start,
             step[used],
@@ -123,34 +150,45 @@ def _series(events: FlatEvents, mapping: SourceMapping, step: np.ndarray, n_stay
             aggregations,
             part.shape,
         )
-    return values
 
 
-def _labels(
-    rules: tuple[TaskRule, ...], tables: SourceTables, mapping: SourceMapping, events: FlatEvents
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels `(stay, task)`, and a note; rows beyond the window that a label rests on are used, not dropped."""
+def _labels_of_stays(rules: tuple[TaskRule, ...], tables: SourceTables) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels `(stay, task)` of the rules that look at columns of the stays alone, NaN for the others, and notes."""
+    no_events = np.zeros(0, dtype=np.int32)
+    source = LabelSource(tables.stays, tables.source, no_events, no_events, no_events, no_events, ())
+    labels = np.full((tables.stays.height, len(rules)), np.nan, dtype=np.float32)
+    for index, rule in enumerate(rules):
+        if not rule.windows:
+            labels[:, index] = rule.labels(source)
+    return labels, _clipped_numbers(rules, source)
+
+
+def _fill_labels(
+    labels: np.ndarray, rules: tuple[TaskRule, ...], part: SourceTables, mapping: SourceMapping, events: FlatEvents
+) -> tuple[str, ...]:
+    """Fill the labels that rest on events; rows beyond the window that they rest on are used, not dropped: a note."""
     n_series, n_statics = len(mapping.variables), len(mapping.static_variables)
     usable = (events.fate == USED) | (events.fate == OUTSIDE)
     series = usable & (events.name < n_series)
     outcome = usable & (events.name >= n_series + n_statics) & (events.name < n_own(mapping))
     source = LabelSource(
-        stays=tables.stays,
-        source=tables.source,
+        stays=part.stays,
+        source=part.source,
         stay=events.stay,
         variable=np.where(series, events.name, np.where(outcome, events.name - n_statics, -1)),
         hours=events.hours,
         value=events.value,
         variable_names=tuple(variable.name for variable in (*mapping.variables, *mapping.label_variables)),
     )
-    labels = np.stack([rule.labels(source) for rule in rules], axis=1).astype(np.float32)
+    for index, rule in enumerate(rules):
+        if rule.windows:
+            labels[:, index] = rule.labels(source)
     needed = [source.in_window(*window) for rule in rules for window in rule.windows]
     for_labels = np.logical_or.reduce(needed) & (events.fate == OUTSIDE) if needed else np.zeros(0, dtype=bool)
-    notes = _clipped_numbers(rules, source)
     if not for_labels.any():
-        return labels, notes
+        return ()
     events.fate[for_labels] = USED
-    return labels, (f"{int(for_labels.sum())} rows beyond the input window were used for labels only", *notes)
+    return (f"{int(for_labels.sum())} rows beyond the input window were used for labels only",)
 
 
 def _clipped_numbers(rules: tuple[TaskRule, ...], source: LabelSource) -> tuple[str, ...]:

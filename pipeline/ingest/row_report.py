@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
+from typing import final
 
 import numpy as np
 
@@ -10,6 +12,24 @@ from pipeline.core.types import Cohort, IngestReport
 from pipeline.ingest.events import REASONS, USED, FlatEvents, printable
 from pipeline.ingest.mapping import SourceMapping
 from pipeline.ingest.tables import CountsByVariable, SourceTables, totals
+
+
+@final
+@dataclass
+class RowAccount:
+    """Events by name and fate, and the stays that have a series: added up over blocks of stays."""
+
+    fates: dict[tuple[str, int], int] = field(default_factory=dict)
+    stays_with_series: int = 0
+
+    def add(self, events: FlatEvents, mapping: SourceMapping) -> None:
+        """Count the events of some stays, which no other block holds."""
+        pairs = np.bincount(events.fate.astype(np.int64) * len(events.names) + events.name)
+        for pair in np.flatnonzero(pairs):
+            fate, name = divmod(int(pair), len(events.names))
+            told = (events.names[name], fate)
+            self.fates[told] = self.fates.get(told, 0) + int(pairs[pair])
+        self.stays_with_series += _stays_with_series(events, mapping)
 
 
 def _stays_with_series(events: FlatEvents, mapping: SourceMapping) -> int:
@@ -20,7 +40,7 @@ def _stays_with_series(events: FlatEvents, mapping: SourceMapping) -> int:
 
 
 def report_rows(
-    cohort: Cohort, tables: SourceTables, mapping: SourceMapping, events: FlatEvents, notes: tuple[str, ...]
+    cohort: Cohort, tables: SourceTables, mapping: SourceMapping, account: RowAccount, notes: tuple[str, ...]
 ) -> IngestReport:
     """Rows read, used and dropped by reason and variable, coverage and prevalence; `notes` come first of its notes."""
     own = {**mapping.source_names, **mapping.static_sources}
@@ -29,13 +49,11 @@ def report_rows(
         found = by_variable.setdefault(own.get(raw, printable(raw)), {})
         for reason, rows in counts.items():
             found[reason] = found.get(reason, 0) + rows
-    pairs = np.bincount(events.fate.astype(np.int64) * len(events.names) + events.name)
-    for pair in np.flatnonzero(pairs):
-        fate, name = divmod(int(pair), len(events.names))
+    for (name, fate), rows in account.fates.items():
         if fate != USED:
-            found = by_variable.setdefault(events.names[name], {})
-            found[REASONS[fate]] = found.get(REASONS[fate], 0) + int(pairs[pair])
-    without = len(cohort.stay_ids) - _stays_with_series(events, mapping)
+            found = by_variable.setdefault(name, {})
+            found[REASONS[fate]] = found.get(REASONS[fate], 0) + rows
+    without = len(cohort.stay_ids) - account.stays_with_series
     covered = cohort.observed.any(axis=1).mean(axis=0)
     known = np.isfinite(cohort.labels)
     if without:
@@ -45,7 +63,7 @@ def report_rows(
     return IngestReport(
         source=tables.source,
         rows_read=tables.rows_read,
-        rows_used=int((events.fate == USED).sum()),
+        rows_used=sum(rows for (_, fate), rows in account.fates.items() if fate == USED),
         rows_dropped=totals(by_variable),
         dropped_by_variable=by_variable,
         stays=len(cohort.stay_ids),

@@ -10,24 +10,35 @@ from pipeline.ingest.mapping import SourceMapping
 from pipeline.ingest.tables import SourceTables, as_numbers
 
 
-def static_values(
-    tables: SourceTables, mapping: SourceMapping, events: FlatEvents
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """float32 `(stay, static_variable)`, NaN = missing, and notes; marks repeated static events in `events.fate`."""
+def static_values(tables: SourceTables, mapping: SourceMapping, events: FlatEvents) -> np.ndarray:
+    """float32 `(stay, static_variable)`, NaN = missing; marks repeated static events in `events.fate`."""
     columns: list[np.ndarray] = []
-    notes: list[str] = []
     source_of = {name: source for source, name in mapping.static_sources.items()}
     for index, static in enumerate(mapping.static_variables, start=len(mapping.variables)):
         rows = np.flatnonzero((events.name == index) & (events.fate == USED))
         if source_of[static.name] in tables.stays.columns:
-            values, dropped = _from_column(tables, source_of[static.name], static)
+            values, _ = _from_column(tables, source_of[static.name], static)
             events.fate[rows] = REPEATED
-            if dropped:
-                notes.append(f"{dropped} stays have an implausible {static.name}, taken as missing")
         else:
             values = _earliest(rows, events, tables.stays.height)
         columns.append(values)
-    return np.stack(columns, axis=1) if columns else np.zeros((tables.stays.height, 0), np.float32), tuple(notes)
+    return np.stack(columns, axis=1) if columns else np.zeros((tables.stays.height, 0), np.float32)
+
+
+def column_notes(tables: SourceTables, mapping: SourceMapping) -> tuple[str, ...]:
+    """What is wrong with statics that are columns of the stays, told of all stays, whatever blocks they are taken in.
+
+    Raises:
+        DataError: a column holds something that is no number.
+    """
+    source_of = {name: source for source, name in mapping.static_sources.items()}
+    notes = []
+    for static in mapping.static_variables:
+        if source_of[static.name] in tables.stays.columns:
+            _, dropped = _from_column(tables, source_of[static.name], static)
+            if dropped:
+                notes.append(f"{dropped} stays have an implausible {static.name}, taken as missing")
+    return tuple(notes)
 
 
 def _from_column(tables: SourceTables, source: str, static: StaticVariable) -> tuple[np.ndarray, int]:

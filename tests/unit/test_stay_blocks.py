@@ -1,0 +1,131 @@
+"""Blocks of stays: the same cohort, report and digest whatever the blocks, in memory or spilled."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pipeline.core import mapped
+from pipeline.core.codec import record_digest
+from pipeline.core.types import Split
+from pipeline.ingest import spilled, stay_blocks
+from pipeline.ingest.cohort import build_cohort
+from pipeline.ingest.embedded import read_embedded
+from pipeline.ingest.mapping import load_mapping
+from pipeline.ingest.slips import Values
+from pipeline.ingest.spilled import SpilledRows
+from pipeline.ingest.stay_blocks import added_up
+from pipeline.ingest.tables import SourceTables
+
+STAYS = 250
+
+
+@pytest.fixture(scope="module")
+def source() -> SourceTables:
+    tables = read_embedded(sets=("a",), max_stays=STAYS)
+    # out of the stays' order, as a hospital's tables are, with a slip of unit and an implausible static
+    order = np.random.default_rng(3).permutation(tables.events.height)
+    events = tables.events[order].with_columns(
+        pl.when(pl.col("variable") == "Temp").then(pl.col("value") * 1.8 + 32).otherwise("value").alias("value")
+    )
+    return dataclasses.replace(tables, events=events)
+
+
+def spilled_source(tables: SourceTables, folder: Path, size: int) -> SourceTables:
+    """The same events as a reader of large tables hands them on."""
+    names = sorted(tables.events["variable"].unique().to_list())
+    row = tables.events["stay_id"].cast(pl.Enum(tables.stays["stay_id"])).to_physical()
+    frame = tables.events.drop("stay_id").with_columns(row=row, variable=pl.col("variable").cast(pl.Enum(names)))
+    rows = SpilledRows(tables.stays.height, names, folder, size)
+    parts = np.array_split(np.arange(frame.height), 7)
+    for number in (3, 0, 6, 1, 5, 2, 4):  # files are done in no order
+        rows.add(number, frame[parts[number]])
+    none = tables.events.clear().with_columns(pl.col("stay_id").cast(pl.Enum(tables.stays["stay_id"])))
+    return dataclasses.replace(tables, events=none, spilled=rows)
+
+
+def built(tables: SourceTables, scratch: Path | None = None) -> tuple[str, str]:
+    split = np.arange(STAYS) % 3
+    mapping = load_mapping("physionet2012")
+    cohort, report = build_cohort(
+        tables, mapping, step_hours=1.0, n_steps=48, split=split.astype(np.int8), scratch=scratch
+    )
+    assert set(cohort.split) == {int(part) for part in Split}
+    return record_digest(cohort), record_digest(report)
+
+
+@pytest.fixture(scope="module")
+def whole(source: SourceTables) -> tuple[str, str]:
+    return built(source)
+
+
+@pytest.mark.parametrize("size", [1, 64, STAYS - 1])
+def test_blocks_in_memory_make_the_same_cohort_and_report(
+    source: SourceTables, whole: tuple[str, str], size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stay_blocks, "BLOCK_STAYS", size)
+    assert built(source) == whole
+
+
+@pytest.mark.parametrize("large", [1, 1 << 40])
+def test_spilled_rows_make_the_same_cohort_and_report(
+    source: SourceTables, whole: tuple[str, str], large: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapped, "LARGE_BYTES", large)
+    monkeypatch.setattr(spilled, "LARGE_BYTES", large)
+    tables = spilled_source(source, tmp_path, 64)
+    assert tables.n_events == source.n_events
+    assert repr(tables) == repr(source)
+    assert built(tables, tmp_path) == whole
+    assert tables.spilled is not None
+    tables.spilled.close()
+    assert not list(tmp_path.iterdir())  # what lay there had no name
+
+
+def test_a_block_gives_rows_back_in_the_order_of_their_files(source: SourceTables, tmp_path: Path) -> None:
+    rows = spilled_source(source, tmp_path, 100).spilled
+    assert rows is not None
+    found = pl.concat([rows.block(number) for number in range(3)])
+    row = source.events["stay_id"].cast(pl.Enum(source.stays["stay_id"])).to_physical().to_numpy()
+    expected = source.events[np.argsort(row // 100, kind="stable")]
+    assert found["value"].equals(expected["value"])
+    assert found["variable"].cast(pl.String).equals(expected["variable"])
+    rows.close()
+
+
+def test_changed_rows_replace_the_old_ones(source: SourceTables, tmp_path: Path) -> None:
+    rows = spilled_source(source, tmp_path, 100).spilled
+    assert rows is not None
+    large = int((source.events["value"] > 50).sum())
+    made = rows.changed(lambda frame: frame.filter(pl.col("value") > 50), tmp_path)
+    assert made.height == large == sum(made.block(number).height for number in range(3))
+    assert all((made.block(number)["row"].to_numpy() // 100 == number).all() for number in range(3))
+    with pytest.raises(ValueError, match="closed"):
+        rows.add(0, made.block(0))
+    made.close()
+
+
+def test_the_middle_of_counted_values_is_the_median() -> None:
+    draws = np.random.default_rng(0)
+    for n in (1, 2, 3, 10, 101):
+        parts = [np.round(draws.normal(size=n), 1) for _ in range(3)]
+        counted = sum((Values(*np.unique(part, return_counts=True)) for part in parts[1:]), start=_first(parts[0]))
+        assert len(counted) == 3 * n
+        assert counted.middle() == np.median(np.concatenate(parts))
+
+
+def _first(part: np.ndarray) -> Any:
+    return Values(*np.unique(part, return_counts=True))
+
+
+def test_notes_of_blocks_are_told_once_with_the_sum() -> None:
+    assert added_up(["3 rows are odd", "2 rows are odd", "odd", "1 stays", "odd"]) == (
+        "5 rows are odd",
+        "odd",
+        "1 stays",
+    )
