@@ -33,7 +33,8 @@ CountsByVariable = dict[str, dict[str, int]]
 class SourceTables:
     """A source in long form; `rows_read` = rows of `events` + dropped rows, checked on construction.
 
-    `events`: stay_id (str), hours since the start of the stay (f64), variable (the source's name), value (f64, finite).
+    `events`: stay_id (str), hours since the start of the stay (f64), variable (the source's name), value (f64, finite);
+    ids and names may be enumerations, of the stays in their order and of the mapping's source names.
     `stays`: stay_id, subject_id, optionally split ("train", "tuning", "held_out"), and the raw label and static
     columns; its row order is the order of the cohort. `subjects_known` is false when the source has no subject ids, and
     every stay then counts as its own subject. `source` names files, never a path's folders. `notes` go into the report.
@@ -50,7 +51,8 @@ class SourceTables:
     spilled: SpilledRows | None = None  # the events, where they are more than memory; `events` is empty then
 
     def __post_init__(self) -> None:
-        if dict(self.events.schema) != EVENT_SCHEMA:
+        kinds = {name: pl.String if isinstance(kind, pl.Enum) else kind for name, kind in self.events.schema.items()}
+        if kinds != EVENT_SCHEMA:
             raise DataError(f"{self.source}: events must have the columns {', '.join(EVENT_SCHEMA)} in these types")
         require_columns(self.stays.columns, ("stay_id", "subject_id"), f"{self.source}: the table of stays")
         if self.stays.height == 0:
@@ -60,6 +62,9 @@ class SourceTables:
         check_ids(self.stays["stay_id"], "stay_id", self.source)
         if self.stays["subject_id"].null_count():
             raise DataError(f"{self.source}: {self.stays['subject_id'].null_count()} stays have no subject_id")
+        kind = self.events["stay_id"].dtype
+        if isinstance(kind, pl.Enum) and kind.categories.equals(self.stays["stay_id"], check_names=False):
+            return  # an event can name no other stay
         strangers = self.events["stay_id"].unique().is_in(self.stays["stay_id"].implode()).not_().sum()
         if strangers:
             raise DataError(f"{self.source}: {strangers} stays have events but no row in the table of stays")
