@@ -11,6 +11,7 @@ import polars as pl
 
 from flows.job import Job
 from flows.progress import steps
+from flows.stages import blocks
 from flows.stages.source import SourceState
 from pipeline.core.config import SplitConfig
 from pipeline.core.digest import digest_file
@@ -19,7 +20,6 @@ from pipeline.core.types import Cohort, CondensedSet, ContractResult, EncodedCoh
 from pipeline.ingest.cohort import build_cohort, latest_hour
 from pipeline.ingest.mapping import load_mapping
 from pipeline.ingest.readers import read_source
-from pipeline.ingest.scaling import prepare as prepare_series
 from pipeline.ingest.splits import given_split, keyed_hash_split, site_split, time_split
 from pipeline.ingest.tables import SourceTables
 from pipeline.store import Made
@@ -82,8 +82,7 @@ def prepare(job: Job, cohort: Made) -> Made:
     options = job.config.prepare.model_dump(mode="json")
 
     def make(provenance: Provenance) -> tuple[EncodedCohort]:
-        raw = job.only(cohort, Cohort)
-        prepared = prepare_series(raw, **options)
+        raw, prepared = blocks.prepared(job, cohort, options)
         subjects = {"kind": "subjects", "known": raw.subjects_known, "public": True}
         return (dataclasses.replace(prepared, transforms=(subjects, *prepared.transforms), provenance=provenance),)
 
