@@ -14,14 +14,15 @@ from typing import Any, Final, final
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.states import Completed
 from prefect.tasks import Task
 
 from flows.job import open_job
 from flows.logs import logged
 from flows.progress import say
-from flows.stages import data, judge, learn, publish
+from flows.stages import data, drift, judge, learn, publish
 from pipeline.core.config import Config
-from pipeline.core.errors import EnvironmentProblem
+from pipeline.core.errors import EnvironmentProblem, Held
 from pipeline.core.redaction import scrubbed
 from pipeline.store import Made
 
@@ -48,6 +49,8 @@ def walk(plan: Config, step: Walker) -> None:
     """Source records -> a signed, audited bundle and a report."""
     cohort = step("ingest", data.ingest)
     step("validate cohort", data.validate, "cohort", cohort)
+    judged = step("drift", drift.drift, cohort)
+    step("enough new", drift.enough_new, cohort, judged)
     prepared = step("prepare", data.prepare, cohort)
     encoded = {name: step(f"encode {name}", learn.encode, name, prepared) for name in plan.encode}
     grouping = step("group", learn.group, prepared)
@@ -58,24 +61,50 @@ def walk(plan: Config, step: Walker) -> None:
     for name, artefact in {**encoded, **condensed}.items():
         step(f"validate {name}", data.validate, name, artefact)
     utility = step("utility", judge.utility, encoded, condensed)
+    step("floor", publish.floor, utility, step.made)
     candidate = step("candidate", publish.candidate, encoded, condensed)
     leakage = step("audit", judge.audit, prepared, encoded, condensed, candidate)
     decision = step("decide", judge.decide, candidate, leakage, utility)
-    step("release", publish.release, cohort, candidate, leakage, utility, decision)
+    released = step("release", publish.release, cohort, candidate, leakage, utility, decision)
+    step("accept", drift.accept, cohort, judged, released)
     step("report", publish.report, step.made)
     step("gate", judge.enforce, candidate, leakage, utility, decision)
 
 
 @flow(name="decoct", persist_result=False, validate_parameters=False)
-def road(folder: str, resume: bool = False) -> dict[str, Made]:
-    """The whole road as Prefect tasks; `folder` holds the run's configuration."""
+def road(folder: str, resume: bool = False) -> dict[str, Made] | State[dict[str, Made]]:
+    """The whole road as Prefect tasks; `folder` holds the run's configuration. Held: completed, without a decision."""
+    made: dict[str, Made] = {}
+    try:
+        walk_as_tasks(folder, made, resume=resume)
+    except Held as held:
+        return Completed(name="Held", message=str(held), data=made)
+    return made
+
+
+def walk_as_tasks(folder: str, made: dict[str, Made], *, resume: bool) -> None:
+    """Every stage a Prefect task of the flow that calls this; `made` is filled while they end.
+
+    Raises:
+        DecoctError: as the stages do. Held: nothing new is to be released.
+    """
 
     def run(label: str, stage: Stage, inputs: tuple[Any, ...]) -> Made | None:
-        return run_stage.with_options(name=label)(folder, resume, label, stage, inputs)
+        result = run_stage.with_options(name=label)(folder, resume, label, stage, inputs)
+        if isinstance(result, Held):
+            raise result
+        return result
 
-    step = Walker(run)
-    walk(open_job(folder, resume=resume).config, step)
-    return step.made
+    walk(open_job(folder, resume=resume).config, Walker(run, made))
+
+
+def walk_here(folder: str, made: dict[str, Made], *, resume: bool) -> None:
+    """Every stage in this process, without Prefect; otherwise as `walk_as_tasks`."""
+
+    def run(label: str, stage: Stage, inputs: tuple[Any, ...]) -> Made | None:
+        return execute(folder, resume, label, stage, inputs)
+
+    walk(open_job(folder, resume=resume).config, Walker(run, made))
 
 
 VERB_STAGES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -85,9 +114,11 @@ VERB_STAGES: Final[Mapping[str, tuple[str, ...]]] = {
     "condense": ("condense",),
     "validate": ("validate", "utility"),
     "audit": ("candidate", "audit"),
-    "release": ("decide", "release", "report", "gate"),
+    "release": ("decide", "release", "accept", "report", "gate"),
 }
 """Which labels (or their first words) a verb makes; what comes before is taken from the store, or made if missing."""
+GATES: Final = frozenset({"drift", "enough new", "floor"})
+"""Between the stages of a whole run; a verb that asks for less than a release is not stopped by them."""
 
 
 def walk_until(folder: str, verb: str, *, resume: bool) -> dict[str, Made]:
@@ -97,6 +128,8 @@ def walk_until(folder: str, verb: str, *, resume: bool) -> dict[str, Made]:
     plan = open_job(folder, resume=resume).config
 
     def run(label: str, stage: Stage, inputs: tuple[Any, ...]) -> Made | None:
+        if label in GATES:
+            return execute(folder, True, label, stage, inputs) if verb == verbs[-1] else None
         if not _belongs(label, wanted):
             raise _FarEnough
         return execute(folder, resume or not _belongs(label, set(VERB_STAGES[verb])), label, stage, inputs)
@@ -138,9 +171,12 @@ def _disk_or_network(_: Task[Any, Any], __: TaskRun, state: State) -> bool:
     retry_delay_seconds=5,
     retry_condition_fn=_disk_or_network,
 )
-def run_stage(folder: str, resume: bool, label: str, stage: Stage, inputs: tuple[Any, ...]) -> Made | None:
-    """One stage as a Prefect task."""
-    made = execute(folder, resume, label, stage, inputs)
+def run_stage(folder: str, resume: bool, label: str, stage: Stage, inputs: tuple[Any, ...]) -> Made | Held | None:
+    """One stage as a Prefect task; that a night is held is what it returns, as nothing has failed."""
+    try:
+        made = execute(folder, resume, label, stage, inputs)
+    except Held as held:
+        return held
     if made is not None:
         get_run_logger().info("%s made %s in %.1f s, reused: %s", label, made.first[:12], made.seconds, made.reused)
     return made

@@ -41,6 +41,9 @@ def outcome(folder: str, made: MadeBy) -> dict[str, Any]:
 def print_run(folder: str, made: MadeBy) -> None:
     """The table at the end of a run."""
     job = open_job(folder, resume=True)
+    if "decide" not in made:
+        print("held    too few subjects came or went since the last release: nothing new was made or drawn")
+        return
     _print_utility(job, made)
     _print_leakage(job, made)
     decision = job.only(made["decide"], GateDecision)

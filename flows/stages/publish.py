@@ -19,6 +19,7 @@ from pipeline.audit.scene import BytesScene
 from pipeline.core.codec import record_digest
 from pipeline.core.config import ReleaseConfig
 from pipeline.core.digest import canonical_json, digest_file, digest_json
+from pipeline.core.drift_types import DriftReport
 from pipeline.core.errors import LeakageError, ReleaseRefused, UtilityError
 from pipeline.core.types import (
     Cohort,
@@ -132,6 +133,17 @@ def _scan(job: Job, cohort: Made, candidate: Made, files: Mapping[str, bytes]) -
     )
 
 
+def floor(job: Job, utility: Made, made: Mapping[str, Made]) -> None:
+    """Stop before the audit, which takes longest, if the release would be of too little use; the page is written.
+
+    Raises:
+        UtilityError: below the utility floor.
+    """
+    if (why := judge.shortfall(job, job.only(utility, UtilityReport))) is not None:
+        report(job, made)
+        raise UtilityError(f"nothing was released: {why}")
+
+
 def report(job: Job, made: Mapping[str, Made]) -> None:
     """Write the site's page and its JSON into the run's folder; restricted, like everything in the workspace."""
     record = _record(job, made)
@@ -143,7 +155,7 @@ def _record(job: Job, made: Mapping[str, Made]) -> RunRecord:
     config = job.config
     released = made.get("release")
     bundle = job.only(released, ReleaseRecord) if released else None
-    leakage = [job.store.get(digest, LeakageReport) for digest in made["audit"].digests]
+    leakage = [job.store.get(digest, LeakageReport) for digest in made["audit"].digests] if "audit" in made else []
     if released:
         leakage.append(job.only(released, LeakageReport, 1))
     return RunRecord(
@@ -164,12 +176,13 @@ def _record(job: Job, made: Mapping[str, Made]) -> RunRecord:
         utility=job.only(made["utility"], UtilityReport),
         grouping=job.only(made["group"], Grouping) if "group" in made else None,
         leakage=tuple(leakage),
-        decision=job.only(made["decide"], GateDecision),
+        decision=job.only(made["decide"], GateDecision) if "decide" in made else None,
         bundle_path=str(releases.place(config.workspace, bundle.name)) if bundle else None,
         bundle_digest=bundle.digest if bundle else None,
         trajectories=_trajectories(job, made),
         release_kind=config.release.kind,
         release_artefact=config.release.artefact,
+        drift=job.only(made["drift"], DriftReport) if "drift" in made else None,
     )
 
 

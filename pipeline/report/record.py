@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, final
 
 from pipeline.core.codec import to_plain
+from pipeline.core.drift_types import DriftReport
 from pipeline.core.types import (
     ContractResult,
     GateDecision,
@@ -100,6 +101,7 @@ class RunRecord:
     trajectories: tuple[Trajectory, ...]
     release_kind: Literal["condensed", "encoded", "moments"] = "condensed"
     release_artefact: str = ""  # the artefact that the gate judged
+    drift: DriftReport | None = None
     missingness: Literal["", "drop", "encode", "release"] = ""  # what became of the pattern of measurements
 
 

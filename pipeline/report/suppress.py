@@ -24,7 +24,16 @@ def suppress_small_cells(data: dict[str, Any]) -> dict[str, Any]:
         "ingest": _ingest(data["ingest"]),
         "contracts": [_contract(suite) for suite in data["contracts"]],
         "trajectories": [_trajectory(plot) for plot in data["trajectories"]],
+        "drift": None if data["drift"] is None else suppress_drift(data["drift"]),
     }
+
+
+def suppress_drift(report: dict[str, Any]) -> dict[str, Any]:
+    """A drift report's plain JSON; where few subjects came or went, the earlier total would tell, and goes too."""
+    came, went = report["subjects_new"], report["subjects_gone"]
+    if not (is_small(came) or is_small(went)):
+        return report
+    return {**report, "subjects_new": _cell(came), "subjects_gone": _cell(went), "subjects_before": WITHHELD}
 
 
 def is_small(count: int) -> bool:

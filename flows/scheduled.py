@@ -1,0 +1,142 @@
+"""A night as a Prefect flow, and its schedule: served from here, or deployed to a server's work pool by prefect.yaml.
+
+Prefect is given the path of the configuration file, and gets names, digests, seconds and our own sentences back; a
+worker needs the same path to exist where it runs. A held night is Completed under that name, a refused one Failed.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+import prefect
+from prefect import flow, runtime
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.schedules import Cron
+from prefect.states import Completed, Failed
+from prefect.types.entrypoint import EntrypointType
+from pydantic import ValidationError
+
+from flows.environment import TELEMETRY_OFF, quiet
+from flows.night import GOOD, Night, run_night
+from flows.notify import outward
+from flows.run import walk_as_tasks
+from flows.stages.publish import REPORT_PAGE
+from pipeline.core.config import load_config
+from pipeline.core.errors import EnvironmentProblem, UsageError
+
+DEPLOYMENT: Final = "nightly"
+ENTRYPOINT: Final = "flows.scheduled.night_flow"
+_ended: dict[str, Night] = {}  # of this process, by flow run, for `night_through_prefect`
+
+
+@flow(name="decoct-night", persist_result=False, validate_parameters=False)
+def night_flow(config: str) -> State[None]:
+    """One unattended night of the configuration in the file `config`."""
+    plan = load_config(Path(config))
+    quiet(plan.workspace)
+    night = run_night(plan, lambda folder, made: walk_as_tasks(folder, made, resume=True))
+    _ended[str(runtime.flow_run.id)] = night
+    create_markdown_artifact(as_markdown(night), key="decoct-night", description="How the night ended")
+    page = plan.workspace / "runs" / plan.name / REPORT_PAGE
+    if page.exists():
+        create_link_artifact(page.resolve().as_uri(), link_text="the site's report", key="decoct-report")
+    name = night.state.capitalize()
+    if night.state in GOOD:
+        return Completed(name=name, message=night.sentence)
+    return Failed(name=name, message=outward(night.sentence))
+
+
+def night_through_prefect(config: Path) -> Night:
+    """One night as a flow run, with whatever server Prefect is set to, or a temporary one.
+
+    Raises:
+        DecoctError: it could not begin: the configuration, the lock, the record.
+    """
+    state = night_flow(str(config.resolve()), return_state=True)
+    night = _ended.pop(str(state.state_details.flow_run_id), None)
+    if night is None:
+        state.result()  # raises what kept it from beginning
+        raise EnvironmentProblem("Prefect did not run the night, and does not say why")
+    return night
+
+
+def as_markdown(night: Night) -> str:
+    """The night for Prefect's page: its end, and each stage with its digest and seconds."""
+    head = [
+        f"# {night.run}: {night.state}",
+        "",
+        outward(night.sentence),
+        "",
+        f"Night {night.night}, exit code {night.exit_code}, {night.wall_seconds:.1f} s, release {night.release or '-'}",
+        "",
+        "| stage | artefact | seconds |",
+        "| --- | --- | ---: |",
+    ]
+    rows = [
+        f"| {label} | `{digests[0][:12]}` | {night.seconds[label]:.1f} |" for label, digests in night.digests.items()
+    ]
+    return "\n".join([*head, *rows]) + "\n"
+
+
+def checked_schedule(cron: str, timezone: str) -> None:
+    """Pass a schedule that Prefect will take; before anything starts.
+
+    Raises:
+        UsageError: no cron expression, or no time zone of the tz database.
+    """
+    try:
+        CronSchedule(cron=cron, timezone=timezone)
+    except ValidationError as error:
+        what = {str(fault["loc"][0]) for fault in error.errors() if fault["loc"]}
+        if "timezone" in what:
+            raise UsageError(f"{timezone!r} is no time zone of the tz database, such as Europe/Berlin or UTC") from None
+        raise UsageError(
+            f"{cron!r} is no cron expression: minute hour day month weekday, such as '0 2 * * *'"
+        ) from None
+
+
+def serve(config: Path, cron: str, timezone: str) -> None:
+    """Stay and start a night whenever the schedule says, one at a time, until stopped.
+
+    Raises:
+        UsageError: as `checked_schedule`. ConfigError: the configuration is broken.
+    """
+    checked_schedule(cron, timezone)
+    load_config(config)
+    night_flow.serve(
+        name=DEPLOYMENT,
+        schedule=Cron(cron, timezone=timezone),
+        parameters={"config": str(config.resolve())},
+        limit=1,
+        print_starting_message=False,
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+
+
+def deployment(config: Path, cron: str, timezone: str, work_pool: str) -> str:
+    """The text of a prefect.yaml that deploys the night to a work pool: `prefect deploy --all`.
+
+    Raises:
+        UsageError: as `checked_schedule`. ConfigError: the configuration is broken.
+    """
+    checked_schedule(cron, timezone)
+    load_config(config)
+    text = (files("flows.templates") / "prefect.yaml").read_text(encoding="utf-8")
+    told = {
+        "PREFECT_VERSION": prefect.__version__,
+        "NAME": DEPLOYMENT,
+        "ENTRYPOINT": ENTRYPOINT,
+        "CONFIG": str(config.resolve()),
+        "CRON": cron,
+        "TIMEZONE": timezone,
+        "WORK_POOL": work_pool,
+        "ENVIRONMENT": dict(TELEMETRY_OFF),
+    }
+    for name, value in told.items():
+        text = text.replace(f"<{name}>", json.dumps(value))  # JSON is YAML, whatever is in a path
+    return text
