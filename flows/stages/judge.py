@@ -12,6 +12,7 @@ from flows.job import Job
 from flows.progress import steps
 from flows.stages.learn import cohort_of, device, encoder_input, fitted_encoder, with_tasks
 from flows.stages.mechanism import private_mechanism
+from flows.stages.receiving import receivers_choice, receivers_model
 from flows.stages.shadowing import condenses_again
 from pipeline.audit.run import audit as attack
 from pipeline.audit.scene import CondensedScene, EncodingScene, Scene, encoding_scene
@@ -101,7 +102,11 @@ def audit(
     table = job.config.audit
     seed = job.seed("audit")
     parents = tuple(made.first for made in (prepared, *encoded.values(), *condensed.values(), candidate))
-    options = {"audit": table.model_dump(mode="json"), "encoder_key": job.secret("encoder").fingerprint}
+    options = {
+        "audit": table.model_dump(mode="json"),
+        "encoder_key": job.secret("encoder").fingerprint,
+        "receiver": [receivers_choice(job.config.utility), job.config.utility.epochs],
+    }
 
     def digest(name: str, made: Made) -> str:
         return candidate.first if name == job.config.release.artefact else made.first
@@ -180,6 +185,7 @@ def _condensed_scene(job: Job, name: str, digest: str, made: Made, source: Made)
         recondense=condenses_again(table, encoded, samples, seed, job.config.device) if labelled else None,
         shadow_folder=str(job.folder / "shadows"),
         mechanism=private_mechanism(table, encoded, samples),
+        receiver=receivers_model(job.config.utility, job.config.device) if labelled else None,
     )
 
 

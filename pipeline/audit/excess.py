@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from pipeline.audit.multiplicity import HELD_BACK
 from pipeline.audit.statistics import CONTROL_LEVEL, LEVEL, Interval
 from pipeline.core.errors import DataError
 from pipeline.core.types import AttackResult, Json, ThreatModel
 
 STATISTIC = "excess_risk"
-POWERED_HALF_WIDTH = 0.10  # an interval wider than +- this does not decide
+WIDEST = 0.10  # an interval wider than +- this does not decide
 FOUND = 0.5  # a planted leak must show at least this excess
 MIN_CLUSTERS = 10
 
@@ -80,6 +81,8 @@ class Excess:
     n: int  # subjects or samples in the main arm
     n_control: int
     quiet: bool  # no excess at the level at which a control is called broken
+    hit: int = 0  # different people behind the hits on members, and
+    hit_others: int = 0  # on the control
 
 
 def clustered_share(hits: Hits, level: float = LEVEL) -> Interval:
@@ -161,6 +164,8 @@ def best_variant(variants: Mapping[str, Arms], rng: np.random.Generator) -> Exce
         n=arms.main.n_clusters,
         n_control=arms.control.n_clusters,
         quiet=excess(arms, CONTROL_LEVEL)[0].low <= 0,
+        hit=arms.main.n_records,
+        hit_others=arms.control.n_records,
     )
 
 
@@ -185,7 +190,12 @@ def _halves(clusters: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray,
 
 @dataclass(frozen=True)
 class Told:
-    """How a result is told: of which attack, in which words; `unit` is what was counted, `statistic` its figure."""
+    """How a result is told: of which attack, in which words; `unit` is what was counted, `statistic` its figure.
+
+    `gates`: the figure decides when it can, that is when its interval is no wider than +- `widest`, half of what the
+    shipped policies allow, or when even its lower bound is above twice that. Else it is held back: few people would
+    stop every release, and an attack that a policy does not ask for by name is none to wait for.
+    """
 
     attack: str
     threat_model: ThreatModel
@@ -194,12 +204,15 @@ class Told:
     unit: str
     statistic: str = STATISTIC
     gates: bool = False
+    widest: float = WIDEST
     detail: Json = field(default_factory=dict)
 
 
 def excess_result(told: Told, found: Excess, positive: Excess, negative: Excess) -> AttackResult:
     """The result of an attack, its planted leak and its set of strangers."""
-    half = (found.figure.high - found.figure.low) / 2
+    narrow = (found.figure.high - found.figure.low) / 2 <= told.widest
+    powered = narrow and min(found.n, found.n_control) >= MIN_CLUSTERS
+    decides = told.gates and (powered or found.figure.low > 2 * told.widest)
     detail: dict[str, Any] = {
         "variant": found.variant,
         "member_rate": _rounded(found.main),
@@ -210,7 +223,8 @@ def excess_result(told: Told, found: Excess, positive: Excess, negative: Excess)
         "negative_control": _rounded(negative.figure),
         "unit": told.unit,
         "controls_held": positive.figure.value >= FOUND and negative.quiet,
-        "powered": half <= POWERED_HALF_WIDTH and min(found.n, found.n_control) >= MIN_CLUSTERS,
+        "powered": powered,
+        HELD_BACK: told.gates and not decides,
         **told.detail,
     }
     return AttackResult(
@@ -225,7 +239,7 @@ def excess_result(told: Told, found: Excess, positive: Excess, negative: Excess)
         control=negative.figure.value,
         positive_control=positive.figure.value,
         ceiling=1.0,
-        gates=told.gates,
+        gates=decides,
         summary=f"From {told.artefact} an attacker {told.does} in {found.main.value:.1%} of his tries on members and "
         f"{found.control.value:.1%} on others: excess risk {found.figure} ({found.n} {told.unit}); without the "
         f"artefact {found.baseline.value:.1%}.",

@@ -160,7 +160,9 @@ class Linkability:
     def run(self, scene: CondensedScene, seed: int) -> tuple[AttackResult, ...]:
         """Two results: the excess risk over all subjects, and over the tenth that lies nearest to the samples."""
         does = "links two partial records of a person through a sample"
-        return _run(scene, seed, linkability, Told(self.name, self.threat_model, scene.artefact, does, "subjects"))
+        return _run(
+            scene, seed, linkability, Told(self.name, self.threat_model, scene.artefact, does, "subjects", gates=True)
+        )
 
 
 @final
@@ -181,7 +183,9 @@ class Inference:
     def run(self, scene: CondensedScene, seed: int) -> tuple[AttackResult, ...]:
         """Two results for the most exposed variable: over all subjects, and over the tenth nearest to the samples."""
         does = "guesses a hidden variable of a person right"
-        return _run(scene, seed, inference, Told(self.name, self.threat_model, scene.artefact, does, "subjects"))
+        return _run(
+            scene, seed, inference, Told(self.name, self.threat_model, scene.artefact, does, "subjects", gates=True)
+        )
 
 
 def _run(scene: CondensedScene, seed: int, attack: Attack, told: Told) -> tuple[AttackResult, ...]:

@@ -23,6 +23,9 @@ from pipeline.core.types import AttackResult
 
 LEVEL: Final = 0.05
 ADJUSTED: Final = "p_value_of_the_family"
+HELD_BACK: Final = "held_back"
+"""In the detail of a figure that would decide had there been more people: it stays in the family, or being left out
+would depend on what was found."""
 WITHOUT_LEAK: Final[Mapping[str, float]] = {
     "auroc": 0.5,
     "r2": 0.0,
@@ -85,8 +88,9 @@ def _fisher(result: AttackResult) -> float | None:
 
 
 def with_family(results: Sequence[AttackResult]) -> tuple[AttackResult, ...]:
-    """The results of one artefact, each deciding one with its adjusted p-value in the detail."""
-    found = {place: p for place, result in enumerate(results) if result.gates and (p := p_value(result)) is not None}
+    """The results of one artefact, each that decides, or would, with its adjusted p-value in the detail."""
+    family = {place: result for place, result in enumerate(results) if result.gates or result.detail.get(HELD_BACK)}
+    found = {place: p for place, result in family.items() if (p := p_value(result)) is not None}
     adjusted = dict(zip(found, holm(list(found.values())).tolist(), strict=True))
     return tuple(
         dataclasses.replace(result, detail={**result.detail, ADJUSTED: adjusted[place]})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from pipeline.audit.aligned_pairs import AlignedPairs
@@ -17,10 +17,11 @@ from pipeline.audit.key_search import KeySearch, LongKeySearch
 from pipeline.audit.linkage_inference import Inference, Linkability
 from pipeline.audit.membership import Membership
 from pipeline.audit.missingness import MissingnessPattern
+from pipeline.audit.model_membership import ModelMembership
 from pipeline.audit.multiplicity import with_family
 from pipeline.audit.near_copies import NearCopies
 from pipeline.audit.profiles import ProfileLinkage, TwoKeys
-from pipeline.audit.scene import BytesScene, CondensedScene, EncodingScene, LeakageAttack, Level, Scene
+from pipeline.audit.scene import BytesScene, LeakageAttack, Level, Scene
 from pipeline.audit.shadows import ShadowCondensation
 from pipeline.audit.singling_out import SinglingOut
 from pipeline.audit.subgroups import SubgroupMembership
@@ -30,7 +31,7 @@ from pipeline.core.codec import to_plain
 from pipeline.core.errors import DataError
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import child_seed
-from pipeline.core.types import AttackResult, LeakageReport, NotRun, Provenance, ThreatModel
+from pipeline.core.types import AttackResult, LeakageReport, NotRun, Provenance
 
 DEFAULT_ATTACKS: Final[tuple[LeakageAttack, ...]] = (
     KnownKeyInversion(),
@@ -49,19 +50,13 @@ DEFAULT_ATTACKS: Final[tuple[LeakageAttack, ...]] = (
     Linkability(),
     Inference(),
     AttributeInferenceFromSet(),
+    ModelMembership(),
     ShadowCondensation(),
     SuccessiveReleases(),
     TwoSample(),
     CanarySubjects(),
     ByteScan(),
 )
-
-NOT_IMPLEMENTED: Final[Mapping[type, tuple[tuple[str, ThreatModel], ...]]] = {
-    EncodingScene: (),
-    CondensedScene: (("model_membership", "T7"),),
-    BytesScene: (),
-}
-WHY_NOT_IMPLEMENTED: Final = "not implemented in this version"
 
 
 def audit(
@@ -74,8 +69,7 @@ def audit(
 ) -> tuple[LeakageReport, ...]:
     """One report per artefact, in the order of the scenes; deterministic given the seed.
 
-    An attack that cannot run, and every attack that is known and not implemented, is listed as `NotRun`; so is one of
-    the full audit when `level` is "screen".
+    An attack that cannot run is listed as `NotRun`; so is one of the full audit when `level` is "screen".
 
     Raises:
         DataError: no scene, or scenes of one artefact disagree on its digest.
@@ -117,12 +111,10 @@ def _about(scene: Scene, attacks: Sequence[LeakageAttack]) -> list[LeakageAttack
 
 
 def _known_gaps(scenes: Sequence[Scene], artefact: str) -> list[NotRun]:
-    """What nobody looked at: attacks without an implementation, and bytes that were not given."""
-    gaps = {gap for scene in scenes for gap in NOT_IMPLEMENTED[type(scene)]}
-    found = [NotRun(name, model, artefact, WHY_NOT_IMPLEMENTED) for name, model in sorted(gaps)]
-    if not any(isinstance(scene, BytesScene) for scene in scenes):
-        found.append(NotRun(ByteScan.name, ByteScan.threat_model, artefact, "no bytes to be released were given"))
-    return found
+    """What nobody could look at: bytes that were not given."""
+    if any(isinstance(scene, BytesScene) for scene in scenes):
+        return []
+    return [NotRun(ByteScan.name, ByteScan.threat_model, artefact, "no bytes to be released were given")]
 
 
 def _report(

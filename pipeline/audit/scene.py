@@ -23,6 +23,11 @@ Recondense = Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
 Seed 0 asks for the seed of the set itself. Private methods draw their noise from a made-up secret.
 """
 
+Receiver = Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
+"""Training series `(sample, step, channel)` and labels `(sample, task)`, records that are asked about and a seed ->
+probabilities `(record, task)` of the model that a receiver would train.
+"""
+
 MIN_SUBJECTS = 10  # fewer would be a small cell: nothing about them may be reported
 
 
@@ -184,6 +189,7 @@ class CondensedScene(ArrayRecord):
     recondense: Recondense | None = None
     shadow_folder: str | None = None  # where shadow sets are kept, so that an audit that was stopped goes on
     mechanism: Mechanism | None = None  # what made the set, to be called on cohorts of the auditor's making
+    receiver: Receiver | None = None  # how a receiver trains, so that models of the set can be attacked
 
     def __post_init__(self) -> None:
         shape = self.condensed.features.shape[1:]

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 import numpy as np
+from scipy import stats
 
-from pipeline.audit.excess import Arms, Hits, Told, best_variant, excess_result
+from pipeline.audit.excess import Arms, Excess, Hits, Told, best_variant, excess_result
 from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene
 from pipeline.audit.summary_table import Table, Tables, tables
 from pipeline.core.seeds import generator
@@ -24,6 +25,7 @@ DESCRIPTIONS = 1000  # of each kind and size, spread over the samples
 CLOSE = 0.05  # "about the value": within so many standard deviations
 SLACK = 1e-4  # standard deviations that are rounding
 MIN_SAMPLES = 40
+WIDEST = 0.05  # half of what the shipped policies allow at most
 MOST = 100  # descriptions of one sample, however few samples there are
 
 
@@ -126,15 +128,32 @@ class SinglingOut:
 
         found, positive = reached(parts.samples, "set"), reached(planted(parts, seed), "planted")
         negative = reached(strangers(parts, seed), "strangers")
+        people = {"n_members": len(parts.members), "n_others": len(parts.control)}
         told = Told(
             attack=self.name,
             threat_model=self.threat_model,
             artefact=scene.artefact,
             does="finds a description that fits exactly one person",
             unit="samples described",
-            detail={"n_members": len(parts.members), "descriptions_of_a_sample": _each(parts), "wp216": "singling out"},
+            gates=True,
+            widest=WIDEST,
+            detail={
+                **people,
+                "descriptions_of_a_sample": _each(parts),
+                "wp216": "singling out",
+                "p_value": by_people(found, *people.values()),
+            },
         )
         return (excess_result(told, found, positive, negative),)
+
+
+def by_people(found: Excess, members: int, others: int) -> float:
+    """One-sided: more of the different people who were singled out are members than by their number in the pool.
+
+    Exact, given a set that does not depend on who is a member: the people whom it singles out are then as good as drawn
+    from the pool. The interval of the excess knows less, because a description hits a member *or* another.
+    """
+    return float(stats.binom.sf(found.hit - 1, found.hit + found.hit_others, members / (members + others)))
 
 
 def _each(parts: Tables) -> int:

@@ -8,7 +8,7 @@ import pytest
 from pipeline.audit.distances import lag_distances
 from pipeline.audit.membership import Membership
 from pipeline.audit.near_copies import NearCopies
-from pipeline.audit.run import DEFAULT_ATTACKS, NOT_IMPLEMENTED, audit
+from pipeline.audit.run import DEFAULT_ATTACKS, audit
 from pipeline.audit.scene import CondensedScene
 from pipeline.core.errors import DataError
 from pipeline.core.types import AttackResult, CondensedSet, Provenance, Task
@@ -130,7 +130,7 @@ def test_the_report_lists_what_nobody_did() -> None:
     steps: list[tuple[int, int]] = []
     (report,) = audit([condensed_scene(STRANGERS)], seed=3, on_step=lambda step, of, _: steps.append((step, of)))
     about = [attack for attack in DEFAULT_ATTACKS if attack.scene_type is CondensedScene]
-    missing = {name for name, _ in NOT_IMPLEMENTED[CondensedScene]} | {"byte_scan"}
+    missing = {"byte_scan", "model_membership"}  # nobody gave bytes, or said how a receiver trains
     assert {item.attack for item in report.not_run} >= missing
     assert all(item.reason for item in report.not_run)
     assert report.controls_held
@@ -167,4 +167,3 @@ def test_members_cannot_be_holdout() -> None:
 def test_every_attack_says_what_it_is() -> None:
     names = [attack.name for attack in DEFAULT_ATTACKS]
     assert len(set(names)) == len(names)
-    assert not {name for gaps in NOT_IMPLEMENTED.values() for name, _ in gaps} & set(names)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.audit.excess import Arms, Hits, best_variant, clustered_share, excess
+from pipeline.audit.excess import Arms, Excess, Hits, Told, best_variant, clustered_share, excess, excess_result
 from pipeline.audit.linkage_inference import Inference, Linkability
+from pipeline.audit.multiplicity import ADJUSTED, with_family
 from pipeline.audit.scene import CondensedScene, LeakageAttack
-from pipeline.audit.singling_out import SinglingOut
-from pipeline.audit.statistics import clopper_pearson
+from pipeline.audit.singling_out import SinglingOut, by_people
+from pipeline.audit.statistics import Interval, clopper_pearson
 from pipeline.audit.summary_table import columns_of
 from pipeline.core.errors import DataError
-from pipeline.core.types import CondensedSet, Provenance, Task
+from pipeline.core.types import AttackResult, CondensedSet, LeakageReport, Provenance, Task
+from pipeline.sharing.policy import load_policy
+from pipeline.sharing.rules import attack_verdicts
 
 STEPS, CHANNELS = 12, 8
 ATTACKS = (SinglingOut(), Linkability(), Inference())
@@ -153,3 +157,60 @@ def test_choosing_among_many_variants_costs_nothing() -> None:
         variants = {str(i): Arms(hits(0.3, 200, rng), hits(0.3, 150, rng), hits(0.3, 200, rng)) for i in range(20)}
         alarms += best_variant(variants, rng).figure.low > 0
     assert alarms <= stats.binom.ppf(0.999, 100, 0.025)
+
+
+def verdicts(share: float, seed: int, policy: str = "strict", attacks: Sequence[LeakageAttack] = ATTACKS) -> list[str]:
+    results = [result for attack in attacks for result in attack.run(scene_of(mixed(share)), seed)]
+    report = LeakageReport("set", "0" * 64, tuple(results), (), True, Provenance("audit"))
+    return [item.verdict for item in attack_verdicts(load_policy(policy), [report])]
+
+
+@pytest.mark.parametrize("policy", ["strict", "demo", "research"])
+def test_planted_members_fail_at_the_gate(policy: str) -> None:
+    assert "FAIL" in verdicts(1.0, 0, policy, (SinglingOut(),))
+
+
+def test_strangers_do_not_fail_at_the_gate() -> None:
+    """Two seeds on one set of strangers, three figures each; benchmarks/audit_null.py has hundreds on real stays."""
+    assert not [verdict for seed in range(2) for verdict in verdicts(0.0, seed) if verdict == "FAIL"]
+
+
+def told(main: float, control: float, n: int, widest: float = 0.1) -> AttackResult:
+    """The result of an attack that hits as often as that, among n members and n others."""
+
+    def arm(p: float) -> Hits:
+        return Hits(np.arange(n) < round(p * n), np.arange(n))
+
+    def found(p: float, c: float) -> Excess:
+        figure, main, control = excess(Arms(arm(p), arm(c), arm(0)))
+        return Excess("one", figure, main, control, main, n, n, True)
+
+    how = Told("linkability", "T2", "set", "links", "subjects", gates=True, widest=widest)
+    return excess_result(how, found(main, control), found(1.0, 0.0), found(0.0, 0.0))
+
+
+def test_few_people_hold_a_figure_back_unless_the_leak_is_plain() -> None:
+    """+-.1 at 1,000 people decides; 40 people cannot; but nine of ten members hit, and no other, needs no more."""
+    many, few, plain = told(0.3, 0.3, 1000), told(0.3, 0.3, 40), told(0.9, 0.0, 40)
+    assert (many.gates, few.gates, plain.gates) == (True, False, True)
+    assert few.detail["held_back"]
+    assert not few.detail["powered"]
+    assert not many.detail["held_back"]
+    assert not plain.detail["held_back"]
+
+
+def test_a_figure_that_is_held_back_stays_in_the_family() -> None:
+    """Left out only where it found nothing, it would make the others' p-values smaller than they are."""
+    alone, with_few = with_family([told(0.4, 0.3, 1000)]), with_family([told(0.4, 0.3, 1000), told(0.3, 0.3, 40)])
+    assert with_few[0].detail[ADJUSTED] == pytest.approx(2 * alone[0].detail[ADJUSTED])
+
+
+def test_people_singled_out_are_members_by_their_number_only() -> None:
+    """Exact: 12 of 20 different people are members where 3 in 5 of the pool are; 20 of 20 are not chance."""
+    figure = told(0.3, 0.3, 40)
+    chance, leak = (
+        Excess("one", Interval(figure.rate, figure.low, figure.high), *(Interval(0, 0, 0),) * 3, 1, 1, True, hit, other)
+        for hit, other in ((12, 8), (20, 0))
+    )
+    assert by_people(chance, 600, 400) == pytest.approx(stats.binom.sf(11, 20, 0.6))
+    assert by_people(leak, 600, 400) == pytest.approx(0.6**20)
