@@ -21,6 +21,7 @@ from pipeline.ingest.cohort import build_cohort, latest_hour
 from pipeline.ingest.mapping import load_mapping
 from pipeline.ingest.readers import read_source
 from pipeline.ingest.splits import given_split, keyed_hash_split, site_split, time_split
+from pipeline.ingest.stay_blocks import stay_blocks
 from pipeline.ingest.tables import SourceTables
 from pipeline.store import Made
 from pipeline.validation import contracts
@@ -51,15 +52,15 @@ def ingest(job: Job) -> Made:
                 pieces=state.pieces,
                 withdrawn=withdrawn,
                 on_step=on_step,
+                scratch=job.store.scratch,
                 **options,
             )
         state.finish()
         own = {variable.name for variable in mapping.variables}
         series = {source: name for source, name in mapping.source_names.items() if name in own}
         apart = {*mapping.static_sources, *mapping.source_names} - set(series)  # statics, labels: no series, no rule
-        contract = contracts.check_events(
-            tables.events.filter(~pl.col("variable").is_in(sorted(apart))), mapping.variables, source_names=series
-        )
+        events = (part.events.filter(~pl.col("variable").is_in(sorted(apart))) for _, part in stay_blocks(tables))
+        contract = contracts.check_event_blocks(events, mapping.variables, source_names=series)
         contracts.require(contract)
         cohort, report = build_cohort(
             tables,
@@ -68,7 +69,10 @@ def ingest(job: Job) -> Made:
             n_steps=config.cohort.n_steps,
             tasks=config.cohort.tasks,
             split=_split(job, tables, config.cohort.split),
+            scratch=job.store.scratch,
         )
+        if tables.spilled is not None:
+            tables.spilled.close()
         cohort = dataclasses.replace(cohort, provenance=provenance, subjects_known=tables.subjects_known)
         return cohort, report, contract
 

@@ -12,7 +12,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Final, final
 
 import numpy as np
 import polars as pl
@@ -27,7 +27,9 @@ from pipeline.ingest.layout import EventsLayout, Layout
 from pipeline.ingest.mapping import SourceMapping
 from pipeline.ingest.repeats import settle_repeats
 from pipeline.ingest.row_fates import MOST_KEPT, RowFates, add_count
+from pipeline.ingest.spilled import SpilledRows
 from pipeline.ingest.splits import START
+from pipeline.ingest.stay_blocks import added_up
 from pipeline.ingest.stay_table import END, EXCLUDED, KEY, StayTable, read_stays
 from pipeline.ingest.tables import UNKNOWN_VARIABLE, UNNAMED, CountsByVariable, SourceTables, totals
 
@@ -52,10 +54,12 @@ def read_event_tables(
     mapping: SourceMapping,
     until_hours: float = float("inf"),
     on_step: OnStep = ignore_step,
+    scratch: Path | None = None,
 ) -> SourceTables:
     """Read a folder by the mapping's layout; stays in the order of their table (or by id where events name them).
 
-    `on_step` is called as (files read, files in all, rows per second).
+    `on_step` is called as (files read, files in all, rows per second). Events that are more than memory should hold are
+    spilled to a file in `scratch`, if there is one; of a file that is being read the usable rows are in memory.
 
     Raises:
         ConfigError: the mapping has no layout.
@@ -72,13 +76,23 @@ def read_event_tables(
     work = [(table, path) for table in layout.events for path in find_files(root, table.file)]
     if layout.stays.file is None:
         reading.stays = _stays_of_files(work, reading)
+    assert reading.stays is not None
+    spilled = SpilledRows(reading.stays.frame.height, reading.names, scratch)
+
+    def read(number: int) -> FilePart:
+        part = read_file(*work[number], reading)
+        for frame in part.kept:
+            spilled.add(number, frame)
+        part.kept = []
+        return part
+
     parts, started, rows = list[FilePart](), time.monotonic(), 0
     with ThreadPoolExecutor(max_workers=min(_MOST_WORKERS, os.cpu_count() or 1)) as pool:
-        for part in pool.map(lambda job: read_file(job[0], job[1], reading), work):
+        for part in pool.map(read, range(len(work))):
             parts.append(part)
             rows += part.rows
             on_step(len(parts), len(work), rows / max(time.monotonic() - started, 1e-9))
-    return _tables(parts, reading, root.name)
+    return _tables(parts, spilled, reading, root.name)
 
 
 def layout_files(folder: Path, layout: Layout) -> list[Path]:
@@ -191,7 +205,7 @@ def _wide(batch: Batch, part: FilePart, reading: Reading, path: Path) -> list[Us
     return found
 
 
-def _tables(parts: list[FilePart], reading: Reading, source: str) -> SourceTables:
+def _tables(parts: list[FilePart], spilled: SpilledRows, reading: Reading, source: str) -> SourceTables:
     assert reading.stays is not None
     counts: CountsByVariable = {}
     for part in parts:
@@ -201,31 +215,33 @@ def _tables(parts: list[FilePart], reading: Reading, source: str) -> SourceTable
     read = sum(part.rows for part in parts)
     if read == 0:
         raise DataError(f"{source}: the tables of events hold no row")
-    empty: dict[str, Any] = {
-        "row": pl.UInt32,
-        "hours": pl.Float64,
-        "variable": pl.Enum(reading.names),
-        "value": pl.Float64,
-    }
-    frames = [frame.cast(empty) for part in parts for frame in part.kept]
-    kept = pl.concat([pl.DataFrame(schema=empty), *frames])
-    kept, notes = settle_repeats(kept, reading.mapping, reading.layout, counts)
-    stays = reading.stays.frame.with_row_index("row")
-    included = stays.filter(pl.col(EXCLUDED).is_null())
-    included_rows = included["row"].to_numpy()
-    included = included.drop("row", END, KEY, EXCLUDED)
-    place = np.zeros(stays.height, dtype=np.uint32)
-    place[included_rows] = np.arange(len(included_rows), dtype=np.uint32)
-    stay_id = pl.Series("stay_id", place[kept["row"].to_numpy()]).cat.to(pl.Enum(included["stay_id"]))
+    stays = reading.stays.frame
+    is_in = stays[EXCLUDED].is_null().to_numpy()
+    place = np.where(is_in, np.cumsum(is_in) - 1, 0).astype(np.uint32)  # rows of the others are not kept
+    notes = list[str]()
+
+    def settle(rows: pl.DataFrame) -> pl.DataFrame:
+        rows, told = settle_repeats(rows, reading.mapping, reading.layout, counts)
+        notes.extend(told)
+        return rows.with_columns(row=pl.Series(place[rows["row"].to_numpy()]))
+
+    settled = spilled.changed(settle, int(is_in.sum()))
+    included = stays.filter(pl.Series(is_in)).drop(END, KEY, EXCLUDED)
+    in_memory = settled.in_memory()
+    kept = settled.block(0).head(0) if in_memory is None else in_memory
+    stay_id = pl.Series("stay_id", kept["row"]).cat.to(pl.Enum(included["stay_id"]))
+    if in_memory is not None:
+        settled.close()
     return SourceTables(
         events=kept.drop("row").insert_column(0, stay_id),
+        spilled=settled if in_memory is None else None,
         stays=included,
         rows_read=read,
         rows_dropped=totals(counts),
         dropped_by_variable=counts,
         subjects_known=reading.stays.subjects_known,
         source=source,
-        notes=(*reading.stays.notes, *notes, *_told(parts)),
+        notes=(*reading.stays.notes, *added_up(notes), *_told(parts)),
     )
 
 

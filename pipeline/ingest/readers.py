@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from pipeline.core.errors import ConfigError
@@ -39,11 +40,13 @@ def read_source(
     pieces: Pieces | None = None,
     withdrawn: Withdrawn = NOBODY,
     on_step: OnStep = ignore_step,
+    scratch: Path | None = None,
     **options: Any,
 ) -> SourceTables:
     """Read a source; `options` are the other keys of the configuration's `[source]` table.
 
-    `mapping` and `until_hours` (`cohort.latest_hour`) are for the formats that the mapping's layout describes. With
+    `mapping`, `until_hours` (`cohort.latest_hour`) and `scratch` (a folder for events that are more than memory should
+    hold, to be had by `stay_blocks`) are for the formats that the mapping's layout describes. With
     `pieces` only what is new or changed is parsed, which gives the same tables as reading all of it. The stays of
     `withdrawn` subjects are left out, and their rows counted as dropped.
 
@@ -56,7 +59,9 @@ def read_source(
     if kind in MAPPED_READERS:
         if mapping is None:
             raise ConfigError(f"source.kind = {kind!r} needs a mapping with a [layout]")
-        tables = MAPPED_READERS[kind](mapping=mapping, until_hours=until_hours, on_step=on_step, **options)
+        tables = MAPPED_READERS[kind](
+            mapping=mapping, until_hours=until_hours, on_step=on_step, scratch=scratch, **options
+        )
     elif kind in READERS:
         tables = READERS[kind](on_step=on_step, **options)
     else:

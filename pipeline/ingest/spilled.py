@@ -42,6 +42,7 @@ class SpilledRows:
     def __init__(self, n_stays: int, names: Sequence[str], folder: Path | None, size: int | None = None) -> None:
         self.size = BLOCK_STAYS if size is None else size
         self.n_blocks = -(-n_stays // self.size)
+        self._folder = folder
         self.height = 0
         self._kind = pl.Enum(list(names))
         most, place = (0, None) if folder is None else (LARGE_BYTES, str(folder))  # 0 = no limit
@@ -59,8 +60,11 @@ class SpilledRows:
         if not frame.height:
             return
         block = frame["row"].to_numpy() // self.size
-        sorted_by = np.argsort(block, kind="stable")
-        edges = np.searchsorted(block[sorted_by], np.arange(self.n_blocks + 1))
+        sorted_by: slice | np.ndarray = slice(None)
+        edges = np.array([0, frame.height])
+        if self.n_blocks > 1:
+            sorted_by = np.argsort(block, kind="stable")
+            edges = np.searchsorted(block[sorted_by], np.arange(self.n_blocks + 1))
         columns = [_bytes(frame[name], kind)[sorted_by] for name, kind in _COLUMNS.items()]
         with self._lock:
             self._file.seek(self._end)
@@ -86,13 +90,28 @@ class SpilledRows:
         codes = columns["variable"].astype(np.uint32)
         return pl.DataFrame(columns).with_columns(pl.Series("variable", codes).cat.to(self._kind))
 
-    def changed(self, change: Callable[[pl.DataFrame], pl.DataFrame], folder: Path | None) -> SpilledRows:
-        """Every block after `change`, which may drop rows; this object's own are gone."""
-        made = SpilledRows(self.n_blocks * self.size, self._kind.categories.to_list(), folder, self.size)
+    def changed(self, change: Callable[[pl.DataFrame], pl.DataFrame], n_stays: int) -> SpilledRows:
+        """Every block after `change`, which may drop rows and move them to others of `n_stays`; these here are gone."""
+        made = SpilledRows(n_stays, self._kind.categories.to_list(), self._folder, self.size)
         for number in range(self.n_blocks):
             made.add(number, change(self.block(number)))
         self.close()
         return made
+
+    def moved(self, place: np.ndarray, n_stays: int) -> SpilledRows:
+        """The rows of stays that have a place among `n_stays`, `place` `(stay,)` (-1 = none); these here are gone."""
+
+        def move(frame: pl.DataFrame) -> pl.DataFrame:
+            found = place[frame["row"].to_numpy()]
+            return frame.with_columns(row=pl.Series(found)).filter(pl.Series(found >= 0))
+
+        return self.changed(move, n_stays)
+
+    def in_memory(self) -> pl.DataFrame | None:
+        """All rows, block after block, unless they are more than memory should hold."""
+        if self._folder is not None and self._end >= LARGE_BYTES:
+            return None
+        return pl.concat([self.block(number) for number in range(self.n_blocks)])
 
     def close(self) -> None:
         """Give memory and disk back."""

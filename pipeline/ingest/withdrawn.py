@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final, final
 
+import numpy as np
 import polars as pl
 
 from pipeline.core.digest import digest_json
@@ -54,8 +55,11 @@ def drop_withdrawn(tables: SourceTables, withdrawn: Withdrawn) -> SourceTables:
     if not gone.any():
         return tables
     stays = tables.stays.filter(~gone)
-    events = tables.events.filter(tables.events["stay_id"].is_in(stays["stay_id"].implode()))
-    rows = tables.events.height - events.height
+    events, spilled = tables.events.filter(tables.events["stay_id"].is_in(stays["stay_id"].implode())), None
+    if tables.spilled is not None:
+        here = ~gone.to_numpy()
+        spilled = tables.spilled.moved(np.where(here, np.cumsum(here) - 1, -1), stays.height)
+    rows = tables.n_events - events.height - (0 if spilled is None else spilled.height)
     by_variable = {name: dict(reasons) for name, reasons in tables.dropped_by_variable.items()}
     if rows:
         by_variable[UNNAMED] = {**by_variable.get(UNNAMED, {}), WITHDRAWN: rows}
@@ -63,6 +67,7 @@ def drop_withdrawn(tables: SourceTables, withdrawn: Withdrawn) -> SourceTables:
     return replace(
         tables,
         events=events,
+        spilled=spilled,
         stays=stays,
         rows_dropped=dict(sorted(dropped.items())),
         dropped_by_variable=by_variable,

@@ -5,7 +5,8 @@ A *critical* rule stops the run; the others are shown. Outcomes carry counts and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pipeline.core.errors import DataError
@@ -55,6 +56,32 @@ def check_events(
     )
     columns = event_columns(events, tuple(variables), source_names or {})
     return run_suite("events", "events", [Table("event", columns, rules)])
+
+
+def check_event_blocks(
+    blocks: Iterable[Any], variables: Sequence[Variable], *, source_names: Mapping[str, str] | None = None
+) -> ContractResult:
+    """As `check_events`, of events that come in blocks of stays, no stay in two of them: counts are added up."""
+    empty = None
+    outcomes: dict[tuple[str, str], ExpectationOutcome] = {}
+    for events in blocks:
+        empty = events[:0]
+        for found in check_events(events, variables, source_names=source_names).outcomes if len(events) else ():
+            before = outcomes.get((found.column, found.rule))
+            outcomes[found.column, found.rule] = found if before is None else _sum_of(before, found)
+    if not outcomes and empty is not None:
+        return check_events(empty, variables, source_names=source_names)
+    broken = any(outcome.critical and not outcome.success for outcome in outcomes.values())
+    return ContractResult("events", "events", not broken, tuple(outcomes.values()))
+
+
+def _sum_of(one: ExpectationOutcome, other: ExpectationOutcome) -> ExpectationOutcome:
+    return replace(
+        one,
+        success=one.success and other.success,
+        unexpected_count=one.unexpected_count + other.unexpected_count,
+        n=one.n + other.n,
+    )
 
 
 def check_cohort(cohort: Cohort) -> ContractResult:

@@ -17,10 +17,15 @@ from pipeline.ingest import spilled, stay_blocks
 from pipeline.ingest.cohort import build_cohort
 from pipeline.ingest.embedded import read_embedded
 from pipeline.ingest.mapping import load_mapping
+from pipeline.ingest.meds import write_meds
+from pipeline.ingest.readers import read_source
 from pipeline.ingest.slips import Values
 from pipeline.ingest.spilled import SpilledRows
+from pipeline.ingest.splits import given_split
 from pipeline.ingest.stay_blocks import added_up
 from pipeline.ingest.tables import SourceTables
+from pipeline.ingest.withdrawn import Withdrawn, drop_withdrawn
+from pipeline.validation.contracts import check_event_blocks, check_events
 
 STAYS = 250
 
@@ -102,12 +107,31 @@ def test_changed_rows_replace_the_old_ones(source: SourceTables, tmp_path: Path)
     rows = spilled_source(source, tmp_path, 100).spilled
     assert rows is not None
     large = int((source.events["value"] > 50).sum())
-    made = rows.changed(lambda frame: frame.filter(pl.col("value") > 50), tmp_path)
+    made = rows.changed(lambda frame: frame.filter(pl.col("value") > 50), STAYS)
     assert made.height == large == sum(made.block(number).height for number in range(3))
     assert all((made.block(number)["row"].to_numpy() // 100 == number).all() for number in range(3))
     with pytest.raises(ValueError, match="closed"):
         rows.add(0, made.block(0))
     made.close()
+
+
+@pytest.mark.parametrize("size", [64, STAYS])
+def test_who_has_withdrawn_is_in_no_spilled_row(source: SourceTables, tmp_path: Path, size: int) -> None:
+    ids = source.stays["subject_id"].to_list()
+    nobody = Withdrawn(b"k" * 32)
+    withdrawn = Withdrawn(nobody.key, frozenset(nobody.mark(name) for name in ids[5:200:3]))
+    expected = drop_withdrawn(source, withdrawn)
+    found = drop_withdrawn(spilled_source(source, tmp_path, size), withdrawn)
+    assert found.spilled is not None
+    assert (found.n_events, found.rows_dropped) == (expected.n_events, expected.rows_dropped)
+    blocks = [part.events.with_columns(pl.col("stay_id", "variable").cast(pl.String)) for _, part in _blocks(found)]
+    columns = ["stay_id", "hours", "variable", "value"]
+    assert pl.concat(blocks).sort(columns).equals(expected.events.sort(columns))
+    found.spilled.close()
+
+
+def _blocks(tables: SourceTables) -> Any:
+    return stay_blocks.stay_blocks(tables)
 
 
 def test_the_middle_of_counted_values_is_the_median() -> None:
@@ -129,3 +153,44 @@ def test_notes_of_blocks_are_told_once_with_the_sum() -> None:
         "odd",
         "1 stays",
     )
+
+
+def test_a_layout_is_read_into_the_same_cohort_through_the_disk(
+    source: SourceTables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cohort, _ = build_cohort(
+        source,
+        load_mapping("physionet2012"),
+        step_hours=1.0,
+        n_steps=48,
+        tasks=("in_hospital_death",),
+        split=(np.arange(STAYS) % 3).astype(np.int8),
+    )
+    write_meds(cohort, tmp_path / "meds", subjects_per_shard=40)
+    mapping = load_mapping(str(tmp_path / "meds" / "metadata" / "decoct_mapping.toml"))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+
+    def read() -> SourceTables:
+        return read_source("tables", folder=tmp_path / "meds", mapping=mapping, scratch=scratch)
+
+    def digests(tables: SourceTables) -> tuple[str, str]:
+        made, report = build_cohort(
+            tables, mapping, step_hours=1.0, n_steps=48, split=given_split(tables), scratch=scratch
+        )
+        return record_digest(made), record_digest(report)
+
+    in_memory = read()
+    assert in_memory.spilled is None
+    expected = digests(in_memory)
+    monkeypatch.setattr(spilled, "BLOCK_STAYS", 33)
+    monkeypatch.setattr(spilled, "LARGE_BYTES", 1)
+    on_disk = read()
+    assert on_disk.spilled is not None
+    assert on_disk.events.height == 0
+    assert digests(on_disk) == expected
+    events = (part.events for _, part in stay_blocks.stay_blocks(on_disk))
+    by_block = check_event_blocks(events, mapping.variables)
+    assert by_block == check_events(in_memory.events, mapping.variables)
+    on_disk.spilled.close()
+    assert not list(scratch.iterdir())
