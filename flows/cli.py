@@ -31,6 +31,7 @@ from flows.condense_cli import condense
 from flows.config_cli import config_app
 from flows.environment import quiet
 from flows.evaluate_cli import register as register_evaluate
+from flows.forget_cli import register as register_forget
 from flows.ingest_cli import ingest
 from flows.keys_cli import keys_app
 from flows.ledger_cli import register as register_ledger
@@ -132,6 +133,7 @@ register_evaluate(app)
 register_pool(app)
 register_transport(app)
 register_ledger(app)
+register_forget(app)
 register_watch(app)
 
 

@@ -16,9 +16,9 @@ from typing import Any, Final
 
 from pipeline.core.digest import digest_json
 from pipeline.core.errors import EnvironmentProblem
-from pipeline.core.owner_files import read_owner_file
+from pipeline.core.owner_files import read_owner_file, write_owner_file
 from pipeline.core.secrets import read_or_create_secret, read_secret
-from pipeline.core.whole_files import put_whole
+from pipeline.core.whole_files import sync_folder
 from pipeline.ingest.withdrawn import NOBODY, Withdrawn
 from pipeline.sharing.log import append_log, read_log
 
@@ -28,6 +28,11 @@ ACT: Final = "forget"
 """What the log calls the line that comes before a longer list."""
 
 _WHAT: Final = "the list of withdrawn subjects"
+_MISSING: Final = "; the audit log knows one: run decoct forget again with the same ids, or bring it back from a backup"
+_CUT_SHORT: Final = (
+    "{} is not the list that the audit log last saw: a withdrawal was cut short, or a backup was restored; "
+    "run decoct forget again with the same ids, or bring back the newest list"
+)
 
 
 def list_path(workspace: Path) -> Path:
@@ -47,10 +52,7 @@ def withdrawn_of(workspace: Path) -> Withdrawn:
         return NOBODY
     found = _read(workspace)
     if known is not None and _digest(found) != known:
-        raise EnvironmentProblem(
-            f"{list_path(workspace)} is not the list that the audit log last saw: a withdrawal was cut short, or a "
-            "backup was restored; run decoct forget again with the same ids, or bring back the newest list"
-        )
+        raise EnvironmentProblem(_CUT_SHORT.format(list_path(workspace)))
     return found
 
 
@@ -62,19 +64,28 @@ def withdraw(workspace: Path, ids: Iterable[str]) -> tuple[Withdrawn, int]:
     """
     before = _read(workspace) if list_path(workspace).exists() else _begin(workspace)
     known = _logged(workspace)
-    if known is not None and not list_path(workspace).exists() and _lines(workspace) > 1:
-        raise EnvironmentProblem(f"{list_path(workspace)} is gone, but the audit log knows it: bring it back first")
     asked = {before.mark(name) for name in ids}
     new = asked - before.marks
     after = Withdrawn(before.key, before.marks | asked)
-    if new or (known is not None and known != _digest(before)):
-        append_log(workspace, ACT, {"subjects": len(new), "list": _digest(after)})
-        try:
-            put_whole(list_path(workspace), json.dumps(sorted(after.marks)).encode())
-            list_path(workspace).chmod(0o600)
-        except OSError as error:
-            raise EnvironmentProblem(f"{list_path(workspace)} cannot be written: {error.strerror}") from None
+    if known not in (None, _digest(before), _digest(after)):
+        raise EnvironmentProblem(_CUT_SHORT.format(list_path(workspace)))
+    if new:
+        if known != _digest(after):
+            append_log(workspace, ACT, {"subjects": len(new), "list": _digest(after)})
+        _write(workspace, after)
     return after, len(new)
+
+
+def _write(workspace: Path, withdrawn: Withdrawn) -> None:
+    path = list_path(workspace)
+    draft = path.with_name(f".{path.name}.new")
+    try:
+        draft.unlink(missing_ok=True)  # of an attempt that was cut short
+        write_owner_file(draft, json.dumps(sorted(withdrawn.marks)).encode(), _WHAT)
+        draft.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise EnvironmentProblem(f"{path} cannot be written: {error.strerror}") from None
 
 
 def _begin(workspace: Path) -> Withdrawn:
@@ -82,7 +93,9 @@ def _begin(workspace: Path) -> Withdrawn:
 
 
 def _read(workspace: Path) -> Withdrawn:
-    data = read_owner_file(list_path(workspace), _WHAT, "; the audit log knows one: bring it back from a backup")
+    data = read_owner_file(list_path(workspace), _WHAT, _MISSING)
+    if not _key_path(workspace).exists():
+        raise EnvironmentProblem(f"{_key_path(workspace)} is gone, and with it what the list says: bring it back")
     key = read_secret(_key_path(workspace), PURPOSE).derive("marks")
     try:
         marks: Any = json.loads(data)
@@ -103,7 +116,3 @@ def _logged(workspace: Path) -> str | None:
     """The digest of the list that the log's last line about it names."""
     lines = [entry for entry in read_log(workspace).entries if entry["what"] == ACT]
     return str(lines[-1]["list"]) if lines else None
-
-
-def _lines(workspace: Path) -> int:
-    return sum(entry["what"] == ACT for entry in read_log(workspace).entries)
