@@ -2,11 +2,12 @@
 VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(VENV)/bin
+WHEELHOUSE ?= wheelhouse
 STAMP := $(VENV)/.installed
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo test lint format types benchmarks clean
+.PHONY: help install demo test lint format types benchmarks wheelhouse sbom clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -33,6 +34,15 @@ lint: $(STAMP)  ## style, import rules and types
 
 format: $(STAMP)  ## rewrite in the house's style
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+wheelhouse:  ## all wheels for a machine without a network, with their digests (docs/how-to/offline-install.md)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip wheel --quiet --constraint constraints-py311.txt --wheel-dir $(WHEELHOUSE) .
+	cp constraints-py311.txt $(WHEELHOUSE)/
+	cd $(WHEELHOUSE) && sha256sum -- *.whl constraints-py311.txt > SHA256SUMS
+
+sbom: $(STAMP)  ## what is installed, as a CycloneDX bill of materials
+	$(BIN)/decoct doctor --sbom decoct-sbom.json
 
 clean:  ## remove the environments and the demo (never a workspace: it holds keys)
 	rm -rf $(VENV) .venv-ci decoct-demo

@@ -29,6 +29,7 @@ from flows.cli_common import (
 )
 from flows.condense_cli import condense
 from flows.config_cli import config_app
+from flows.doctor_cli import register as register_doctor
 from flows.environment import quiet
 from flows.evaluate_cli import register as register_evaluate
 from flows.forget_cli import register as register_forget
@@ -42,7 +43,7 @@ from flows.sharing_cli import register as register_sharing
 from flows.transport_cli import register as register_transport
 from flows.trust_cli import trust_app
 from flows.watch_cli import register as register_watch
-from pipeline.core.errors import DecoctError, EnvironmentProblem, UsageError
+from pipeline.core.errors import DecoctError, UsageError
 
 INTERRUPTED: Final = 130
 
@@ -135,6 +136,7 @@ register_transport(app)
 register_ledger(app)
 register_forget(app)
 register_watch(app)
+register_doctor(app)
 
 
 @app.command()
@@ -162,24 +164,6 @@ def show(
         return
     described = store.describe(store.resolve(digest))
     print_json(described if as_json else {"kind": described["kind"], "provenance": described["meta"].get("provenance")})
-
-
-@app.command()
-def doctor(out: Out = None, as_json: AsJson = False) -> None:
-    """Is this machine fit: versions, names with two owners, disk, memory, device, key permissions, telemetry.
-
-    Example: decoct doctor
-    """
-    from flows.doctor import examine
-
-    findings = examine(out or Path("decoct-work"))
-    if as_json:
-        print_json([{"check": f.check, "ok": f.ok, "told": f.told} for f in findings])
-    for finding in [] if as_json else findings:
-        print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.check:<14} {finding.told}")
-    broken = sum(not finding.ok for finding in findings)
-    if broken:
-        raise EnvironmentProblem(f"{broken} of {len(findings)} checks failed")
 
 
 def _run(
