@@ -37,6 +37,7 @@ from flows.ingest_cli import ingest
 from flows.keys_cli import keys_app
 from flows.ledger_cli import register as register_ledger
 from flows.log_cli import log_app
+from flows.night_cli import register as register_night
 from flows.pool_cli import register as register_pool
 from flows.release_cli import release_app
 from flows.sharing_cli import register as register_sharing
@@ -56,7 +57,7 @@ app = typer.Typer(
     help="From a hospital's ICU time series to a small, audited, signed set that another institution can train on.\n\n"
     "Start with: decoct demo. On your own data: decoct config init > run.toml, then decoct run run.toml.\n\n"
     "Exit codes: 0 done, 2 usage, 10 configuration, 11 input data, 12 utility floor, 13 leakage, 14 release refused, "
-    "15 environment, 17 privacy budget, 130 interrupted.",
+    "15 environment, 16 drift, 17 privacy budget, 130 interrupted.",
 )
 app.add_typer(audit_app, name="audit")
 app.add_typer(config_app, name="config")
@@ -134,6 +135,7 @@ register_evaluate(app)
 register_pool(app)
 register_transport(app)
 register_ledger(app)
+register_night(app)
 register_forget(app)
 register_watch(app)
 register_doctor(app)

@@ -14,7 +14,7 @@ import pytest
 STAGE_VERBS = ["ingest", "encode", "group", "condense", "validate"]
 VERBS = [
     *("demo", "run", *STAGE_VERBS, "verify", "receive", "evaluate", "pool", "send", "fetch", "show", "doctor"),
-    *("watch", "serve"),
+    *("watch", "serve", "night", "schedule"),
     *("audit+attack", "audit+history", "audit+diff"),
     *("config+init", "config+check", "ledger", "log+show", "log+verify"),
     *("release+propose", "release+approve", "release+publish"),
