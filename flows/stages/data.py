@@ -19,6 +19,7 @@ from pipeline.core.errors import DataError
 from pipeline.core.types import Cohort, CondensedSet, ContractResult, EncodedCohort, IngestReport, Provenance
 from pipeline.ingest.cohort import build_cohort, latest_hour
 from pipeline.ingest.mapping import load_mapping
+from pipeline.ingest.quarantine import write_quarantine
 from pipeline.ingest.readers import read_source
 from pipeline.ingest.splits import given_split, keyed_hash_split, site_split, time_split
 from pipeline.ingest.stay_blocks import stay_blocks
@@ -56,6 +57,7 @@ def ingest(job: Job) -> Made:
                 **options,
             )
         state.finish()
+        write_quarantine(config.workspace, config.name, tables.quarantine)
         own = {variable.name for variable in mapping.variables}
         series = {source: name for source, name in mapping.source_names.items() if name in own}
         apart = {*mapping.static_sources, *mapping.source_names} - set(series)  # statics, labels: no series, no rule

@@ -57,6 +57,11 @@ class Reading:
         return (*self.mapping.source_names, *self.mapping.static_sources)
 
     @cached_property
+    def kind(self) -> pl.Enum:
+        """`names` as a column's type."""
+        return pl.Enum(self.names)
+
+    @cached_property
     def place(self) -> dict[str, int]:
         """The index of each of `names`."""
         return {name: index for index, name in enumerate(self.names)}

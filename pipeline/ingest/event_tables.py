@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final, final
 
@@ -25,8 +27,9 @@ from pipeline.ingest.event_rows import Reading, Usable, locate, names_of, use
 from pipeline.ingest.event_values import Conversions
 from pipeline.ingest.layout import EventsLayout, Layout
 from pipeline.ingest.mapping import SourceMapping
+from pipeline.ingest.quarantine import MOST_KEPT
 from pipeline.ingest.repeats import settle_repeats
-from pipeline.ingest.row_fates import MOST_KEPT, RowFates, add_count
+from pipeline.ingest.row_fates import RowFates, add_count, gather
 from pipeline.ingest.spilled import SpilledRows
 from pipeline.ingest.splits import START
 from pipeline.ingest.stay_blocks import added_up
@@ -43,7 +46,7 @@ class FilePart:
     """One file's share: frames of its usable rows (see `part_of`), and where the others went."""
 
     fates: RowFates
-    kept: list[pl.DataFrame] = field(default_factory=list)
+    kept: list[pl.DataFrame] = field(default_factory=list)  # none where they were put elsewhere
     done: Conversions = field(default_factory=Conversions)
     rows: int = 0
 
@@ -59,7 +62,7 @@ def read_event_tables(
     """Read a folder by the mapping's layout; stays in the order of their table (or by id where events name them).
 
     `on_step` is called as (files read, files in all, rows per second). Events that are more than memory should hold are
-    spilled to a file in `scratch`, if there is one; of a file that is being read the usable rows are in memory.
+    spilled to a file in `scratch`, if there is one; then what is held in memory grows with the stays alone.
 
     Raises:
         ConfigError: the mapping has no layout.
@@ -80,18 +83,14 @@ def read_event_tables(
     spilled = SpilledRows(reading.stays.frame.height, reading.names, scratch)
 
     def read(number: int) -> FilePart:
-        part = read_file(*work[number], reading)
-        for frame in part.kept:
-            spilled.add(number, frame)
-        part.kept = []
-        return part
+        return read_file(*work[number], reading, partial(spilled.add, number))
 
-    parts, started, rows = list[FilePart](), time.monotonic(), 0
+    parts, started, rows = [_stay_fates(reading)], time.monotonic(), 0
     with ThreadPoolExecutor(max_workers=min(_MOST_WORKERS, os.cpu_count() or 1)) as pool:
         for part in pool.map(read, range(len(work))):
             parts.append(part)
             rows += part.rows
-            on_step(len(parts), len(work), rows / max(time.monotonic() - started, 1e-9))
+            on_step(len(parts) - 1, len(work), rows / max(time.monotonic() - started, 1e-9))
     return _tables(parts, spilled, reading, root.name)
 
 
@@ -132,8 +131,22 @@ def _stays_of_files(work: list[tuple[EventsLayout, Path]], reading: Reading) -> 
     return StayTable(frame, False, ())
 
 
-def read_file(table: EventsLayout, path: Path, reading: Reading) -> FilePart:
+def _stay_fates(reading: Reading) -> FilePart:
+    """The stays that are excluded because something is wrong with them, where the mapping wants them looked at."""
+    assert reading.stays is not None
+    fates = RowFates(reading.layout.stays.file or "", None, reading.names, reading.layout.criticality)
+    frame = reading.stays.frame.filter(pl.col(EXCLUDED).is_in(list(fates.criticality)))
+    for reason in frame[EXCLUDED].unique().sort().to_list():
+        fates.stays(reason, frame.filter(pl.col(EXCLUDED) == reason)["stay_id"])
+    return FilePart(fates)
+
+
+def read_file(
+    table: EventsLayout, path: Path, reading: Reading, put: Callable[[pl.DataFrame], None] | None = None
+) -> FilePart:
     """One file's usable events and the account of all its rows; the same file, stays and mapping give the same part.
+
+    With `put` each frame goes there as soon as it is made, and is not kept.
 
     Raises:
         DataError: the file is missing or damaged, or the mapping says that something in it stops the reading.
@@ -143,19 +156,20 @@ def read_file(table: EventsLayout, path: Path, reading: Reading) -> FilePart:
     tally = Tally(keep=MOST_KEPT if fates.criticality.get(MALFORMED) == "quarantine" else 0)
     for batch in coded_batches(path, *_columns(table, path, reading), tally):
         found = _long(batch, part, reading) if table.code is not None else _wide(batch, part, reading, path)
-        part.kept += [part_of(usable, reading.names) for usable in found if len(usable.stay)]
+        for frame in (part_of(usable, reading) for usable in found if len(usable.stay)):
+            part.kept.append(frame) if put is None else put(frame)
     part.rows += tally.malformed
     fates.malformed(MALFORMED, tally.malformed, tally.lines)
     return part
 
 
-def part_of(usable: Usable, names: tuple[str, ...]) -> pl.DataFrame:
+def part_of(usable: Usable, reading: Reading) -> pl.DataFrame:
     """Rows in the form in which they are kept: row of the table of stays, hours, source name, value."""
     return pl.DataFrame(
         {
             "row": usable.stay.astype(np.uint32),
             "hours": usable.hours,
-            "variable": pl.Series(usable.name.astype(np.uint32)).cat.to(pl.Enum(names)),
+            "variable": pl.Series(usable.name.astype(np.uint32)).cat.to(reading.kind),
             "value": usable.value,
         }
     )
@@ -232,6 +246,8 @@ def _tables(parts: list[FilePart], spilled: SpilledRows, reading: Reading, sourc
     stay_id = pl.Series("stay_id", kept["row"]).cat.to(pl.Enum(included["stay_id"]))
     if in_memory is not None:
         settled.close()
+    quarantine = gather(part.fates for part in parts)
+    aside = () if quarantine is None else quarantine.notes()
     return SourceTables(
         events=kept.drop("row").insert_column(0, stay_id),
         spilled=settled if in_memory is None else None,
@@ -241,7 +257,8 @@ def _tables(parts: list[FilePart], spilled: SpilledRows, reading: Reading, sourc
         dropped_by_variable=counts,
         subjects_known=reading.stays.subjects_known,
         source=source,
-        notes=(*reading.stays.notes, *added_up(notes), *_told(parts)),
+        notes=(*reading.stays.notes, *added_up(notes), *_told(parts), *aside),
+        quarantine=quarantine,
     )
 
 

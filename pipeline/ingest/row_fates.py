@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, final
+from typing import final
 
 import numpy as np
 import polars as pl
@@ -12,19 +13,8 @@ import polars as pl
 from pipeline.core.errors import DataError
 from pipeline.ingest.coded import Batch
 from pipeline.ingest.layout import Criticality, EventsLayout
+from pipeline.ingest.quarantine import MOST_KEPT, QUARANTINE_SCHEMA, Quarantine
 from pipeline.ingest.tables import UNNAMED, CountsByVariable
-
-QUARANTINE_SCHEMA: Final = {
-    "reason": pl.String,
-    "file": pl.String,
-    "row": pl.Int64,  # of the rows below the header, from 1, malformed lines not counted; null where there is none
-    "key": pl.String,
-    "time": pl.String,
-    "code": pl.String,
-    "value": pl.String,
-}
-MOST_KEPT: Final = 10_000
-"""Rows that a run's quarantine holds; of more, only the count is kept."""
 
 
 @final
@@ -87,6 +77,19 @@ class RowFates:
             columns = {"reason": [reason] * len(lines), "file": [self.file] * len(lines), "value": lines}
             self.kept.append(_frame(columns))
 
+    def stays(self, reason: str, ids: pl.Series) -> None:
+        """Stays that are excluded for a reason that the mapping names: kept by id, or a stop.
+
+        Raises:
+            DataError: as `drop`.
+        """
+        if self.criticality[reason] == "stop":
+            raise DataError(f"{self.file}: {len(ids)} stays: {reason}, and the mapping's layout.criticality says stop")
+        if self.criticality[reason] == "quarantine":
+            self.quarantined[reason] = self.quarantined.get(reason, 0) + len(ids)
+            shown = ids.head(MOST_KEPT)
+            self.kept.append(_frame({"reason": [reason] * len(shown), "file": [self.file] * len(shown), "key": shown}))
+
     def _copies(self, reason: str, name: np.ndarray, batch: Batch, rows: np.ndarray, column: str) -> pl.DataFrame:
         copies: dict[str, object] = {"reason": [reason] * len(rows), "file": [self.file] * len(rows)}
         copies["row"] = batch.first + rows + 1
@@ -95,6 +98,18 @@ class RowFates:
         for ours, theirs in {} if table is None else {"key": table.key, "time": table.time, "value": column}.items():
             copies[ours] = batch.series(theirs).gather(rows).cast(pl.String)
         return _frame(copies)
+
+
+def gather(accounts: Iterable[RowFates]) -> Quarantine | None:
+    """What the accounts of all files kept, in their order, up to `MOST_KEPT`; None where no row was quarantined."""
+    counts: Counter[str] = Counter()
+    frames: list[pl.DataFrame] = []
+    for fates in accounts:
+        counts.update(fates.quarantined)
+        frames += fates.kept
+    if not counts:
+        return None
+    return Quarantine(pl.concat([pl.DataFrame(schema=QUARANTINE_SCHEMA), *frames]).head(MOST_KEPT), dict(counts))
 
 
 def _frame(columns: Mapping[str, object]) -> pl.DataFrame:

@@ -9,6 +9,7 @@ from typing import Final, final
 import polars as pl
 
 from pipeline.core.errors import DataError
+from pipeline.ingest.quarantine import Quarantine
 from pipeline.ingest.spilled import SpilledRows
 
 EVENT_SCHEMA: Final = {"stay_id": pl.String, "hours": pl.Float64, "variable": pl.String, "value": pl.Float64}
@@ -48,6 +49,7 @@ class SourceTables:
     subjects_known: bool
     source: str
     notes: tuple[str, ...] = ()
+    quarantine: Quarantine | None = None  # copies of rows that failed, for the site alone
     spilled: SpilledRows | None = None  # the events, where they are more than memory; `events` is empty then
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.core.digest import digest_json
+from pipeline.ingest.quarantine import Quarantine
 from pipeline.ingest.tables import UNNAMED, SourceTables
 
 WITHDRAWN: Final = "subject withdrawn"
@@ -72,7 +73,14 @@ def drop_withdrawn(tables: SourceTables, withdrawn: Withdrawn) -> SourceTables:
         rows_dropped=dict(sorted(dropped.items())),
         dropped_by_variable=by_variable,
         notes=(*tables.notes, withdrawn_note(int(gone.sum()))),
+        quarantine=None if tables.quarantine is None else _without(tables.quarantine, tables.stays.filter(gone)),
     )
+
+
+def _without(quarantine: Quarantine, gone: pl.DataFrame) -> Quarantine:
+    """A copy of a failed row names a stay or a subject."""
+    keys = pl.concat([gone["stay_id"].cast(pl.String), gone["subject_id"].cast(pl.String)])
+    return quarantine.without(lambda named: pl.Series(named).is_in(keys.implode()).to_list())
 
 
 def withdrawn_note(stays: int) -> str:
