@@ -41,6 +41,7 @@ from flows.night_cli import register as register_night
 from flows.pool_cli import register as register_pool
 from flows.release_cli import release_app
 from flows.sharing_cli import register as register_sharing
+from flows.store_cli import store_app
 from flows.transport_cli import register as register_transport
 from flows.trust_cli import trust_app
 from flows.watch_cli import register as register_watch
@@ -65,6 +66,7 @@ app.add_typer(keys_app, name="keys")
 app.add_typer(release_app, name="release")
 app.add_typer(trust_app, name="trust")
 app.add_typer(log_app, name="log")
+app.add_typer(store_app, name="store")
 
 
 @app.command()

@@ -11,14 +11,19 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Concatenate, Final, ParamSpec, TypeVar
 
 from pipeline.core.chained_file import now
+from pipeline.core.config import Config
 from pipeline.core.errors import EnvironmentProblem
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 FOLDER: Final = "locks"
 _LOCK_FILE: Final = "workspace"
@@ -134,3 +139,19 @@ def _unlock(stream: BinaryIO) -> None:
 
     fcntl.flock(stream, fcntl.LOCK_UN)  # at once, though a child process may still have the file open
     stream.close()
+
+
+def shares_workspace(
+    what: str,
+) -> Callable[[Callable[Concatenate[Config, P], R]], Callable[Concatenate[Config, P], R]]:
+    """A function of a configuration that holds its workspace's lock, shared, while it runs."""
+
+    def around(does: Callable[Concatenate[Config, P], R]) -> Callable[Concatenate[Config, P], R]:
+        @wraps(does)
+        def locked(config: Config, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            with workspace_lock(config.workspace, what, shared=True):
+                return does(config, *args, **kwargs)
+
+        return locked
+
+    return around

@@ -18,6 +18,7 @@ from prefect.states import Completed
 from prefect.tasks import Task
 
 from flows.job import open_job
+from flows.locks import shares_workspace
 from flows.logs import logged
 from flows.progress import say
 from flows.stages import data, drift, judge, learn, publish
@@ -45,6 +46,7 @@ class Walker:
         return result
 
 
+@shares_workspace("decoct run")
 def walk(plan: Config, step: Walker) -> None:
     """Source records -> a signed, audited bundle and a report."""
     cohort = step("ingest", data.ingest)

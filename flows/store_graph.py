@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, final
+from typing import Final, final
 
 from pipeline.core.errors import DataError
 from pipeline.store import BEGINS, USES, Store
@@ -82,10 +82,10 @@ def graph_of(store: Store) -> Graph:
     for folder in sorted((store.root / "objects").glob("*/*")):
         try:
             head = store.describe(folder.name)
-        except (DataError, OSError):
+            kind, told = str(head["kind"]), head["meta"].get("provenance")
+        except (DataError, OSError, KeyError, TypeError, AttributeError):
             continue
-        kinds[folder.name] = str(head["kind"])
-        told: Any = head["meta"].get("provenance")
+        kinds[folder.name] = kind
         if isinstance(told, Mapping) and told.get("parents"):
             parents[folder.name] = tuple(told["parents"])
     return Graph(_notes(store), kinds, parents)

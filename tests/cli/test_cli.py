@@ -15,6 +15,7 @@ STAGE_VERBS = ["ingest", "encode", "group", "condense", "validate"]
 VERBS = [
     *("demo", "run", *STAGE_VERBS, "verify", "receive", "evaluate", "pool", "send", "fetch", "show", "doctor"),
     *("watch", "serve", "night", "schedule"),
+    *("forget", "store+list", "store+gc", "store+verify"),
     *("audit+attack", "audit+history", "audit+diff"),
     *("config+init", "config+check", "ledger", "log+show", "log+verify"),
     *("release+propose", "release+approve", "release+publish"),
@@ -38,7 +39,7 @@ def test_every_verb_explains_itself_with_an_example(verb: str) -> None:
 
 def test_the_list_of_verbs_in_this_test_is_complete() -> None:
     from flows.audit_cli import audit_app
-    from flows.cli import app, config_app, keys_app, log_app, release_app, trust_app
+    from flows.cli import app, config_app, keys_app, log_app, release_app, store_app, trust_app
 
     names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
     groups = {
@@ -47,6 +48,7 @@ def test_the_list_of_verbs_in_this_test_is_complete() -> None:
         "keys": keys_app,
         "log": log_app,
         "release": release_app,
+        "store": store_app,
         "trust": trust_app,
     }
     for label, group in groups.items():
