@@ -71,11 +71,11 @@ def run_night(config: Config, walk_road: WalkRoad) -> Night:
         _close_killed(config)
         night = _begin(config)
         clock, made = time.monotonic(), dict[str, Made]()
-        before = accepted_release(config)
+        told = {known.release for known in read_record(config.workspace)}
         try:
             with scrubbed("the night"):
                 walk_road(str(new_job(config).folder), made)
-            outcome = _done(config, made, before)
+            outcome = _done(config, made, told)
         except DecoctError as error:
             outcome = _stopped(error)
         except BaseException as error:
@@ -96,12 +96,6 @@ def read_record(workspace: Path) -> tuple[Night, ...]:
     names = list(Night.__annotations__)
     entries = [entry for entry in read_chain(_record(workspace)).entries if entry["what"] == "night"]
     return tuple(Night(**{name: entry[name] for name in names}) for entry in entries)
-
-
-def accepted_release(config: Config) -> str:
-    """The release that this run has admitted last; "" = none."""
-    found = read_chain(config.workspace / accepted.NIGHTS / accepted.ACCEPTED_FILE).entries
-    return next((str(entry["release"]) for entry in reversed(found) if entry["run"] == config.name), "")
 
 
 def _begin(config: Config) -> Night:
@@ -137,13 +131,13 @@ def _close_killed(config: Config) -> None:
     _finish(config, replace(night, state="killed", exit_code=137, sentence=sentence))
 
 
-def _done(config: Config, made: Mapping[str, Made], before: str) -> dict[str, Any]:
+def _done(config: Config, made: Mapping[str, Made], known: set[str]) -> dict[str, Any]:
     """What a road that was walked to its end came to."""
     job = open_job(str(config.workspace / "runs" / config.name), resume=True)
     record = job.only(made["release"], ReleaseRecord)
     bundle = place(config.workspace, record.name)
     told: dict[str, Any] = {"exit_code": 0, "release": record.name, "version": record.version}
-    if made["release"].reused and before == record.name:
+    if made["release"].reused and record.name in known:
         return told | {"state": "unchanged", "sentence": f"nothing has changed since {record.name}"}
     if bundle is not None and is_proposal(bundle):
         return told | {"state": "proposed", "sentence": f"{record.name} waits for approval"}
