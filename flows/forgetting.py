@@ -22,6 +22,7 @@ from flows.store_graph import HOLDS_PEOPLE, Graph, graph_of, last_uses
 from flows.withdrawals import withdraw
 from pipeline.core.errors import UsageError
 from pipeline.core.types import Cohort, ReleaseRecord
+from pipeline.ingest.quarantine import FOLDER as QUARANTINE
 from pipeline.ingest.withdrawn import Withdrawn
 from pipeline.sharing.bundle import ReleaseNotes, bundle_name
 from pipeline.sharing.log import append_log, read_log
@@ -29,6 +30,7 @@ from pipeline.store import Store
 
 PURGE: Final = "purge"
 STAYS_IN_A_RUN: Final = frozenset({CONFIG_FILE, "log.jsonl"})
+QUARANTINE: Final = "quarantine"
 KEPT_OF_SOURCES: Final = ("pieces", "marks")
 ALL_RUNS: Final = 10**9
 
@@ -163,12 +165,12 @@ def _proposals(workspace: Path, released: list[dict[str, Any]]) -> list[str]:
 
 def _kept_of_sources(workspace: Path) -> list[str]:
     """What readings keep of sources; the next one reads all of it again, less who has withdrawn."""
-    folders = [workspace / "store" / name for name in KEPT_OF_SOURCES]
+    folders = [*(workspace / "store" / name for name in KEPT_OF_SOURCES), workspace / QUARANTINE]
     found = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())]
     return [path.relative_to(workspace).as_posix() for path in found]
 
 
 def _files_by_kind(paths: list[str]) -> dict[str, int]:
-    names = {"runs": "files of runs", PROPOSALS: PROPOSALS, "store": "files kept of sources"}
+    names = {"runs": "files of runs", PROPOSALS: PROPOSALS, "store": "files kept of sources", QUARANTINE: QUARANTINE}
     counts = Counter(names[path.split("/", 1)[0]] for path in paths)
     return dict(sorted(counts.items()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -27,6 +27,15 @@ def ingest(
         Path | None,
         typer.Option(help="Also write the cohort into this new folder as MEDS; it holds patients' records."),
     ] = None,
+    write_contract: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also draw up the site's contract from this cohort, in this folder of the site's repository."
+        ),
+    ] = None,
+    quarantine: Annotated[
+        bool, typer.Option("--quarantine", help="Read nothing: how many rows the last reading put aside, and where.")
+    ] = False,
     seed: Seed = None,
     device: Device = None,
     out: Out = None,
@@ -40,17 +49,22 @@ def ingest(
 
     A mapping to begin with: decoct ingest --suggest exports/ward > ward.toml
 
+    What the next cohort is held to: decoct ingest run.toml --write-contract contracts
+
     As MEDS, for the site's other tools: decoct ingest run.toml --to-meds meds/ward
     """
     if suggest is not None:
-        if config is not None or report or to_meds is not None or resume:
-            raise UsageError("--suggest takes no run: leave out the TOML file, --report, --to-meds and --resume")
+        if config is not None or report or quarantine or resume or any((to_meds, write_contract)):
+            raise UsageError("--suggest takes no run: leave out the TOML file and the flags of a run")
         _suggest(suggest, as_json)
         return
     if config is None:
         raise UsageError("name the run's TOML file, or a folder of tables with --suggest")
     from pipeline.core.config import load_config
 
+    if quarantine:
+        _quarantine(load_config(config), out, as_json)
+        return
     folder = start(load_config(config), seed, device, out, verbose, None)
     from flows.run import walk_until
     from flows.summary import outcome, print_stage
@@ -60,6 +74,8 @@ def ingest(
     told = outcome(folder, made)
     if to_meds is not None:
         _to_meds(folder, cohort, to_meds)
+    if write_contract is not None:
+        told["site_contract"] = _contract(folder, cohort, ingest_report, write_contract)
     if report:
         told["data_report"] = _look(folder, cohort, ingest_report)
     if as_json:
@@ -83,6 +99,40 @@ def _suggest(source: Path, as_json: bool) -> None:
     print(draft.toml, end="")
     for note in draft.notes:
         say(f"  {note}")
+
+
+def _contract(folder: str, cohort: str, report: str, target: Path) -> dict[str, Any]:
+    from flows.job import open_job
+    from flows.progress import say
+    from pipeline.core.redaction import scrubbed
+    from pipeline.core.types import Cohort, IngestReport
+    from pipeline.ingest.mapping import load_mapping
+    from pipeline.validation.site_contract import draft_contract, write_contract
+
+    with scrubbed("writing the contract"):
+        job = open_job(folder, resume=True)
+        made, account = job.store.get(cohort, Cohort), job.store.get(report, IngestReport)
+        digest = load_mapping(job.config.cohort.mapping).digest
+        path, contract = write_contract(target, draft_contract(job.config.name, made, account, digest))
+    say(f"  {len(contract.rules)} rules, version {contract.version}, digest {contract.digest[:12]}: {path}")
+    return {"path": str(path), "version": contract.version, "digest": contract.digest}
+
+
+def _quarantine(config: Any, out: Path | None, as_json: bool) -> None:
+    from pipeline.ingest.quarantine import quarantine_counts, told
+
+    found = quarantine_counts(config.workspace if out is None else out.resolve(), config.name)
+    if as_json:
+        plain = {} if found is None else {"path": str(found[0]), "rows": found[1], "kept": found[2]}
+        print_json(plain)
+        return
+    if found is None:
+        print("the last reading put no row aside")
+        return
+    path, counts, kept = found
+    for reason, rows in sorted(counts.items()):
+        print(f"{told(rows):>14}  {reason}")
+    print(f"{told(kept)} rows are kept: {path} (patients' records, which stay at the site)")
 
 
 def _look(folder: str, cohort: str, report: str) -> str:

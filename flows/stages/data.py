@@ -26,6 +26,7 @@ from pipeline.ingest.stay_blocks import stay_blocks
 from pipeline.ingest.tables import SourceTables
 from pipeline.store import Made
 from pipeline.validation import contracts
+from pipeline.validation.site_contract import check_site_contract, read_contract
 
 
 def ingest(job: Job) -> Made:
@@ -33,11 +34,13 @@ def ingest(job: Job) -> Made:
     config, state = job.config, SourceState(job)
     options = config.source.model_dump(exclude={"kind"})
     withdrawn = state.withdrawn
+    site = None if config.cohort.contract is None else read_contract(config.cohort.contract)
     plan = {
         "source": {"kind": config.source.kind, "content": state.content()},
-        "cohort": config.cohort.model_dump(mode="json"),
+        "cohort": config.cohort.model_dump(mode="json", exclude={"contract"}),
         "mapping": _mapping_digest(config.cohort.mapping),
         "split_key": job.secret("split").fingerprint,
+        **({} if site is None else {"contract": {"version": site.version, "digest": site.digest}}),
         **({"withdrawn": withdrawn.fingerprint} if withdrawn.marks else {}),
     }
 
@@ -76,6 +79,9 @@ def ingest(job: Job) -> Made:
         if tables.spilled is not None:
             tables.spilled.close()
         cohort = dataclasses.replace(cohort, provenance=provenance, subjects_known=tables.subjects_known)
+        if site is not None:
+            contract = contracts.both(contract, check_site_contract(cohort, report, site))
+            contracts.require(contract)
         return cohort, report, contract
 
     made = job.once("ingest", (), plan, None, make)

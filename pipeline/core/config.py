@@ -249,8 +249,12 @@ def _resolve_paths(config: Config, base: Path) -> Config:
     elif isinstance(source, TablesSource):
         source = source.model_copy(update={"folder": base / source.folder})
     update: dict[str, Any] = {"source": source, "workspace": base / config.workspace}
+    cohort: dict[str, Any] = {}
     if config.cohort.mapping.endswith(".toml"):
-        update["cohort"] = config.cohort.model_copy(update={"mapping": str(base / config.cohort.mapping)})
+        cohort["mapping"] = str(base / config.cohort.mapping)
+    if config.cohort.contract is not None:
+        cohort["contract"] = base / config.cohort.contract
+    update["cohort"] = config.cohort.model_copy(update=cohort)
     if config.release.policy.endswith(".toml"):
         update["release"] = config.release.model_copy(update={"policy": str(base / config.release.policy)})
     return config.model_copy(update=update)

@@ -80,6 +80,7 @@ class CohortConfig(Model):
     mapping: str = "physionet2012"  # a shipped mapping's name, or the path of a mapping TOML
     step_hours: Positive = 1.0
     n_steps: PositiveInt = 48
+    contract: Path | None = None  # a contract of the site's own that the cohort is held to
     tasks: tuple[str, ...] = ()  # of the mapping's tasks, in order; the first defines the classes; () = all
     split: SplitConfig = SplitConfig()
 

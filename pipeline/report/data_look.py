@@ -24,7 +24,7 @@ _WIDTH, _HEIGHT = 150, 26
 
 def look_at(cohort: Cohort, report: IngestReport) -> dict[str, Any]:
     """Everything on the page, as plain JSON data; small cells are suppressed already."""
-    plain = {"ingest": to_plain(report), "contracts": [], "trajectories": []}
+    plain = {"ingest": to_plain(report), "contracts": [], "trajectories": [], "drift": None}
     ingest = suppress_small_cells(plain)["ingest"]
     subjects = len(np.unique(cohort.subject_ids))
     return {

@@ -185,6 +185,13 @@ def require(result: ContractResult) -> None:
     raise DataError(f"the {result.suite} contract is broken by {result.artefact}: {said}{more}")
 
 
+def both(one: ContractResult, other: ContractResult) -> ContractResult:
+    """Two contracts that the same artefact is held to, as one result."""
+    outcomes = (*one.outcomes, *other.outcomes)
+    suite = f"{one.suite} and {other.suite}"
+    return ContractResult(suite, one.artefact, one.success and other.success, outcomes)
+
+
 def _sentence(outcome: ExpectationOutcome) -> str:
     return f"{outcome.column}: {outcome.unexpected_count} of {outcome.n} break the rule that it {outcome.rule}"
 

@@ -137,3 +137,39 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     path.write_text(RUN.replace("SPLIT", "time").replace("MORE", ""))
     with pytest.raises(DataError, match="holds no table hourly"):
         run("ingest", str(path))
+
+
+def test_the_next_cohort_is_held_to_the_sites_contract(tmp_path: Path) -> None:
+    path = site(tmp_path)
+    told = json.loads(run("ingest", str(path), "--json", "--write-contract", str(tmp_path / "contracts")))
+    contract = Path(told["site_contract"]["path"])
+    assert contract == tmp_path / "contracts" / "ward.json"
+    path.write_text(path.read_text().replace("n_steps = 6", 'n_steps = 6\ncontract = "contracts/ward.json"'))
+    held = cohort_of(tmp_path, run("ingest", str(path), "--json"))
+    assert held.provenance.config["contract"] == {"version": 1, "digest": told["site_contract"]["digest"]}
+    raw = json.loads(contract.read_text())
+    rule = next(item for item in raw["suite"]["expectations"] if item["kwargs"]["column"] == "HR: largest")
+    rule["kwargs"]["max_value"], rule["meta"]["demands"] = 70, "is at most 70"
+    contract.write_text(json.dumps(raw))
+    with pytest.raises(DataError, match="HR: largest: 1 of 1 break the rule that it is at most 70"):
+        run("ingest", str(path), "--resume")
+
+
+def test_rows_put_aside_are_counted_and_shown_where_they_lie(tmp_path: Path) -> None:
+    path = site(tmp_path)
+    assert "no row aside" in run("ingest", str(path), "--quarantine")
+    table = tmp_path / "source" / "hourly.csv"
+    table.write_text(table.read_text().replace(",36.", ",warm "))
+    mapping = tmp_path / "ward.toml"
+    mapping.write_text(
+        mapping.read_text().replace(
+            "[layout.stays]", '[layout.criticality]\n"text instead of a number" = "quarantine"\n\n[layout.stays]'
+        )
+    )
+    run("ingest", str(path))
+    told = json.loads(run("ingest", str(path), "--quarantine", "--json"))
+    assert told["rows"]["text instead of a number"] == told["kept"] > 100
+    assert Path(told["path"]).parent == tmp_path / "work" / "quarantine" / "ward"
+    shown = run("ingest", str(path), "--quarantine")
+    assert f"{told['kept']}  text instead of a number" in shown
+    assert "warm" not in shown
