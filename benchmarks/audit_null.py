@@ -5,6 +5,8 @@ Three parts, each a table of docs/audit.md:
 1. Simulated scores without a leak, every statistic at its nominal level (vectorised; the statistics' own code).
 2. Real stays (PhysioNet 2012): members, others and the set are disjoint random stays; the attacks that decide on
    a condensed set run as in an audit, and the shipped strict policy judges their figures as the gate does.
+   `--attacks` names some of them (two_sample costs more than the others together), `--first` is the first audit's
+   seed, so that further audits can be run.
 3. Coverage of every kind of interval over 1,000 or more truths drawn at random.
 
     python benchmarks/audit_null.py --audits 400 --out benchmarks/results/audit_null.json
@@ -17,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +29,17 @@ from reference import machine
 from scipy import stats
 
 from pipeline.audit import two_sample
+from pipeline.audit.advantage import other_people, same_people, shares
 from pipeline.audit.canaries import empirical_epsilon
-from pipeline.audit.excess import Hits, clustered_share
+from pipeline.audit.excess import Arms, Hits, clustered_share, excess
+from pipeline.audit.linkage_inference import Inference, Linkability
 from pipeline.audit.membership import Membership
-from pipeline.audit.multiplicity import leaks_found, p_value
+from pipeline.audit.missingness import auroc_interval
+from pipeline.audit.multiplicity import HELD_BACK, leaks_found, p_value
 from pipeline.audit.near_copies import NearCopies
 from pipeline.audit.release_game import epsilon_of_rounds
-from pipeline.audit.scene import CondensedScene
+from pipeline.audit.scene import CondensedScene, LeakageAttack
+from pipeline.audit.singling_out import SinglingOut
 from pipeline.audit.statistics import (
     auroc,
     bootstrap_r2,
@@ -51,6 +58,10 @@ from pipeline.sharing.policy import load_policy
 from pipeline.sharing.rules import attack_verdicts
 
 ALLOWED = 29
+ATTACKS: dict[str, LeakageAttack] = {
+    attack.name: attack
+    for attack in (NearCopies(), Membership(), SinglingOut(), Linkability(), Inference(), two_sample.TwoSample())
+}
 MEMBERS, OTHERS, SAMPLES = 1200, 900, 80
 
 
@@ -95,24 +106,29 @@ def _one_null(rng: np.random.Generator) -> dict[str, bool]:
 # --- 2: real stays ----------------------------------------------------------------------------------------------------
 
 
-def real_stays(series: np.ndarray, audits: int, views_every: int) -> dict[str, Any]:
-    """Independent sets of real stays, audited and judged; `two_sample` in every `views_every`-th audit."""
+def real_stays(
+    series: np.ndarray, audits: int, views_every: int, attacks: Sequence[str] = tuple(ATTACKS), first: int = 0
+) -> dict[str, Any]:
+    """Independent sets of real stays, audited and judged; `two_sample` in every `views_every`-th audit.
+
+    A figure that would decide if there were more people counts as an alarm of its statistic, too.
+    """
     policy = load_policy("strict")
     alarms: dict[str, list[bool]] = {}
-    for number in range(audits):
+    for number in range(first, first + audits):
         scene = _independent(series, generator(number, "real stays"))
-        results = [*NearCopies().run(scene, number), *Membership().run(scene, number)]
-        if number % views_every == 0:
-            results += two_sample.TwoSample().run(scene, number)
+        run = [name for name in attacks if name != two_sample.TwoSample.name or number % views_every == 0]
+        results = [result for name in run for result in ATTACKS[name].run(scene, number)]
         deciding = [result for result in results if result.gates]
-        for result in deciding:
+        for result in (result for result in results if result.gates or result.detail.get(HELD_BACK)):
             p = p_value(result)
             name = f"{result.attack}: {result.statistic}"
             alarms.setdefault(name, []).append(p is not None and p <= 0.05)
         verdicts = {item.verdict for item in attack_verdicts(policy, [_report(deciding)])}
+        alarms.setdefault("the gate says INCONCLUSIVE", []).append("INCONCLUSIVE" in verdicts)
         alarms.setdefault("family-wise (Holm 5 %)", []).append(bool(leaks_found(results)))
         alarms.setdefault("the gate says FAIL", []).append("FAIL" in verdicts)
-        alarms.setdefault("a control did not hold", []).append(not all(r.detail["controls_held"] for r in results))
+        alarms.setdefault("a control did not hold", []).append(not all(r.detail["controls_held"] for r in deciding))
     return {name: {"alarms": int(np.sum(rows)), "audits": len(rows)} for name, rows in alarms.items()}
 
 
@@ -180,11 +196,66 @@ def _one_truth(rng: np.random.Generator) -> dict[str, bool]:
     hits = Hits(rng.uniform(size=tries * inner) < np.repeat(subject_rate, inner), np.repeat(np.arange(tries), inner))
     clustered = clustered_share(hits)
     return {
+        **_compared(rng),
+        **_pooled_over_cells(rng),
         "Clopper-Pearson (shares, TPR, FPR)": share.low <= p <= share.high,
         "DeLong (AUROC)": figure.low <= stats.norm.cdf(shift / np.sqrt(2)) <= figure.high,
         "subjects, ratio of sums (R2)": recovered.low <= r2 <= recovered.high,
         "Korn-Graubard by cluster (shares)": clustered.low <= q <= clustered.high,
     }
+
+
+def _compared(rng: np.random.Generator) -> dict[str, bool]:
+    """Differences and ratios of two arms: AUROC of the same or of other people, and the excess risk of both kinds."""
+    sizes = rng.integers(40, 600, 4)
+    truth = np.repeat([True, False], sizes[:2]), np.repeat([True, False], sizes[2:])
+    shifts, alike = rng.uniform(0, 2, 2), float(rng.uniform(0, 0.95))
+    common = rng.normal(size=len(truth[0]))
+    one, other = (
+        shift * truth[0] + np.sqrt(alike) * common + np.sqrt(1 - alike) * rng.normal(size=len(common))
+        for shift in shifts
+    )
+    apart = shifts[1] * truth[1] + rng.normal(size=len(truth[1]))
+    gain = float(np.diff(stats.norm.cdf(shifts[::-1] / np.sqrt(2)))[0])
+    paired = same_people(shares(one, truth[0]), shares(other, truth[0]))
+    unpaired = other_people(shares(one, truth[0]), shares(apart, truth[1]))
+    people, others = (int(n) for n in rng.integers(150, 1500, 2))
+    c = float(rng.uniform(0.01, 0.6))
+    r = float(rng.uniform(max(0.0, c - 0.1), 0.95))
+    nobody = Hits(np.zeros(2, bool), np.arange(2))
+    risk = excess(Arms(_alike(r, people, rng), _alike(c, others, rng), nobody))[0]
+    small = float(rng.uniform(0.02, 0.3))  # of a description that fits one person, who is a member or is not
+    fits = rng.uniform(size=(int(rng.integers(60, 200)), 12))
+    scale, most = float(rng.uniform(0.8, 3)), float(rng.uniform(small, 0.6))
+    rows = np.repeat(np.arange(len(fits)), fits.shape[1])
+    either = [Hits(hit.ravel(), rows) for hit in (fits < most, fits > 1 - small / scale)]
+    singled = excess(Arms(either[0], either[1], nobody, scale))[0]
+    return {
+        "DeLong, difference, same people (AUROC gained)": paired.low <= gain <= paired.high,
+        "DeLong, difference, other people (AUROC over strangers)": unpaired.low <= gain <= unpaired.high,
+        "MOVER, two groups (excess risk)": risk.low <= (r - c) / (1 - c) <= risk.high,
+        "MOVER, one try for either arm (singling out)": singled.low <= (most - small) / (1 - small) <= singled.high,
+    }
+
+
+def _alike(p: float, subjects: int, rng: np.random.Generator) -> Hits:
+    """One try of each subject, or three that are alike half of the time."""
+    tries = int(rng.choice([1, 3]))
+    own = rng.random((subjects, tries)) < p
+    hit = np.where(rng.random((subjects, 1)) < 0.5, own[:, :1], own)
+    return Hits(hit.ravel(), np.repeat(np.arange(subjects), tries))
+
+
+def _pooled_over_cells(rng: np.random.Generator) -> dict[str, bool]:
+    """AUROC over cells of which a subject has many, with a level of its own and much or little measured."""
+    subjects, cells = int(rng.integers(60, 300)), (3, 2)
+    shift, own = float(rng.uniform(0, 2)), float(rng.uniform(0, 1.5))
+    usual = rng.uniform(0.2, 0.8, cells)
+    truth = rng.uniform(size=(subjects, *cells)) < np.clip(usual + 0.3 * rng.normal(size=(subjects, 1, 1)), 0.02, 0.98)
+    scores = shift * truth + own * rng.normal(size=(subjects, 1, 1)) + rng.normal(size=(subjects, *cells))
+    figure = auroc_interval(scores, truth, np.arange(subjects), rng, 300)
+    value = stats.norm.cdf(shift / np.sqrt(2 * (1 + own**2)))
+    return {"subjects, pairs within cells (AUROC of a pattern)": figure.low <= value <= figure.high}
 
 
 def main() -> None:
@@ -193,6 +264,8 @@ def main() -> None:
     parser.add_argument("--truths", type=int, default=2000)
     parser.add_argument("--views-every", type=int, default=1, help="run the two-sample audit in every n-th audit")
     parser.add_argument("--parts", default="simulated,coverage,real", help="which parts to run")
+    parser.add_argument("--attacks", default=",".join(ATTACKS), help="of the real part: which attacks")
+    parser.add_argument("--first", type=int, default=0, help="of the real part: the first audit's seed")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/audit_null.json"))
     options = parser.parse_args()
     began, parts = time.perf_counter(), options.parts.split(",")
@@ -206,7 +279,10 @@ def main() -> None:
     if "coverage" in parts:
         result["coverage"] = coverage(options.truths)
     if "real" in parts:
-        result["real_stays"] = real_stays(stays(), options.audits, options.views_every)
+        result["real_stays"] = real_stays(
+            stays(), options.audits, options.views_every, options.attacks.split(","), options.first
+        )
+        result["seeds"] = [options.first, options.first + options.audits - 1]
         result["sizes"] = {"members": MEMBERS, "others": OTHERS, "samples": SAMPLES}
     result["seconds"] = round(time.perf_counter() - began, 1)
     options.out.write_text(json.dumps(result, indent=1) + "\n")

@@ -9,11 +9,11 @@ import numpy as np
 
 from flows import audit_history, registry
 from flows.job import Job
-from flows.progress import steps
+from flows.progress import say, steps
 from flows.stages.learn import cohort_of, device, encoder_input, fitted_encoder, with_tasks
 from flows.stages.mechanism import private_mechanism
 from flows.stages.receiving import receivers_choice, receivers_model
-from flows.stages.shadowing import condenses_again
+from flows.stages.shadowing import announced, condenses_again
 from pipeline.audit.run import audit as attack
 from pipeline.audit.scene import CondensedScene, EncodingScene, Scene, encoding_scene
 from pipeline.audit.terms import MAX_WINDOW
@@ -172,7 +172,7 @@ def _condensed_scene(job: Job, name: str, digest: str, made: Made, source: Made)
     members, holdout = encoded.part(Split.TRAIN), encoded.part(Split.HELD_OUT)
     table, seed = job.config.condense[name], job.seed("condense", name)
     labelled = encoded.tasks == samples.tasks
-    return CondensedScene(
+    scene = CondensedScene(
         artefact=name,
         artefact_digest=digest,
         condensed=samples,
@@ -187,6 +187,7 @@ def _condensed_scene(job: Job, name: str, digest: str, made: Made, source: Made)
         mechanism=private_mechanism(table, encoded, samples),
         receiver=receivers_model(job.config.utility, job.config.device) if labelled else None,
     )
+    return announced(scene, made.seconds, job.config.audit.level, say)
 
 
 def decide(job: Job, candidate: Made, leakage: Made, utility: Made) -> Made:

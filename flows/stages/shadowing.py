@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import time
+from collections.abc import Callable
 
 import numpy as np
 
 from flows import registry
 from flows.stages.learn import device, with_tasks
-from pipeline.audit.scene import Recondense
+from pipeline.audit.run import condensations
+from pipeline.audit.scene import CondensedScene, Level, Recondense
 from pipeline.audit.successive import OWN_SEED
 from pipeline.core.config import Condense
 from pipeline.core.digest import digest_array, digest_json
@@ -17,6 +20,44 @@ from pipeline.core.noise import NoiseSource
 from pipeline.core.protocols import ignore_step
 from pipeline.core.secrets import Secret
 from pipeline.core.types import CondensedSet, EncodedCohort, Split
+
+
+def counted(recondense: Recondense, artefact: str, left: int, seconds: float, say: Callable[[str], None]) -> Recondense:
+    """The same, which says before each condensation how many are left and how long they take at most.
+
+    Args:
+        left: condensations that the audit has still to make; seconds: what making the set itself took.
+    """
+    took: list[float] = []
+
+    def again(series: np.ndarray, labels: np.ndarray, subjects: np.ndarray, asked: int) -> np.ndarray:
+        each, remaining = max(took, default=seconds), max(1, left - len(took))
+        say(
+            f"  {artefact}: {remaining} shadow condensation{'s' if remaining > 1 else ''} of about {each:.1f} s, "
+            f"at most {remaining * each:.0f} s"
+        )
+        began = time.monotonic()
+        made = recondense(series, labels, subjects, asked)
+        took.append(time.monotonic() - began)
+        return made
+
+    return again
+
+
+def announced(scene: CondensedScene, seconds: float, level: Level, say: Callable[[str], None]) -> CondensedScene:
+    """The scene, after telling how often its set is condensed again and how long that takes; then counted down."""
+    if level != "full" or scene.recondense is None:
+        return scene
+    planned, kept = condensations(scene)
+    if planned == 0:
+        return scene
+    left = planned - kept
+    there = f"; {kept} of {planned} are kept from before" if kept else ""
+    say(
+        f"  {scene.artefact}: {left} shadow condensations of about {seconds:.1f} s, at most {left * seconds:.0f} s"
+        f"{there}"
+    )
+    return dataclasses.replace(scene, recondense=counted(scene.recondense, scene.artefact, left, seconds, say))
 
 
 def condenses_again(table: Condense, encoded: EncodedCohort, made: CondensedSet, seed: int, wanted: str) -> Recondense:

@@ -21,8 +21,8 @@ from pipeline.audit.model_membership import ModelMembership
 from pipeline.audit.multiplicity import with_family
 from pipeline.audit.near_copies import NearCopies
 from pipeline.audit.profiles import ProfileLinkage, TwoKeys
-from pipeline.audit.scene import BytesScene, LeakageAttack, Level, Scene
-from pipeline.audit.shadows import ShadowCondensation
+from pipeline.audit.scene import BytesScene, CondensedScene, LeakageAttack, Level, Scene
+from pipeline.audit.shadows import ShadowCondensation, n_kept
 from pipeline.audit.singling_out import SinglingOut
 from pipeline.audit.subgroups import SubgroupMembership
 from pipeline.audit.successive import SuccessiveReleases
@@ -98,6 +98,16 @@ def audit(
                 on_step(done, steps, 0.0)
         reports.append(_report(artefact, digests.pop(), results, not_run, attacks, seed))
     return tuple(reports)
+
+
+def condensations(
+    scene: CondensedScene, attacks: Sequence[LeakageAttack] = DEFAULT_ATTACKS, level: Level = "full"
+) -> tuple[int, int]:
+    """How often the audit will have condensed a scene's set again, and how many of these sets are kept already."""
+    again = [attack for attack in _about(scene, attacks) if hasattr(attack, "condensations")]
+    able = [attack for attack in again if (_of_another_level(attack, level) or attack.unsupported(scene)) is None]
+    planned = sum(attack.condensations() for attack in able)
+    return planned, min(planned, n_kept(scene))
 
 
 def _of_another_level(attack: LeakageAttack, level: Level) -> str | None:

@@ -40,6 +40,7 @@ SHADOWS = 16
 MAX_TARGETS = 1000  # of each kind
 MIN_SHADOWS_OF_A_KIND = 2
 POWERED_HALF_WIDTH = 0.10
+PREFIX = 16  # of the set's digest, in the names of shadow files
 
 Run = Callable[[Callable[[int], np.ndarray], Iterable[int]], Iterable[np.ndarray]]
 """`map`, or that of a pool of workers: applies a function to the shadows' numbers, in order."""
@@ -121,19 +122,32 @@ def cached(
             own_seed,
         )
 
+    return kept(scene, f"{own_seed}/".encode() + np.packbits(present).tobytes(), make)
+
+
+def kept(scene: CondensedScene, asked: bytes, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """What `make` gives for the scene's set and for what is `asked`; from the scene's folder if it was made before."""
     if scene.shadow_folder is None:
         return make()
-    asked = hashlib.sha256(f"{scene.artefact_digest}/{own_seed}/".encode() + np.packbits(present).tobytes())
-    path = Path(scene.shadow_folder) / f"shadow-{asked.hexdigest()[:24]}.npy"
+    folder = Path(scene.shadow_folder)
+    name = hashlib.sha256(f"{scene.artefact_digest}/".encode() + asked).hexdigest()[:24]
+    path = folder / f"shadow-{scene.artefact_digest[:PREFIX]}-{name}.npy"
     if path.exists():
         return np.asarray(np.load(path, allow_pickle=False))
     samples = make()
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     staged = path.with_suffix(f".{os.getpid()}.new")
     with staged.open("wb") as file:
         np.save(file, samples, allow_pickle=False)
     staged.replace(path)
     return samples
+
+
+def n_kept(scene: CondensedScene) -> int:
+    """How many sets that were condensed again for this very set lie in the scene's folder."""
+    if scene.shadow_folder is None:
+        return 0
+    return len(list(Path(scene.shadow_folder).glob(f"shadow-{scene.artefact_digest[:PREFIX]}-*.npy")))
 
 
 def likelihood_ratios(asked: np.ndarray, shadow: np.ndarray, present: np.ndarray) -> np.ndarray:
@@ -181,6 +195,10 @@ class ShadowCondensation:
         if min(len(np.unique(scene.member_subjects)), len(np.unique(scene.holdout_subjects))) < 10 * MIN_SUBJECTS:
             return f"fewer than {10 * MIN_SUBJECTS} subjects among members or holdout"
         return None
+
+    def condensations(self) -> int:
+        """How often it condenses again."""
+        return self.n_shadows
 
     def run(self, scene: CondensedScene, seed: int) -> tuple[AttackResult, ...]:
         """Two results: AUROC and TPR at 1 % FPR, or at the smallest rate that n supports."""

@@ -8,6 +8,7 @@ the second. The figure is the AUROC of that difference, of those who were withdr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -16,6 +17,7 @@ from scipy import stats
 from pipeline.audit.distances import channel_scale
 from pipeline.audit.membership import FOUND, REFERENCE_SHARE, flattened, halves, scores
 from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene, Level
+from pipeline.audit.shadows import kept
 from pipeline.audit.statistics import CONTROL_LEVEL, Interval, auroc
 from pipeline.audit.summary_table import one_each
 from pipeline.core.seeds import generator
@@ -70,6 +72,13 @@ def reached(tables: list[dict[str, np.ndarray]], n_gone: int, rng: np.random.Gen
     return _Reached(name if sign > 0 else f"{name}, reversed", told, n_gone * len(parts.report), quiet)
 
 
+def _without(scene: CondensedScene, left: np.ndarray) -> np.ndarray:
+    """The set condensed again of the members who are left, with its own seed."""
+    assert scene.recondense is not None  # `unsupported` was asked
+    assert scene.member_labels is not None
+    return scene.recondense(scene.members[left], scene.member_labels[left], scene.member_subjects[left], OWN_SEED)
+
+
 @final
 @dataclass(frozen=True)
 class SuccessiveReleases:
@@ -91,6 +100,10 @@ class SuccessiveReleases:
             return f"fewer than {least} members or {4 * MIN_SUBJECTS} others"
         return None
 
+    def condensations(self) -> int:
+        """How often it condenses again."""
+        return self.n_releases
+
     def run(self, scene: CondensedScene, seed: int) -> tuple[AttackResult, ...]:
         """One result over all pairs of releases."""
         rng = generator(seed, "audit", "successive releases")
@@ -106,14 +119,10 @@ class SuccessiveReleases:
             flattened(scene.holdout[population], scale),
         )
         before = flattened(scene.condensed.features, scale)
-        assert scene.recondense is not None  # `unsupported` was asked
-        assert scene.member_labels is not None
         found, planted, wrong = [], [], []
         for number, rows in enumerate(groups):
             left = ~np.isin(scene.member_subjects, scene.member_subjects[rows])
-            again = scene.recondense(
-                scene.members[left], scene.member_labels[left], scene.member_subjects[left], OWN_SEED
-            )
+            again = kept(scene, b"without/" + np.packbits(left).tobytes(), partial(_without, scene, left))
             after = flattened(again, scale)
             found.append(differences(before, after, records, number))
             wrong.append(differences(before, after, records, (number + 1) % len(groups)))
