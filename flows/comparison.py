@@ -57,7 +57,7 @@ def plan(config: Config, names: Sequence[str], input_name: str | None, n_per_cla
     source = input_name or first.input
     if source not in config.encode:
         raise UsageError(f"--input {source}: the file has no such [encode] table; it has {', '.join(config.encode)}")
-    tasks = "first" if first.tasks == "group" else first.tasks
+    tasks = "first" if first.by_group or first.makes_several else first.tasks
     size = n_per_class or first.n_per_class
     tables = {name: default_table(name, input_name=source, n_per_class=size, tasks=tasks) for name in names}
     changes: dict[str, Any] = {

@@ -21,7 +21,7 @@ from flows.job import open_job
 from flows.locks import shares_workspace
 from flows.logs import logged
 from flows.progress import say
-from flows.stages import data, drift, judge, learn, publish
+from flows.stages import data, drift, grouping, judge, learn, publish
 from pipeline.core.config import Config
 from pipeline.core.errors import EnvironmentProblem, Held
 from pipeline.core.redaction import scrubbed
@@ -55,9 +55,9 @@ def walk(plan: Config, step: Walker) -> None:
     step("enough new", drift.enough_new, cohort, judged)
     prepared = step("prepare", data.prepare, cohort)
     encoded = {name: step(f"encode {name}", learn.encode, name, prepared) for name in plan.encode}
-    grouping = step("group", learn.group, prepared)
+    groups = step("group", grouping.group, prepared)
     condensed = {
-        name: step(f"condense {name}", learn.condense, name, encoded[table.input], grouping)
+        name: step(f"condense {name}", learn.condense, name, encoded[table.input], groups)
         for name, table in plan.condense.items()
     }
     for name, artefact in {**encoded, **condensed}.items():

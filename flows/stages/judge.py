@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Final
 
@@ -30,6 +31,7 @@ from pipeline.validation.utility import TrainingSet, measure_utility
 
 FULL_DATA: Final = "full_data"
 RANDOM_REAL: Final = "random_real_stays"
+OF_TABLE: Final = " / "  # no table's name has it
 N_SURROGATES: Final = 6  # encoders under made-up keys, from which the audit learns the public circuit's structure
 
 
@@ -52,7 +54,8 @@ def utility(job: Job, encoded: Mapping[str, Made], condensed: Mapping[str, Made]
                 device=where,
                 on_step=on_step,
             )
-        return (report,)
+        rows = tuple(dataclasses.replace(row, training_set=_table_of(row.training_set)) for row in report.scores)
+        return (dataclasses.replace(report, scores=rows),)
 
     return job.once("utility", parents, options, seed, make)
 
@@ -62,10 +65,11 @@ def _training_sets(job: Job, encoded: Mapping[str, Made], condensed: Mapping[str
     tables = job.config.condense
     sets: dict[str, TrainingSet] = {}
     for name, made in condensed.items():
-        samples = job.only(made, CondensedSet)
-        test = job.only(encoded[tables[name].input], EncodedCohort).part(Split.HELD_OUT)
-        test = with_tasks(test, samples.tasks)
-        sets[name] = TrainingSet(tables[name].input, samples.features, samples.labels, test)
+        held_out = job.only(encoded[tables[name].input], EncodedCohort).part(Split.HELD_OUT)
+        for number, samples in enumerate(condensed_sets(job, made)):
+            test = with_tasks(held_out, samples.tasks)
+            key = f"{name}{OF_TABLE}{number + 1}" if number else name
+            sets[key] = TrainingSet(tables[name].input, samples.features, samples.labels, test)
     reference = _reference(job, sets)
     table, test = tables[reference], sets[reference].test
     source = job.config.release.artefact if job.config.release.kind == "encoded" else table.input
@@ -78,6 +82,16 @@ def _training_sets(job: Job, encoded: Mapping[str, Made], condensed: Mapping[str
         source, tuple(training.features[rows] for rows in draws), tuple(training.labels[rows] for rows in draws), test
     )
     return sets
+
+
+def condensed_sets(job: Job, made: Made) -> tuple[CondensedSet, ...]:
+    """All sets of a table: one, or one for each group or task; a loss curve follows each."""
+    return tuple(job.only(made, CondensedSet, position) for position in range(0, len(made.digests), 2))
+
+
+def _table_of(key: str) -> str:
+    """Sets of one table have different tasks, so that in the report they share its name."""
+    return key.split(OF_TABLE)[0]
 
 
 def _reference(job: Job, sets: Mapping[str, TrainingSet]) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 
 from condensation.loop import StopCondensing
+from condensation.private import samples_from_moments
 from encoders.calibrate import Randomisable, calibrated
 from encoders.dense import static_channels, summaries
 from flows import registry
@@ -33,8 +34,6 @@ from pipeline.core.types import (
     Split,
     Task,
 )
-from pipeline.grouping.run import group_tasks, validate_grouping
-from pipeline.grouping.validated import MIN_VALIDATED
 from pipeline.store import Made
 
 MAX_CURVE_POINTS: Final = 400
@@ -103,71 +102,87 @@ def cohort_of(job: Job, prepared: EncodedCohort) -> Cohort:
     return cohort
 
 
-def group(job: Job, prepared: Made) -> Made | None:
-    """Which tasks are alike, on the prepared training stays; None when nobody asks or there is only one task."""
-    table = job.config.group
-    if table is None or len(job.store.describe(prepared.first)["meta"]["tasks"]) < 2:
-        return None
-    seed = job.seed("group")
-
-    def make(_: Provenance) -> tuple[Grouping]:
-        cohort = job.only(prepared, EncodedCohort)
-        training = cohort.part(Split.TRAIN)
-        options: dict[str, Any] = {**table.model_dump(exclude={"decide"}), "seed": seed}
-        with steps("grouping", "") as on_step:
-            found = group_tasks(training, **options, on_step=on_step)
-        if table.decide == "affinity" or len(found.tasks) < MIN_VALIDATED:
-            return (found,)
-        with steps("training candidate groups", "gain") as on_step:
-            where = device(job.config.device)
-            tuning = cohort.part(Split.TUNING)
-            return (validate_grouping(found, training, tuning, **options, device=where, on_step=on_step),)
-
-    return job.once("group", (prepared.first,), table.model_dump(mode="json"), seed, make)
-
-
 def condense(job: Job, name: str, encoded: Made, grouping: Made | None, seed_of: str | None = None) -> Made:
     """The training stays of an encoding -> (CondensedSet, LossCurve) by the [condense.NAME] method.
 
+    A table with `tasks = "each_group"` or `"each_task"` makes such a pair for each, the one with the first task first.
     `seed_of` names the table whose seed is taken instead of its own: methods are compared from the same draws.
+
+    Raises:
+        ConfigError: a set with a guarantee whose tasks were chosen on real stays.
     """
     table = job.config.condense[name]
     seed = job.seed("condense", seed_of or name)
     where = device(job.config.device)
     options = {"condenser": table.model_dump(mode="json"), "device": where.split(":")[0], **_noise_name(job)}
-    by_group = grouping is not None and table.tasks == "group"
-    parents = (encoded.first, grouping.first) if by_group and grouping else (encoded.first,)
+    parents: tuple[str, ...] = (encoded.first,)
+    if grouping is not None and table.by_group:
+        parents = (encoded.first, grouping.first)
+        options["tasks_chosen"] = job.only(grouping, Grouping).chosen
 
-    def make(provenance: Provenance) -> tuple[CondensedSet, LossCurve]:
+    def make(provenance: Provenance) -> tuple[CondensedSet | LossCurve, ...]:
         training = training_part(job, table, encoded, grouping)
-        losses: list[float] = []
-        asked = digest_json({"parents": list(parents), "options": options, "seed": seed})
-        checkpoint, stop = job.folder / f"{name}-{asked[:12]}.checkpoint", job.folder / f"stop-{name}"
-        if not job.resume:
-            checkpoint.unlink(missing_ok=True)
-        with steps(f"condensing {name}") as draw:
-
-            def on_step(step: int, total: int, loss: float) -> None:
-                losses.append(loss)
-                draw(step, total, loss)
-                if stop.exists():
-                    say(f"  condensing {name} is stopped by {stop.name}; the best samples so far are kept")
-                    raise StopCondensing
-
-            more = {"checkpoint": checkpoint} if isinstance(table, Matching | DistributionMatching) else {}
-            condensed = registry.condenser(table, **more).condense(
-                training,
-                n_per_class=table.n_per_class,
-                seed=seed,
-                noise=noise_source(job, training, ledger_of(job, encoded)),
-                device=where,
-                on_step=on_step,
-            )
-        checkpoint.unlink(missing_ok=True)
-        stop.unlink(missing_ok=True)
-        return dataclasses.replace(condensed, provenance=provenance), LossCurve(_thinned(losses), name)
+        asked = digest_json({"parents": list(parents), "options": options, "seed": seed})[:12]
+        noise = noise_source(job, training, ledger_of(job, encoded))
+        method = registry.condenser(table)
+        parts = wanted_parts(table, training.tasks, None if grouping is None else job.only(grouping, Grouping))
+        found: list[CondensedSet | LossCurve] = []
+        if table.makes_several and isinstance(method, ReleasesMoments):  # one release serves them all, for one price
+            released = method.release(training, noise=noise)
+            for tasks in parts:
+                sampled = samples_from_moments(of_tasks(released, tasks), n_per_class=table.n_per_class, seed=seed)
+                found += [dataclasses.replace(sampled, provenance=provenance), LossCurve(_thinned([]), name)]
+            return tuple(found)
+        for number, tasks in enumerate(parts):
+            part = with_tasks(training, tasks)
+            source = noise if len(parts) == 1 else noise_source(job, part, ledger_of(job, encoded))
+            condensed, losses = _condensed(job, name, part, source, seed, asked + f"-{number}" * (number > 0))
+            if condensed.guarantee is not None and options.get("tasks_chosen") == "real_stays":
+                raise ConfigError(f"condense.{name}: its tasks were chosen on real stays, outside the privacy account")
+            found += [dataclasses.replace(condensed, provenance=provenance), LossCurve(_thinned(losses), name)]
+        _tell_sum(name, [one for one in found if isinstance(one, CondensedSet)])
+        return tuple(found)
 
     return job.once("condense", parents, options, seed, make)
+
+
+def _condensed(
+    job: Job, name: str, training: EncodedCohort, noise: NoiseSource, seed: int, asked: str
+) -> tuple[CondensedSet, list[float]]:
+    """One set and the loss while it was made; with a checkpoint, and a file that stops it."""
+    table = job.config.condense[name]
+    losses: list[float] = []
+    checkpoint, stop = job.folder / f"{name}-{asked}.checkpoint", job.folder / f"stop-{name}"
+    if not job.resume:
+        checkpoint.unlink(missing_ok=True)
+    with steps(f"condensing {name}") as draw:
+
+        def on_step(step: int, total: int, loss: float) -> None:
+            losses.append(loss)
+            draw(step, total, loss)
+            if stop.exists():
+                say(f"  condensing {name} is stopped by {stop.name}; the best samples so far are kept")
+                raise StopCondensing
+
+        more = {"checkpoint": checkpoint} if isinstance(table, Matching | DistributionMatching) else {}
+        condensed = registry.condenser(table, **more).condense(
+            training,
+            n_per_class=table.n_per_class,
+            seed=seed,
+            noise=noise,
+            device=device(job.config.device),
+            on_step=on_step,
+        )
+    checkpoint.unlink(missing_ok=True)
+    stop.unlink(missing_ok=True)
+    return condensed, losses
+
+
+def _tell_sum(name: str, sets: list[CondensedSet]) -> None:
+    """What several private sets about the same people cost together."""
+    epsilons = [one.guarantee.epsilon for one in sets if one.guarantee is not None]
+    if len(epsilons) > 1:
+        say(f"  {name}: {len(epsilons)} private sets about the same people, epsilon {sum(epsilons):g} in sum")
 
 
 def moments(job: Job, name: str, encoded: Made) -> Made:
@@ -198,18 +213,41 @@ def training_part(job: Job, table: Condense, encoded: Made, grouping: Made | Non
     training = job.only(encoded, EncodedCohort).part(Split.TRAIN)
     codes = np.unique(training.subject_index, return_inverse=True)[1].astype(np.int32)
     training = dataclasses.replace(training, subject_index=codes)
-    return with_tasks(training, wanted_tasks(job, table, training.tasks, grouping))
+    found = None if grouping is None else job.only(grouping, Grouping)
+    wanted = {task for part in wanted_parts(table, training.tasks, found) for task in part}
+    return with_tasks(training, tuple(task for task in training.tasks if task in wanted))
 
 
-def wanted_tasks(job: Job, table: Condense, tasks: tuple[Task, ...], grouping: Made | None) -> tuple[Task, ...]:
-    """`first`, `all`, or the first task and those grouped with it."""
+def wanted_parts(table: Condense, tasks: tuple[Task, ...], grouping: Grouping | None) -> tuple[tuple[Task, ...], ...]:
+    """The tasks of each set that the table makes, the set with the first task first.
+
+    Raises:
+        ConfigError: the table names a task that the cohort does not have.
+    """
     if table.tasks == "first":
-        return tasks[:1]
+        return (tasks[:1],)
+    if table.tasks == "each_task":
+        return tuple((task,) for task in tasks)
+    if isinstance(table.tasks, tuple):
+        unknown = set(table.tasks) - {task.name for task in tasks}
+        if unknown or not table.tasks:
+            named = sorted(unknown)[0] if unknown else "none"
+            raise ConfigError(f"a condense table's tasks name {named}; there are: {', '.join(t.name for t in tasks)}")
+        return (tuple(task for task in tasks if task.name in table.tasks),)
     if table.tasks == "all" or grouping is None:
-        return tasks
-    groups = job.only(grouping, Grouping).groups
-    mates = next((group for group in groups if tasks[0].name in group), (tasks[0].name,))  # it may have been left out
-    return tuple(task for task in tasks if task.name in mates)
+        return (tasks,)
+    groups = [tuple(task for task in tasks if task.name in group) for group in grouping.groups]
+    first = next((group for group in groups if tasks[0] in group), tasks[:1])  # it may have been left out
+    others = [group for group in groups if tasks[0] not in group]
+    return (first, *others) if table.tasks == "each_group" else (first,)
+
+
+def of_tasks(moments: Moments, tasks: tuple[Task, ...]) -> Moments:
+    """The moments of some of their tasks: post-processing."""
+    rows = [moments.tasks.index(task) for task in tasks]
+    return dataclasses.replace(
+        moments, tasks=tasks, signed_sums=moments.signed_sums[rows], signed_counts=moments.signed_counts[rows]
+    )
 
 
 def with_tasks(cohort: EncodedCohort, tasks: tuple[Task, ...]) -> EncodedCohort:

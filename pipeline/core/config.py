@@ -49,6 +49,7 @@ from pipeline.core.config_encode import (
     ProjectionEncode,
     QuantumEncode,
 )
+from pipeline.core.config_group import GroupConfig
 from pipeline.core.config_night import DriftConfig, NightConfig
 from pipeline.core.config_tables import Model, Name, Plugin, PositiveInt
 from pipeline.core.data_use import data_use_problem
@@ -109,19 +110,6 @@ class UtilityConfig(Model):
     n_random_draws: PositiveInt = 3
     floor_auroc: Annotated[float, Field(ge=0, le=1)] | None = None
     floor_model: str = "logistic_regression"
-
-
-class GroupConfig(Model):
-    """Task grouping; absent = not run.
-
-    `decide`: "affinity" takes what the affinity proposes, in seconds; "validation" trains candidate groups, in minutes,
-    and keeps every task alone where no grouping is identifiable.
-    """
-
-    decide: Literal["affinity", "validation"] = "affinity"
-    affinity: Literal["samplewise_multihead", "label_hamming"] = "samplewise_multihead"
-    max_groups: PositiveInt = 3
-    n_inits: PositiveInt = 3
 
 
 class AuditConfig(Model):
@@ -190,13 +178,21 @@ class Config(Model):
         for name, table in self.condense.items():
             if table.input not in self.encode:
                 raise ValueError(f"condense.{name}.input names no [encode.*] table")
-            if table.tasks == "group" and self.group is None:
-                raise ValueError(f"condense.{name}.tasks = 'group' needs a [group] table")
-            if table.tasks == "group" and isinstance(table, PrivateMoments):
+            if table.by_group and self.group is None:
+                raise ValueError(f"condense.{name}.tasks = '{table.tasks}' needs a [group] table")
+            if table.by_group and self.group and self.group.looks_at_stays and isinstance(table, PrivateMoments):
                 raise ValueError(f"condense.{name}.tasks: a group chosen on real data is outside the privacy account")
         known = self.encode if self.release.kind == "encoded" else self.condense
         if self.release.artefact not in known:
             raise ValueError("release.artefact names no table of the kind that release.kind asks for")
+        if self.release.kind == "condensed" and self.condense[self.release.artefact].makes_several:
+            raise ValueError("release.artefact makes a set for each group; name the tasks of the one that is to leave")
+        if self.release.kind == "moments" and self.condense[self.release.artefact].tasks == "group":
+            raise ValueError("release.kind = 'moments' takes the tasks that its table names by itself, not a group's")
+        if self.group and self.group.moments is not None:
+            source = self.condense.get(self.group.moments)
+            if not isinstance(source, PrivateMoments) or source.tasks in ("first", "group"):
+                raise ValueError("group.moments names a private_moments table that holds several tasks by itself")
         return self
 
 

@@ -14,7 +14,19 @@ class Condense(Plugin):
 
     input: Name = "raw"  # the name of an [encode.NAME] table
     n_per_class: PositiveInt = 40
-    tasks: Literal["first", "all", "group"] = "first"  # group = the tasks that grouping puts with the first one
+    tasks: Literal["first", "all", "group", "each_group", "each_task"] | tuple[str, ...] = "first"
+    """`group`: the tasks that grouping puts with the first one. `each_group`, `each_task`: a set for each, to be
+    compared; names: a set for these."""
+
+    @property
+    def by_group(self) -> bool:
+        """Whether the grouping says which tasks a set holds."""
+        return self.tasks in ("group", "each_group")
+
+    @property
+    def makes_several(self) -> bool:
+        """Whether the table stands for a set for each group or task."""
+        return self.tasks in ("each_group", "each_task")
 
 
 class Matching(Condense):
@@ -146,7 +158,7 @@ CondenseTable = Annotated[
 ]
 
 
-def default_table(method: str, *, input_name: str, n_per_class: int, tasks: str) -> Condense:
+def default_table(method: str, *, input_name: str, n_per_class: int, tasks: str | tuple[str, ...]) -> Condense:
     """The table of a registered condenser with nothing but what all tables share set; another's own is a plug-in's."""
     shared = {"input": input_name, "n_per_class": n_per_class, "tasks": tasks}
     try:

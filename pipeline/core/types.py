@@ -477,6 +477,7 @@ class Grouping:
     n_stays: int
     notes: tuple[str, ...] = ()
     validation: GroupValidation | None = None  # None: the groups are what the affinity proposes
+    chosen: Literal["real_stays", "private_moments", "fixed"] = "real_stays"  # from what; the first is unaccounted
 
 
 @dataclass(frozen=True)

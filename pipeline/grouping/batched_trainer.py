@@ -21,6 +21,7 @@ from typing import Final, final
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Float64, Int32
+from scipy.special import xlogy
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -118,17 +119,25 @@ def train_groups(
 
 
 def null_losses(labels: Float32[np.ndarray, "stay task"], rows: np.ndarray) -> Float64[np.ndarray, " task"]:
-    """Mean log-loss of always predicting the rows' mean label; at least that of one event in a million."""
-    mean = np.nanmean(labels[rows].astype(np.float64), axis=0).clip(1e-6, 1 - 1e-6)
-    return np.asarray(-(mean * np.log(mean) + (1 - mean) * np.log(1 - mean)))
+    """Mean loss of always predicting the rows' mean label; at least that of one event in a million."""
+    known = labels[rows].astype(np.float64)
+    mean = np.nanmean(known, axis=0).clip(1e-6, 1 - 1e-6)
+    null = -(mean * np.log(mean) + (1 - mean) * np.log(1 - mean)) - np.nanmean(entropies(known), axis=0)
+    return np.asarray(np.maximum(null, 1.4e-5))
 
 
 def log_losses(
     logits: Float32[np.ndarray, "... stay task"], labels: Float32[np.ndarray, "stay task"]
 ) -> Float64[np.ndarray, "... stay task"]:
-    """Log-loss of each prediction; NaN where label or prediction is missing."""
+    """Log-loss of each prediction; NaN where label or prediction is missing. 0 = the label itself was predicted."""
     z = logits.astype(np.float64)
-    return np.asarray(np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z))) - labels * z)
+    return np.asarray(np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z))) - labels * z - entropies(labels))
+
+
+def entropies(labels: np.ndarray) -> np.ndarray:
+    """What no prediction of a label between 0 and 1, a number, can go below; 0 for classes."""
+    known = np.asarray(labels, dtype=np.float64)
+    return np.asarray(-(xlogy(known, known) + xlogy(1 - known, 1 - known)))
 
 
 def _check(labels: np.ndarray, train: np.ndarray, stopping: np.ndarray, groups: np.ndarray) -> None:

@@ -13,7 +13,7 @@ from typing import Final, final
 import numpy as np
 from jaxtyping import Float64
 
-from pipeline.grouping.cover import Cover, best_cover
+from pipeline.grouping.cover import Cover, Limits, best_cover
 from pipeline.grouping.gains import GroupLosses, alone, gains, subject_weights, values
 
 CONVINCED: Final = 0.8  # share of bootstrap draws in which a task gains, from which it may join
@@ -40,27 +40,37 @@ class Choice:
 
 
 def choose(
-    losses: GroupLosses, *, max_groups: int, seed: int, price: float = 0.0, convinced: float = CONVINCED
+    losses: GroupLosses,
+    *,
+    max_groups: int,
+    seed: int,
+    price: float = 0.0,
+    convinced: float = CONVINCED,
+    limits: Limits | None = None,
 ) -> Choice:
     """The best cover by at most `max_groups` of the trained groups, on the selection stays `losses`.
 
     `price`: what one more network to serve must be worth, as a share of a task's null log-loss.
 
     Raises:
-        DataError: a task was not trained alone, or no cover exists.
+        DataError: a task was not trained alone, or no cover exists within the limits.
     """
     observed = values(losses)[0]
     weights = subject_weights(losses.subjects, N_DRAWS, seed)
     draws = values(losses, weights)
     share = np.nanmean(gains(draws, losses.groups) > 0, axis=0)
     single = alone(losses.groups)
+    barred = np.zeros(len(losses.groups), dtype=bool) if limits is None else ~limits.allow(losses.groups)
+
+    def cover_of(worth: np.ndarray) -> Cover:
+        shown = np.where(barred[:, None], np.nan, credited(worth, share, single, convinced))
+        return best_cover(shown, max_groups=max_groups, price=price)
+
     share[single, np.arange(len(single))] = 1.0
-    cover = best_cover(credited(observed, share, single, convinced), max_groups=max_groups, price=price)
+    cover = cover_of(observed)
     together = np.zeros((len(single),) * 2)
     for draw in draws[:N_REPLICATES]:
-        serves = np.array(
-            best_cover(credited(draw, share, single, convinced), max_groups=max_groups, price=price).serves
-        )
+        serves = np.array(cover_of(draw).serves)
         together += (serves[:, None] == serves[None]) / N_REPLICATES
     served = share[list(cover.serves), np.arange(len(single))]
     return Choice(cover, np.asarray(served), together)

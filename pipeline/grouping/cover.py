@@ -9,7 +9,6 @@ cover, settles the rest. The bound and the gap come back with the answer. Groups
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -38,20 +37,31 @@ class Cover:
         return max(0.0, self.bound - self.objective)
 
 
-def admissible(
-    groups: Bool[np.ndarray, "group task"],
-    *,
-    largest: int | None = None,
-    must_link: Iterable[tuple[int, int]] = (),
-    cannot_link: Iterable[tuple[int, int]] = (),
-) -> Bool[np.ndarray, " group"]:
-    """Which groups keep to a size and to pairs that are learned together, or never."""
-    allowed = np.ones(len(groups), dtype=bool) if largest is None else groups.sum(axis=1) <= largest
-    for first, second in must_link:
-        allowed &= groups[:, first] == groups[:, second]
-    for first, second in cannot_link:
-        allowed &= ~(groups[:, first] & groups[:, second])
-    return np.asarray(allowed)
+@final
+@dataclass(frozen=True)
+class Limits:
+    """What a group may be: its size, pairs of tasks that are learned together, and pairs that never are."""
+
+    largest: int | None = None
+    must_link: tuple[tuple[int, int], ...] = ()
+    cannot_link: tuple[tuple[int, int], ...] = ()
+
+    def allow(self, groups: Bool[np.ndarray, "group task"]) -> Bool[np.ndarray, " group"]:
+        """Which groups keep to them."""
+        allowed = np.ones(len(groups), dtype=bool) if self.largest is None else groups.sum(axis=1) <= self.largest
+        for first, second in self.must_link:
+            allowed &= groups[:, first] == groups[:, second]
+        for first, second in self.cannot_link:
+            allowed &= ~(groups[:, first] & groups[:, second])
+        return np.asarray(allowed)
+
+    def smallest(self, n_tasks: int) -> tuple[tuple[int, ...], ...]:
+        """The smallest groups there can be: every task with those that it must be with."""
+        group = list(range(n_tasks))
+        for first, second in self.must_link:
+            old, new = group[second], group[first]
+            group = [new if one == old else one for one in group]
+        return tuple(tuple(t for t in range(n_tasks) if group[t] == one) for one in dict.fromkeys(group))
 
 
 def best_cover(

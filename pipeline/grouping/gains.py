@@ -16,6 +16,7 @@ from scipy.stats import norm
 
 from pipeline.core.errors import DataError
 from pipeline.core.seeds import generator
+from pipeline.grouping.batched_trainer import entropies
 
 
 @final
@@ -46,7 +47,7 @@ def null_log_losses(
 ) -> Float64[np.ndarray, "stay task"]:
     """Log-loss of predicting `mean` for every stay; NaN without a label."""
     bounded = np.asarray(mean, dtype=np.float64).clip(1e-6, 1 - 1e-6)
-    return np.asarray(-(labels * np.log(bounded) + (1 - labels) * np.log(1 - bounded)))
+    return np.asarray(-(labels * np.log(bounded) + (1 - labels) * np.log(1 - bounded)) - entropies(labels))
 
 
 def values(

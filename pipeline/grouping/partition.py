@@ -12,9 +12,10 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
 from pipeline.core.errors import DataError
+from pipeline.grouping.cover import Limits
 
 MAX_TASKS: Final = 15
 _TIE: Final = 1e-12
@@ -37,15 +38,26 @@ def subset_costs(distance: Float64[np.ndarray, "task task"]) -> Float64[np.ndarr
     return np.asarray(np.where(size > 1, 2 * pair_sum / np.maximum(size - 1, 1), 0.0))
 
 
-def exact_partition(distance: Float64[np.ndarray, "task task"], *, max_groups: int) -> tuple[Groups, float]:
-    """The disjoint partition into at most `max_groups` groups of least cost, and that cost.
+def exact_partition(
+    distance: Float64[np.ndarray, "task task"], *, max_groups: int, limits: Limits | None = None
+) -> tuple[Groups, float]:
+    """The disjoint partition into at most `max_groups` groups, within the limits, of least cost, and that cost.
 
     Raises:
-        DataError: no task, more than 15 tasks, a distance that is not finite, not symmetric or negative, or
-            `max_groups` < 1.
+        DataError: no task, more than 15 tasks, a distance that is not finite, not symmetric or negative,
+            `max_groups` < 1, or limits that no partition keeps to.
     """
     _check(distance, max_groups)
-    return cheapest_partition(subset_costs(distance), max_groups=max_groups)
+    cost = subset_costs(distance)
+    if limits is not None:
+        cost[~limits.allow(subsets(len(distance)))] = np.inf
+        cost[0] = 0.0
+    return cheapest_partition(cost, max_groups=max_groups)
+
+
+def subsets(n_tasks: int) -> Bool[np.ndarray, "subset task"]:
+    """Every subset of the tasks, in the order of `subset_costs`."""
+    return (np.arange(1 << n_tasks)[:, None] >> np.arange(n_tasks) & 1).astype(bool)
 
 
 def cheapest_partition(cost: Float64[np.ndarray, " subset"], *, max_groups: int) -> tuple[Groups, float]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import Final, Literal
+from typing import Final, Literal, final
 
 import numpy as np
 from jaxtyping import Float64
@@ -19,6 +20,7 @@ from pipeline.grouping.affinity import label_hamming, samplewise_multihead, summ
 from pipeline.grouping.bank import fill_bank
 from pipeline.grouping.bank_affinities import AFFINITIES
 from pipeline.grouping.checks import N_SHUFFLES, note_on_halves, note_on_shuffles, rank_correlation, smaller_class
+from pipeline.grouping.cover import Limits
 from pipeline.grouping.partition import Groups, exact_partition
 from pipeline.grouping.taped import TrunkKind
 from pipeline.grouping.validated import validate_groups
@@ -38,6 +40,24 @@ OUTSIDE_ACCOUNT: Final = (
 )
 
 
+@final
+@dataclass(frozen=True)
+class NamedLimits:
+    """`pipeline.grouping.cover.Limits`, tasks by their names."""
+
+    largest: int | None = None
+    must_link: tuple[tuple[str, str], ...] = ()
+    cannot_link: tuple[tuple[str, str], ...] = ()
+
+    def of(self, names: tuple[str, ...]) -> Limits:
+        """For these tasks; a pair with a task that was left out binds nobody."""
+
+        def places(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[int, int], ...]:
+            return tuple((names.index(a), names.index(b)) for a, b in pairs if a in names and b in names)
+
+        return Limits(self.largest, places(self.must_link), places(self.cannot_link))
+
+
 def group_tasks(
     encoded: EncodedCohort,
     *,
@@ -46,27 +66,30 @@ def group_tasks(
     n_inits: int,
     seed: int,
     trunk: TrunkKind = "mlp",
+    limits: NamedLimits | None = None,
     max_stays: int = 2000,
     on_step: OnStep = ignore_step,
 ) -> Grouping:
-    """Propose at most `max_groups` disjoint groups of tasks from training stays.
+    """Propose at most `max_groups` disjoint groups of tasks, classes or numbers, from training stays.
 
-    A random `max_stays` of them are looked at. Tasks with one class only are left out, with a note. The affinity is
-    computed again on two halves of these stays and on shuffled labels (`pipeline.grouping.checks`), so that the notes
-    can say that no grouping is identifiable here. Deterministic given the seed.
+    A random `max_stays` of them are looked at. Tasks whose labels do not vary are left out, with a note. The affinity
+    is computed again on two halves of these stays and on shuffled labels (`pipeline.grouping.checks`), so that the
+    notes can say that no grouping is identifiable here. Deterministic given the seed.
 
     Raises:
-        DataError: fewer than two tasks with both classes, more than 15 tasks, or tasks never labelled together.
+        DataError: fewer than two tasks with both classes, more than 15 tasks, tasks never labelled together, or limits
+            that no partition keeps to.
     """
     rows = _sample(len(encoded.labels), max_stays, seed)
     features, labels = encoded.features[rows], encoded.labels[rows]
-    usable = [task for task in _with_both_classes(labels) if encoded.tasks[task].kind == "binary"]
+    usable = _with_both_classes(labels)
     if len(usable) < 2:
         raise DataError(f"grouping needs two tasks with both classes; {len(usable)} of {labels.shape[1]} tasks qualify")
     labels = labels[:, usable]
     names = tuple(encoded.tasks[task].name for task in usable)
     control = label_hamming(labels)
-    control_groups, _ = exact_partition(control, max_groups=max_groups)
+    within = (limits or NamedLimits()).of(names)
+    control_groups, _ = exact_partition(control, max_groups=max_groups, limits=within)
 
     steps = count(1)
 
@@ -82,12 +105,10 @@ def group_tasks(
         )
 
     matrix = measure(np.arange(len(rows)), labels)
-    groups, objective = exact_partition(matrix, max_groups=max_groups)
+    groups, objective = exact_partition(matrix, max_groups=max_groups, limits=within)
     correlation = rank_correlation(matrix, control)
-    numbers = [task.name for task in encoded.tasks if task.kind != "binary"]
-    left_out = [task.name for index, task in enumerate(encoded.tasks) if index not in usable and task.kind == "binary"]
+    left_out = [task.name for index, task in enumerate(encoded.tasks) if index not in usable]
     notes = [
-        *(f"Task {name} is a number, not a class, and is left out." for name in numbers),
         *_notes_on_tasks(names, labels, left_out),
         *_notes_on_control(affinity, correlation, groups, control_groups),
         note_on_halves(measure, labels, encoded.subject_index[rows], max_groups, seed),
@@ -143,6 +164,7 @@ def validate_grouping(
     max_groups: int,
     seed: int,
     trunk: TrunkKind = "mlp",
+    limits: NamedLimits | None = None,
     device: str = "cpu",
     on_step: OnStep = ignore_step,
 ) -> Grouping:
@@ -154,10 +176,11 @@ def validate_grouping(
     training, tuning = _with_tasks(training, proposed.tasks), _with_tasks(tuning, proposed.tasks)
 
     measure = _resampled(affinity, training, n_inits=n_inits, trunk=trunk, seed=seed)
+    within = (limits or NamedLimits()).of(proposed.tasks)
     validation = validate_groups(
-        training, tuning, measure, max_groups=max_groups, seed=seed, device=device, on_step=on_step
+        training, tuning, measure, max_groups=max_groups, seed=seed, limits=within, device=device, on_step=on_step
     )
-    alone = tuple((name,) for name in proposed.tasks)
+    alone = _named(within.smallest(len(proposed.tasks)), proposed.tasks)
     return dataclasses.replace(
         proposed,
         groups=validation.chosen if validation.identifiable else alone,

@@ -9,6 +9,7 @@ Whether there is anything to select is asked apart (`pipeline.grouping.reliabili
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -23,12 +24,14 @@ from pipeline.grouping.affinity import label_hamming, summarise
 from pipeline.grouping.batched_trainer import log_losses, train_groups
 from pipeline.grouping.checks import smaller_class
 from pipeline.grouping.choose import Choice, choose
+from pipeline.grouping.cover import Limits
 from pipeline.grouping.gains import GroupLosses, alone, gain_of, gains, null_log_losses, values
 from pipeline.grouping.partition import exact_partition
 from pipeline.grouping.reliability import Reliability, pair_reliability
 
 N_REPLICATES: Final = 6  # bootstrap replicates of the affinity that propose groups
 MIN_VALIDATED: Final = 4  # tasks; fewer have too few pairs to tell agreement from chance
+RANDOM_TRIES: Final = 200  # for each candidate wanted; under tight limits there are not so many
 LARGEST_INPUT: Final = 5.0  # standard deviations; a summary further out is an outlier of the record, not of the task
 
 Affinity = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -53,15 +56,16 @@ def validate_groups(
     max_groups: int,
     seed: int,
     effort: Effort | None = None,
+    limits: Limits | None = None,
     device: str = "cpu",
     on_step: OnStep = ignore_step,
 ) -> GroupValidation:
-    """Choose at most `max_groups` groups by training candidates; tasks are those of `training`, all binary.
+    """Choose at most `max_groups` groups by training candidates; tasks are those of `training`.
 
     Raises:
-        DataError: fewer than four tasks, or a task with one class in a part of the stays.
+        DataError: fewer than four tasks, a task with one class in a part of the stays, or limits that no choice keeps.
     """
-    effort = effort or Effort()
+    effort, limits = effort or Effort(), limits or Limits()
     names = tuple(task.name for task in training.tasks)
     if len(names) < MIN_VALIDATED:
         raise DataError(f"groups are validated from {MIN_VALIDATED} tasks on; {len(names)} qualify")
@@ -81,7 +85,9 @@ def validate_groups(
         device=device,
         on_step=lambda step, _steps, gain: on_step(step, 2 * effort.n_splits + 2, gain),
     )
-    groups = candidates(training, affinity, max_groups=max_groups, n_candidates=effort.n_candidates, seed=seed)
+    groups = candidates(
+        training, affinity, max_groups=max_groups, n_candidates=effort.n_candidates, seed=seed, limits=limits
+    )
 
     def losses(kept: np.ndarray, n_seeds: int) -> tuple[GroupLosses, GroupLosses, float]:
         scored = np.concatenate([select, estimate])
@@ -103,9 +109,9 @@ def validate_groups(
 
     first, _, _ = losses(groups, 1)
     on_step(2 * effort.n_splits + 1, 2 * effort.n_splits + 2, 0.0)
-    selecting, estimating, at_limit = losses(groups[_better_half(first, max_groups)], effort.n_seeds)
+    selecting, estimating, at_limit = losses(groups[_better_half(first, max_groups, limits)], effort.n_seeds)
     on_step(2 * effort.n_splits + 2, 2 * effort.n_splits + 2, 0.0)
-    choice = choose(selecting, max_groups=max_groups, seed=seed)
+    choice = choose(selecting, max_groups=max_groups, seed=seed, limits=limits)
     return _told(names, choice, estimating, reliability, len(groups), effort.n_seeds, at_limit)
 
 
@@ -128,11 +134,21 @@ def _parts(training: EncodedCohort, tuning: EncodedCohort, seed: int) -> tuple[n
 
 
 def candidates(
-    training: EncodedCohort, affinity: Affinity, *, max_groups: int, n_candidates: int, seed: int
+    training: EncodedCohort,
+    affinity: Affinity,
+    *,
+    max_groups: int,
+    n_candidates: int,
+    seed: int,
+    limits: Limits | None = None,
 ) -> Bool[np.ndarray, "group task"]:
-    """Different groups: singles, all together, proposals, then random ones until there are `n_candidates`."""
+    """Different groups: singles, all together, proposals, then random ones until there are `n_candidates`.
+
+    Within the limits but for the singles, against which every gain is told, and all together, for comparison.
+    """
+    limits = limits or Limits()
     n_stays, n_tasks = training.labels.shape
-    found = dict.fromkeys([*((task,) for task in range(n_tasks)), tuple(range(n_tasks))])
+    found = dict.fromkeys([*((task,) for task in range(n_tasks)), tuple(range(n_tasks)), *limits.smallest(n_tasks)])
     for replicate in range(N_REPLICATES + 1):
         draws = generator(seed, "grouping", "replicate", replicate)
         rows = np.arange(n_stays)
@@ -143,24 +159,29 @@ def candidates(
         for measure in (affinity, lambda _, part: label_hamming(part)):
             distance = measure(rows, training.labels[rows])
             for parts in range(2, max_groups + 1):
-                found |= dict.fromkeys(exact_partition(distance, max_groups=parts)[0])
+                with suppress(DataError):  # no so many groups keep to the limits
+                    found |= dict.fromkeys(exact_partition(distance, max_groups=parts, limits=limits)[0])
     random = generator(seed, "grouping", "random candidates")
-    wanted = min(n_candidates, (1 << n_tasks) - 1)
-    while len(found) < wanted:
-        found[tuple(np.flatnonzero(random.random(n_tasks) < random.uniform(0.2, 0.8)).tolist())] = None
-        found.pop((), None)
+    for _ in range(RANDOM_TRIES * n_candidates):
+        if len(found) >= n_candidates:
+            break
+        drawn = np.asarray(random.random(n_tasks) < random.uniform(0.2, 0.8))
+        if drawn.any() and limits.allow(drawn[None])[0]:
+            found[tuple(np.flatnonzero(drawn).tolist())] = None
     groups = np.zeros((len(found), n_tasks), dtype=bool)
     for row, members in enumerate(found):
         groups[row, list(members)] = True
     return groups
 
 
-def _better_half(losses: GroupLosses, max_groups: int) -> np.ndarray:
-    """Rows to train on: singles, the largest group, and the half whose members gain most on average."""
+def _better_half(losses: GroupLosses, max_groups: int, limits: Limits) -> np.ndarray:
+    """Rows to train on: singles, largest and smallest groups, and the half whose members gain most on average."""
     gained = np.nanmean(gains(values(losses)[0], losses.groups), axis=1)
     gained[alone(losses.groups)] = np.inf
     gained[losses.groups.sum(axis=1).argmax()] = np.inf
-    keep = max(len(gained) // 2, losses.groups.shape[1] + 1 + max_groups)
+    for group in limits.smallest(losses.groups.shape[1]):
+        gained[(losses.groups == np.isin(np.arange(losses.groups.shape[1]), group)).all(axis=1)] = np.inf
+    keep = max(len(gained) // 2, int(np.isinf(gained).sum()) + max_groups)
     return np.sort(np.argsort(-gained, kind="stable")[:keep])
 
 

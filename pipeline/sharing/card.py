@@ -53,6 +53,12 @@ MISSINGNESS: Final[Mapping[str, str]] = {
     "tells how closely somebody was watched.",
 }
 """The transform `missingness` in a sentence, by its mode."""
+TASKS_CHOSEN: Final[Mapping[str, str]] = {
+    "real_stays": "Which tasks are in it was chosen on real patients' records, which no account covers.",
+    "private_moments": "Which tasks are in it was chosen from the private moments alone, at no further cost.",
+    "fixed": "Which tasks are in it was fixed by the site beforehand; no record was looked at for it.",
+}
+"""How the tasks of a group's set were chosen."""
 
 
 @final
@@ -166,6 +172,9 @@ def _limits_of_kind(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     limits.extend(MISSINGNESS[mode] for mode in modes if mode in MISSINGNESS)
     if release["starts_from_records"] and release["kind"] == "condensed":
         limits.append("Samples were started from real stays and may resemble them.")
+    chosen = release["options"].get("tasks_chosen")
+    if chosen in TASKS_CHOSEN:
+        limits.append(TASKS_CHOSEN[chosen])
     if data.get("soft_labels"):
         limits.append("Labels are soft: probabilities between 0 and 1. Do not read them as anybody's outcome.")
     return tuple(limits)

@@ -185,6 +185,8 @@ def _guarantee_findings(policy: Policy, artefact: Artefact) -> Iterator[Finding]
             yield Finding("PASS", f"{name} {value:g} is within the policy's {most:g}")
     yield _claim_finding(guarantee)
     yield _unit_finding(policy, guarantee, artefact)
+    if artefact.provenance.config.get("tasks_chosen") == "real_stays":
+        yield Finding("FAIL", "its tasks were chosen on real stays, a look at them that no guarantee covers")
     if not all(bool(step.get("public", False)) for step in artefact.transforms):
         yield Finding("FAIL", "a transform used constants computed from patients, which the guarantee does not cover")
 

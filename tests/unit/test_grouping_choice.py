@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.core.errors import DataError
 from pipeline.grouping.choose import choose
-from pipeline.grouping.cover import admissible, best_cover
+from pipeline.grouping.cover import Limits, best_cover
 from pipeline.grouping.gains import GroupLosses, gain_of, gains, null_log_losses, subject_weights, values
 from pipeline.grouping.partition import cheapest_partition
 
@@ -50,9 +50,9 @@ def test_no_cover_is_said() -> None:
 
 def test_constraints_name_the_groups_that_stay() -> None:
     groups = np.array([[1, 1, 0], [1, 0, 1], [1, 1, 1], [0, 0, 1]], dtype=bool)
-    assert admissible(groups, largest=2).tolist() == [True, True, False, True]
-    assert admissible(groups, must_link=[(0, 1)]).tolist() == [True, False, True, True]
-    assert admissible(groups, cannot_link=[(1, 2)]).tolist() == [True, True, False, True]
+    assert Limits(largest=2).allow(groups).tolist() == [True, True, False, True]
+    assert Limits(must_link=((0, 1),)).allow(groups).tolist() == [True, False, True, True]
+    assert Limits(cannot_link=((1, 2),)).allow(groups).tolist() == [True, True, False, True]
 
 
 def test_partition_of_trained_groups_only() -> None:

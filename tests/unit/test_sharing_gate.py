@@ -168,6 +168,13 @@ def test_paperwork_that_fails() -> None:
     assert verdict(artefact=replace(SET, transforms=looked)) == "FAIL"
 
 
+def test_tasks_chosen_on_real_stays_are_outside_the_guarantee() -> None:
+    """Whatever the policy says of guarantees: a set that claims one must not hide a look that was not accounted."""
+    for chosen, expected in (("real_stays", "FAIL"), ("private_moments", "PASS"), ("fixed", "PASS")):
+        made = dataclasses.replace(SET.provenance, config={"tasks_chosen": chosen})
+        assert verdict(artefact=dataclasses.replace(SET, provenance=made)) == expected
+
+
 def test_fail_is_stronger_than_inconclusive() -> None:
     assert verdict(artefact=dataclasses.replace(SET, guarantee=None), controls_held=False) == "FAIL"
 
