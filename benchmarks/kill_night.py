@@ -1,0 +1,147 @@
+"""kill -9 at random moments of a night: `python benchmarks/kill_night.py [--kills 100] [--stays 300] [--out FILE]`.
+
+One night walks undisturbed in a workspace. Then, for each kill, a child process begins the same night in a workspace
+with the same keys and is killed after a random time between none and that of the undisturbed night; another child
+goes on, unharmed. Every artefact must then have the digest that it has undisturbed, one release must be there, the
+ledger must hold one query, and the record must tell the killed night and the one that ended. The road, the audit and
+the gates are the real ones; the stays are real (PhysioNet 2012, set A).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import tempfile
+import time
+from collections import Counter
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import great_expectations  # here, so that no child has to import it
+from reference import machine
+
+from flows.job import KEY_PURPOSES, key_path
+from flows.logs import read_log
+from flows.night import Night, read_record, run_night
+from flows.run import walk_here
+from pipeline.core.chained_file import read_chain
+from pipeline.core.config import Config, parse_config
+from pipeline.core.secrets import Secret, write_secret
+from pipeline.sharing.ledger import ledger_path
+
+NOT_REPEATED = {"release"}  # a bundle is dated; what it holds is compared through its candidate
+TABLES: dict[str, Any] = {
+    "name": "nightly",
+    "cohort": {"tasks": ["in_hospital_death"], "step_hours": 4.0, "n_steps": 12},
+    "encode": {"raw": {"kind": "identity"}},
+    "condense": {"private": {"kind": "private_moments", "input": "raw", "n_per_class": 10}},
+    "utility": {"models": ["logistic_regression"], "n_seeds": 1, "n_random_draws": 1},
+    "audit": {"max_targets": 40, "n_bootstrap": 60},
+    "release": {"artefact": "private", "policy": "trial.toml", "site": "site", "licence": "ODbL-1.0"},
+}
+
+
+def prepared(folder: Path, stays: int) -> Config:
+    """An empty workspace with known keys, and a policy that some hundred stays can pass."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    demo = (files("pipeline.sharing") / "policies" / "demo.toml").read_text(encoding="utf-8")
+    text = demo.replace('name = "demo"', 'name = "trial"').replace("max_upper = 0.60", "max_upper = 1.0")
+    (folder / "trial.toml").write_text(text, encoding="utf-8")
+    source = {"kind": "embedded", "sets": ["a"], "max_stays": stays}
+    config = parse_config({**TABLES, "source": source, "workspace": str(folder / "work")}, "the benchmark", folder)
+    for number, purpose in enumerate(KEY_PURPOSES, start=1):
+        write_secret(key_path(config.workspace, purpose), Secret(bytes([number]) * 32, purpose))
+    return config
+
+
+def begun(config: Config) -> int:
+    """A child process that walks the night; returns its process id."""
+    child = os.fork()
+    if child:
+        return child
+    with contextlib.suppress(BaseException), Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        run_night(config, lambda folder, made: walk_here(folder, made, resume=True))
+    os._exit(0)
+
+
+def told(night: Night) -> dict[str, list[str]]:
+    return {label: digests for label, digests in night.digests.items() if label not in NOT_REPEATED}
+
+
+def killed(config: Config, after: float) -> str:
+    """Kill a night and walk it again; returns the last stage that had ended. Raises what is wrong."""
+    child = begun(config)
+    time.sleep(after)
+    os.kill(child, signal.SIGKILL)  # a child that has ended waits to be asked, so this is no other process
+    _, status = os.waitpid(child, 0)
+    stages = [line["stage"] for line in read_log(config.workspace / "runs" / config.name)]
+    os.waitpid(begun(config), 0)
+    return (stages[-1] if stages else "nothing") if os.WIFSIGNALED(status) else "not killed"
+
+
+def check(config: Config, whole: Night, where: str) -> None:
+    record = read_record(config.workspace)
+    last = record[-1]
+    assert told(last) == told(whole), f"killed after {where}: other digests"
+    assert (last.exit_code, last.release, last.version) == (whole.exit_code, whole.release, whole.version), where
+    bundles = [path.name for path in (config.workspace / "releases").glob("[!.]*")]
+    assert bundles == ([whole.release] if whole.release else []), where
+    queries = [entry for entry in read_chain(ledger_path(config.workspace)).entries if entry["what"] == "reserve"]
+    assert len(queries) == 1, where
+    states = [night.state for night in record]
+    assert states[:-1] in ([], ["killed"], [whole.state]), where  # []: before the night had put itself on record
+
+
+def measure(base: Path, kills: int, stays: int, seed: int) -> dict[str, Any]:
+    """Kill `kills` nights; returns after which stages, and what the undisturbed night came to."""
+    draws = random.Random(seed)
+    config = prepared(base / "whole", stays)
+    os.waitpid(begun(config), 0)
+    begin = time.monotonic()
+    config = prepared(base / "whole", stays)
+    os.waitpid(begun(config), 0)  # the second: the first has warmed the disk's cache
+    seconds = time.monotonic() - begin
+    (whole,) = read_record(config.workspace)
+    found: Counter[str] = Counter()
+    while sum(found.values()) - found["not killed"] < kills:
+        config = prepared(base / "killed", stays)
+        where = killed(config, draws.uniform(0, seconds))
+        check(config, whole, where)
+        found[where] += 1
+    undisturbed = {"state": whole.state, "exit_code": whole.exit_code, "artefacts": len(told(whole))}
+    return {
+        "kills": kills,
+        "stays": stays,
+        "seconds_of_a_night": round(seconds, 1),
+        "undisturbed": undisturbed,
+        "last_stage_that_had_ended": dict(found),
+        "same_digests": kills,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--stays", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        result = measure(Path(folder), options.kills, options.stays, options.seed) | {
+            "machine": machine(great_expectations)
+        }
+    print(json.dumps(result, indent=2))
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
