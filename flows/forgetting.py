@@ -30,7 +30,6 @@ from pipeline.store import Store
 
 PURGE: Final = "purge"
 STAYS_IN_A_RUN: Final = frozenset({CONFIG_FILE, "log.jsonl"})
-QUARANTINE: Final = "quarantine"
 KEPT_OF_SOURCES: Final = ("pieces", "marks")
 ALL_RUNS: Final = 10**9
 

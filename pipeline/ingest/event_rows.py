@@ -29,6 +29,7 @@ from pipeline.ingest.tables import (
     UNNAMED,
     VARIABLE_MISSING,
 )
+from pipeline.ingest.withdrawn import WITHDRAWN
 
 STAY_MISSING: Final = "stay or subject missing"
 STAY_UNKNOWN: Final = "no such stay or subject"
@@ -165,6 +166,8 @@ def locate(batch: Batch, table: EventsLayout, reading: Reading, rows: np.ndarray
             lost.append((reason, rows[why == code]))
     if why.any():
         rows, stay, beside = (_of(item, why == FOUND) for item in (rows, stay, beside))
+    if reading.keys.withdrawn.any():
+        rows, stay, beside = _kept(~reading.keys.withdrawn[stay], WITHDRAWN, lost, rows, stay, beside)
     if reading.keys.excluded.any():
         rows, stay, beside = _kept(~reading.keys.excluded[stay], STAY_EXCLUDED, lost, rows, stay, beside)
     if table.time_unit == "datetime":

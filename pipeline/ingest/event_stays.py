@@ -11,6 +11,7 @@ import polars as pl
 from pipeline.ingest.coded import Coded
 from pipeline.ingest.splits import START
 from pipeline.ingest.stay_table import END, EXCLUDED, KEY
+from pipeline.ingest.withdrawn import WITHDRAWN
 
 _NEVER = np.iinfo(np.int64).max
 FOUND, UNKNOWN, BETWEEN = 0, 1, 2
@@ -24,6 +25,7 @@ class StayKeys:
     start: np.ndarray
     end: np.ndarray
     excluded: np.ndarray
+    withdrawn: np.ndarray
     stay_ids: pl.Series  # sorted
     stay_rows: np.ndarray  # (sorted stay,)
     subjects: pl.Series  # sorted, each once
@@ -41,6 +43,7 @@ class StayKeys:
             start=frame[START].fill_null(0).to_numpy(),
             end=frame[END].fill_null(_NEVER).to_numpy(),
             excluded=frame[EXCLUDED].is_not_null().to_numpy(),
+            withdrawn=(frame[EXCLUDED] == WITHDRAWN).fill_null(False).to_numpy(),
             stay_ids=by_id["stay_id"],
             stay_rows=by_id["row"].to_numpy().astype(np.int32),
             subjects=subjects,

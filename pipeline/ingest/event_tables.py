@@ -11,10 +11,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final, final
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -24,10 +23,12 @@ from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.ingest.batches import FILE_STEM, Tally, batches, coded_batches, find_files, header, stem
 from pipeline.ingest.coded import Batch, plain_text
 from pipeline.ingest.event_rows import Reading, Usable, locate, names_of, use
-from pipeline.ingest.event_values import Conversions
+from pipeline.ingest.file_part import FilePart
 from pipeline.ingest.layout import EventsLayout, Layout
 from pipeline.ingest.mapping import SourceMapping
-from pipeline.ingest.quarantine import MOST_KEPT
+from pipeline.ingest.part_cache import PartCache
+from pipeline.ingest.pieces import Pieces
+from pipeline.ingest.quarantine import MOST_KEPT, Quarantine
 from pipeline.ingest.repeats import settle_repeats
 from pipeline.ingest.row_fates import RowFates, add_count, gather
 from pipeline.ingest.spilled import SpilledRows
@@ -35,20 +36,10 @@ from pipeline.ingest.splits import START
 from pipeline.ingest.stay_blocks import added_up
 from pipeline.ingest.stay_table import END, EXCLUDED, KEY, StayTable, read_stays
 from pipeline.ingest.tables import UNKNOWN_VARIABLE, UNNAMED, CountsByVariable, SourceTables, totals
+from pipeline.ingest.withdrawn import NOBODY, WITHDRAWN, Withdrawn, exclude_withdrawn
 
 MALFORMED: Final = "malformed line"
 _MOST_WORKERS: Final = 4
-
-
-@final
-@dataclass
-class FilePart:
-    """One file's share: frames of its usable rows (see `part_of`), and where the others went."""
-
-    fates: RowFates
-    kept: list[pl.DataFrame] = field(default_factory=list)  # none where they were put elsewhere
-    done: Conversions = field(default_factory=Conversions)
-    rows: int = 0
 
 
 def read_event_tables(
@@ -58,8 +49,13 @@ def read_event_tables(
     until_hours: float = float("inf"),
     on_step: OnStep = ignore_step,
     scratch: Path | None = None,
+    pieces: Pieces | None = None,
+    withdrawn: Withdrawn = NOBODY,
 ) -> SourceTables:
     """Read a folder by the mapping's layout; stays in the order of their table (or by id where events name them).
+
+    With `pieces` only files are parsed that are new or changed, or whose stays are. Rows of `withdrawn` subjects are
+    counted and dropped.
 
     `on_step` is called as (files read, files in all, rows per second). Events that are more than memory should hold are
     spilled to a file in `scratch`, if there is one; then what is held in memory grows with the stays alone.
@@ -80,10 +76,13 @@ def read_event_tables(
     if layout.stays.file is None:
         reading.stays = _stays_of_files(work, reading)
     assert reading.stays is not None
+    reading.stays = exclude_withdrawn(reading.stays, withdrawn)
+    cache = None if pieces is None else PartCache(pieces, reading, withdrawn, _read_into)
     spilled = SpilledRows(reading.stays.frame.height, reading.names, scratch)
 
     def read(number: int) -> FilePart:
-        return read_file(*work[number], reading, partial(spilled.add, number))
+        put = partial(spilled.add, number)
+        return read_file(*work[number], reading, put) if cache is None else cache.part(*work[number], put)
 
     parts, started, rows = [_stay_fates(reading)], time.monotonic(), 0
     with ThreadPoolExecutor(max_workers=min(_MOST_WORKERS, os.cpu_count() or 1)) as pool:
@@ -151,16 +150,24 @@ def read_file(
     Raises:
         DataError: the file is missing or damaged, or the mapping says that something in it stops the reading.
     """
-    fates = RowFates(path.name, table, reading.names, reading.layout.criticality)
-    part = FilePart(fates)
-    tally = Tally(keep=MOST_KEPT if fates.criticality.get(MALFORMED) == "quarantine" else 0)
+    part = FilePart(RowFates(path.name, table, reading.names, reading.layout.criticality))
+    _read_into(table, path, reading, part.kept.append if put is None else put, part)
+    return part
+
+
+def _read_into(
+    table: EventsLayout, path: Path, reading: Reading, put: Callable[[pl.DataFrame], None], part: FilePart
+) -> None:
+    """Put the file's usable rows, batch by batch, and its account into `part`."""
+    tally = Tally(keep=MOST_KEPT if part.fates.criticality.get(MALFORMED) == "quarantine" else 0)
     for batch in coded_batches(path, *_columns(table, path, reading), tally):
+        if part.keys is not None:
+            part.keys.update(plain_text(batch.coded(table.key).distinct).drop_nulls().to_list())
         found = _long(batch, part, reading) if table.code is not None else _wide(batch, part, reading, path)
         for frame in (part_of(usable, reading) for usable in found if len(usable.stay)):
-            part.kept.append(frame) if put is None else put(frame)
+            put(frame)
     part.rows += tally.malformed
-    fates.malformed(MALFORMED, tally.malformed, tally.lines)
-    return part
+    part.fates.malformed(MALFORMED, tally.malformed, tally.lines)
 
 
 def part_of(usable: Usable, reading: Reading) -> pl.DataFrame:
@@ -224,8 +231,8 @@ def _tables(parts: list[FilePart], spilled: SpilledRows, reading: Reading, sourc
     counts: CountsByVariable = {}
     for part in parts:
         for name, reasons in part.fates.counts.items():
-            for reason, rows in reasons.items():
-                add_count(counts, name, reason, rows)
+            for reason, rows in reasons.items():  # of those who have withdrawn no variable is told
+                add_count(counts, UNNAMED if reason == WITHDRAWN else name, reason, rows)
     read = sum(part.rows for part in parts)
     if read == 0:
         raise DataError(f"{source}: the tables of events hold no row")
@@ -246,7 +253,7 @@ def _tables(parts: list[FilePart], spilled: SpilledRows, reading: Reading, sourc
     stay_id = pl.Series("stay_id", kept["row"]).cat.to(pl.Enum(included["stay_id"]))
     if in_memory is not None:
         settled.close()
-    quarantine = gather(part.fates for part in parts)
+    quarantine = _without_withdrawn(gather(part.fates for part in parts), stays)
     aside = () if quarantine is None else quarantine.notes()
     return SourceTables(
         events=kept.drop("row").insert_column(0, stay_id),
@@ -260,6 +267,15 @@ def _tables(parts: list[FilePart], spilled: SpilledRows, reading: Reading, sourc
         notes=(*reading.stays.notes, *added_up(notes), *_told(parts), *aside),
         quarantine=quarantine,
     )
+
+
+def _without_withdrawn(quarantine: Quarantine | None, stays: pl.DataFrame) -> Quarantine | None:
+    """Copies of rows of those who have withdrawn are not kept; they stay in the counts."""
+    gone = stays.filter(pl.col(EXCLUDED) == WITHDRAWN)
+    if quarantine is None or not gone.height:
+        return quarantine
+    keys = {*gone["stay_id"].to_list(), *gone[KEY].to_list()}
+    return quarantine.without(lambda names: [name in keys for name in names])
 
 
 def _told(parts: list[FilePart]) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ READERS: Final[Mapping[str, Callable[..., SourceTables]]] = {
 MAPPED_READERS: Final[Mapping[str, Callable[..., SourceTables]]] = {"tables": read_event_tables}
 """Formats whose files the mapping's layout describes."""
 
-IN_PIECES: Final = frozenset({"physionet2012"})
+IN_PIECES: Final = frozenset({"physionet2012", "tables"})
 """Formats of which what was parsed is kept: the others are one file, or ship with Decoct."""
 
 
