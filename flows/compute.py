@@ -12,6 +12,8 @@ import atexit
 import functools
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,6 +35,9 @@ BLOCK_STAYS: Final = 4096
 MakeRows = Callable[..., np.ndarray]
 """(run's folder, slice of stays, ...) -> their rows of an array; a function of a module, so that a worker finds it."""
 
+ANSWER_SECONDS: Final = 20
+"""How long a scheduler may take to answer."""
+
 _NONCE: Final = ".shared-with-workers"
 
 
@@ -51,7 +56,7 @@ def map_calls(job: Job, function: Callable[..., Any], calls: Sequence[tuple[Any,
             return [function(*call) for call in calls]
         with ThreadPoolExecutor(table.workers) as pool:
             return list(pool.map(lambda call: function(*call), calls))
-    client = _client(table, str(job.config.workspace))
+    client = _client(table)
     told = _tell(job)
     futures = [client.submit(_checked, str(job.folder), told, function, call, pure=False) for call in calls]
     try:
@@ -108,9 +113,10 @@ def _write_rows(target: Path, start: int, rows: np.ndarray) -> None:
 
 def _tell(job: Job) -> tuple[str, str]:
     """What a worker must find in the run's folder, and the code it must run."""
-    nonce = secrets.token_hex(16)
-    put_whole(job.folder / _NONCE, nonce.encode())
-    return nonce, code_version()
+    path = job.folder / _NONCE
+    if not path.exists():
+        put_whole(path, secrets.token_hex(16).encode())
+    return path.read_text(encoding="ascii"), code_version()
 
 
 def _checked(folder: str, told: tuple[str, str], function: Callable[..., Any], call: Iterable[Any]) -> Any:
@@ -145,7 +151,7 @@ def _in_a_worker() -> bool:
 
 
 @functools.cache
-def _client(table: ComputeConfig, workspace: str) -> Any:
+def _client(table: ComputeConfig) -> Any:
     """One client for this process, and with kind = "local" its cluster; both end with the process."""
     try:
         import dask
@@ -157,21 +163,23 @@ def _client(table: ComputeConfig, workspace: str) -> Any:
     dd: Any = distributed  # without annotations of its own
     try:
         if table.kind == "dask":
-            client = dd.Client(table.address, timeout=20)
+            client = dd.Client(table.address, timeout=ANSWER_SECONDS)  # TLS by the files in Dask's own configuration
         else:
-            folder = Path(workspace) / "store" / "tmp"
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder = tempfile.mkdtemp(prefix="decoct-workers-")  # nothing is put there: nothing is spilled
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
             cluster = dd.LocalCluster(
                 n_workers=table.workers,
                 threads_per_worker=1,
                 processes=True,
                 host="127.0.0.1",
-                dashboard_address=None,
+                protocol="tls://",
+                security=dd.Security.temporary(),  # who reaches a scheduler runs code: no other user of the machine may
+                dashboard_address="127.0.0.1:0",
                 memory_limit=0,
-                local_directory=str(folder),
+                local_directory=folder,
             )
             atexit.register(cluster.close)
-            client = dd.Client(cluster)
+            client = cluster.get_client()
     except (OSError, ValueError, RuntimeError):
         raise EnvironmentProblem(f"no Dask scheduler answers for compute.kind = {table.kind!r}") from None
     atexit.register(client.close)

@@ -14,10 +14,12 @@ class ComputeConfig(Model):
 
     kind: Literal["threads", "local", "dask"] = "threads"
     workers: PositiveInt = 1
-    address: str = ""  # tls://host:8786 or tcp://host:8786
+    address: str = ""  # tls://host:8786; tcp:// only of this machine
 
     @model_validator(mode="after")
     def _address(self) -> ComputeConfig:
         if (self.kind == "dask") != bool(self.address):
             raise ValueError("address and kind = 'dask' need each other")
+        if self.address and not self.address.startswith(("tls://", "tcp://127.0.0.1:", "tcp://localhost:")):
+            raise ValueError("address begins with tls://, as whoever reaches a scheduler runs code on its workers")
         return self

@@ -145,6 +145,34 @@ def _rows_of_a_mortal(folder: str, stays: slice, width: int) -> np.ndarray:
 
 
 @pytest.mark.slow
+def test_nobody_else_on_the_machine_gets_into_a_local_cluster(job: Job, cluster: ComputeConfig) -> None:
+    import distributed
+
+    assert map_calls(using(job, cluster), str.upper, [("a",), ("b",)]) == ["A", "B"]
+    address = compute._client(cluster).scheduler.address
+    assert address.startswith("tls://127.0.0.1:")
+    with pytest.raises((OSError, TimeoutError, TypeError, ValueError)):  # without the cluster's own certificate
+        distributed.Client(address, timeout=1)
+    with pytest.raises((OSError, TimeoutError)):
+        distributed.Client(address.replace("tls", "tcp"), timeout=1)
+
+
+@pytest.mark.slow
+def test_a_scheduler_is_reached_by_its_address(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, host="127.0.0.1", protocol="tcp://", dashboard_address=None
+    ) as elsewhere:
+        table = ComputeConfig(kind="dask", address=elsewhere.scheduler_address)
+        assert map_calls(using(job, table), str.upper, [("a",), ("b",)]) == ["A", "B"]
+        compute._client(table).close()
+    monkeypatch.setattr(compute, "ANSWER_SECONDS", 1)
+    nowhere = ComputeConfig(kind="dask", address="tcp://127.0.0.1:9")
+    with pytest.raises(EnvironmentProblem, match="no Dask scheduler answers"):
+        map_calls(using(job, nowhere), str.upper, [("a",)])
+
+
+@pytest.mark.slow
 def test_what_a_worker_refuses_is_one_sentence(job: Job, cluster: ComputeConfig) -> None:
     with pytest.raises(DataError, match=r"^3 rows are broken$"):
         map_calls(using(job, cluster), _broken, [(3,), (3,)])
@@ -177,7 +205,9 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(
 
 
 def test_what_runs_a_job_is_no_part_of_what_it_makes(job: Job) -> None:
-    other = using(job, ComputeConfig(kind="dask", address="tcp://10.0.0.1:8786"))
+    other = using(job, ComputeConfig(kind="dask", address="tls://10.0.0.1:8786"))
     assert other.config_digest == job.config_digest
     with pytest.raises(ValueError, match="need each other"):
         ComputeConfig(kind="dask")
+    with pytest.raises(ValueError, match="begins with tls://"):
+        ComputeConfig(kind="dask", address="tcp://10.0.0.1:8786")
