@@ -124,7 +124,7 @@ def run_cell(place: Path, stage: str, made: dict[str, list[str]], cluster: bool)
         "validate rqe": lambda: data.validate(job, "rqe", before["encode rqe"]),
         "condense private": lambda: learn.condense(job, "private", before["encode rqe"], None),
     }[stage]
-    killed: list[float] = []
+    killed: list[dict[str, Any]] = []
     if cluster and stage == MAPS[-1]:
         threading.Thread(target=kill_one_worker, args=(job, killed), daemon=True).start()
     with peaks() as peak:
@@ -135,7 +135,7 @@ def run_cell(place: Path, stage: str, made: dict[str, list[str]], cluster: bool)
     arrays = job.store.describe(found.first).get("arrays", {})
     return (
         told
-        | {"arrays": arrays, "worker_killed_at": killed[0] if killed else None}
+        | {"arrays": arrays, "worker_killed": killed[0] if killed else None}
         | {
             "peak_anonymous_mib": round(peak[0]),
             "peak_resident_mib": round(peak[1]),
@@ -143,19 +143,21 @@ def run_cell(place: Path, stage: str, made: dict[str, list[str]], cluster: bool)
     )
 
 
-def kill_one_worker(job: Any, killed: list[float]) -> None:
-    """SIGKILL to one of two workers once a third of the blocks are in the file."""
-    begun = time.monotonic()
-    while not killed:
-        time.sleep(0.2)
-        targets = list(job.store.scratch.glob("*.rows"))
-        if not targets or time.monotonic() - begun > 3600:
-            continue
-        workers = [pid for pid in descendants(os.getpid()) if "spawn_main" in command_of(pid)]
-        if len(workers) >= 2:
-            time.sleep(2.0)  # both have begun
-            os.kill(workers[-1], signal.SIGKILL)
-            killed.append(round(time.monotonic() - begun, 1))
+def kill_one_worker(job: Any, killed: list[dict[str, Any]]) -> None:
+    """SIGKILL to a worker when a quarter of its stage's blocks are made and others are not."""
+    from flows import compute
+
+    while not compute._client.cache_info().currsize:
+        time.sleep(SAMPLE_SECONDS)
+    client = compute._client(job.config.compute)
+    while True:
+        states = [future.status for future in list(client.futures.values())]
+        done = states.count("finished")
+        if done and done >= len(states) // 4:
+            break
+        time.sleep(SAMPLE_SECONDS)
+    os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+    killed.append({"blocks": len(states), "made_before": done})
 
 
 def descendants(pid: int) -> list[int]:
@@ -169,13 +171,6 @@ def descendants(pid: int) -> list[int]:
         for child in children:
             found += [child, *descendants(child)]
     return found
-
-
-def command_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""
 
 
 def memory_mib(pid: int) -> tuple[float, float]:
