@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from flows import audit_history, releases
+from flows.changes import keep_outline, since_last_release
 from flows.environment import code_version, machine
 from flows.job import KEY_PURPOSES, Job
 from flows.stages import judge, learn
@@ -98,6 +99,7 @@ def release(job: Job, cohort: Made, candidate: Made, leakage: Made, utility: Mad
     if not made.reused:
         for audit in judge.reports_on(job, candidate, leakage):
             audit_history.has_left(job, record_digest(audit), job.only(made, ReleaseRecord).name)
+    keep_outline(job, cohort, job.only(made, ReleaseRecord).name)
     return made
 
 
@@ -182,6 +184,9 @@ def _record(job: Job, made: Mapping[str, Made]) -> RunRecord:
         trajectories=_trajectories(job, made),
         release_kind=config.release.kind,
         release_artefact=config.release.artefact,
+        changes=since_last_release(
+            job, made["ingest"], bundle.name if bundle and released and not released.reused else None
+        ),
         drift=job.only(made["drift"], DriftReport) if "drift" in made else None,
     )
 

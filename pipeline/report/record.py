@@ -102,6 +102,7 @@ class RunRecord:
     release_kind: Literal["condensed", "encoded", "moments"] = "condensed"
     release_artefact: str = ""  # the artefact that the gate judged
     drift: DriftReport | None = None
+    changes: Json | None = None  # since the cohort of the last release, small cells suppressed already
     missingness: Literal["", "drop", "encode", "release"] = ""  # what became of the pattern of measurements
 
 
