@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import app, config_app, keys_app, log_app, release_app, trust_app
+from flows.cli import app, config_app, keys_app, log_app, release_app, store_app, trust_app
 from flows.templates import commented_config, demo_config
 from pipeline.core.config import Config, parse_config
 
@@ -20,7 +20,7 @@ PROMISES = re.compile(r"\b(anonymous|anonymi[sz]ed|irreversible|compliant)\b", r
 
 def verbs() -> set[str]:
     names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
-    return names | {"audit", "config", "keys", "log", "release", "trust"}
+    return names | {"audit", "config", "keys", "log", "release", "store", "trust"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -44,7 +44,7 @@ def test_the_readme_names_every_verb() -> None:
     for command in keys_app.registered_commands:
         assert f"keys {command.name}" in page, command.name
     page = (ROOT / "docs" / "trust.md").read_text(encoding="utf-8")
-    for label, group in {"log": log_app, "release": release_app, "trust": trust_app}.items():
+    for label, group in {"log": log_app, "release": release_app, "store": store_app, "trust": trust_app}.items():
         for command in group.registered_commands:
             assert f"decoct {label} {command.name}" in page, command.name
 
