@@ -44,9 +44,12 @@ def test_the_readme_names_every_verb() -> None:
     for command in keys_app.registered_commands:
         assert f"keys {command.name}" in page, command.name
     page = (ROOT / "docs" / "trust.md").read_text(encoding="utf-8")
-    for label, group in {"log": log_app, "release": release_app, "store": store_app, "trust": trust_app}.items():
+    for label, group in {"log": log_app, "release": release_app, "trust": trust_app}.items():
         for command in group.registered_commands:
             assert f"decoct {label} {command.name}" in page, command.name
+    page = (ROOT / "docs" / "how-to" / "forget-and-clean.md").read_text(encoding="utf-8")
+    for command in store_app.registered_commands:
+        assert f"decoct store {command.name}" in page, command.name
 
 
 def test_no_word_promises_what_is_not_so() -> None:
