@@ -20,10 +20,12 @@ import polars as pl
 
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.protocols import OnStep, ignore_step
+from pipeline.ingest import spilled as disk
 from pipeline.ingest.batches import FILE_STEM, Tally, batches, coded_batches, find_files, header, stem
 from pipeline.ingest.coded import Batch, plain_text
 from pipeline.ingest.event_rows import Reading, Usable, locate, names_of, use
 from pipeline.ingest.file_part import FilePart
+from pipeline.ingest.kept_rows import KeptRows
 from pipeline.ingest.layout import EventsLayout, Layout
 from pipeline.ingest.mapping import SourceMapping
 from pipeline.ingest.part_cache import PartCache
@@ -40,6 +42,7 @@ from pipeline.ingest.withdrawn import NOBODY, WITHDRAWN, Withdrawn, exclude_with
 
 MALFORMED: Final = "malformed line"
 _MOST_WORKERS: Final = 4
+_MOST_UNPACKED: Final = 16  # bytes of usable rows per byte of file: 24 a row, of which a well packed shard needs two
 
 
 def read_event_tables(
@@ -78,10 +81,12 @@ def read_event_tables(
     assert reading.stays is not None
     reading.stays = exclude_withdrawn(reading.stays, withdrawn)
     cache = None if pieces is None else PartCache(pieces, reading, withdrawn, _read_into)
-    spilled = SpilledRows(reading.stays.frame.height, reading.names, scratch)
+    rows_of: KeptRows | SpilledRows = KeptRows(reading.kind)
+    if scratch is not None and _may_be_large(work):
+        rows_of = SpilledRows(reading.stays.frame.height, reading.names, scratch)
 
     def read(number: int) -> FilePart:
-        put = partial(spilled.add, number)
+        put = partial(rows_of.add, number)
         return read_file(*work[number], reading, put) if cache is None else cache.part(*work[number], put)
 
     parts, started, rows = [_stay_fates(reading)], time.monotonic(), 0
@@ -90,7 +95,12 @@ def read_event_tables(
             parts.append(part)
             rows += part.rows
             on_step(len(parts) - 1, len(work), rows / max(time.monotonic() - started, 1e-9))
-    return _tables(parts, spilled, reading, root.name)
+    return _tables(parts, rows_of, reading, root.name)
+
+
+def _may_be_large(work: list[tuple[EventsLayout, Path]]) -> bool:
+    """Whether the usable rows could be more than memory should hold, judged by the files' sizes before reading."""
+    return sum(path.stat().st_size for _, path in work) * _MOST_UNPACKED >= disk.LARGE_BYTES
 
 
 def layout_files(folder: Path, layout: Layout) -> list[Path]:
@@ -226,7 +236,7 @@ def _wide(batch: Batch, part: FilePart, reading: Reading, path: Path) -> list[Us
     return found
 
 
-def _tables(parts: list[FilePart], spilled: SpilledRows, reading: Reading, source: str) -> SourceTables:
+def _tables(parts: list[FilePart], rows_of: KeptRows | SpilledRows, reading: Reading, source: str) -> SourceTables:
     assert reading.stays is not None
     counts: CountsByVariable = {}
     for part in parts:
@@ -246,18 +256,18 @@ def _tables(parts: list[FilePart], spilled: SpilledRows, reading: Reading, sourc
         notes.extend(told)
         return rows.with_columns(row=pl.Series(place[rows["row"].to_numpy()]))
 
-    settled = spilled.changed(settle, int(is_in.sum()))
+    spilled = None
+    if isinstance(rows_of, SpilledRows):
+        spilled, kept = rows_of.changed(settle, int(is_in.sum())), KeptRows(reading.kind).changed(settle)
+    else:
+        kept = rows_of.changed(settle)
     included = stays.filter(pl.Series(is_in)).drop(END, KEY, EXCLUDED)
-    in_memory = settled.in_memory()
-    kept = settled.block(0).head(0) if in_memory is None else in_memory
     stay_id = pl.Series("stay_id", kept["row"]).cat.to(pl.Enum(included["stay_id"]))
-    if in_memory is not None:
-        settled.close()
     quarantine = _without_withdrawn(gather(part.fates for part in parts), stays)
     aside = () if quarantine is None else quarantine.notes()
     return SourceTables(
         events=kept.drop("row").insert_column(0, stay_id),
-        spilled=settled if in_memory is None else None,
+        spilled=spilled,
         stays=included,
         rows_read=read,
         rows_dropped=totals(counts),
