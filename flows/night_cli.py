@@ -88,8 +88,10 @@ def _night(config: Path, plan: Any, no_prefect: bool) -> Any:
     if no_prefect:
         from flows.night import run_night
         from flows.run import walk_here
+        from flows.watch import watched
 
-        return run_night(plan, lambda folder, made: walk_here(folder, made, resume=True))
+        with watched(plan.workspace):
+            return run_night(plan, lambda folder, made: walk_here(folder, made, resume=True))
     from flows.progress import say
 
     say("starting Prefect (about ten seconds)")

@@ -26,6 +26,7 @@ from flows.night import GOOD, Night, run_night
 from flows.notify import outward
 from flows.run import walk_as_tasks
 from flows.stages.publish import REPORT_PAGE
+from flows.watch import watched
 from pipeline.core.config import load_config
 from pipeline.core.errors import EnvironmentProblem, UsageError
 
@@ -39,7 +40,8 @@ def night_flow(config: str) -> State[None]:
     """One unattended night of the configuration in the file `config`."""
     plan = load_config(Path(config))
     quiet(plan.workspace)
-    night = run_night(plan, lambda folder, made: walk_as_tasks(folder, made, resume=True))
+    with watched(plan.workspace):
+        night = run_night(plan, lambda folder, made: walk_as_tasks(folder, made, resume=True))
     _ended[str(runtime.flow_run.id)] = night
     create_markdown_artifact(as_markdown(night), key="decoct-night", description="How the night ended")
     page = plan.workspace / "runs" / plan.name / REPORT_PAGE

@@ -1,0 +1,69 @@
+"""The schedule: checked before anything starts, and a prefect.yaml that Prefect reads as it was meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from prefect.flows import load_flow_from_entrypoint
+from typer.testing import CliRunner
+
+from flows.cli import app
+from flows.environment import TELEMETRY_OFF
+from flows.scheduled import ENTRYPOINT, checked_schedule, deployment, night_flow
+from flows.templates import commented_config
+from pipeline.core.errors import ConfigError, UsageError
+
+RUNNER = CliRunner()
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A path with everything in it that YAML could trip over."""
+    folder = tmp_path / 'a: "folder" #1'
+    folder.mkdir()
+    path = folder / "night.toml"
+    path.write_text(commented_config(), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("cron", ["61 * * * *", "0 2 * *", "every night", ""])
+def test_what_is_no_cron_expression_is_refused(cron: str) -> None:
+    with pytest.raises(UsageError, match="is no cron expression"):
+        checked_schedule(cron, "UTC")
+
+
+def test_what_is_no_time_zone_is_refused() -> None:
+    with pytest.raises(UsageError, match="'Mars/Phobos' is no time zone"):
+        checked_schedule("0 2 * * *", "Mars/Phobos")
+    checked_schedule("0 2 * * *", "Europe/Berlin")
+
+
+def test_the_deployment_says_what_was_asked_and_nothing_else_of_the_site(config: Path) -> None:
+    text = deployment(config, "0 2 * * 1-5", "Europe/Berlin", "ward-7")
+    assert "<" not in text
+    (told,) = yaml.safe_load(text)["deployments"]
+    assert told["parameters"] == {"config": str(config.resolve())}
+    assert told["schedules"] == [{"cron": "0 2 * * 1-5", "timezone": "Europe/Berlin", "active": True}]
+    assert told["work_pool"] == {"name": "ward-7", "job_variables": {"env": dict(TELEMETRY_OFF)}}
+    assert told["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+    assert told["entrypoint"] == ENTRYPOINT
+    assert load_flow_from_entrypoint(ENTRYPOINT).name == night_flow.name
+
+
+def test_a_broken_configuration_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "night.toml").write_text("name = 1", encoding="utf-8")
+    with pytest.raises(ConfigError):
+        deployment(tmp_path / "night.toml", "0 2 * * *", "UTC", "pool")
+
+
+def test_the_verb_writes_the_file_once(config: Path, tmp_path: Path) -> None:
+    words = ["schedule", "--config", str(config), "--write", str(tmp_path / "prefect.yaml")]
+    assert RUNNER.invoke(app, words).exit_code == 0
+    before = (tmp_path / "prefect.yaml").read_bytes()
+    with pytest.raises(UsageError, match=r"prefect\.yaml cannot be written: File exists"):
+        RUNNER.invoke(app, words, standalone_mode=False, catch_exceptions=False)
+    assert (tmp_path / "prefect.yaml").read_bytes() == before
+    with pytest.raises(UsageError, match="no cron expression"):
+        RUNNER.invoke(app, [*words, "--cron", "x"], standalone_mode=False, catch_exceptions=False)
