@@ -15,6 +15,8 @@ from pipeline.core.types import (
     CondensedSet,
     GateDecision,
     Grouping,
+    GroupsCompared,
+    GroupValidation,
     IngestReport,
     LeakageReport,
     ReleaseRecord,
@@ -92,9 +94,26 @@ def _print_grouping(job: Job, made: MadeBy) -> None:
     found = job.only(made["group"], Grouping)
     for group in found.groups:
         print(f"group   {', '.join(group)}")
-    print(f"rank correlation with the label-only control: {found.rank_correlation:.2f}")
+    if found.control:
+        print(f"rank correlation with the label-only control: {found.rank_correlation:.2f}")
+    if found.validation is not None:
+        _print_choices(found.validation)
     for note in found.notes:
         print(f"note    {note}")
+
+
+def _print_choices(validation: GroupValidation) -> None:
+    """What was chosen and what other choices gain, on stays that had no say; regret against the ceiling, told last."""
+    chosen = GroupsCompared(
+        "chosen", len(validation.chosen), validation.gain, validation.gain_low, validation.gain_high
+    )
+    ceiling = validation.compared[-1].gain if validation.compared else 0.0
+    print("choice                                        groups  gain over alone, 80 % interval  regret")
+    for row in (chosen, *validation.compared):
+        interval = f"{100 * row.gain:6.2f} % [{100 * row.low:.2f}, {100 * row.high:.2f}]"
+        regret = f"{100 * (1 - row.gain / ceiling):.0f} %" if ceiling > 0 else "-"
+        print(f"  {row.name:<43} {row.n_groups:>6}  {interval:<30}  {regret:>6}")
+    print(f"significantly harmed: {', '.join(validation.harmed) or 'no task'}")
 
 
 def _print_utility(job: Job, made: MadeBy) -> None:

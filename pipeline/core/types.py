@@ -437,6 +437,17 @@ class UtilityReport:
 
 
 @dataclass(frozen=True)
+class GroupsCompared:
+    """One way to choose groups and its gain, with an 80 % interval, on the stays that had no say."""
+
+    name: str
+    n_groups: int
+    gain: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class GroupValidation:
     """What training the candidate groups has shown, on stays that had no part in training them.
 
@@ -459,6 +470,7 @@ class GroupValidation:
     n_trained: int
     n_seeds: int
     share_at_limit: float  # of trained networks that were still improving when the epochs ran out
+    compared: tuple[GroupsCompared, ...] = ()  # other choices from the same trained groups; last, the ceiling
 
 
 @dataclass(frozen=True)

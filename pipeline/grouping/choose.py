@@ -47,6 +47,7 @@ def choose(
     price: float = 0.0,
     convinced: float = CONVINCED,
     limits: Limits | None = None,
+    n_replicates: int = N_REPLICATES,
 ) -> Choice:
     """The best cover by at most `max_groups` of the trained groups, on the selection stays `losses`.
 
@@ -69,9 +70,9 @@ def choose(
     share[single, np.arange(len(single))] = 1.0
     cover = cover_of(observed)
     together = np.zeros((len(single),) * 2)
-    for draw in draws[:N_REPLICATES]:
+    for draw in draws[:n_replicates]:
         serves = np.array(cover_of(draw).serves)
-        together += (serves[:, None] == serves[None]) / N_REPLICATES
+        together += (serves[:, None] == serves[None]) / n_replicates
     served = share[list(cover.serves), np.arange(len(single))]
     return Choice(cover, np.asarray(served), together)
 

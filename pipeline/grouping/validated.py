@@ -8,6 +8,7 @@ Whether there is anything to select is asked apart (`pipeline.grouping.reliabili
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,12 +20,12 @@ from jaxtyping import Bool, Float32
 from pipeline.core.errors import DataError
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import child_seed, generator
-from pipeline.core.types import EncodedCohort, GroupValidation
+from pipeline.core.types import EncodedCohort, GroupsCompared, GroupValidation
 from pipeline.grouping.affinity import label_hamming, summarise
 from pipeline.grouping.batched_trainer import log_losses, train_groups
 from pipeline.grouping.checks import smaller_class
 from pipeline.grouping.choose import Choice, choose
-from pipeline.grouping.cover import Limits
+from pipeline.grouping.cover import Limits, best_cover
 from pipeline.grouping.gains import GroupLosses, alone, gain_of, gains, null_log_losses, values
 from pipeline.grouping.partition import exact_partition
 from pipeline.grouping.reliability import Reliability, pair_reliability
@@ -33,6 +34,8 @@ N_REPLICATES: Final = 6  # bootstrap replicates of the affinity that propose gro
 MIN_VALIDATED: Final = 4  # tasks; fewer have too few pairs to tell agreement from chance
 RANDOM_TRIES: Final = 200  # for each candidate wanted; under tight limits there are not so many
 LARGEST_INPUT: Final = 5.0  # standard deviations; a summary further out is an outlier of the record, not of the task
+
+CEILING: Final = "ceiling: chosen on the stays that score it"
 
 Affinity = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(rows of stays, labels of these rows) -> affinity (task, task)."""
@@ -112,7 +115,30 @@ def validate_groups(
     selecting, estimating, at_limit = losses(groups[_better_half(first, max_groups, limits)], effort.n_seeds)
     on_step(2 * effort.n_splits + 2, 2 * effort.n_splits + 2, 0.0)
     choice = choose(selecting, max_groups=max_groups, seed=seed, limits=limits)
-    return _told(names, choice, estimating, reliability, len(groups), effort.n_seeds, at_limit)
+    compared = compare_choices(selecting, estimating, max_groups=max_groups, limits=limits, seed=seed)
+    told = _told(names, choice, estimating, reliability, len(groups), effort.n_seeds, at_limit)
+    return dataclasses.replace(told, compared=compared)
+
+
+def compare_choices(
+    selecting: GroupLosses, estimating: GroupLosses, *, max_groups: int, limits: Limits, seed: int
+) -> tuple[GroupsCompared, ...]:
+    """What other choices from the same trained groups gain: all tasks together, the best of at most 1, 2, ... groups,
+    and the ceiling, which chooses by looking at the very stays that score it and is out of reach."""
+    n_tasks = selecting.groups.shape[1]
+    found = {"all tasks together": (int(selecting.groups.sum(axis=1).argmax()),) * n_tasks}
+    for most in range(2, max_groups + 1):
+        with suppress(DataError):  # under limits so few groups may not cover the tasks
+            cover = choose(selecting, max_groups=most, seed=seed, limits=limits, n_replicates=1).cover
+            found[f"validation, at most {most} groups"] = cover.serves
+    with suppress(DataError):
+        allowed = np.where(limits.allow(estimating.groups)[:, None], values(estimating)[0], np.nan)
+        found[CEILING] = best_cover(allowed, max_groups=max_groups).serves
+    rows = []
+    for name, serves in found.items():
+        gain = gain_of(estimating, serves)
+        rows.append(GroupsCompared(name, len(set(serves)), gain.mean, gain.low, gain.high))
+    return tuple(rows)
 
 
 def trainer_inputs(features: Float32[np.ndarray, "stay step channel"]) -> Float32[np.ndarray, "stay feature"]:

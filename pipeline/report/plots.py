@@ -137,6 +137,34 @@ def roc_panel(
     return _svg(key, f"{title}: members named against strangers wrongly named", told, height, parts)
 
 
+def gain_panel(key: str, title: str, rows: Sequence[Mapping[str, Any]]) -> Markup:
+    """Shares (`gain`, `low`, `high`) over a count (`n_groups`); the last row, a ceiling, is a diamond."""
+    height, left, bottom = 210, 52, 36
+    most = max(row["n_groups"] for row in rows)
+    every = [100 * row[name] for row in rows for name in ("gain", "low", "high") if row[name] is not None]
+    x = Scale(0.5, most + 0.5, left, WIDTH - 10)
+    y = Scale(*_spread(min(every), max(every), 0.1), height - bottom, 12)
+    parts: list[Markup] = []
+    for tick in _nice_ticks(y.low, y.high, 5):
+        parts += [
+            _line(left, y(tick), WIDTH - 10, y(tick), "chance" if tick == 0 else "grid"),
+            _text(left - 5, y(tick) + 3.5, f"{tick:.3g} %", "tick end"),
+        ]
+    parts += [_text(x(n), height - bottom + 14, str(n), "tick mid") for n in range(1, most + 1)]
+    parts.append(_text(WIDTH - 10, height - 4, "networks to train and serve", "tick end"))
+    for number, row in enumerate(rows):
+        at, middle = x(row["n_groups"] + 0.12 * (number % 3 - 1)), y(100 * row["gain"])
+        if row["low"] is not None and row["high"] is not None:
+            parts.append(_line(at, y(100 * row["low"]), at, y(100 * row["high"]), "error"))
+        if number == len(rows) - 1:
+            diamond = '<path class="planted" d="M{} {}l4.5 4.5l-4.5 4.5l-4.5 -4.5z"/>'
+            parts.append(Markup(diamond).format(at, round(middle - 4.5, 1)))
+        else:
+            parts.append(Markup('<circle class="rate" cx="{}" cy="{}" r="4"/>').format(at, middle))
+    told = "; ".join(f"{row['name']}: {row['n_groups']} groups, {100 * row['gain']:.2f} %" for row in rows)
+    return _svg(key, title, told, height, parts)
+
+
 def strip(key: str, row: Mapping[str, Any]) -> Markup | None:
     """One attack on a scale from 0 to 1: control (tick), rate with interval (dot), positive control (diamond)."""
     figures = [row[name] for name in ("rate", "low", "high", "control", "positive_control") if row[name] is not None]

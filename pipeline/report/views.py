@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from pipeline.report.grouping import grouping_view
 from pipeline.report.leakage import glance_leakage, leakage_section
 from pipeline.report.plots import curve_panel
 from pipeline.report.utility import utility_view
@@ -130,39 +131,3 @@ def loss_plots(condensed: list[Data]) -> list[Data]:
         )
         panels.append({"name": item["name"], "method": item["method"], "svg": svg, "told": told, "log": log})
     return panels
-
-
-def grouping_view(grouping: Data | None) -> Data | None:
-    """The two matrices as tables with a shade between 0 (most alike) and 1."""
-    if grouping is None:
-        return None
-    return {
-        **grouping,
-        "tables": [
-            {"method": grouping[f"{prefix}method"], "role": role, "lines": _shaded(grouping["tasks"], grouping[matrix])}
-            for prefix, matrix, role in (("", "affinity", "Affinity"), ("control_", "control", "Label-only control"))
-        ],
-    }
-
-
-def _shaded(tasks: list[str], matrix: list[list[float | None]]) -> list[Data]:
-    values = [
-        value
-        for row, line in enumerate(matrix)
-        for column, value in enumerate(line)
-        if column != row and value is not None
-    ]
-    low, high = min(values, default=0.0), max(values, default=1.0)
-    length = high - low if high > low else 1.0
-    return [
-        {
-            "task": tasks[row],
-            "cells": [
-                None
-                if column == row or value is None
-                else {"value": value, "shade": round(1 - (value - low) / length, 3)}
-                for column, value in enumerate(line)
-            ],
-        }
-        for row, line in enumerate(matrix)
-    ]
