@@ -26,6 +26,7 @@ STATISTIC = "excess_risk"
 WIDEST = 0.10  # an interval wider than +- this does not decide
 FOUND = 0.5  # a planted leak must show at least this excess
 MIN_CLUSTERS = 10
+CHOOSING_SHARE = 0.3  # of the clusters; the others are reported on
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Arms:
 
 @dataclass(frozen=True)
 class Excess:
-    """What is reached where each half's variant was chosen on the other half."""
+    """What is reached by the variant that was chosen on other clusters."""
 
     variant: str
     figure: Interval
@@ -140,9 +141,11 @@ def _one_minus(share: Interval) -> Interval:
 
 
 def best_variant(variants: Mapping[str, Arms], rng: np.random.Generator) -> Excess:
-    """For each half of the clusters the variant with the largest excess on the other half, both halves together.
+    """The variant with the largest excess on three tenths of the clusters, as it does on the others.
 
-    Largest by its lower bound: where nearly everybody is hit, a small difference makes any excess.
+    Largest by its lower bound: where nearly everybody is hit, a small difference makes any excess. Not crossed over: a
+    variant that both parts choose would be reported on what it was chosen by, twice, and without a leak the excess was
+    above chance in 10 audits of 100 instead of 5.
 
     Raises:
         DataError: no variant, or an arm with fewer than two clusters.
@@ -150,13 +153,15 @@ def best_variant(variants: Mapping[str, Arms], rng: np.random.Generator) -> Exce
     if not variants:
         raise DataError("there is no attack to choose from")
     first = next(iter(variants.values()))
-    main, control = (_halves(hits.cluster, rng) for hits in (first.main, first.control))
-    parts = [{name: arms.take(main[i], control[i]) for name, arms in variants.items()} for i in (0, 1)]
-    chosen = [_largest(part) for part in parts]
-    arms = _together(parts[0][chosen[1]], parts[1][chosen[0]])
+    main = _parts(first.main.cluster, rng)
+    # one try for either arm: what is no hit on a member may be one on another, so that the arms must be divided alike
+    shared = np.array_equal(first.main.cluster, first.control.cluster)
+    control = main if shared else _parts(first.control.cluster, rng)
+    chosen = _largest({name: arms.take(main[0], control[0]) for name, arms in variants.items()})
+    arms = variants[chosen].take(main[1], control[1])
     figure, hits, others = excess(arms)
     return Excess(
-        variant=" / ".join(dict.fromkeys(chosen)),
+        variant=chosen,
         figure=figure,
         main=hits,
         control=others,
@@ -173,19 +178,13 @@ def _largest(part: Mapping[str, Arms]) -> str:
     return max(part, key=lambda name: excess(part[name])[0].low)
 
 
-def _together(a: Arms, b: Arms) -> Arms:
-    def both(x: Hits, y: Hits) -> Hits:
-        record = None if x.record is None or y.record is None else np.concatenate([x.record, y.record])
-        return Hits(np.concatenate([x.hit, y.hit]), np.concatenate([x.cluster, y.cluster]), record)
-
-    return Arms(both(a.main, b.main), both(a.control, b.control), both(a.baseline, b.baseline), a.scale)
-
-
-def _halves(clusters: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _parts(clusters: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """For choosing and for reporting."""
     labels = rng.permutation(np.unique(clusters))
     if len(labels) < 2:
         raise DataError("choosing and reporting need two clusters")
-    return labels[: len(labels) // 2], labels[len(labels) // 2 :]
+    few = max(1, int(CHOOSING_SHARE * len(labels)))
+    return labels[:few], labels[few:]
 
 
 @dataclass(frozen=True)
