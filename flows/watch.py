@@ -126,7 +126,7 @@ def _night(entry: Mapping[str, Any]) -> Data:
     release = entry.get("release")
     if isinstance(release, Mapping):
         release = f"{release.get('name', '')} v{release.get('version', '')}"
-    elif release and entry.get("version"):
+    elif release and entry.get("version") and not str(release).endswith(f"v{entry['version']}"):
         release = f"{release} v{entry['version']}"
     return {
         "night": str(entry.get("night", entry.get("id", "")))[:60],

@@ -197,6 +197,13 @@ def test_a_utility_or_drift_of_few_is_not_told(workspace: Path) -> None:
     assert "0.912" not in watch_page(data)
 
 
+def test_a_bundle_s_own_name_says_its_version_once(tmp_path: Path) -> None:
+    (tmp_path / "nights").mkdir()
+    line = {"run": "n", "started": NOW.isoformat(), "release": "site-private-v3", "version": 3, "exit_code": 0}
+    (tmp_path / "nights" / "nights.jsonl").write_text(json.dumps(line) + "\n")
+    assert gather(tmp_path, now=NOW)["nights"][0]["release"] == "site-private-v3"
+
+
 @pytest.mark.parametrize(
     ("told", "shown"),
     [
