@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 import re
 import signal
@@ -259,7 +258,7 @@ def killed_night(hospital: Hospital, stages: int, delay: float) -> None:
         while len(read_log(log)) < before + stages and process.poll() is None:
             time.sleep(0.01)
         time.sleep(delay)
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
     assert process.returncode == -signal.SIGKILL
 
 
@@ -330,6 +329,7 @@ def test_thirty_nights(hospital: Hospital, leak: list[bool]) -> None:
     hospital.arrive(MIN_NEW)
     hospital.configure(floor="floor_auroc = 0.999")
     tonight("refused", 12, "the utility floor")
+    assert "NOT JUDGED" in (hospital.workspace / "runs" / "nightly" / "report.html").read_text()
     hospital.configure()
     leak.append(True)
     tonight("refused", 13, "the audit finds members")
@@ -340,7 +340,7 @@ def test_thirty_nights(hospital: Hospital, leak: list[bool]) -> None:
 
     hospital.arrive(MIN_NEW)
     hospital.write()
-    killed_night(hospital, stages=dice.randrange(1, 12), delay=dice.random() * 0.3)
+    killed_night(hospital, stages=dice.randrange(1, 9), delay=dice.random() * 0.1)
     script.expected.append(("killed", 137))
     tonight("released", 0, "the night after goes on")
     tonight("unchanged", 0, "nothing new")
@@ -372,6 +372,28 @@ def names_nobody(hospital: Hospital, text: str) -> None:
     """No stay's id stands in a text as a number of its own."""
     words = set(re.findall(r"(?<![0-9a-f])[0-9]+(?![0-9a-f])", text))
     assert not words & set(hospital.stays["stay_id"].to_list())
+
+
+def test_a_slip_among_the_newcomers_alone_is_found_and_can_be_accepted(hospital: Hospital, leak: list[bool]) -> None:
+    """In the whole cohort it is diluted to a distance below every limit."""
+    script = Script(hospital)
+    hospital.arrive(700)
+    script.tonight("released", 0, "the first night")
+    known = list(hospital.present)
+    hospital.arrive(60)
+
+    def lately(events: pl.DataFrame) -> pl.DataFrame:
+        old = pl.col("stay_id").is_in(known)
+        return pl.concat([events.filter(old), slipped(events.filter(~old))])
+
+    hospital.change = lately
+    told = script.tonight("refused", 16, "sixty newcomers with another unit")
+    assert "from that of hospital-private-v1: value BUN of new subjects (distance" in told.sentence
+    report = json.loads((hospital.workspace / "runs" / "nightly" / "drift.json").read_text())
+    assert {row["among"] for row in report["rows"] if row["level"] != "none"} == {"new"}
+    text = (hospital.folder / "night.toml").read_text()
+    (hospital.folder / "night.toml").write_text(f'{text}\n[drift]\naccepted = "{report["code"]}"\n')
+    script.tonight("released", 0, "somebody has read it")
 
 
 def test_two_nights_at_once_are_one(hospital: Hospital) -> None:
