@@ -3,8 +3,8 @@
 Eight tasks of PhysioNet 2012 (first 24 hours), the first 800 training stays, for a dense trunk on summaries and a
 convolutional one on the hourly series.
 
-* time: filling the bank, its short training included, and reading `samplewise`, against TAG (Fifty et al. 2021) with the
-  same trunk: 20 epochs of joint training in batches of 128 with the lookahead at every step, or at every tenth; the
+* time: filling the bank, its short training included, and reading `samplewise`, against TAG (Fifty et al. 2021) with
+  the same trunk: 20 epochs of joint training in batches of 128 with the lookahead at every step, or at every tenth; the
   contestants alternate within a round and ratios are taken within a round.
 * agreement with what training shows: Spearman of the 28 pairs with the gains of trained pairs (mean of both directions,
   8 seeds, dense networks, in the truth file), over seeds of the affinity; the difference to TAG with a 95 % interval
@@ -105,7 +105,7 @@ def compared(
 
     def banked(seed: int) -> None:
         banks.append(fill_bank(inputs, labels, stays, trunk=trunk, seed=seed))
-        found["samplewise"].append(AFFINITIES["samplewise"](banks[-1], np.ones(len(stays))))
+        found["samplewise"].append(AFFINITIES["samplewise"](banks[-1], np.ones(len(banks[-1].stays))))
 
     def peer(every: int, seed: int, name: str) -> None:
         found[name].append(tag(inputs, labels, trunk, every=every, seed=seed))
@@ -119,7 +119,7 @@ def compared(
     for seed in range(rounds, seeds):
         banked(seed)
     for name in ("gradient_cosine", "lookahead"):
-        found[name] = [AFFINITIES[name](bank, np.ones(len(stays))) for bank in banks]
+        found[name] = [AFFINITIES[name](bank, np.ones(len(bank.stays))) for bank in banks]
     agreements = {name: spread([agreement(one, truth) for one in runs]) for name, runs in found.items()}
     rng, n_pairs = np.random.default_rng(0), len(labels[0]) * (len(labels[0]) - 1) // 2
     ours, theirs = (np.mean(found[name], axis=0) for name in ("samplewise", "tag_every_step"))

@@ -20,13 +20,14 @@ import torch
 from jaxtyping import Bool, Float32, Float64, Int32, Shaped
 from torch import Tensor
 
-from pipeline.core.errors import DataError
+from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import child_seed
 from pipeline.grouping.batched_trainer import null_losses, task_losses
 from pipeline.grouping.taped import Tape, TapedTrunk, TrunkKind
 
 SKETCH: Final = 256  # numbers that stand for the gradient by one affine map
+MAX_STAYS: Final = {"mlp": 800, "tcn": 256, "gru": 256}  # a gradient over time costs that much more
 BATCH: Final = 128
 LEARNING_RATE: Final = 2e-3  # Adam
 
@@ -58,7 +59,7 @@ def fill_bank(
     trunk: TrunkKind = "mlp",
     n_points: int = 1,
     epochs: int = 1,
-    max_stays: int = 800,
+    max_stays: int | None = None,
     seed: int,
     on_step: OnStep = ignore_step,
 ) -> GradientBank:
@@ -67,18 +68,20 @@ def fill_bank(
     Args:
         inputs: `(stay, feature)` for "mlp", `(stay, step, channel)` for "tcn" and "gru".
         labels: in [0, 1]; NaN = missing.
-        max_stays: trained on are all stays, gradients are kept of so many of them.
+        max_stays: trained on are all stays, gradients are kept of so many of them; None = as `MAX_STAYS` says.
 
     Raises:
-        DataError: a task has fewer than two different labels.
+        ConfigError: an unknown trunk. DataError: a task has fewer than two different labels.
     """
+    if trunk not in MAX_STAYS:
+        raise ConfigError(f"no trunk is named {trunk!r}; there are: {', '.join(MAX_STAYS)}")
     values = np.asarray(labels, dtype=np.float32)
     if any(len(np.unique(column[np.isfinite(column)])) < 2 for column in values.T):
         raise DataError("a task has fewer than two different labels: it has no gradient to compare")
     null = null_losses(values, np.arange(len(values))).astype(np.float32)
     x, y = torch.tensor(np.asarray(inputs, dtype=np.float32)), torch.tensor(values)
     known, y = y.isfinite(), y.nan_to_num(0.0)
-    kept = torch.randperm(len(x), generator=_draws(seed, "stays"))[:max_stays].sort().values
+    kept = torch.randperm(len(x), generator=_draws(seed, "stays"))[: max_stays or MAX_STAYS[trunk]].sort().values
     found: list[tuple[Tensor, Tensor]] = []
     for point in range(n_points):
         draws = _draws(seed, "point", point)
@@ -162,10 +165,11 @@ def sketch(delta: Tensor, tape: Tape, draws: torch.Generator, size: int = SKETCH
     inputs = torch.cat([inputs, torch.ones_like(inputs[..., :1])], dim=-1)
     n_in, n_out = inputs.shape[-1], delta.shape[-1]
     if inputs.shape[1] > 1:
-        outer = delta.transpose(2, 3) @ inputs  # (task, stay, unit out, unit in), summed over positions
-        flat = outer.flatten(2) * _signs(n_in * n_out, draws)
-        flat = torch.nn.functional.pad(flat, (0, -flat.shape[2] % size))
-        return torch.sum(flat.view(*flat.shape[:2], -1, size), dim=2)
+        # signs on both sides and zeros on the small one, so that the large product is touched once
+        fill = -n_in % (size // math.gcd(n_out, size))
+        signed = torch.nn.functional.pad(inputs * _signs(n_in, draws), (0, fill))
+        outer = (delta * _signs(n_out, draws)).transpose(2, 3) @ signed  # (task, stay, out, in), summed over positions
+        return torch.sum(outer.view(*outer.shape[:2], -1, size), dim=2)
     hashed = [_count_sketch(side[..., 0, :], size, draws) for side in (inputs, delta)]
     spectrum = torch.fft.rfft(hashed[0]) * torch.fft.rfft(hashed[1])
     found: Tensor = torch.fft.irfft(spectrum, n=size)

@@ -68,7 +68,7 @@ def test_who_shares_a_signal_lies_close(trunk: str) -> None:
     alike = np.array([0, 0, 0, 1, 1])
     same = (alike[:, None] == alike) & ~np.eye(5, dtype=bool)
     for name, affinity in AFFINITIES.items():
-        distance = affinity(bank, np.ones(400))
+        distance = affinity(bank, np.ones(len(bank.stays)))
         np.testing.assert_allclose(distance, distance.T, atol=1e-9)
         assert not distance.diagonal().any()
         assert distance.min() >= 0
