@@ -120,7 +120,7 @@ class PartCache:
             "mended": dict(part.done.mended),
             "clock": [clock.offset, clock.local],
         }
-        self._pieces.use(self._pieces.add([key], [rows.height], [facts], rows))
+        self._pieces.use(self._pieces.add([key], [rows.height], [facts], rows, passing=True))
 
     def _found(self, table: EventsLayout, path: Path, key: str, facts: dict[str, Any], put: Put) -> FilePart:
         own = self._reading

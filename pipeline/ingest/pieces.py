@@ -29,6 +29,7 @@ from pipeline.ingest.watermarks import Watermarks
 
 USED: Final = "used"
 _PACK_ROWS: Final = 1 << 22  # of a file: what is kept in memory until it is written
+_MOST_PACKS: Final = 4  # held at a time when pieces are taken
 _ROWS: Final = {"stay": pl.UInt32, "hours": pl.Float64, "variable": pl.String, "value": pl.Float64}
 
 
@@ -64,9 +65,10 @@ class Pieces:
         self._places: dict[str, _Place] = {}
         self._blocks: list[pl.DataFrame] = []
         self._packs: dict[str, pl.DataFrame] = {}
+        self._passing: set[int] = set()  # blocks that go as soon as they are written
         self._waiting = _Waiting()
         self._used: dict[str, None] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.parsed = 0  # pieces made now
         for name, index in () if fresh else indexes(folder):
             for key, (start, rows, facts) in index.items():
@@ -90,11 +92,18 @@ class Pieces:
         return self._places[key].rows
 
     def add(
-        self, keys: Sequence[str | None], rows: Sequence[int], facts: Sequence[Any], frame: pl.DataFrame
+        self,
+        keys: Sequence[str | None],
+        rows: Sequence[int],
+        facts: Sequence[Any],
+        frame: pl.DataFrame,
+        *,
+        passing: bool = False,
     ) -> list[str]:
         """Put pieces, whose rows lie in `frame` one below the other; returns their keys.
 
-        A key None is for this reading only: it gets one, and is not kept.
+        A key None is for this reading only: it gets one, and is not kept. `passing`: the reading has the rows already
+        and will hardly take them again, so they are in memory until they are written, and no longer.
 
         Raises:
             EnvironmentProblem: the disk refuses.
@@ -106,6 +115,8 @@ class Pieces:
         with self._lock:
             block, start = len(self._blocks), 0
             self._blocks.append(frame)
+            if passing and None not in keys:
+                self._passing.add(block)
             for key, size, told in zip(keys, rows, facts, strict=True):
                 own = key if key is not None else f"{block}/{start}/{len(named)}"
                 self._places[own] = _Place(None, block, start, size, told)
@@ -121,16 +132,17 @@ class Pieces:
         """The rows of the pieces, one below the other: stay (their reader's number), hours, variable, value."""
         parts: list[pl.DataFrame] = []
         run: tuple[str | None, int, int, int] | None = None  # pack, block, from, to: pieces that lie side by side
-        for key in keys:
-            place = self._places[key]
-            if run is not None and (place.pack, place.block, place.start) == (run[0], run[1], run[3]):
-                run = (*run[:3], run[3] + place.rows)
-                continue
+        with self._lock:  # a block that passes may be written, and its piece be elsewhere, at any time
+            for key in keys:
+                place = self._places[key]
+                if run is not None and (place.pack, place.block, place.start) == (run[0], run[1], run[3]):
+                    run = (*run[:3], run[3] + place.rows)
+                    continue
+                if run is not None:
+                    parts.append(self._rows(*run))
+                run = (place.pack, place.block, place.start, place.start + place.rows)
             if run is not None:
                 parts.append(self._rows(*run))
-            run = (place.pack, place.block, place.start, place.start + place.rows)
-        if run is not None:
-            parts.append(self._rows(*run))
         self.use(keys)
         return pl.concat(parts) if parts else pl.DataFrame(schema=_ROWS)
 
@@ -176,13 +188,21 @@ class Pieces:
         waiting, self._waiting = self._waiting, _Waiting()
         if not waiting.keys:
             return
-        write_pack(self._folder, pl.concat(waiting.frames), waiting.keys)
+        name = write_pack(self._folder, pl.concat(waiting.frames), waiting.keys)
+        for key, (start, rows, facts) in waiting.keys.items():
+            if self._places[key].pack is None and self._places[key].block in self._passing:
+                self._places[key] = _Place(name, 0, start, rows, facts)
+        for block in self._passing:
+            self._blocks[block] = self._blocks[block].clear()
+        self._passing = set()
 
     def _rows(self, pack: str | None, block: int, start: int, end: int) -> pl.DataFrame:
         if pack is None:
             return self._blocks[block].slice(start, end - start)
         with self._lock:
             if pack not in self._packs:
+                while len(self._packs) >= _MOST_PACKS:  # the oldest first: pieces are taken in the order of packs
+                    del self._packs[next(iter(self._packs))]
                 self._packs[pack] = read_pack(self._folder, pack)
             return self._packs[pack].slice(start, end - start)
 
