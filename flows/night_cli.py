@@ -54,8 +54,9 @@ def schedule(
 ) -> None:
     """A night whenever the schedule says: this process stays and starts them, until it is stopped.
 
-    With PREFECT_API_URL set it works with that server; without, with a temporary one of its own. A worker does it
-    instead after --write prefect.yaml and: prefect deploy --all. Without any server, see docs/how-to/every-night.md.
+    With PREFECT_API_URL set that server plans the nights; without, this process does, and each night is kept in
+    Prefect's own SQLite file. A worker does it instead after --write prefect.yaml and: prefect deploy --all. Without
+    Prefect, see docs/how-to/every-night.md.
 
     Example: decoct schedule --cron "0 2 * * *" --timezone Europe/Berlin --config night.toml
     """

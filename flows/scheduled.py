@@ -6,7 +6,12 @@ worker needs the same path to exist where it runs. A held night is Completed und
 
 from __future__ import annotations
 
+import asyncio
 import json
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -17,6 +22,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.schedules import Cron
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed
 from prefect.types.entrypoint import EntrypointType
 from pydantic import ValidationError
@@ -30,6 +36,7 @@ from flows.watch import watched
 from pipeline.core.config import load_config
 from pipeline.core.errors import EnvironmentProblem, UsageError
 
+LOOK_SECONDS: Final = 30.0
 DEPLOYMENT: Final = "nightly"
 ENTRYPOINT: Final = "flows.scheduled.night_flow"
 _ended: dict[str, Night] = {}  # of this process, by flow run, for `night_through_prefect`
@@ -105,11 +112,18 @@ def checked_schedule(cron: str, timezone: str) -> None:
 def serve(config: Path, cron: str, timezone: str) -> None:
     """Stay and start a night whenever the schedule says, one at a time, until stopped.
 
+    A Prefect server plans the nights where one is set. The temporary one that Prefect starts without runs no scheduler,
+    so this process then looks at the clock itself, and each night is a process of its own.
+
     Raises:
         UsageError: as `checked_schedule`. ConfigError: the configuration is broken.
     """
     checked_schedule(cron, timezone)
     load_config(config)
+    if not PREFECT_API_URL.value():
+        while True:
+            wait_until(next_night(cron, timezone, datetime.now(tz=UTC)))
+            subprocess.run([sys.executable, "-m", "flows.cli", "night", str(config.resolve())], check=False)
     night_flow.serve(
         name=DEPLOYMENT,
         schedule=Cron(cron, timezone=timezone),
@@ -118,6 +132,21 @@ def serve(config: Path, cron: str, timezone: str) -> None:
         print_starting_message=False,
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
+
+
+def next_night(cron: str, timezone: str, after: datetime) -> datetime:
+    """The first moment after `after` that the schedule names, as a Prefect server would have it."""
+    from prefect.server.schemas.schedules import CronSchedule as ServersCronSchedule
+
+    schedule = ServersCronSchedule(cron=cron, timezone=timezone)
+    (found,) = asyncio.run(schedule.get_dates(1, start=after + timedelta(seconds=1)))
+    return found.astimezone(UTC)
+
+
+def wait_until(due: datetime) -> None:
+    """Sleep in short pieces: a machine that slept, or a clock that was set, is noticed."""
+    while (left := (due - datetime.now(tz=UTC)).total_seconds()) > 0:
+        time.sleep(min(left, LOOK_SECONDS))
 
 
 def deployment(config: Path, cron: str, timezone: str, work_pool: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.environment import TELEMETRY_OFF
-from flows.scheduled import ENTRYPOINT, checked_schedule, deployment, night_flow
+from flows.scheduled import ENTRYPOINT, checked_schedule, deployment, next_night, night_flow
 from flows.templates import commented_config
 from pipeline.core.errors import ConfigError, UsageError
 
@@ -67,3 +68,17 @@ def test_the_verb_writes_the_file_once(config: Path, tmp_path: Path) -> None:
     assert (tmp_path / "prefect.yaml").read_bytes() == before
     with pytest.raises(UsageError, match="no cron expression"):
         RUNNER.invoke(app, [*words, "--cron", "x"], standalone_mode=False, catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("zone", "after", "due"),
+    [
+        ("UTC", "2026-11-23T01:59:59", "2026-11-23T02:00:00"),
+        ("UTC", "2026-11-23T02:00:00", "2026-11-24T02:00:00"),  # the night that has just begun is not begun again
+        ("Europe/Berlin", "2026-07-01T00:30:00", "2026-07-02T00:00:00"),
+        ("Europe/Berlin", "2026-12-01T00:30:00", "2026-12-01T01:00:00"),
+    ],
+)
+def test_the_next_night_is_the_schedules_in_its_time_zone(zone: str, after: str, due: str) -> None:
+    begin = datetime.fromisoformat(after).replace(tzinfo=UTC)
+    assert next_night("0 2 * * *", zone, begin) == datetime.fromisoformat(due).replace(tzinfo=UTC)
