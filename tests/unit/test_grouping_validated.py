@@ -8,9 +8,10 @@ import pytest
 from pipeline.core.errors import DataError
 from pipeline.core.types import EncodedCohort, Provenance, Split, Task
 from pipeline.grouping.affinity import label_hamming
+from pipeline.grouping.cover import Limits
 from pipeline.grouping.reliability import agreement, pair_reliability
 from pipeline.grouping.run import group_tasks, validate_grouping
-from pipeline.grouping.validated import Effort, _parts, candidates
+from pipeline.grouping.validated import Effort, _parts, candidates, validate_groups
 
 
 def cohort(seed: int, n_stays: int = 900, planted: bool = True) -> EncodedCohort:
@@ -95,6 +96,24 @@ def test_candidates_are_different_and_hold_what_must_be_there() -> None:
     assert len(np.unique(groups, axis=0)) == len(groups) == 63  # every group of six tasks
     assert groups.any(axis=1).all()
     assert groups.sum(axis=1).max() == 6
+
+
+def test_limits_bind_every_choice_but_the_comparisons() -> None:
+    both = cohort(0, n_stays=600)
+    four = dataclasses.replace(both, labels=both.labels[:, :4], tasks=both.tasks[:4])
+    limits = Limits(largest=2, must_link=((0, 2),), cannot_link=((1, 3),))
+    found = validate_groups(
+        four.part(Split.TRAIN),
+        four.part(Split.TUNING),
+        lambda _, labels: label_hamming(labels),
+        max_groups=3,
+        seed=0,
+        effort=Effort(n_candidates=10, n_seeds=1, n_splits=1),
+        limits=limits,
+    )
+    assert set(found.chosen) == {("a", "c"), ("b",), ("d",)}  # nothing else keeps to them
+    assert found.compared[0].name == "all tasks together"
+    assert found.compared[-1].n_groups == 3
 
 
 def test_three_tasks_are_too_few_to_tell() -> None:
