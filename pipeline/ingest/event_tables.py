@@ -20,7 +20,6 @@ import polars as pl
 
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.protocols import OnStep, ignore_step
-from pipeline.ingest import spilled as disk
 from pipeline.ingest.batches import FILE_STEM, Tally, batches, coded_batches, find_files, header, stem
 from pipeline.ingest.coded import Batch, plain_text
 from pipeline.ingest.event_rows import Reading, Usable, locate, names_of, use
@@ -33,7 +32,7 @@ from pipeline.ingest.pieces import Pieces
 from pipeline.ingest.quarantine import MOST_KEPT, Quarantine
 from pipeline.ingest.repeats import settle_repeats
 from pipeline.ingest.row_fates import RowFates, add_count, gather
-from pipeline.ingest.spilled import SpilledRows
+from pipeline.ingest.spilled import SpilledRows, are_large
 from pipeline.ingest.splits import START
 from pipeline.ingest.stay_blocks import added_up
 from pipeline.ingest.stay_table import END, EXCLUDED, KEY, StayTable, read_stays
@@ -100,7 +99,7 @@ def read_event_tables(
 
 def _may_be_large(work: list[tuple[EventsLayout, Path]]) -> bool:
     """Whether the usable rows could be more than memory should hold, judged by the files' sizes before reading."""
-    return sum(path.stat().st_size for _, path in work) * _MOST_UNPACKED >= disk.LARGE_BYTES
+    return are_large(sum(path.stat().st_size for _, path in work) * _MOST_UNPACKED)
 
 
 def layout_files(folder: Path, layout: Layout) -> list[Path]:

@@ -119,6 +119,11 @@ class SpilledRows:
         self._batches = []
 
 
+def are_large(n_bytes: int) -> bool:
+    """Whether so many bytes of rows are more than memory should hold."""
+    return n_bytes >= LARGE_BYTES
+
+
 def _bytes(column: pl.Series, kind: str) -> np.ndarray:
     values = column.to_physical() if isinstance(column.dtype, pl.Enum) else column
     return values.to_numpy().astype(kind, copy=False)

@@ -40,11 +40,16 @@ def stay_blocks(tables: SourceTables, size: int | None = None) -> Iterator[tuple
     if stay.dtype != pl.Enum(tables.stays["stay_id"]):
         stay = stay.cast(pl.Enum(tables.stays["stay_id"]))
     codes = stay.to_physical().to_numpy()
-    order = np.argsort(codes // size, kind="stable")
-    edges = np.searchsorted((codes // size)[order], np.arange(-(-n_stays // size) + 1))
-    for stays, (first, last) in zip(_slices(n_stays, size), pairwise(edges), strict=True):
-        rows_of_block = order[first:last]
-        yield stays, _part(tables, stays, tables.events[rows_of_block].drop("stay_id"), codes[rows_of_block])
+    blocks = codes // size
+    in_order = bool((blocks[1:] >= blocks[:-1]).all())  # as most sources are: then nothing needs to be copied
+    order = None if in_order else np.argsort(blocks, kind="stable")
+    edges = np.searchsorted(blocks if order is None else blocks[order], np.arange(-(-n_stays // size) + 1))
+    for stays, (first, last) in zip(_slices(n_stays, size), pairwise(edges.tolist()), strict=True):
+        if order is None:
+            events, of_stay = tables.events.slice(first, last - first), codes[first:last]
+        else:
+            events, of_stay = tables.events[order[first:last]], codes[order[first:last]]
+        yield stays, _part(tables, stays, events.drop("stay_id"), of_stay)
 
 
 def _slices(n_stays: int, size: int) -> list[slice]:
