@@ -27,6 +27,7 @@ from typing import Any
 import great_expectations  # here, so that no child has to import it
 from reference import machine
 
+from flows.environment import code_version
 from flows.job import KEY_PURPOSES, key_path
 from flows.logs import read_log
 from flows.night import Night, read_record, run_night
@@ -91,7 +92,8 @@ def killed(config: Config, after: float) -> str:
 def check(config: Config, whole: Night, where: str) -> None:
     record = read_record(config.workspace)
     last = record[-1]
-    assert told(last) == told(whole), f"killed after {where}: other digests"
+    others = [label for label in {**told(last), **told(whole)} if told(last).get(label) != told(whole).get(label)]
+    assert not others, f"killed after {where}: other digests of {', '.join(others)}"
     assert (last.exit_code, last.release, last.version) == (whole.exit_code, whole.release, whole.version), where
     bundles = [path.name for path in (config.workspace / "releases").glob("[!.]*")]
     assert bundles == ([whole.release] if whole.release else []), where
@@ -104,6 +106,7 @@ def check(config: Config, whole: Night, where: str) -> None:
 def measure(base: Path, kills: int, stays: int, seed: int) -> dict[str, Any]:
     """Kill `kills` nights; returns after which stages, and what the undisturbed night came to."""
     draws = random.Random(seed)
+    code_version()  # kept by every child: digests name the code, and somebody may be editing it
     config = prepared(base / "whole", stays)
     begin = time.monotonic()
     os.waitpid(begun(config), 0)
