@@ -182,8 +182,9 @@ def _run(
     from flows.summary import outcome, print_run
     from flows.watch import watched
 
+    made: dict[str, Any]
     with watched(Path(folder).parents[1]):
-        made = road(folder, resume)
+        made = road(folder, resume)  # type: ignore[assignment]  # of a state that a flow returns, Prefect gives the data
     if as_json:
         print_json(outcome(folder, made))
     else:

@@ -30,7 +30,7 @@ from pipeline.ingest.splits import START
 from pipeline.ingest.stay_table import END, EXCLUDED, KEY
 from pipeline.ingest.withdrawn import WITHDRAWN, Withdrawn
 
-MOST_ROWS: Final = 1 << 24  # of a file: the part of a larger one is not kept, as it would be held in memory whole
+MOST_ROWS: Final = 1 << 22  # of a file: the part of a larger one is not kept, as it would be held in memory whole
 _BY_STAY: Final = ("stay_id", KEY, START, END, EXCLUDED)
 
 Put = Callable[[pl.DataFrame], None]
