@@ -39,6 +39,7 @@ NOT_REPEATED = {"release"}  # a bundle is dated and counted; what it holds is co
 STAGES = (
     "ingest",
     "validate cohort",
+    "drift",
     "prepare",
     "encode rqe",
     "group",
@@ -227,7 +228,7 @@ def test_interrupted_in_any_stage_nothing_is_half_written_and_resume_agrees(
     assert digests(road_module.walk_until(folder, "release", resume=True)) == digests(made)
 
 
-def _interrupt(*_: object) -> None:
+def _interrupt(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
