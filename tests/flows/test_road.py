@@ -223,7 +223,7 @@ def test_interrupted_in_any_stage_nothing_is_half_written_and_resume_agrees(
         with pytest.raises(KeyboardInterrupt):
             road_module.walk_until(folder, "release", resume=True)
     assert not list((other.workspace / "store" / "tmp").iterdir())
-    assert not list((other.workspace / "runs").rglob(".*"))
+    assert not [path for path in (other.workspace / "runs").rglob(".*") if path.suffix != ".lock"]
     monkeypatch.setattr(road_module, "execute", real)
     assert digests(road_module.walk_until(folder, "release", resume=True)) == digests(made)
 

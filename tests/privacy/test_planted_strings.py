@@ -30,8 +30,10 @@ import pytest
 import typer
 
 from flows.cli import app, main
-from flows.job import KEY_PURPOSES, key_path
+from flows.job import KEY_PURPOSES, key_path, new_job
+from flows.run import walk_until
 from flows.stages import learn
+from pipeline.core.config import load_config
 from pipeline.core.secrets import Secret, write_secret
 
 FOLDER: Final = "ward-7b-quokka"
@@ -321,13 +323,14 @@ def wrong_key(site: Path, patch: pytest.MonkeyPatch) -> tuple[str, ...]:
 
 
 def corrupted_object(site: Path, patch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    walk_until(str(new_job(load_config(site / "run.toml")).folder), "encode", resume=True)  # so that there is something
     for path in (site / "work" / "store").rglob("*"):
         if path.is_file() and path.stat().st_size > 2000:
             data = bytearray(path.read_bytes())
             data[len(data) // 2] ^= 0xFF
             path.chmod(0o600)
             path.write_bytes(bytes(data))
-    return ("condense", "run.toml", "--resume")
+    return ("condense", "run.toml")  # without --resume it has to read what it condenses
 
 
 def refused_gate(site: Path, patch: pytest.MonkeyPatch) -> tuple[str, ...]:
@@ -374,7 +377,7 @@ def test_no_failure_lets_a_planted_string_out(
     monkeypatch.chdir(here)
     words = failure(here, monkeypatch)
     code, printed = decoct(*words)
-    assert code not in (0, 2)
+    assert code not in (0, 2), printed
     assert printed.strip()
     assert looked_through(here / "work" / "runs", path_too=False)
     for path in (here / "work").glob("*.sqlite*"):
