@@ -251,9 +251,12 @@ def read_pack(folder: Path, name: str) -> pl.DataFrame:
 
 
 def indexes(folder: Path) -> list[tuple[str, dict[str, tuple[int, int, Any]]]]:
-    """(name, index) of every whole pack, by name; one whose index is damaged counts as absent."""
+    """(name, index) of every whole pack, the newest last; one whose index is damaged counts as absent.
+
+    A part that was parsed again, because its stays had changed, has the key of the older one: the newest counts.
+    """
     found = []
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(folder.glob("*.json"), key=_written):
         try:
             index = json.loads(path.read_bytes())
         except (OSError, ValueError):
@@ -261,6 +264,13 @@ def indexes(folder: Path) -> list[tuple[str, dict[str, tuple[int, int, Any]]]]:
         if isinstance(index, dict) and path.with_suffix(".arrow").exists():
             found.append((path.stem, index))
     return found
+
+
+def _written(path: Path) -> tuple[int, str]:
+    try:
+        return path.stat().st_mtime_ns, path.name
+    except OSError:  # gone meanwhile
+        return 0, path.name
 
 
 def _refused(folder: Path, error: OSError) -> EnvironmentProblem:
