@@ -71,7 +71,7 @@ def test_two_bundles_of_one_site_are_not_pooled_and_one_is(here: Path) -> None:
     assert "is there twice" in str(twice)
     assert not (here / "pooled").exists()
     told = decoct("pool", GOLDEN / PLAIN, "--root", "root.json", "--out", "pooled")
-    assert "epsilon 1 per stay, 40 rows" in told
+    assert "epsilon 1, delta 1e-06 per stay, 40 rows" in told
     assert sorted(path.name for path in (here / "pooled").iterdir()) == [
         *("features.npy", "institution.npy", "labels.npy", "manifest.json")
     ]
