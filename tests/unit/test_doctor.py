@@ -7,6 +7,7 @@ import shutil
 import socket
 import sqlite3
 import subprocess
+import sys
 from collections import namedtuple
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -252,7 +253,7 @@ def test_nothing_is_changed_by_looking(tmp_path: Path) -> None:
 def test_the_verb_fails_with_its_code_when_a_check_does(tmp_path: Path) -> None:
     write_secret(tmp_path / "keys" / "encoder.key", Secret(bytes(32), "encoder"))
     (tmp_path / "keys" / "encoder.key").chmod(0o644)
-    command = ["python", "-m", "flows.cli", "doctor", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "flows.cli", "doctor", "--out", str(tmp_path)]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert answer.returncode == 15
     assert "FAIL  key" in answer.stdout
