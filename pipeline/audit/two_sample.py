@@ -34,12 +34,13 @@ from pipeline.core.seeds import generator
 from pipeline.core.types import AttackResult, ThreatModel
 
 RELABELLINGS: Final = 999
+SMALLEST_P: Final = 2 / (RELABELLINGS + 1)  # two families at half the level each
 LEVEL: Final = 0.01  # of the whole family of views and figures
 REFERENCE_SHARE: Final = 0.3  # of the holdout's subjects: what strangers usually look like
 MAX_MEMBERS: Final = 4000
 NEIGHBOURS: Final = 24
 TOPS: Final = (10, 30, 100)
-PLANTED: Final = 80
+PLANTED: Final = 240  # of 4,000 members and 1,116 others 80 copies go untold in 3 splits of 10, 160 in none
 PLAINEST: Final = "noisy copies"  # the planted leak that must be found, or the attack itself is broken
 TINY: Final = 1e-4  # of a squared distance, in squares of the numbers' spread
 SAMPLES: Final = 400  # more samples are drawn down: distances to all of them are kept
@@ -281,7 +282,7 @@ def _result(
         f"strangers in {len(negative.telling)}, planted leaks in {fewest:.0f} or more{_unseen(positive)}.",
         detail={
             "p_value": found.p_value,
-            "smallest_p_value": 1 / (RELABELLINGS + 1),
+            "smallest_p_value": SMALLEST_P,
             "p_by_view": dict(zip(found.views, found.p_values, strict=True)),
             "figure_by_view": dict(zip(found.views, found.figures, strict=True)),
             "auroc_of_the_most_telling_view": [round(x, 4) for x in (figure.low, figure.value, figure.high)],
@@ -291,7 +292,7 @@ def _result(
             "relabellings": RELABELLINGS,
             "n_members": members,
             "n_others": n - members,
-            "controls_held": negative.p_value > 1 / (RELABELLINGS + 1) and bool(positive[PLAINEST].telling),
+            "controls_held": negative.p_value > SMALLEST_P and bool(positive[PLAINEST].telling),
             "powered": fewest > 0,
         },
     )
