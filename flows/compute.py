@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -41,10 +41,11 @@ ANSWER_SECONDS: Final = 20
 _NONCE: Final = ".shared-with-workers"
 
 
-def map_calls(job: Job, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+def calls(job: Job, function: Callable[..., Any], told: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
     """`function` of each tuple of arguments, in order, by the engine that the [compute] table names.
 
-    `function` and its arguments travel to other machines: nothing among them may be secret or a patient's.
+    All are begun at once, and each is given out when it and those before it are there. `function` and its arguments
+    travel to other machines: nothing among them may be secret or a patient's.
 
     Raises:
         EnvironmentProblem: there is no such scheduler, or a worker does not share the workspace or the code.
@@ -52,17 +53,27 @@ def map_calls(job: Job, function: Callable[..., Any], calls: Sequence[tuple[Any,
     """
     table = job.config.compute
     if table.kind == "threads" or _in_a_worker():
-        if table.workers == 1 or len(calls) < 2 or _in_a_worker():
-            return [function(*call) for call in calls]
+        if table.workers == 1 or len(told) < 2 or _in_a_worker():
+            yield from (function(*call) for call in told)
+            return
         with ThreadPoolExecutor(table.workers) as pool:
-            return list(pool.map(lambda call: function(*call), calls))
+            yield from pool.map(lambda call: function(*call), told)
+        return
     client = _client(table)
-    told = _tell(job)
-    futures = [client.submit(_checked, str(job.folder), told, function, call, pure=False) for call in calls]
+    checked = _tell(job)
+    futures = [client.submit(_checked, str(job.folder), checked, function, call, pure=False) for call in told]
     try:
-        return list(client.gather(futures))
+        for future in futures:
+            yield future.result()
     except (OSError, RuntimeError) as problem:  # Dask's own: the scheduler went away, or a piece killed every worker
         raise EnvironmentProblem(f"the cluster failed: {type(problem).__name__}") from None
+    finally:
+        client.cancel([future for future in futures if not future.done()])
+
+
+def map_calls(job: Job, function: Callable[..., Any], told: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """All that `calls` gives."""
+    return list(calls(job, function, told))
 
 
 def rows_by_blocks(job: Job, make: MakeRows, n_stays: int, *told: Any) -> np.ndarray:

@@ -12,6 +12,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -80,7 +81,7 @@ def run_night(config: Config, walk_road: WalkRoad) -> Night:
             outcome = _stopped(error)
         except BaseException as error:
             outcome = {"state": "interrupted", "exit_code": INTERRUPTED, "sentence": "interrupted"}
-            if not isinstance(error, KeyboardInterrupt):
+            if isinstance(error, Exception):  # else Ctrl-C, or the signal that Prefect makes of a cancelled run
                 outcome = {"state": "failed", "exit_code": 1, "sentence": f"failed with {type(error).__name__}"}
             _finish(config, _ended(night, made, clock, outcome))
             raise
@@ -161,11 +162,13 @@ def _ended(night: Night, made: Mapping[str, Made], clock: float, outcome: Mappin
 
 
 def _finish(config: Config, night: Night) -> Night:
-    """On the record first, then told; that nobody could be told changes nothing about the night."""
+    """On the record first, then told; that somebody could not be told is put on record, and changes nothing."""
     with writing(_record(config.workspace)) as record:
         record.append("night", asdict(night))
     _open(config).unlink(missing_ok=True)
-    notify(config.night, asdict(night), good=night.state in GOOD)
+    if failed := notify(config.night, asdict(night), good=night.state in GOOD):
+        with suppress(EnvironmentProblem), writing(_record(config.workspace)) as record:
+            record.append("notice not delivered", {"night": night.night, "ways": list(failed)})
     return night
 
 

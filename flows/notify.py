@@ -1,8 +1,9 @@
 """Tells people how a night ended, by a command, a webhook, a mail: digests and sentences of ours, nothing of a patient.
 
-The webhook's address may hold a token, so it is in the environment (DECOCT_NIGHT_WEBHOOK), never in the configuration.
-Each way is tried once and may take `WAIT_SECONDS`; a notice that cannot be delivered is told on stderr and changes
-nothing about the night, which is on record by then.
+What is secret is in the environment, never in the configuration: the webhook's address, as it may hold a token
+(DECOCT_NIGHT_WEBHOOK), and the password of the mail host (DECOCT_NIGHT_SMTP_PASSWORD, or the path of a file that only
+its owner reads in DECOCT_NIGHT_SMTP_PASSWORD_FILE). Each way is tried once, and waits `WAIT_SECONDS` for an answer at
+most; a notice that cannot be delivered is told on stderr and changes nothing about the night.
 """
 
 from __future__ import annotations
@@ -11,18 +12,26 @@ import json
 import os
 import re
 import smtplib
+import ssl
 import subprocess
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from email.message import EmailMessage
+from email.utils import format_datetime, make_msgid
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from flows.progress import say
 from pipeline.core.config import NightConfig
+from pipeline.core.errors import EnvironmentProblem
+from pipeline.core.owner_files import read_owner_file
 
 WEBHOOK: Final = "DECOCT_NIGHT_WEBHOOK"
+PASSWORD: Final = "DECOCT_NIGHT_SMTP_PASSWORD"  # noqa: S105 (the variable's name)
+PASSWORD_FILE: Final = "DECOCT_NIGHT_SMTP_PASSWORD_FILE"  # noqa: S105 (the variable's name)
+SMTP_PORTS: Final = {"none": 25, "starttls": 587, "tls": 465}
 WAIT_SECONDS: Final = 20
 TOLD: Final = ("night", "run", "started", "ended", "state", "exit_code", "sentence", "config", "release", "version")
 PREFIX: Final = 12
@@ -51,7 +60,7 @@ def notify(settings: NightConfig, night: Mapping[str, Any], *, good: bool) -> tu
     for name, send in _ways(settings, text, night):
         try:
             send()
-        except (OSError, subprocess.SubprocessError, smtplib.SMTPException, ValueError) as error:
+        except Exception as error:  # whatever the other side does, the night's own end counts
             say(f"  the notice by {name} was not delivered: {type(error).__name__}")  # an error's text may hold a URL
             failed.append(name)
     return tuple(failed)
@@ -96,6 +105,35 @@ def _mail(settings: NightConfig, text: str, night: Mapping[str, Any]) -> None:
     message = EmailMessage()
     message["Subject"] = f"decoct {night['run']}: {night['state']} (exit code {night['exit_code']})"
     message["From"], message["To"] = settings.mail_from, ", ".join(settings.mail_to)
+    message["Date"] = format_datetime(datetime.now(tz=UTC))
+    message["Message-ID"] = make_msgid(domain=settings.mail_from.rpartition("@")[2])
+    message["Auto-Submitted"] = "auto-generated"  # RFC 3834: out-of-office replies stay away
     message.set_content(f"{outward(str(night['sentence']))}\n\n{text}\n")
-    with smtplib.SMTP(settings.smtp_host, timeout=WAIT_SECONDS) as server:
-        server.send_message(message)
+    with _mail_host(settings) as server:
+        if settings.smtp_user:
+            server.login(settings.smtp_user, _password())
+        if refused := server.send_message(message):
+            raise smtplib.SMTPRecipientsRefused(refused)
+
+
+def _mail_host(settings: NightConfig) -> smtplib.SMTP:
+    """Connected, and encrypted as the configuration says, with a certificate that the machine trusts; never less."""
+    host, port = settings.smtp_host, settings.smtp_port or SMTP_PORTS[settings.smtp_security]
+    if settings.smtp_security == "tls":
+        return smtplib.SMTP_SSL(host, port, timeout=WAIT_SECONDS, context=ssl.create_default_context())
+    server = smtplib.SMTP(host, port, timeout=WAIT_SECONDS)
+    if settings.smtp_security == "starttls":
+        try:
+            server.starttls(context=ssl.create_default_context())
+        except BaseException:
+            server.close()
+            raise
+    return server
+
+
+def _password() -> str:
+    if path := os.environ.get(PASSWORD_FILE):
+        return read_owner_file(Path(path), "the mail host's password").decode().rstrip("\r\n")
+    if password := os.environ.get(PASSWORD):
+        return password
+    raise EnvironmentProblem(f"night.smtp_user needs a password in {PASSWORD} or {PASSWORD_FILE}")

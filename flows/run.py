@@ -9,21 +9,22 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.states import Completed
+from prefect.states import Completed, Failed
 from prefect.tasks import Task
 
 from flows.job import open_job
 from flows.locks import shares_workspace
 from flows.logs import logged
+from flows.notify import outward
 from flows.progress import say
 from flows.stages import data, drift, grouping, judge, learn, publish
 from pipeline.core.config import Config
-from pipeline.core.errors import EnvironmentProblem, Held
+from pipeline.core.errors import DecoctError, EnvironmentProblem, Held
 from pipeline.core.redaction import scrubbed
 from pipeline.store import Made
 
@@ -80,21 +81,29 @@ def road(folder: str, resume: bool = False) -> dict[str, Made] | State[dict[str,
     try:
         walk_as_tasks(folder, made, resume=resume)
     except Held as held:
-        return Completed(name="Held", message=str(held), data=made)
+        return Completed(name="Held", message=outward(str(held)), data=made)
+    except DecoctError as error:  # Prefect raises it, and keeps the message
+        return cast("State[dict[str, Made]]", Failed(message=told(error), data=error))
     return made
 
 
-def walk_as_tasks(folder: str, made: dict[str, Made], *, resume: bool) -> None:
-    """Every stage a Prefect task of the flow that calls this; `made` is filled while they end.
+def walk_as_tasks(
+    folder: str, made: dict[str, Made], *, resume: bool, ended: Callable[[str], None] = lambda _: None
+) -> None:
+    """Every stage a Prefect task of the flow that calls this; `made` is filled while they end, `ended` told of each.
 
     Raises:
         DecoctError: as the stages do. Held: nothing new is to be released.
     """
 
     def run(label: str, stage: Stage, inputs: tuple[Any, ...]) -> Made | None:
-        result = run_stage.with_options(name=label)(folder, resume, label, stage, inputs)
+        try:
+            result = run_stage.with_options(name=label, task_run_name=label)(folder, resume, label, stage, inputs)
+        except StageStopped as stopped:
+            raise stopped.error from None
         if isinstance(result, Held):
             raise result
+        ended(label)
         return result
 
     walk(open_job(folder, resume=resume).config, Walker(run, made))
@@ -161,9 +170,23 @@ def execute(folder: str, resume: bool, label: str, stage: Stage, inputs: tuple[A
     return made
 
 
+def told(error: DecoctError) -> str:
+    """What Prefect may keep of a failure: its exit code, and its sentence without paths and without any figure."""
+    return f"exit code {error.exit_code}: {outward(str(error))}"
+
+
+@final
+class StageStopped(Exception):
+    """A stage's failure as Prefect may keep it, as its server may be anybody's; `error` is the failure itself."""
+
+    def __init__(self, error: DecoctError) -> None:
+        super().__init__(told(error))
+        self.error = error
+
+
 def _disk_or_network(_: Task[Any, Any], __: TaskRun, state: State) -> bool:
     """A share that was away for a moment is worth another try; a broken record is not."""
-    return isinstance(state.data, EnvironmentProblem)
+    return isinstance(state.data, StageStopped) and isinstance(state.data.error, EnvironmentProblem)
 
 
 @task(
@@ -179,6 +202,8 @@ def run_stage(folder: str, resume: bool, label: str, stage: Stage, inputs: tuple
         made = execute(folder, resume, label, stage, inputs)
     except Held as held:
         return held
+    except DecoctError as error:
+        raise StageStopped(error) from None
     if made is not None:
         get_run_logger().info("%s made %s in %.1f s, reused: %s", label, made.first[:12], made.seconds, made.reused)
     return made

@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import prefect
 from prefect import flow, runtime
-from prefect.artifacts import create_link_artifact, create_markdown_artifact
-from prefect.client.schemas.objects import State
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    update_progress_artifact,
+)
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, State
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.schedules import Cron
 from prefect.settings import PREFECT_API_URL
@@ -30,34 +37,69 @@ from pydantic import ValidationError
 from flows.environment import TELEMETRY_OFF, quiet
 from flows.night import GOOD, Night, run_night
 from flows.notify import outward
-from flows.run import walk_as_tasks
+from flows.progress import say
+from flows.run import Stage, Walker, told, walk, walk_as_tasks
 from flows.stages.publish import REPORT_PAGE
 from flows.watch import watched
-from pipeline.core.config import load_config
-from pipeline.core.errors import EnvironmentProblem, UsageError
+from pipeline.core.config import Config, load_config
+from pipeline.core.errors import DecoctError, EnvironmentProblem, UsageError
+from pipeline.core.redaction import scrubbed
+from pipeline.store import Made
 
 LOOK_SECONDS: Final = 30.0
-DEPLOYMENT: Final = "nightly"
 ENTRYPOINT: Final = "flows.scheduled.night_flow"
-_ended: dict[str, Night] = {}  # of this process, by flow run, for `night_through_prefect`
+_ended: dict[str, Night | DecoctError] = {}  # of this process, by flow run, for `night_through_prefect`
 
 
 @flow(name="decoct-night", persist_result=False, validate_parameters=False)
 def night_flow(config: str) -> State[None]:
-    """One unattended night of the configuration in the file `config`."""
-    plan = load_config(Path(config))
-    quiet(plan.workspace)
-    with watched(plan.workspace):
-        night = run_night(plan, lambda folder, made: walk_as_tasks(folder, made, resume=True))
-    _ended[str(runtime.flow_run.id)] = night
-    create_markdown_artifact(as_markdown(night), key="decoct-night", description="How the night ended")
+    """One unattended night of the configuration in the file `config`; fails with the gate's exit code and sentence."""
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)  # a worker's log is read by people
+    run = str(runtime.flow_run.id)
+    try:
+        with scrubbed("the night"):
+            plan = load_config(Path(config))
+            quiet(plan.workspace)
+            with watched(plan.workspace):
+                night = run_night(plan, lambda folder, made: walk_with_progress(plan, folder, made))
+    except DecoctError as error:  # it could not begin, so it has no record, and nobody but Prefect tells
+        _ended[run] = error
+        return Failed(message=told(error))
+    _ended[run] = night
+    _show(create_markdown_artifact, as_markdown(night), key="decoct-night", description="How the night ended")
     page = plan.workspace / "runs" / plan.name / REPORT_PAGE
-    if page.exists():
-        create_link_artifact(page.resolve().as_uri(), link_text="the site's report", key="decoct-report")
-    name = night.state.capitalize()
+    if page.exists() and page.stat().st_mtime >= datetime.fromisoformat(night.started).timestamp():
+        _show(create_link_artifact, page.resolve().as_uri(), link_text="the site's report", key="decoct-report")
+    name, sentence = night.state.capitalize(), outward(night.sentence)
     if night.state in GOOD:
-        return Completed(name=name, message=night.sentence)
-    return Failed(name=name, message=outward(night.sentence))
+        return Completed(name=name, message=sentence)
+    return Failed(name=name, message=f"exit code {night.exit_code}: {sentence}")
+
+
+def walk_with_progress(plan: Config, folder: str, made: dict[str, Made]) -> None:
+    """The road as tasks of the night, with the share of its stages that have ended on the night's page."""
+    labels: list[str] = []
+
+    def count(label: str, _: Stage, __: tuple[Any, ...]) -> None:
+        labels.append(label)
+
+    walk(plan, Walker(count))
+    shown = _show(create_progress_artifact, 0.0, key="decoct-progress", description="Stages of the night that ended")
+
+    def ended(label: str) -> None:
+        if shown is not None:
+            _show(update_progress_artifact, shown, round(100 * (labels.index(label) + 1) / len(labels), 1))
+
+    walk_as_tasks(folder, made, resume=True, ended=ended)
+
+
+def _show(put: Callable[..., Any], *what: Any, **more: Any) -> Any:
+    """What is only shown decides nothing: a server that does not take it leaves the night as it is."""
+    try:
+        return put(*what, **more)
+    except Exception as error:
+        say(f"  Prefect did not take what is shown of the night: {type(error).__name__}")
+        return None
 
 
 def night_through_prefect(config: Path) -> Night:
@@ -68,6 +110,8 @@ def night_through_prefect(config: Path) -> Night:
     """
     state = night_flow(str(config.resolve()), return_state=True)
     night = _ended.pop(str(state.state_details.flow_run_id), None)
+    if isinstance(night, DecoctError):
+        raise night
     if night is None:
         state.result()  # raises what kept it from beginning
         raise EnvironmentProblem("Prefect did not run the night, and does not say why")
@@ -119,16 +163,17 @@ def serve(config: Path, cron: str, timezone: str) -> None:
         UsageError: as `checked_schedule`. ConfigError: the configuration is broken.
     """
     checked_schedule(cron, timezone)
-    load_config(config)
+    plan = load_config(config)
     if not PREFECT_API_URL.value():
         while True:
             wait_until(next_night(cron, timezone, datetime.now(tz=UTC)))
             subprocess.run([sys.executable, "-m", "flows.cli", "night", str(config.resolve())], check=False)
     night_flow.serve(
-        name=DEPLOYMENT,
+        name=plan.name,
         schedule=Cron(cron, timezone=timezone),
         parameters={"config": str(config.resolve())},
         limit=1,
+        global_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
         print_starting_message=False,
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
@@ -156,11 +201,11 @@ def deployment(config: Path, cron: str, timezone: str, work_pool: str) -> str:
         UsageError: as `checked_schedule`. ConfigError: the configuration is broken.
     """
     checked_schedule(cron, timezone)
-    load_config(config)
+    plan = load_config(config)
     text = (files("flows.templates") / "prefect.yaml").read_text(encoding="utf-8")
     told = {
         "PREFECT_VERSION": prefect.__version__,
-        "NAME": DEPLOYMENT,
+        "NAME": plan.name,  # so that configurations that share a server do not replace each other
         "ENTRYPOINT": ENTRYPOINT,
         "CONFIG": str(config.resolve()),
         "CRON": cron,

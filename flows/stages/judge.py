@@ -8,20 +8,14 @@ from typing import Final
 
 import numpy as np
 
-from flows import audit_history, registry
+from flows import audit_history
 from flows.job import Job
-from flows.progress import say, steps
-from flows.stages.learn import cohort_of, device, encoder_input, fitted_encoder, with_tasks
-from flows.stages.mechanism import private_mechanism
-from flows.stages.receiving import receivers_choice, receivers_model
-from flows.stages.shadowing import announced, condenses_again
-from pipeline.audit.run import audit as attack
-from pipeline.audit.scene import CondensedScene, EncodingScene, Scene, encoding_scene
-from pipeline.audit.terms import MAX_WINDOW
+from flows.progress import steps
+from flows.stages.attacking import SceneOf, attack_all, has_key
+from flows.stages.learn import device, with_tasks
+from flows.stages.receiving import receivers_choice
 from pipeline.core.codec import record_digest
-from pipeline.core.config import Encode, QuantumEncode
 from pipeline.core.errors import UtilityError
-from pipeline.core.secrets import SECRET_BYTES, Secret
 from pipeline.core.seeds import generator
 from pipeline.core.types import CondensedSet, EncodedCohort, GateDecision, LeakageReport, Moments, Split, UtilityReport
 from pipeline.sharing import gate
@@ -32,7 +26,6 @@ from pipeline.validation.utility import TrainingSet, measure_utility
 FULL_DATA: Final = "full_data"
 RANDOM_REAL: Final = "random_real_stays"
 OF_TABLE: Final = " / "  # no table's name has it
-N_SURROGATES: Final = 6  # encoders under made-up keys, from which the audit learns the public circuit's structure
 
 
 def utility(job: Job, encoded: Mapping[str, Made], condensed: Mapping[str, Made]) -> Made:
@@ -122,20 +115,17 @@ def audit(
         "receiver": [receivers_choice(job.config.utility), job.config.utility.epochs],
     }
 
-    def digest(name: str, made: Made) -> str:
-        return candidate.first if name == job.config.release.artefact else made.first
+    attacked = [
+        SceneOf("encoding", name, _digest_of(job, name, made, candidate), made, prepared)
+        for name, made in encoded.items()
+        if has_key(job, made)
+    ]
+    for name, made in condensed.items():
+        source = encoded[job.config.condense[name].input]
+        attacked.append(SceneOf("set", name, _digest_of(job, name, made, candidate), made, source))
 
     def make(_: object) -> tuple[LeakageReport, ...]:
-        scenes: list[Scene] = [
-            _encoding_scene(job, name, digest(name, made), prepared, made)
-            for name, made in encoded.items()
-            if has_key(job, made)
-        ]
-        for name, made in condensed.items():
-            source = encoded[job.config.condense[name].input]
-            scenes.append(_condensed_scene(job, name, digest(name, made), made, source))
-        with steps("attacking", "") as on_step:
-            return attack(scenes, seed=seed, level=table.level, on_step=on_step)
+        return attack_all(job, attacked, seed)
 
     made = job.once("audit", parents, options, seed, make)
     if not made.reused:
@@ -143,65 +133,8 @@ def audit(
     return made
 
 
-def has_key(job: Job, made: Made) -> bool:
-    """False for encodings that hide nothing: there is no key to attack."""
-    return job.store.describe(made.first)["meta"]["transforms"][-1]["key_fingerprint"] is not None
-
-
-def _encoding_scene(job: Job, name: str, digest: str, prepared: Made, made: Made) -> EncodingScene:
-    """The attacker's own patients are the tuning stays; his targets are training stays."""
-    table = _computable(job.config.encode[name])
-    series = encoder_input(job, name, prepared)
-    encoder = registry.encoder(table)
-    fitted = fitted_encoder(table, series, job.secret("encoder"))
-    spec = fitted.public_spec()
-    observed = cohort_of(job, job.only(prepared, EncodedCohort)).observed if table.data == "series" else None
-    made_up = [Secret(bytes([number]) * SECRET_BYTES, "encoder") for number in range(N_SURROGATES)]
-    return encoding_scene(
-        name,
-        digest,
-        prepared=series,
-        encoded=job.only(made, EncodedCohort),
-        encode=fitted.encode_array,
-        spec=spec,
-        observed=observed,
-        surrogates=[encoder.fit(series, key).encode_array for key in made_up if spec["window"] <= MAX_WINDOW],
-        max_targets=job.config.audit.max_targets,
-        n_bootstrap=job.config.audit.n_bootstrap,
-        encode_under=lambda key: encoder.fit(series, Secret(key, "encoder")).encode_array,
-    )
-
-
-def _computable(table: Encode) -> Encode:
-    """The same map without a quantum device: an attacker computes it, and so does the audit."""
-    if isinstance(table, QuantumEncode):
-        return table.model_copy(update={"backend": "closed_form"})
-    return table
-
-
-def _condensed_scene(job: Job, name: str, digest: str, made: Made, source: Made) -> CondensedScene:
-    """Members are the training stays, the holdout control is the held-out stays."""
-    encoded, samples = job.only(source, EncodedCohort), job.only(made, CondensedSet)
-    encoded = with_tasks(encoded, samples.tasks)
-    members, holdout = encoded.part(Split.TRAIN), encoded.part(Split.HELD_OUT)
-    table, seed = job.config.condense[name], job.seed("condense", name)
-    labelled = encoded.tasks == samples.tasks
-    scene = CondensedScene(
-        artefact=name,
-        artefact_digest=digest,
-        condensed=samples,
-        members=members.features,
-        holdout=holdout.features,
-        member_subjects=members.subject_index,
-        holdout_subjects=holdout.subject_index,
-        member_labels=members.labels if labelled else None,
-        holdout_labels=holdout.labels if labelled else None,
-        recondense=condenses_again(table, encoded, samples, seed, job.config.device) if labelled else None,
-        shadow_folder=str(job.folder / "shadows"),
-        mechanism=private_mechanism(table, encoded, samples),
-        receiver=receivers_model(job.config.utility, job.config.device) if labelled else None,
-    )
-    return announced(scene, made.seconds, job.config.audit.level, say)
+def _digest_of(job: Job, name: str, made: Made, candidate: Made) -> str:
+    return candidate.first if name == job.config.release.artefact else made.first
 
 
 def decide(job: Job, candidate: Made, leakage: Made, utility: Made) -> Made:

@@ -140,12 +140,26 @@ def _copies(
             "n_null_records": len(strangers),
             "null_records_flagged": int(strangers.sum()),
             "expected_by_chance": round(found.n * float(strangers.mean()), 4),
+            "p_value": _p_of_copies(found, strangers),
             "n_planted": positive.n,
             "n_negative": negative.n,
             "controls_held": held,
             "powered": True,
         },
     )
+
+
+def _p_of_copies(found: _Found, strangers: np.ndarray) -> float:
+    """Samples flagged against null records flagged (Fisher's exact test); a verbatim copy is no chance.
+
+    Where no null record is flagged a single near copy is weak evidence, however strange it looks: p is the share of
+    samples among all that were looked at.
+    """
+    if bool(((found.to_member < EXACT) & (found.to_holdout >= EXACT)).any()):
+        return 0.0
+    flagged = int(strangers.sum())
+    table = [[found.copies, found.n - found.copies], [flagged, len(strangers) - flagged]]
+    return float(stats.fisher_exact(table, alternative="greater").pvalue)
 
 
 def _excess(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from pipeline.audit.aligned_pairs import AlignedPairs
@@ -21,7 +21,7 @@ from pipeline.audit.model_membership import ModelMembership
 from pipeline.audit.multiplicity import with_family
 from pipeline.audit.near_copies import NearCopies
 from pipeline.audit.profiles import ProfileLinkage, TwoKeys
-from pipeline.audit.scene import BytesScene, CondensedScene, LeakageAttack, Level, Scene
+from pipeline.audit.scene import BytesScene, CondensedScene, CondensesAgain, LeakageAttack, Level, Scene
 from pipeline.audit.shadows import ShadowCondensation, n_kept
 from pipeline.audit.singling_out import SinglingOut
 from pipeline.audit.subgroups import SubgroupMembership
@@ -31,6 +31,7 @@ from pipeline.core.codec import to_plain
 from pipeline.core.errors import DataError
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import child_seed
+from pipeline.core.threads import single_threaded
 from pipeline.core.types import AttackResult, LeakageReport, NotRun, Provenance
 
 DEFAULT_ATTACKS: Final[tuple[LeakageAttack, ...]] = (
@@ -58,6 +59,9 @@ DEFAULT_ATTACKS: Final[tuple[LeakageAttack, ...]] = (
     ByteScan(),
 )
 
+Outcome = tuple[AttackResult, ...] | NotRun
+"""What an attack found, or why it did not run."""
+
 
 def audit(
     scenes: Sequence[Scene],
@@ -66,48 +70,103 @@ def audit(
     attacks: Sequence[LeakageAttack] = DEFAULT_ATTACKS,
     level: Level = "screen",
     on_step: OnStep = ignore_step,
+    elsewhere: Iterable[Outcome] | None = None,
 ) -> tuple[LeakageReport, ...]:
     """One report per artefact, in the order of the scenes; deterministic given the seed.
 
     An attack that cannot run is listed as `NotRun`; so is one of the full audit when `level` is "screen".
+
+    Args:
+        elsewhere: what `attempt` gives for each of `attempts(scenes)`, in that order, made by others.
 
     Raises:
         DataError: no scene, or scenes of one artefact disagree on its digest.
     """
     if not scenes:
         raise DataError("there is no scene to audit")
-    by_artefact: dict[str, list[Scene]] = {}
+    digests: dict[str, str] = {}
+    results: dict[str, list[AttackResult]] = {}
+    not_run: dict[str, list[NotRun]] = {}
     for scene in scenes:
-        by_artefact.setdefault(scene.artefact, []).append(scene)
-    steps, done = sum(len(_about(scene, attacks)) for scene in scenes), 0
-    reports = []
-    for artefact, own in by_artefact.items():
-        digests = {scene.artefact_digest for scene in own}
-        if len(digests) > 1:
-            raise DataError(f"the scenes of {artefact} name {len(digests)} different digests")
-        results: list[AttackResult] = []
-        not_run = _known_gaps(own, artefact)
-        for scene in own:
-            for attack in _about(scene, attacks):
-                reason = _of_another_level(attack, level) or attack.unsupported(scene)
-                if reason is None:
-                    results += attack.run(scene, child_seed(seed, "audit", artefact, attack.name))
-                else:
-                    not_run.append(NotRun(attack.name, attack.threat_model, artefact, reason))
-                done += 1
-                on_step(done, steps, 0.0)
-        reports.append(_report(artefact, digests.pop(), results, not_run, attacks, seed))
-    return tuple(reports)
+        if digests.setdefault(scene.artefact, scene.artefact_digest) != scene.artefact_digest:
+            raise DataError(f"the scenes of {scene.artefact} name different digests")
+    for artefact in digests:
+        results[artefact] = []
+        not_run[artefact] = _known_gaps([scene for scene in scenes if scene.artefact == artefact], artefact)
+    work = attempts(scenes, attacks)
+    if elsewhere is None:
+        elsewhere = (attempt(scenes[place], name, seed=seed, level=level, attacks=attacks) for place, name in work)
+    for done, ((place, _), outcome) in enumerate(zip(work, elsewhere, strict=True)):
+        if isinstance(outcome, NotRun):
+            not_run[scenes[place].artefact].append(outcome)
+        else:
+            results[scenes[place].artefact] += outcome
+        on_step(done + 1, len(work), 0.0)
+    return tuple(
+        _report(artefact, digest, results[artefact], not_run[artefact], attacks, seed)
+        for artefact, digest in digests.items()
+    )
+
+
+def attempts(
+    scenes: Sequence[Scene], attacks: Sequence[LeakageAttack] = DEFAULT_ATTACKS
+) -> tuple[tuple[int, str], ...]:
+    """All that an audit does, in its order: place of the scene, name of the attack."""
+    return tuple((place, attack.name) for place, scene in enumerate(scenes) for attack in _about(scene, attacks))
+
+
+@single_threaded
+def attempt(
+    scene: Scene, name: str, *, seed: int, level: Level, attacks: Sequence[LeakageAttack] = DEFAULT_ATTACKS
+) -> Outcome:
+    """The results of one attack on one scene, or why it did not run; `seed` and `level` are the audit's.
+
+    On one thread, as how a sum is cut among threads decides its last digit: a report is the same bytes on any worker.
+    """
+    attack = _named(name, attacks)
+    reason = _of_another_level(attack, level) or attack.unsupported(scene)
+    if reason is not None:
+        return NotRun(attack.name, attack.threat_model, scene.artefact, reason)
+    return attack.run(scene, _seed(seed, scene, name))
+
+
+def condensed_again(
+    scene: Scene, attacks: Sequence[LeakageAttack] = DEFAULT_ATTACKS, level: Level = "full"
+) -> tuple[tuple[str, int], ...]:
+    """The sets that an audit condenses again of a scene: name of the attack, number of the set."""
+    able = [
+        attack
+        for attack in _about(scene, attacks)
+        if isinstance(attack, CondensesAgain)
+        and (_of_another_level(attack, level) or attack.unsupported(scene)) is None
+    ]
+    return tuple((attack.name, number) for attack in able for number in range(attack.condensations()))
+
+
+@single_threaded
+def condense_again(
+    scene: Scene, name: str, number: int, *, seed: int, attacks: Sequence[LeakageAttack] = DEFAULT_ATTACKS
+) -> None:
+    """One of `condensed_again`, into the scene's folder, where the attack will find it; `seed` is the audit's."""
+    attack = _named(name, attacks)
+    if isinstance(attack, CondensesAgain):
+        attack.condense_again(scene, _seed(seed, scene, name), number)
 
 
 def condensations(
     scene: CondensedScene, attacks: Sequence[LeakageAttack] = DEFAULT_ATTACKS, level: Level = "full"
 ) -> tuple[int, int]:
     """How often the audit will have condensed a scene's set again, and how many of these sets are kept already."""
-    again = [attack for attack in _about(scene, attacks) if hasattr(attack, "condensations")]
-    able = [attack for attack in again if (_of_another_level(attack, level) or attack.unsupported(scene)) is None]
-    planned = sum(attack.condensations() for attack in able)
+    planned = len(condensed_again(scene, attacks, level))
     return planned, min(planned, n_kept(scene))
+
+
+def _named(name: str, attacks: Sequence[LeakageAttack]) -> LeakageAttack:
+    return next(attack for attack in attacks if attack.name == name)
+
+
+def _seed(seed: int, scene: Scene, name: str) -> int:
+    return child_seed(seed, "audit", scene.artefact, name)
 
 
 def _of_another_level(attack: LeakageAttack, level: Level) -> str | None:

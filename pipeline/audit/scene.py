@@ -248,3 +248,16 @@ class LeakageAttack(Protocol):
     def run(self, scene: Any, seed: int) -> tuple[AttackResult, ...]:
         """Run it; deterministic given the seed. `detail["controls_held"]` says whether both controls behaved."""
         ...
+
+
+@runtime_checkable
+class CondensesAgain(Protocol):
+    """An attack that has sets condensed again, each of which can be made by itself, beforehand and by somebody else."""
+
+    def condensations(self) -> int:
+        """How many."""
+        ...
+
+    def condense_again(self, scene: Any, seed: int, number: int) -> None:
+        """One of them, into the scene's folder; `seed` as in `run`."""
+        ...

@@ -200,6 +200,12 @@ class ShadowCondensation:
         """How often it condenses again."""
         return self.n_shadows
 
+    def condense_again(self, scene: CondensedScene, seed: int, number: int) -> None:
+        """One shadow."""
+        assert scene.recondense is not None
+        play = game(scene, seed)
+        cached(scene, play, coins(len(play.targets), self.n_shadows, seed)[number], number, scene.recondense, seed)
+
     def run(self, scene: CondensedScene, seed: int) -> tuple[AttackResult, ...]:
         """Two results: AUROC and TPR at 1 % FPR, or at the smallest rate that n supports."""
         play = game(scene, seed)

@@ -8,7 +8,6 @@ the second. The figure is the AUROC of that difference, of those who were withdr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -72,11 +71,16 @@ def reached(tables: list[dict[str, np.ndarray]], n_gone: int, rng: np.random.Gen
     return _Reached(name if sign > 0 else f"{name}, reversed", told, n_gone * len(parts.report), quiet)
 
 
-def _without(scene: CondensedScene, left: np.ndarray) -> np.ndarray:
-    """The set condensed again of the members who are left, with its own seed."""
-    assert scene.recondense is not None  # `unsupported` was asked
-    assert scene.member_labels is not None
-    return scene.recondense(scene.members[left], scene.member_labels[left], scene.member_subjects[left], OWN_SEED)
+def _release_without(scene: CondensedScene, rows: np.ndarray) -> np.ndarray:
+    """The set condensed again of all members but the subjects of these stays, with its own seed; kept on disk."""
+    left = ~np.isin(scene.member_subjects, scene.member_subjects[rows])
+
+    def make() -> np.ndarray:
+        assert scene.recondense is not None  # `unsupported` was asked
+        assert scene.member_labels is not None
+        return scene.recondense(scene.members[left], scene.member_labels[left], scene.member_subjects[left], OWN_SEED)
+
+    return kept(scene, b"without/" + np.packbits(left).tobytes(), make)
 
 
 @final
@@ -104,12 +108,20 @@ class SuccessiveReleases:
         """How often it condenses again."""
         return self.n_releases
 
+    def condense_again(self, scene: CondensedScene, seed: int, number: int) -> None:
+        """One release without its group."""
+        _release_without(scene, self._groups(scene, generator(seed, "audit", "successive releases"))[1][number])
+
+    def _groups(self, scene: CondensedScene, rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray]]:
+        """One stay of every member in an order by chance, and the first groups of it, which are withdrawn."""
+        order = one_each(scene.member_subjects, rng)
+        return order, [order[i * self.withdrawn : (i + 1) * self.withdrawn] for i in range(self.n_releases)]
+
     def run(self, scene: CondensedScene, seed: int) -> tuple[AttackResult, ...]:
         """One result over all pairs of releases."""
         rng = generator(seed, "audit", "successive releases")
         scale = channel_scale(scene.holdout)
-        order = one_each(scene.member_subjects, rng)
-        groups = [order[i * self.withdrawn : (i + 1) * self.withdrawn] for i in range(self.n_releases)]
+        order, groups = self._groups(scene, rng)
         stayed = order[self.n_releases * self.withdrawn :][:STAYED]
         others = one_each(scene.holdout_subjects, rng)
         population = others[: max(2 * MIN_SUBJECTS, int(REFERENCE_SHARE * len(others)))]
@@ -121,9 +133,7 @@ class SuccessiveReleases:
         before = flattened(scene.condensed.features, scale)
         found, planted, wrong = [], [], []
         for number, rows in enumerate(groups):
-            left = ~np.isin(scene.member_subjects, scene.member_subjects[rows])
-            again = kept(scene, b"without/" + np.packbits(left).tobytes(), partial(_without, scene, left))
-            after = flattened(again, scale)
+            after = flattened(_release_without(scene, rows), scale)
             found.append(differences(before, after, records, number))
             wrong.append(differences(before, after, records, (number + 1) % len(groups)))
             copies = np.concatenate([after, records.groups[number]])

@@ -37,11 +37,20 @@ class DriftConfig(Model):
 
 
 class NightConfig(Model):
-    """What an unattended run does beside the road. Addresses that may hold a token are in the environment only."""
+    """What an unattended run does beside the road. A password, or an address that may hold a token, is not here."""
 
     min_new_subjects: Annotated[int, Field(ge=0)] = 0  # fewer since the last release: no new one is made
     notify_on: Literal["failure", "all", "never"] = "failure"  # "failure": whatever is not released, unchanged or held
     notify_command: tuple[str, ...] = ()  # given the notice as JSON on its standard input
-    mail_to: tuple[str, ...] = ()  # through the local SMTP host
+    mail_to: tuple[str, ...] = ()
     mail_from: str = "decoct@localhost"
     smtp_host: str = "localhost"
+    smtp_port: Annotated[int, Field(ge=1, le=65535)] | None = None  # None: 25, 587 or 465, as smtp_security says
+    smtp_security: Literal["none", "starttls", "tls"] = "none"
+    smtp_user: str = ""  # its password is in the environment, or in a file that the environment names
+
+    @model_validator(mode="after")
+    def _password_kept(self) -> NightConfig:
+        if self.smtp_user and self.smtp_security == "none" and self.smtp_host not in ("localhost", "127.0.0.1", "::1"):
+            raise ValueError('smtp_user sends a password: smtp_security must be "starttls" or "tls"')
+        return self

@@ -19,7 +19,13 @@ from flows.compute import map_calls, rows_by_blocks
 from flows.environment import code_version
 from flows.job import Job, new_job
 from flows.stages import data, learn
+from flows.stages.attacking import SceneOf, attack_all
+from pipeline.audit.inversion import KnownKeyInversion
+from pipeline.audit.near_copies import NearCopies
+from pipeline.audit.shadows import ShadowCondensation
+from pipeline.audit.successive import SuccessiveReleases
 from pipeline.core import mapped
+from pipeline.core.codec import record_digest
 from pipeline.core.config import Config
 from pipeline.core.config_compute import ComputeConfig
 from pipeline.core.errors import DataError, EnvironmentProblem
@@ -211,3 +217,30 @@ def test_what_runs_a_job_is_no_part_of_what_it_makes(job: Job) -> None:
         ComputeConfig(kind="dask")
     with pytest.raises(ValueError, match="begins with tls://"):
         ComputeConfig(kind="dask", address="tcp://10.0.0.1:8786")
+
+
+@pytest.mark.slow
+def test_attacks_and_shadows_are_made_by_workers_as_by_one_process(
+    tmp_path: Path, small_job: Callable[..., Config], fixed_keys: Callable[[Path], None], cluster: ComputeConfig
+) -> None:
+    """The full audit: every shadow once, by a worker; the same reports, byte for byte."""
+    fixed_keys(tmp_path)
+    source = {"kind": "embedded", "sets": ["a"], "max_stays": 1500}
+    encode = {"raw": {"kind": "identity"}, "rp": {"kind": "random_projection"}}
+    condense = {"private": {"kind": "private_moments", "input": "raw", "n_per_class": 5}}
+    audit = {"level": "full", "max_targets": 20, "n_bootstrap": 50}
+    job = new_job(small_job(tmp_path, source=source, encode=encode, condense=condense, audit=audit, group=None))
+    prepared = data.prepare(job, data.ingest(job))
+    raw, rp = (learn.encode(job, name, prepared) for name in encode)
+    private = learn.condense(job, "private", raw, None)
+    told = [
+        SceneOf("encoding", "rp", rp.first, rp, prepared),
+        SceneOf("set", "private", private.first, private, raw),
+    ]
+    attacks = (KnownKeyInversion(), NearCopies(), ShadowCondensation(), SuccessiveReleases())
+    there = attack_all(using(job, cluster), told, 5, attacks)
+    shadows = {path: path.stat().st_mtime_ns for path in (job.folder / "shadows").iterdir()}
+    here = attack_all(job, told, 5, attacks)
+    assert len(shadows) == 16 + 8
+    assert shadows == {path: path.stat().st_mtime_ns for path in (job.folder / "shadows").iterdir()}
+    assert [record_digest(report) for report in here] == [record_digest(report) for report in there]

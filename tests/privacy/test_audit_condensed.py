@@ -81,6 +81,19 @@ def test_one_copy_of_the_rarest_record_is_counted() -> None:
     assert found["closest_record_ratio"].rate < 1.5
 
 
+def test_one_verbatim_copy_is_no_chance_and_one_near_copy_may_be() -> None:
+    """One of 41 samples against none of some hundred null records: p is about the share of samples among all."""
+    members = MEMBERS.copy()
+    members[7] = 1 - np.linspace(0, 1, STEPS)[:, None]
+    samples = np.concatenate([STRANGERS, members[7:8]])
+    assert by_statistic(NearCopies().run(condensed_scene(samples, members), 0))["count"].detail["p_value"] == 0
+    samples[-1] += 0.003
+    near = by_statistic(NearCopies().run(condensed_scene(samples, members), 0))["count"]
+    assert (near.rate, near.detail["null_records_flagged"]) == (1, 0)
+    assert near.detail["p_value"] == pytest.approx(41 / (41 + near.detail["n_null_records"]))
+    assert by_statistic(NearCopies().run(condensed_scene(STRANGERS), 0))["count"].detail["p_value"] == 1
+
+
 @pytest.mark.parametrize(
     "samples",
     [STRANGERS, np.repeat(MEMBERS.mean(axis=0)[None], 40, axis=0) + NOISE, HOLDOUT[:40]],
