@@ -29,8 +29,8 @@ from pipeline.core.errors import EnvironmentProblem
 from pipeline.core.owner_files import read_owner_file
 
 WEBHOOK: Final = "DECOCT_NIGHT_WEBHOOK"
-PASSWORD: Final = "DECOCT_NIGHT_SMTP_PASSWORD"  # noqa: S105 (the variable's name)
-PASSWORD_FILE: Final = "DECOCT_NIGHT_SMTP_PASSWORD_FILE"  # noqa: S105 (the variable's name)
+PASSWORD: Final = "DECOCT_NIGHT_SMTP_PASSWORD"
+PASSWORD_FILE: Final = "DECOCT_NIGHT_SMTP_PASSWORD_FILE"
 SMTP_PORTS: Final = {"none": 25, "starttls": 587, "tls": 465}
 WAIT_SECONDS: Final = 20
 TOLD: Final = ("night", "run", "started", "ended", "state", "exit_code", "sentence", "config", "release", "version")
