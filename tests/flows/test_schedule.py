@@ -7,14 +7,18 @@ from pathlib import Path
 
 import pytest
 import yaml
+from prefect.exceptions import TerminationSignal
 from prefect.flows import load_flow_from_entrypoint
 from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.environment import TELEMETRY_OFF
+from flows.night import read_record, run_night
+from flows.run import StageStopped
 from flows.scheduled import ENTRYPOINT, checked_schedule, deployment, next_night, night_flow
 from flows.templates import commented_config
-from pipeline.core.errors import ConfigError, UsageError
+from pipeline.core.config import load_config
+from pipeline.core.errors import ConfigError, ReleaseRefused, UsageError
 
 RUNNER = CliRunner()
 
@@ -50,6 +54,9 @@ def test_the_deployment_says_what_was_asked_and_nothing_else_of_the_site(config:
     assert told["work_pool"] == {"name": "ward-7", "job_variables": {"env": dict(TELEMETRY_OFF)}}
     assert told["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
     assert told["entrypoint"] == ENTRYPOINT
+    assert told["name"] == load_config(config).name  # or two configurations would replace each other at a server
+    # without, `prefect deploy` asks questions, clones a repository, or copies the worker's folder, records included
+    assert yaml.safe_load(text)["pull"] == [{"prefect.deployments.steps.set_working_directory": {"directory": "/"}}]
     assert load_flow_from_entrypoint(ENTRYPOINT).name == night_flow.name
 
 
@@ -68,6 +75,25 @@ def test_the_verb_writes_the_file_once(config: Path, tmp_path: Path) -> None:
     assert (tmp_path / "prefect.yaml").read_bytes() == before
     with pytest.raises(UsageError, match="no cron expression"):
         RUNNER.invoke(app, [*words, "--cron", "x"], standalone_mode=False, catch_exceptions=False)
+
+
+def test_what_prefect_keeps_of_a_failed_stage_has_no_figure_and_no_path() -> None:
+    failure = ReleaseRefused("/data/132539.csv: auroc: 0.613 [0.502, 0.724], n = 122; fewer than 7 stays")
+    stopped = StageStopped(failure)
+    assert str(stopped) == "exit code 14: … auroc: … [… …], n = …; fewer than … stays"
+    assert stopped.error is failure
+
+
+def test_a_night_that_prefect_cancels_is_interrupted(config: Path, tmp_path: Path) -> None:
+    plan = load_config(config).model_copy(update={"workspace": tmp_path / "work"})
+
+    def cancelled(_: str, __: object) -> None:
+        raise TerminationSignal(signal=15)
+
+    with pytest.raises(TerminationSignal):
+        run_night(plan, cancelled)
+    (night,) = read_record(plan.workspace)
+    assert (night.state, night.exit_code) == ("interrupted", 130)
 
 
 @pytest.mark.parametrize(
