@@ -6,10 +6,13 @@ given plain float64 columns (other dtypes take a slow path per value); text is c
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, final
+from threading import Lock
+from typing import Any, Final, final
 
 import numpy as np
 from jaxtyping import Float64
@@ -18,6 +21,8 @@ from pipeline.core.types import ContractResult, ExpectationOutcome, Json
 
 _MAX_NAMED = 5
 _NAMES = "name"
+_LARGE_CELLS: Final = 1 << 21  # of a table: 16 MiB, too much to be left to Python's own time of collecting
+_ONE_AT_A_TIME: Final = Lock()  # Great Expectations has one current context for the whole process
 
 
 @final
@@ -96,18 +101,45 @@ def _validate(suite: str, table: Table) -> list[ExpectationOutcome]:
     if table.names is not None:
         frame[_NAMES] = np.array(table.names, dtype=object)
         result_format = {"result_format": "COMPLETE", "unexpected_index_column_names": [_NAMES]}
+    with _let_go_after(frame.size):
+        return [few, *_outcomes(gx, suite, table, frame, result_format)]
+
+
+def _outcomes(gx: Any, suite: str, table: Table, frame: Any, result_format: dict[str, Any]) -> list[ExpectationOutcome]:
+    """What became of each of the table's rules on `frame`; in a context of its own."""
     expectations = [
         getattr(gx.expectations, rule.kind)(column=rule.column, meta={"position": i}, **rule.options)
         for i, rule in enumerate(table.rules)
     ]
-    # A context of its own for each table, so that no frame outlives the check.
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = _no_progress_bars()
     asset = context.data_sources.add_pandas("memory").add_dataframe_asset(table.what)
     batch = asset.add_batch_definition_whole_dataframe("whole").get_batch({"dataframe": frame})
     found = batch.validate(gx.ExpectationSuite(name=suite, expectations=expectations), result_format=result_format)
     by_position = {result.expectation_config.meta["position"]: result for result in found.results}
-    return [few, *(_outcome(rule, by_position.get(i), n) for i, rule in enumerate(table.rules))]
+    return [_outcome(rule, by_position.get(i), len(frame)) for i, rule in enumerate(table.rules)]
+
+
+@contextmanager
+def _let_go_after(cells: int) -> Iterator[None]:
+    """Let no frame of so many cells outlive its check: the current context holds its frame, and every other one holds
+    itself, in rings that Python breaks when many objects were made, however large they are. Only what the check made
+    is searched for rings: the rest of the process is set aside meanwhile, which costs nothing."""
+    from great_expectations.data_context.data_context.context_factory import set_context
+
+    large = cells >= _LARGE_CELLS
+    apart = large and not gc.get_freeze_count()
+    with _ONE_AT_A_TIME:
+        if apart:
+            gc.freeze()
+        try:
+            yield
+        finally:
+            set_context(None)
+            if large:
+                gc.collect()
+            if apart:
+                gc.unfreeze()
 
 
 def _outcome(rule: Rule, result: Any, n: int) -> ExpectationOutcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import subprocess
 import sys
 from typing import Any
@@ -28,6 +29,7 @@ from pipeline.ingest.mapping import load_mapping
 from pipeline.ingest.readers import read_source
 from pipeline.ingest.scaling import prepare
 from pipeline.validation import contracts
+from pipeline.validation.expectations import Table, known, run_suite
 
 VARIABLES = (
     Variable("HR", "bpm", 20, 300, 30, 180, 80),
@@ -225,6 +227,20 @@ assert [o.unexpected_count for o in result.outcomes] == [0, 1]
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_no_frame_outlives_its_check() -> None:
+    """Great Expectations would keep all of them until Python happens to collect, which large blocks do not hasten."""
+    apart = gc.get_freeze_count()
+    gc.disable()
+    try:
+        for _ in range(2):
+            run_suite("s", "a", [Table("row", {"x": np.zeros(1 << 21)}, (known("x"),))])
+        held = [found for found in gc.get_objects() if isinstance(found, pd.DataFrame) and len(found) == 1 << 21]
+    finally:
+        gc.enable()
+    assert held == []
+    assert gc.get_freeze_count() == apart
 
 
 def test_real_stays_keep_the_contracts() -> None:
