@@ -11,7 +11,7 @@ from flows import registry
 from flows.compute import calls
 from flows.job import Job, open_job
 from flows.progress import say, steps
-from flows.stages.learn import cohort_of, encoder_input, fitted_encoder, with_tasks
+from flows.stages.learn import cohort_of, condensed_sets, encoder_input, fitted_encoder, set_name, with_tasks
 from flows.stages.mechanism import private_mechanism
 from flows.stages.receiving import receivers_model
 from flows.stages.shadowing import announced, condenses_again
@@ -22,7 +22,7 @@ from pipeline.audit.terms import MAX_WINDOW
 from pipeline.core.config import Encode, QuantumEncode
 from pipeline.core.errors import EnvironmentProblem
 from pipeline.core.secrets import SECRET_BYTES, Secret
-from pipeline.core.types import CondensedSet, EncodedCohort, LeakageReport, Split
+from pipeline.core.types import EncodedCohort, LeakageReport, Split
 from pipeline.store import Made
 
 N_SURROGATES: Final = 6  # encoders under made-up keys, from which the audit learns the public circuit's structure
@@ -38,6 +38,7 @@ class SceneOf:
     digest: str  # that the report names
     made: Made
     source: Made  # of an encoding the prepared cohort, of a set the encoded one
+    number: int = 0  # among the sets of a table that has one for each group or task
 
 
 def attack_all(
@@ -139,13 +140,13 @@ def _computable(table: Encode) -> Encode:
 
 def _condensed_scene(job: Job, told: SceneOf) -> CondensedScene:
     """Members are the training stays, the holdout control is the held-out stays."""
-    encoded, samples = job.only(told.source, EncodedCohort), job.only(told.made, CondensedSet)
+    encoded, samples = job.only(told.source, EncodedCohort), condensed_sets(job, told.made)[told.number]
     encoded = with_tasks(encoded, samples.tasks)
     members, holdout = encoded.part(Split.TRAIN), encoded.part(Split.HELD_OUT)
     table, seed = job.config.condense[told.name], job.seed("condense", told.name)
     labelled = encoded.tasks == samples.tasks
     return CondensedScene(
-        artefact=told.name,
+        artefact=set_name(told.name, told.number),
         artefact_digest=told.digest,
         condensed=samples,
         members=members.features,

@@ -12,7 +12,7 @@ from flows import audit_history
 from flows.job import Job
 from flows.progress import steps
 from flows.stages.attacking import SceneOf, attack_all, has_key
-from flows.stages.learn import device, with_tasks
+from flows.stages.learn import condensed_sets, device, set_name, table_of, with_tasks
 from flows.stages.receiving import receivers_choice
 from pipeline.core.codec import record_digest
 from pipeline.core.errors import UtilityError
@@ -25,7 +25,6 @@ from pipeline.validation.utility import TrainingSet, measure_utility
 
 FULL_DATA: Final = "full_data"
 RANDOM_REAL: Final = "random_real_stays"
-OF_TABLE: Final = " / "  # no table's name has it
 
 
 def utility(job: Job, encoded: Mapping[str, Made], condensed: Mapping[str, Made]) -> Made:
@@ -47,7 +46,7 @@ def utility(job: Job, encoded: Mapping[str, Made], condensed: Mapping[str, Made]
                 device=where,
                 on_step=on_step,
             )
-        rows = tuple(dataclasses.replace(row, training_set=_table_of(row.training_set)) for row in report.scores)
+        rows = tuple(dataclasses.replace(row, training_set=table_of(row.training_set)) for row in report.scores)
         return (dataclasses.replace(report, scores=rows),)
 
     return job.once("utility", parents, options, seed, make)
@@ -61,7 +60,7 @@ def _training_sets(job: Job, encoded: Mapping[str, Made], condensed: Mapping[str
         held_out = job.only(encoded[tables[name].input], EncodedCohort).part(Split.HELD_OUT)
         for number, samples in enumerate(condensed_sets(job, made)):
             test = with_tasks(held_out, samples.tasks)
-            key = f"{name}{OF_TABLE}{number + 1}" if number else name
+            key = set_name(name, number)
             sets[key] = TrainingSet(tables[name].input, samples.features, samples.labels, test)
     reference = _reference(job, sets)
     table, test = tables[reference], sets[reference].test
@@ -75,16 +74,6 @@ def _training_sets(job: Job, encoded: Mapping[str, Made], condensed: Mapping[str
         source, tuple(training.features[rows] for rows in draws), tuple(training.labels[rows] for rows in draws), test
     )
     return sets
-
-
-def condensed_sets(job: Job, made: Made) -> tuple[CondensedSet, ...]:
-    """All sets of a table: one, or one for each group or task; a loss curve follows each."""
-    return tuple(job.only(made, CondensedSet, position) for position in range(0, len(made.digests), 2))
-
-
-def _table_of(key: str) -> str:
-    """Sets of one table have different tasks, so that in the report they share its name."""
-    return key.split(OF_TABLE)[0]
 
 
 def _reference(job: Job, sets: Mapping[str, TrainingSet]) -> str:
@@ -116,13 +105,17 @@ def audit(
     }
 
     attacked = [
-        SceneOf("encoding", name, _digest_of(job, name, made, candidate), made, prepared)
+        SceneOf(
+            "encoding", name, candidate.first if name == job.config.release.artefact else made.first, made, prepared
+        )
         for name, made in encoded.items()
         if has_key(job, made)
     ]
     for name, made in condensed.items():
         source = encoded[job.config.condense[name].input]
-        attacked.append(SceneOf("set", name, _digest_of(job, name, made, candidate), made, source))
+        for number, digest in enumerate(made.digests[::2]):
+            told = candidate.first if name == job.config.release.artefact else digest
+            attacked.append(SceneOf("set", name, told, made, source, number))
 
     def make(_: object) -> tuple[LeakageReport, ...]:
         return attack_all(job, attacked, seed)
@@ -131,10 +124,6 @@ def audit(
     if not made.reused:
         audit_history.remember_run(job, [job.store.get(digest, LeakageReport) for digest in made.digests])
     return made
-
-
-def _digest_of(job: Job, name: str, made: Made, candidate: Made) -> str:
-    return candidate.first if name == job.config.release.artefact else made.first
 
 
 def decide(job: Job, candidate: Made, leakage: Made, utility: Made) -> Made:

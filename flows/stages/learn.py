@@ -37,6 +37,7 @@ from pipeline.core.types import (
 from pipeline.store import Made
 
 MAX_CURVE_POINTS: Final = 400
+OF_TABLE: Final = " / "  # no table's name has it
 
 
 @runtime_checkable
@@ -144,6 +145,21 @@ def condense(job: Job, name: str, encoded: Made, grouping: Made | None, seed_of:
         return tuple(found)
 
     return job.once("condense", parents, options, seed, make)
+
+
+def condensed_sets(job: Job, made: Made) -> tuple[CondensedSet, ...]:
+    """All sets of a table: one, or one for each group or task; a loss curve follows each."""
+    return tuple(job.only(made, CondensedSet, position) for position in range(0, len(made.digests), 2))
+
+
+def set_name(table: str, number: int) -> str:
+    """How a table's set is called where sets stand side by side: the first has the table's own name."""
+    return f"{table}{OF_TABLE}{number + 1}" if number else table
+
+
+def table_of(name: str) -> str:
+    """The table of a `set_name`."""
+    return name.split(OF_TABLE)[0]
 
 
 def _condensed(

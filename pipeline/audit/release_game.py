@@ -34,7 +34,7 @@ from pipeline.core.types import ArrayRecord, EncodedCohort, PrivacyGuarantee
 ROUNDS: Final = 300  # the control (half the noise) is then missed in at most about one audit in 1,000
 CONFIDENCE: Final = 0.99  # one-sided; an audit that blocks a correct release once in a hundred runs at most
 GROUP_SHIFT: Final = 1.3  # of the claimed mechanism, in standard deviations: where a round tells most about the noise
-N_OTHERS: Final = 4000  # subjects in the middle of the range, so that one group does not move the mechanism's scaling
+N_OTHERS: Final = 1000  # subjects in the middle of the range, so that one group does not move the mechanism's scaling
 AMPLIFIED: Final = 100  # copies from which the direction of a canary's effect is learnt
 LEARNING_ROUNDS: Final = 60
 MANY_STAYS: Final = 20

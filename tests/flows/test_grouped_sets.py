@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import pytest
 
 from flows.job import new_job, open_job
 from flows.run import walk_until
-from flows.stages.judge import condensed_sets
-from flows.stages.learn import of_tasks, wanted_parts
+from flows.stages import judge
+from flows.stages.attacking import attack_all
+from flows.stages.learn import condensed_sets, of_tasks, wanted_parts
+from pipeline.audit.near_copies import NearCopies
 from pipeline.core.config import PrivateMoments, parse_config
 from pipeline.core.errors import ConfigError
-from pipeline.core.types import CondensedSet, Grouping, Moments, Provenance, Task, UtilityReport
+from pipeline.core.types import CondensedSet, Grouping, LeakageReport, Moments, Provenance, Task, UtilityReport
 
 TASKS = ("in_hospital_death", "los_gt_7d", "sofa_ge_10", "saps1_ge_18")
 
@@ -40,7 +43,9 @@ def plan(**more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_one_release_of_moments_serves_the_groups_and_their_sets(tmp_path: Path) -> None:
+def test_one_release_of_moments_serves_the_groups_and_their_sets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = parse_config(plan(), "a test", tmp_path)
     folder = str(new_job(config.model_copy(update={"workspace": tmp_path / "work"})).folder)
     made = walk_until(folder, "validate", resume=False)
@@ -69,6 +74,14 @@ def test_one_release_of_moments_serves_the_groups_and_their_sets(tmp_path: Path)
     report = job.only(made["utility"], UtilityReport)
     told = {(row.training_set, row.task) for row in report.scores}
     assert {(name, task) for name in ("together", "grouped", "single") for task in TASKS} <= told
+
+    monkeypatch.setattr(judge, "attack_all", partial(attack_all, attacks=(NearCopies(),)))
+    tables = {name: made[f"condense {name}"] for name in ("grouped", "together")}
+    audit = judge.audit(job, made["prepare"], {"raw": made["encode raw"]}, tables, tables["together"])
+    reports = [job.store.get(digest, LeakageReport) for digest in audit.digests]
+    assert [report.artefact for report in reports] == ["grouped", "grouped / 2", "together"]
+    assert [report.artefact_digest for report in reports[:2]] == list(made["condense grouped"].digests[::2])
+    assert all(report.results[0].n == len(one.features) for report, one in zip(reports, grouped, strict=False))
 
 
 def test_parts_of_a_table() -> None:
