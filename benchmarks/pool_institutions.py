@@ -229,19 +229,23 @@ def show(target: str, model: str, result: Mapping[str, Any]) -> None:
         print(f"  {name:<48} {row['auroc']:.3f} ({row['difference']:+.3f} [{low:+.3f}, {high:+.3f}])", flush=True)
 
 
+TARGETS = {"two alike": ("B",), "four kinds of unit": tuple(ICU.values())}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--cuts", nargs="+", default=list(TARGETS), choices=list(TARGETS), help="only these")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "pool_institutions.json")
     options = parser.parse_args()
     started = time.monotonic()
     stays = load((TASK,))
     in_a = np.arange(len(stays.labels)) < read_source("embedded", sets=("a",)).stays.height
     cuts = {"two alike": {"A": in_a, "B": ~in_a}, "four kinds of unit": institutions_by_icu(stays)}
-    targets = {"two alike": ["B"], "four kinds of unit": list(ICU.values())}
-    studies = {name: prepare_study(stays, sites, options.draws) for name, sites in cuts.items()}
-    result: dict[str, Any] = {
+    studies = {name: prepare_study(stays, cuts[name], options.draws) for name in options.cuts}
+    result: dict[str, Any] = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
+    result |= {
         "benchmark": "pool_institutions",
         "machine": machine(np, sklearn, torch),
         "data": "PhysioNet 2012, sets A and B, published fixed split, in-hospital death",
@@ -252,7 +256,7 @@ def main() -> None:
     trainings = {name: Trainings(study.test, options.draws) for name, study in studies.items()}
     for model in options.models:
         for name, study in studies.items():
-            for target in targets[name]:
+            for target in TARGETS[name]:
                 found = measure(study, target, model, trainings[name])
                 result.setdefault(name, {}).setdefault(target, {})[model] = found
                 result["wall_seconds"] = round(time.monotonic() - started)
