@@ -261,7 +261,10 @@ def _tables(parts: list[FilePart], rows_of: KeptRows | SpilledRows, reading: Rea
     else:
         kept = rows_of.changed(settle)
     included = stays.filter(pl.Series(is_in)).drop(END, KEY, EXCLUDED)
-    stay_id = pl.Series("stay_id", kept["row"]).cat.to(pl.Enum(included["stay_id"]))
+    if spilled is None:
+        stay_id = pl.Series("stay_id", kept["row"]).cat.to(pl.Enum(included["stay_id"]))
+    else:  # of no event: an enumeration of all stays is not made for nothing
+        stay_id = pl.Series("stay_id", [], dtype=pl.String)
     quarantine = _without_withdrawn(gather(part.fates for part in parts), stays)
     aside = () if quarantine is None else quarantine.notes()
     return SourceTables(

@@ -81,6 +81,7 @@ class PartCache:
                 frames.append(frame)
             else:
                 frames.clear()
+                part.keys = None
             put(frame)
 
         own = copy.copy(self._reading)  # with what it has worked out so far, and a clock of its own
@@ -91,6 +92,7 @@ class PartCache:
         self._merge(own.clock)
         if rows <= MOST_ROWS and not fates.quarantined:
             self._keep(table, part, frames, own.clock, base)
+        part.keys = None  # parts are held to the end of the reading, and such a set names every stay of the file
         return part
 
     def _keep(

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, final
@@ -36,13 +36,16 @@ _ROWS: Final = {"stay": pl.UInt32, "hours": pl.Float64, "variable": pl.String, "
 @final
 @dataclass(frozen=True)
 class _Place:
-    """Where a piece's rows are, and its facts; `pack` None = in memory, in the block of that number."""
+    """Where a piece's rows are, and its facts; `pack` None = in memory, in the block of that number.
+
+    Facts may name every stay of a file, so they are held as they are written: ten bytes a name, and no objects.
+    """
 
     pack: str | None
     block: int
     start: int
     rows: int
-    facts: Any
+    facts: bytes
 
 
 @final
@@ -70,9 +73,9 @@ class Pieces:
         self._used: dict[str, None] = {}
         self._lock = threading.RLock()
         self.parsed = 0  # pieces made now
-        for name, index in () if fresh else indexes(folder):
+        for name, index in () if fresh else _each_index(folder):
             for key, (start, rows, facts) in index.items():
-                self._places[key] = _Place(name, 0, start, rows, facts)
+                self._places[key] = _Place(name, 0, start, rows, _as_written(facts))
 
     def key(self, *parts: Any) -> str:
         """The name of what these parts determine; of this reader's version only."""
@@ -85,7 +88,7 @@ class Pieces:
     def facts(self, key: str) -> Any:
         """What was noted of a piece; None = it is not here."""
         place = self._places.get(key)
-        return None if place is None else place.facts
+        return None if place is None else json.loads(place.facts)
 
     def rows(self, key: str) -> int:
         """How many rows a piece has that is here."""
@@ -119,7 +122,7 @@ class Pieces:
                 self._passing.add(block)
             for key, size, told in zip(keys, rows, facts, strict=True):
                 own = key if key is not None else f"{block}/{start}/{len(named)}"
-                self._places[own] = _Place(None, block, start, size, told)
+                self._places[own] = _Place(None, block, start, size, _as_written(told))
                 named.append(own)
                 start += size
             self.parsed += len(named)
@@ -152,12 +155,14 @@ class Pieces:
             self._used.update(dict.fromkeys(keys))
 
     def finish(self, run: str) -> None:
-        """Write what is not on the disk yet, and which pieces this reading of `run` used.
+        """Write what is not on the disk yet, and which pieces this reading of `run` used; rows that can be had from the
+        disk are held no longer.
 
         Raises:
             EnvironmentProblem: the disk refuses.
         """
         self._write()
+        self._packs.clear()
         kept = sorted(key for key in self._used if "/" not in key)
         try:
             (self._folder / USED).mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -189,9 +194,10 @@ class Pieces:
         if not waiting.keys:
             return
         name = write_pack(self._folder, pl.concat(waiting.frames), waiting.keys)
-        for key, (start, rows, facts) in waiting.keys.items():
-            if self._places[key].pack is None and self._places[key].block in self._passing:
-                self._places[key] = _Place(name, 0, start, rows, facts)
+        for key, (start, rows, _) in waiting.keys.items():
+            place = self._places[key]
+            if place.pack is None and place.block in self._passing:
+                self._places[key] = _Place(name, 0, start, rows, place.facts)
         for block in self._passing:
             self._blocks[block] = self._blocks[block].clear()
         self._passing = set()
@@ -230,7 +236,7 @@ def write_pack(folder: Path, frame: pl.DataFrame, keys: Mapping[str, tuple[int, 
         finally:
             staged.unlink(missing_ok=True)
         sync_folder(folder)
-        put_whole(folder / f"{name}.json", json.dumps(keys, separators=(",", ":")).encode())
+        put_whole(folder / f"{name}.json", _as_written(keys))
     except OSError as error:
         raise _refused(folder, error) from None
     return name
@@ -255,15 +261,22 @@ def indexes(folder: Path) -> list[tuple[str, dict[str, tuple[int, int, Any]]]]:
 
     A part that was parsed again, because its stays had changed, has the key of the older one: the newest counts.
     """
-    found = []
+    return list(_each_index(folder))
+
+
+def _each_index(folder: Path) -> Iterator[tuple[str, dict[str, tuple[int, int, Any]]]]:
+    """As `indexes`, one after the other: those of a large source are not held at a time."""
     for path in sorted(folder.glob("*.json"), key=_written):
         try:
             index = json.loads(path.read_bytes())
         except (OSError, ValueError):
             continue
         if isinstance(index, dict) and path.with_suffix(".arrow").exists():
-            found.append((path.stem, index))
-    return found
+            yield path.stem, index
+
+
+def _as_written(facts: Any) -> bytes:
+    return json.dumps(facts, separators=(",", ":")).encode()
 
 
 def _written(path: Path) -> tuple[int, str]:

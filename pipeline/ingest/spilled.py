@@ -23,11 +23,15 @@ _COLUMNS: Final = {"row": "<u4", "hours": "<f8", "variable": "<u4", "value": "<f
 @final
 @dataclass(frozen=True)
 class _Batch:
-    """Rows that came together, by block: where their columns begin, and the row at which each block does."""
+    """Rows that came together, by block: where their columns begin, and the row at which each block does.
+
+    `edges` are of the blocks from `first` to the last that the rows are of: mostly of one, however many there are.
+    """
 
     order: int
     place: int
     rows: int
+    first: int
     edges: np.ndarray  # (block + 1,)
 
 
@@ -61,16 +65,17 @@ class SpilledRows:
             return
         block = frame["row"].to_numpy() // self.size
         sorted_by: slice | np.ndarray = slice(None)
-        edges = np.array([0, frame.height])
-        if self.n_blocks > 1:
+        if (block[1:] < block[:-1]).any():
             sorted_by = np.argsort(block, kind="stable")
-            edges = np.searchsorted(block[sorted_by], np.arange(self.n_blocks + 1))
+            block = block[sorted_by]
+        first = int(block[0])
+        edges = np.searchsorted(block, np.arange(first, int(block[-1]) + 2))
         columns = [_bytes(frame[name], kind)[sorted_by] for name, kind in _COLUMNS.items()]
         with self._lock:
             self._file.seek(self._end)
             for column in columns:
                 self._file.write(column.data)
-            self._batches.append(_Batch(order, self._end, frame.height, edges))
+            self._batches.append(_Batch(order, self._end, frame.height, first, edges))
             self._end += sum(column.nbytes for column in columns)
             self.height += frame.height
 
@@ -78,8 +83,9 @@ class SpilledRows:
         """The rows of a block of stays."""
         found: dict[str, list[np.ndarray]] = {name: [] for name in _COLUMNS}
         with self._lock:
-            for batch in sorted(self._batches, key=lambda batch: batch.order):
-                first, last = batch.edges[number : number + 2].tolist()
+            here = [batch for batch in self._batches if 0 <= number - batch.first < len(batch.edges) - 1]
+            for batch in sorted(here, key=lambda batch: batch.order):
+                first, last = batch.edges[number - batch.first : number - batch.first + 2].tolist()
                 place = batch.place
                 for name, kind in _COLUMNS.items() if last > first else ():
                     width = np.dtype(kind).itemsize

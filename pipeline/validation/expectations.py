@@ -89,7 +89,7 @@ def _validate(suite: str, table: Table) -> list[ExpectationOutcome]:
 
     gx = _great_expectations()
     finite = {name: np.where(np.isfinite(column), column, np.nan) for name, column in table.columns.items()}
-    frame = pd.DataFrame(finite, dtype=np.float64)
+    frame = pd.DataFrame(finite, dtype=np.float64, copy=False)
     n = len(frame)
     enough = n >= table.min_rows
     few = ExpectationOutcome(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import polars as pl
@@ -42,3 +43,19 @@ def test_passing_pieces_are_there_before_and_after_they_are_written(
     again = Pieces(tmp_path / "pieces", "v", marks)
     assert again.take(wanted).equals(expected)
     assert [again.facts(key) for key in keys] == list(range(7))
+
+
+def test_facts_that_name_every_stay_take_about_the_room_of_their_text(tmp_path: Path) -> None:
+    """An id of eight characters is eleven bytes of a list as written, and over sixty as a Python string."""
+    n = 10_000
+    tracemalloc.start()
+    try:
+        pieces = Pieces(tmp_path / "pieces", "v", Watermarks(tmp_path / "marks.json"))
+        pieces.add(["k"], [2], [{"ids": [f"{number:08}" for number in range(n)]}], frame(0), passing=True)
+        pieces.finish("night")
+        again = Pieces(tmp_path / "pieces", "v", Watermarks(tmp_path / "marks.json"))
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert held < 2 * n * 20 + 20_000  # and what is not facts
+    assert pieces.facts("k") == again.facts("k") == {"ids": [f"{number:08}" for number in range(n)]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,29 @@ def test_a_block_gives_rows_back_in_the_order_of_their_files(source: SourceTable
     expected = source.events[np.argsort(row // 100, kind="stable")]
     assert found["value"].equals(expected["value"])
     assert found["variable"].cast(pl.String).equals(expected["variable"])
+    rows.close()
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_rows_of_few_of_many_blocks_are_found_and_cost_nothing_for_the_others(tmp_path: Path, in_order: bool) -> None:
+    stays = [70_001, 70_001, 70_009, 70_012] if in_order else [70_012, 70_001, 70_009, 70_001]
+    frame = pl.DataFrame(
+        {"row": stays, "hours": [0.0, 1.0, 2.0, 3.0], "variable": ["b", "a", "b", "a"], "value": [1.0, 2.0, 3.0, 4.0]},
+        schema={"row": pl.UInt32, "hours": pl.Float64, "variable": pl.Enum(["a", "b"]), "value": pl.Float64},
+    )
+    rows = SpilledRows(100_000, ["a", "b"], tmp_path, 10)
+    tracemalloc.start()
+    try:
+        for order in range(30):
+            rows.add(order, frame)
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert held < 30 * 4_000  # an edge for each of 10,000 blocks is 80,000 bytes
+    found = {number: rows.block(number) for number in (0, 6_999, 7_000, 7_001, 7_002, 9_999)}
+    assert {number: block.height for number, block in found.items() if block.height} == {7_000: 90, 7_001: 30}
+    assert found[7_001].head(1).equals(frame.filter(pl.col("row") == 70_012))
+    assert found[7_000].head(3).equals(frame.filter(pl.col("row") < 70_010))
     rows.close()
 
 
