@@ -4,9 +4,8 @@ One night walks undisturbed in a workspace. Then, for each kill, a child process
 with the same keys and is killed: every second time at a random moment of the night, else at a random moment of a stage
 drawn at random, as nine tenths of a night are its audit; another child goes on, unharmed. Every artefact must then have
 the digest that it has undisturbed, one release must be there (of the next version, if the killed night had put one into
-the log: a number is never used twice), the ledger must hold one query, and the record must tell the killed night and the
-one that ended. The road, the audit and the gates are the real ones; the stays are real
-(PhysioNet 2012, set A).
+the log: a number is never used twice), the ledger must hold one query, and the record must tell of both nights. The
+road, the audit and the gates are the real ones; the stays are real (PhysioNet 2012, set A).
 """
 
 from __future__ import annotations
