@@ -16,6 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +25,7 @@ import numpy as np
 from flows.environment import code_version
 from flows.job import Job
 from pipeline.core.config_compute import ComputeConfig
-from pipeline.core.errors import EnvironmentProblem
+from pipeline.core.errors import DecoctError, EnvironmentProblem
 from pipeline.core.mapped import new_array, take_room
 from pipeline.core.redaction import scrubbed
 from pipeline.core.whole_files import put_whole
@@ -65,7 +66,9 @@ def calls(job: Job, function: Callable[..., Any], told: Sequence[tuple[Any, ...]
     try:
         for future in futures:
             yield future.result()
-    except (OSError, RuntimeError) as problem:  # Dask's own: the scheduler went away, or a piece killed every worker
+    except DecoctError:  # of a call: `_checked` lets nothing else out
+        raise
+    except Exception as problem:  # Dask's own: the scheduler went away, or a piece killed every worker
         raise EnvironmentProblem(f"the cluster failed: {type(problem).__name__}") from None
     finally:
         client.cancel([future for future in futures if not future.done()])
@@ -74,6 +77,13 @@ def calls(job: Job, function: Callable[..., Any], told: Sequence[tuple[Any, ...]
 def map_calls(job: Job, function: Callable[..., Any], told: Sequence[tuple[Any, ...]]) -> list[Any]:
     """All that `calls` gives."""
     return list(calls(job, function, told))
+
+
+def everywhere(job: Job, function: Callable[[], None]) -> None:
+    """`function` on every worker, if there are any; what goes wrong there is no matter any more."""
+    if job.config.compute.kind != "threads" and not _in_a_worker():
+        with suppress(Exception):
+            _client(job.config.compute).run(function)
 
 
 def rows_by_blocks(job: Job, make: MakeRows, n_stays: int, *told: Any) -> np.ndarray:
@@ -105,8 +115,7 @@ def rows_by_blocks(job: Job, make: MakeRows, n_stays: int, *told: Any) -> np.nda
 
 
 def _made_rows(folder: str, target: str, make: MakeRows, start: int, told: tuple[Any, ...]) -> None:
-    with scrubbed("a block of stays"):
-        _write_rows(Path(target), start, make(folder, slice(start, start + BLOCK_STAYS), *told))
+    _write_rows(Path(target), start, make(folder, slice(start, start + BLOCK_STAYS), *told))
 
 
 def _write_rows(target: Path, start: int, rows: np.ndarray) -> None:
@@ -144,7 +153,25 @@ def _checked(folder: str, told: tuple[str, str], function: Callable[..., Any], c
         )
     if code_version() != version:
         raise EnvironmentProblem("a worker runs another version of Decoct; install the same one everywhere")
-    return function(*call)
+    if _worker_threads() > 1:
+        raise EnvironmentProblem(
+            "a worker has several threads, which would share random state: start it with --nthreads 1"
+        )
+    with scrubbed(function.__name__.strip("_")):  # an exception's text may hold a patient's value, and travels
+        return function(*call)
+
+
+def _worker_threads() -> int:
+    """Of the worker that this is; 1 where it is none."""
+    import sys
+
+    worker = sys.modules.get("distributed.worker")
+    if worker is None:
+        return 1
+    try:
+        return int(worker.get_worker().state.nthreads)
+    except ValueError:
+        return 1
 
 
 def _in_a_worker() -> bool:

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 from flows.progress import say
 from pipeline.core.config import NightConfig
-from pipeline.core.errors import EnvironmentProblem
+from pipeline.core.errors import DecoctError, EnvironmentProblem
 from pipeline.core.owner_files import read_owner_file
 
 WEBHOOK: Final = "DECOCT_NIGHT_WEBHOOK"
@@ -61,7 +61,8 @@ def notify(settings: NightConfig, night: Mapping[str, Any], *, good: bool) -> tu
         try:
             send()
         except Exception as error:  # whatever the other side does, the night's own end counts
-            say(f"  the notice by {name} was not delivered: {type(error).__name__}")  # an error's text may hold a URL
+            why = str(error) if isinstance(error, DecoctError) else type(error).__name__  # others' text may hold a URL
+            say(f"  the notice by {name} was not delivered: {why}")
             failed.append(name)
     return tuple(failed)
 

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal, final
 
 from flows import registry
-from flows.compute import calls
+from flows.compute import calls, everywhere
 from flows.job import Job, open_job
 from flows.progress import say, steps
 from flows.stages.learn import cohort_of, condensed_sets, encoder_input, fitted_encoder, set_name, with_tasks
 from flows.stages.mechanism import private_mechanism
 from flows.stages.receiving import receivers_model
 from flows.stages.shadowing import announced, condenses_again
-from pipeline.audit.run import DEFAULT_ATTACKS, Outcome, attempt, attempts, condense_again, condensed_again
-from pipeline.audit.run import audit as attack
-from pipeline.audit.scene import CondensedScene, EncodingScene, LeakageAttack, Level, Scene, encoding_scene
+from pipeline.audit.run import DEFAULT_ATTACKS, Outcome, attempt, attempts, audit, condense_again, condensed_again
+from pipeline.audit.scene import (
+    CondensedScene,
+    CondensesAgain,
+    EncodingScene,
+    LeakageAttack,
+    Level,
+    Scene,
+    encoding_scene,
+)
 from pipeline.audit.terms import MAX_WINDOW
 from pipeline.core.config import Encode, QuantumEncode
 from pipeline.core.errors import EnvironmentProblem
@@ -41,6 +48,16 @@ class SceneOf:
     number: int = 0  # among the sets of a table that has one for each group or task
 
 
+@final
+@dataclass(frozen=True)
+class RunOf:
+    """Of which run a piece is; a worker that finds another one does nothing."""
+
+    folder: str
+    config: str  # the configuration's digest
+    encoder_key: str  # the key's fingerprint
+
+
 def attack_all(
     job: Job, attacked: Sequence[SceneOf], seed: int, attacks: Sequence[LeakageAttack] = DEFAULT_ATTACKS
 ) -> tuple[LeakageReport, ...]:
@@ -53,23 +70,23 @@ def attack_all(
     if job.config.compute.kind == "threads":
         scenes = [_announced(job, scene, told) for scene, told in zip(scenes, attacked, strict=True)]
         with steps("attacking", "") as on_step:
-            return attack(scenes, seed=seed, attacks=attacks, level=level, on_step=on_step)
-    fingerprint = job.secret("encoder").fingerprint
-    told = [(str(job.folder), each, fingerprint) for each in attacked]
+            return audit(scenes, seed=seed, attacks=attacks, level=level, on_step=on_step)
+    run = RunOf(str(job.folder), job.config_digest, job.secret("encoder").fingerprint)
     shadows = [
-        (*told[place], name, number, seed)
+        (run, attacked[place], attack, number, seed)
         for place, scene in enumerate(scenes)
-        for name, number in condensed_again(scene, attacks, level)
+        for attack, number in condensed_again(scene, attacks, level)
     ]
-    with steps("condensing again", "") as on_step:
-        for done, _ in enumerate(calls(job, _shadow, shadows)):
-            on_step(done + 1, len(shadows), 0.0)
-
-    def elsewhere() -> Iterator[Outcome]:
-        return calls(job, _attempted, [(*told[place], name, level, seed) for place, name in attempts(scenes, attacks)])
-
-    with steps("attacking", "") as on_step:
-        return attack(scenes, seed=seed, attacks=attacks, level=level, on_step=on_step, elsewhere=elsewhere())
+    pieces = [(run, attacked[place], attack, level, seed) for place, attack in attempts(scenes, attacks)]
+    try:
+        with steps("condensing again", "") as on_step:
+            for done, _ in enumerate(calls(job, _shadow, shadows)):
+                on_step(done + 1, len(shadows), 0.0)
+        with steps("attacking", "") as on_step:
+            there = calls(job, _attempted, pieces)
+            return audit(scenes, seed=seed, attacks=attacks, level=level, on_step=on_step, elsewhere=there)
+    finally:
+        everywhere(job, _forget)
 
 
 def scene_of(job: Job, told: SceneOf) -> EncodingScene | CondensedScene:
@@ -83,22 +100,29 @@ def _announced(job: Job, scene: Scene, told: SceneOf) -> Scene:
     return scene
 
 
-def _attempted(folder: str, told: SceneOf, fingerprint: str, name: str, level: Level, seed: int) -> Outcome:
+def _attempted(run: RunOf, told: SceneOf, attack: LeakageAttack, level: Level, seed: int) -> Outcome:
     """On a worker: one attack."""
-    return attempt(_scene_there(folder, told, fingerprint), name, seed=seed, level=level)
+    return attempt(_scene_there(run, told), attack, seed=seed, level=level)
 
 
-def _shadow(folder: str, told: SceneOf, fingerprint: str, name: str, number: int, seed: int) -> None:
+def _shadow(run: RunOf, told: SceneOf, attack: CondensesAgain, number: int, seed: int) -> None:
     """On a worker: one of the sets that an attack of the full audit condenses again; it stays in the run's folder."""
-    condense_again(_scene_there(folder, told, fingerprint), name, number, seed=seed)
+    condense_again(_scene_there(run, told), attack, number, seed=seed)
 
 
 @lru_cache(maxsize=2)
-def _scene_there(folder: str, told: SceneOf, fingerprint: str) -> Scene:
-    job = open_job(folder, resume=False)
-    if job.secret("encoder").fingerprint != fingerprint:
+def _scene_there(run: RunOf, told: SceneOf) -> Scene:
+    job = open_job(run.folder, resume=False)
+    if job.secret("encoder").fingerprint != run.encoder_key:
         raise EnvironmentProblem("a worker finds another encoder key in the workspace than the run began with")
+    if job.config_digest != run.config:
+        raise EnvironmentProblem("a worker finds another configuration in the run's folder than the run began with")
     return scene_of(job, told)
+
+
+def _forget() -> None:
+    """On a worker that outlives the run: hold no patient's series any longer."""
+    _scene_there.cache_clear()
 
 
 def has_key(job: Job, made: Made) -> bool:

@@ -46,12 +46,16 @@ class _Reference:
 
 @dataclass(frozen=True)
 class _Found:
-    copies: int
+    copied: np.ndarray  # (sample,) bool: stands closer to one member than strangers do
     nearest_members: int  # distinct members that are the nearest record of a sample
     nearest_records: int  # distinct records that are
     n: int
     to_member: np.ndarray
     to_holdout: np.ndarray
+
+    @property
+    def copies(self) -> int:
+        return int(self.copied.sum())
 
 
 @final
@@ -105,7 +109,7 @@ def _look(samples: np.ndarray, reference: _Reference) -> _Found:
     inside = to_members.first < to_holdout
     members = len(np.unique(to_members.index[inside]))
     return _Found(
-        copies=int((_ratio(to_members) < reference.threshold).sum()),
+        copied=_ratio(to_members) < reference.threshold,
         nearest_members=members,
         nearest_records=members + len(np.unique(to_others.argmin(axis=1)[~inside])),
         n=len(samples),
@@ -155,7 +159,7 @@ def _p_of_copies(found: _Found, strangers: np.ndarray) -> float:
     Where no null record is flagged a single near copy is weak evidence, however strange it looks: p is the share of
     samples among all that were looked at.
     """
-    if bool(((found.to_member < EXACT) & (found.to_holdout >= EXACT)).any()):
+    if bool((found.copied & (found.to_member < EXACT) & (found.to_holdout >= EXACT)).any()):
         return 0.0
     flagged = int(strangers.sum())
     table = [[found.copies, found.n - found.copies], [flagged, len(strangers) - flagged]]

@@ -95,7 +95,7 @@ def audit(
         not_run[artefact] = _known_gaps([scene for scene in scenes if scene.artefact == artefact], artefact)
     work = attempts(scenes, attacks)
     if elsewhere is None:
-        elsewhere = (attempt(scenes[place], name, seed=seed, level=level, attacks=attacks) for place, name in work)
+        elsewhere = (attempt(scenes[place], attack, seed=seed, level=level) for place, attack in work)
     for done, ((place, _), outcome) in enumerate(zip(work, elsewhere, strict=True)):
         if isinstance(outcome, NotRun):
             not_run[scenes[place].artefact].append(outcome)
@@ -110,47 +110,44 @@ def audit(
 
 def attempts(
     scenes: Sequence[Scene], attacks: Sequence[LeakageAttack] = DEFAULT_ATTACKS
-) -> tuple[tuple[int, str], ...]:
-    """All that an audit does, in its order: place of the scene, name of the attack."""
-    return tuple((place, attack.name) for place, scene in enumerate(scenes) for attack in _about(scene, attacks))
+) -> tuple[tuple[int, LeakageAttack], ...]:
+    """All that an audit does, in its order: place of the scene, and the attack."""
+    return tuple((place, attack) for place, scene in enumerate(scenes) for attack in _about(scene, attacks))
 
 
 @single_threaded
-def attempt(
-    scene: Scene, name: str, *, seed: int, level: Level, attacks: Sequence[LeakageAttack] = DEFAULT_ATTACKS
-) -> Outcome:
+def attempt(scene: Scene, attack: LeakageAttack, *, seed: int, level: Level) -> Outcome:
     """The results of one attack on one scene, or why it did not run; `seed` and `level` are the audit's.
 
     On one thread, as how a sum is cut among threads decides its last digit: a report is the same bytes on any worker.
     """
-    attack = _named(name, attacks)
     reason = _of_another_level(attack, level) or attack.unsupported(scene)
     if reason is not None:
         return NotRun(attack.name, attack.threat_model, scene.artefact, reason)
-    return attack.run(scene, _seed(seed, scene, name))
+    return attack.run(scene, child_seed(seed, "audit", scene.artefact, attack.name))
 
 
 def condensed_again(
     scene: Scene, attacks: Sequence[LeakageAttack] = DEFAULT_ATTACKS, level: Level = "full"
-) -> tuple[tuple[str, int], ...]:
-    """The sets that an audit condenses again of a scene: name of the attack, number of the set."""
+) -> tuple[tuple[CondensesAgain, int], ...]:
+    """The sets that an audit condenses again of a scene: the attack, and the number of the set."""
     able = [
         attack
         for attack in _about(scene, attacks)
-        if isinstance(attack, CondensesAgain)
-        and (_of_another_level(attack, level) or attack.unsupported(scene)) is None
+        if (_of_another_level(attack, level) or attack.unsupported(scene)) is None
     ]
-    return tuple((attack.name, number) for attack in able for number in range(attack.condensations()))
+    return tuple(
+        (attack, number)
+        for attack in able
+        if isinstance(attack, CondensesAgain)
+        for number in range(attack.condensations())
+    )
 
 
 @single_threaded
-def condense_again(
-    scene: Scene, name: str, number: int, *, seed: int, attacks: Sequence[LeakageAttack] = DEFAULT_ATTACKS
-) -> None:
+def condense_again(scene: Scene, attack: CondensesAgain, number: int, *, seed: int) -> None:
     """One of `condensed_again`, into the scene's folder, where the attack will find it; `seed` is the audit's."""
-    attack = _named(name, attacks)
-    if isinstance(attack, CondensesAgain):
-        attack.condense_again(scene, _seed(seed, scene, name), number)
+    attack.condense_again(scene, child_seed(seed, "audit", scene.artefact, attack.name), number)
 
 
 def condensations(
@@ -159,14 +156,6 @@ def condensations(
     """How often the audit will have condensed a scene's set again, and how many of these sets are kept already."""
     planned = len(condensed_again(scene, attacks, level))
     return planned, min(planned, n_kept(scene))
-
-
-def _named(name: str, attacks: Sequence[LeakageAttack]) -> LeakageAttack:
-    return next(attack for attack in attacks if attack.name == name)
-
-
-def _seed(seed: int, scene: Scene, name: str) -> int:
-    return child_seed(seed, "audit", scene.artefact, name)
 
 
 def _of_another_level(attack: LeakageAttack, level: Level) -> str | None:

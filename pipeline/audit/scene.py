@@ -254,6 +254,8 @@ class LeakageAttack(Protocol):
 class CondensesAgain(Protocol):
     """An attack that has sets condensed again, each of which can be made by itself, beforehand and by somebody else."""
 
+    name: ClassVar[str]
+
     def condensations(self) -> int:
         """How many."""
         ...

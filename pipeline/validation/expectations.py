@@ -128,16 +128,18 @@ def _let_go_after(cells: int) -> Iterator[None]:
     from great_expectations.data_context.data_context.context_factory import set_context
 
     large = cells >= _LARGE_CELLS
-    apart = large and not gc.get_freeze_count()
     with _ONE_AT_A_TIME:
-        if apart:
-            gc.freeze()
+        apart = large and not gc.get_freeze_count()
         try:
-            yield
+            if apart:
+                gc.freeze()
+            try:
+                yield
+            finally:
+                set_context(None)
+                if large:
+                    gc.collect()
         finally:
-            set_context(None)
-            if large:
-                gc.collect()
             if apart:
                 gc.unfreeze()
 

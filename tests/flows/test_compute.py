@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ from pipeline.core import mapped
 from pipeline.core.codec import record_digest
 from pipeline.core.config import Config
 from pipeline.core.config_compute import ComputeConfig
-from pipeline.core.errors import DataError, EnvironmentProblem
+from pipeline.core.errors import DataError, DecoctError, EnvironmentProblem
 from pipeline.core.types import Cohort, EncodedCohort
 from pipeline.ingest.scaling import prepare
 
@@ -183,9 +184,28 @@ def test_what_a_worker_refuses_is_one_sentence(job: Job, cluster: ComputeConfig)
     with pytest.raises(DataError, match=r"^3 rows are broken$"):
         map_calls(using(job, cluster), _broken, [(3,), (3,)])
 
+    with pytest.raises(DecoctError, match="ValueError") as refused:
+        map_calls(using(job, cluster), _tells, [(187.5,), (187.5,)])
+    assert "187" not in str(refused.value)
+
 
 def _broken(rows: int) -> None:
     raise DataError(f"{rows} rows are broken")
+
+
+def _tells(value: float) -> None:
+    raise ValueError(f"value {value} of a stay")
+
+
+@pytest.mark.slow
+def test_a_piece_that_no_worker_survives_is_a_problem_of_the_cluster(
+    job: Job, cluster: ComputeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert map_calls(using(job, cluster), str.upper, [("a",), ("b",)]) == ["A", "B"]
+    monkeypatch.setattr(compute._client(cluster).cluster.scheduler, "allowed_failures", 0)
+    with pytest.raises(EnvironmentProblem, match="the cluster failed: KilledWorker"):
+        map_calls(using(job, cluster), os._exit, [(1,), (1,)])
+    assert map_calls(using(job, cluster), str.upper, [("a",), ("b",)]) == ["A", "B"]
 
 
 def test_a_worker_without_the_workspace_is_refused_before_anything_is_made(job: Job, tmp_path: Path) -> None:
@@ -239,8 +259,9 @@ def test_attacks_and_shadows_are_made_by_workers_as_by_one_process(
     ]
     attacks = (KnownKeyInversion(), NearCopies(), ShadowCondensation(), SuccessiveReleases())
     there = attack_all(using(job, cluster), told, 5, attacks)
-    shadows = {path: path.stat().st_mtime_ns for path in (job.folder / "shadows").iterdir()}
+    shadows = {path.name: path.read_bytes() for path in (job.folder / "shadows").iterdir()}
+    shutil.rmtree(job.folder / "shadows")
     here = attack_all(job, told, 5, attacks)
     assert len(shadows) == 16 + 8
-    assert shadows == {path: path.stat().st_mtime_ns for path in (job.folder / "shadows").iterdir()}
+    assert shadows == {path.name: path.read_bytes() for path in (job.folder / "shadows").iterdir()}
     assert [record_digest(report) for report in here] == [record_digest(report) for report in there]

@@ -227,7 +227,7 @@ def hospital(tmp_path: Path) -> Hospital:
 def leak(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """The attacks are tested elsewhere and take a minute a night; here they find what the list's last entry says."""
     found = [False]
-    monkeypatch.setattr(attacking, "attack", lambda scenes, **_: tuple(told_of(scene, found[-1]) for scene in scenes))
+    monkeypatch.setattr(attacking, "audit", lambda scenes, **_: tuple(told_of(scene, found[-1]) for scene in scenes))
     return found
 
 
@@ -248,7 +248,7 @@ def killed_night(hospital: Hospital, stages: int, delay: float) -> None:
     code = (
         "import sys, importlib.util as u; "
         "s = u.spec_from_file_location('thirty', sys.argv[2]); m = u.module_from_spec(s); sys.modules['thirty'] = m; "
-        "s.loader.exec_module(m); m.attacking.attack = lambda scenes, **_: tuple(m.told_of(x, False) for x in scenes); "
+        "s.loader.exec_module(m); m.attacking.audit = lambda scenes, **_: tuple(m.told_of(x, False) for x in scenes); "
         "m.run_night(m.load_config(m.Path(sys.argv[1])), lambda f, made: m.walk_here(f, made, resume=True))"
     )
     log = hospital.workspace / "runs" / "nightly"

@@ -94,6 +94,14 @@ def test_one_verbatim_copy_is_no_chance_and_one_near_copy_may_be() -> None:
     assert by_statistic(NearCopies().run(condensed_scene(STRANGERS), 0))["count"].detail["p_value"] == 1
 
 
+def test_a_sample_that_equals_twins_names_nobody() -> None:
+    members = MEMBERS.copy()
+    members[8] = members[7] = 1 - np.linspace(0, 1, STEPS)[:, None]
+    samples = np.concatenate([STRANGERS, members[7:8]])
+    found = by_statistic(NearCopies().run(condensed_scene(samples, members), 0))["count"]
+    assert (found.rate, found.detail["p_value"]) == (0, 1)
+
+
 @pytest.mark.parametrize(
     "samples",
     [STRANGERS, np.repeat(MEMBERS.mean(axis=0)[None], 40, axis=0) + NOISE, HOLDOUT[:40]],
