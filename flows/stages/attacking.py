@@ -65,28 +65,36 @@ def attack_all(
 
     Attacks train networks, whose random state belongs to a process: `threads` runs them one after the other.
     """
-    scenes: list[Scene] = [scene_of(job, told) for told in attacked]
-    level = job.config.audit.level
-    if job.config.compute.kind == "threads":
+    try:
+        scenes: list[Scene] = [scene_of(job, told) for told in attacked]
+        if job.config.compute.kind != "threads":
+            return _by_workers(job, scenes, attacked, seed, attacks)
         scenes = [_announced(job, scene, told) for scene, told in zip(scenes, attacked, strict=True)]
         with steps("attacking", "") as on_step:
-            return audit(scenes, seed=seed, attacks=attacks, level=level, on_step=on_step)
+            return audit(scenes, seed=seed, attacks=attacks, level=job.config.audit.level, on_step=on_step)
+    finally:
+        _forget()
+        everywhere(job, _forget)
+
+
+def _by_workers(
+    job: Job, scenes: Sequence[Scene], attacked: Sequence[SceneOf], seed: int, attacks: Sequence[LeakageAttack]
+) -> tuple[LeakageReport, ...]:
+    """All shadows first, each a piece; then every attack, which finds them."""
+    level = job.config.audit.level
     run = RunOf(str(job.folder), job.config_digest, job.secret("encoder").fingerprint)
     shadows = [
         (run, attacked[place], attack, number, seed)
         for place, scene in enumerate(scenes)
         for attack, number in condensed_again(scene, attacks, level)
     ]
+    with steps("condensing again", "") as on_step:
+        for done, _ in enumerate(calls(job, _shadow, shadows)):
+            on_step(done + 1, len(shadows), 0.0)
     pieces = [(run, attacked[place], attack, level, seed) for place, attack in attempts(scenes, attacks)]
-    try:
-        with steps("condensing again", "") as on_step:
-            for done, _ in enumerate(calls(job, _shadow, shadows)):
-                on_step(done + 1, len(shadows), 0.0)
-        with steps("attacking", "") as on_step:
-            there = calls(job, _attempted, pieces)
-            return audit(scenes, seed=seed, attacks=attacks, level=level, on_step=on_step, elsewhere=there)
-    finally:
-        everywhere(job, _forget)
+    with steps("attacking", "") as on_step:
+        there = calls(job, _attempted, pieces)
+        return audit(scenes, seed=seed, attacks=attacks, level=level, on_step=on_step, elsewhere=there)
 
 
 def scene_of(job: Job, told: SceneOf) -> EncodingScene | CondensedScene:
@@ -120,9 +128,17 @@ def _scene_there(run: RunOf, told: SceneOf) -> Scene:
     return scene_of(job, told)
 
 
+@lru_cache(maxsize=2)
+def _parts(folder: str, encoded: str) -> tuple[EncodedCohort, EncodedCohort]:
+    """Members and holdout of an encoding: the sets of a table, and tables of one encoding, share their arrays."""
+    whole = open_job(folder, resume=False).store.get(encoded, EncodedCohort)
+    return whole.part(Split.TRAIN), whole.part(Split.HELD_OUT)
+
+
 def _forget() -> None:
-    """On a worker that outlives the run: hold no patient's series any longer."""
+    """Hold no patient's series any longer: a worker outlives the run."""
     _scene_there.cache_clear()
+    _parts.cache_clear()
 
 
 def has_key(job: Job, made: Made) -> bool:
@@ -166,7 +182,7 @@ def _condensed_scene(job: Job, told: SceneOf) -> CondensedScene:
     """Members are the training stays, the holdout control is the held-out stays."""
     encoded, samples = job.only(told.source, EncodedCohort), condensed_sets(job, told.made)[told.number]
     encoded = with_tasks(encoded, samples.tasks)
-    members, holdout = encoded.part(Split.TRAIN), encoded.part(Split.HELD_OUT)
+    members, holdout = (with_tasks(part, samples.tasks) for part in _parts(str(job.folder), told.source.first))
     table, seed = job.config.condense[told.name], job.seed("condense", told.name)
     labelled = encoded.tasks == samples.tasks
     return CondensedScene(
