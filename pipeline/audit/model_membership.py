@@ -51,7 +51,7 @@ HIDDEN: Final = 256  # of the planted leak's network: more weights than fifty pe
 BY_HEART_STEPS: Final = 300
 BY_HEART_RATE: Final = 3e-3
 BY_HEART_POINTS: Final = 12  # of a series: every n-th step is enough to know a person by
-FOUND: Final = 0.65  # AUROC that the planted leak must reach: with 50 members it has .80 +- .03
+FOUND: Final = 0.7  # AUROC that the planted leak must reach: with 50 members it has .80 +- .03
 MIN_PROBABILITY: Final = 1e-4
 
 
