@@ -7,7 +7,8 @@ import io
 import tarfile
 import zlib
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from posixpath import basename, splitext
 from typing import Final
 
 from pipeline.core.errors import DataError
@@ -61,10 +62,10 @@ def _archive(path: Path) -> Iterator[tuple[str, bytes]]:
 def _members(stream: io.BufferedReader) -> Iterator[tuple[str, bytes]]:
     with tarfile.open(fileobj=stream, mode="r|") as tar:
         for member in tar:
-            name = PurePosixPath(member.name)
-            if member.isfile() and name.suffix == ".txt" and not name.name.startswith("."):
+            stem, suffix = splitext(basename(member.name))
+            if member.isfile() and suffix == ".txt" and not stem.startswith("."):
                 content = tar.extractfile(member)
                 if content is not None:
-                    yield name.stem, content.read()
+                    yield stem, content.read()
     while stream.read(_BUFFER):  # to the end, so that gzip checks length and CRC
         pass

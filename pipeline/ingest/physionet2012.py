@@ -37,7 +37,7 @@ RECORD_ID: Final = "RecordID"
 MISSING_CODE: Final = -1.0
 _BLOCK_BYTES: Final = 8 << 20
 _MINUTES_PER_HOUR: Final = 60.0
-_SCHEMA: Final = {"Time": pl.String, "Parameter": pl.String, "Value": pl.Float64}
+_SCHEMA: Final = {"Time": pl.Categorical, "Parameter": pl.Categorical, "Value": pl.Float64}  # few distinct texts
 
 
 def read_physionet2012(
@@ -66,19 +66,22 @@ def read_physionet2012(
         on_step(before + here, expected.height, (before + here) / max(time.monotonic() - started, 1e-9))
 
     for path in paths:
-        here, done = list[str](), partial(told, len(ids))
+        done = partial(told, len(ids))
         if pieces is None:
-            parts += _read_all(path, here, done)
+            here, events = _read_all(path, done)
         else:
-            parts.append(_read_new(path, here, pieces, withdrawn, done))
+            here, events = _read_new(path, pieces, withdrawn, done)
         if not here:
             raise DataError(f"{path} holds no text file (*.txt) of a stay")
-        ids += sorted(here, key=lambda name: (len(name), name))
-    events = pl.concat(parts)
+        order = sorted(range(len(here)), key=lambda row: (len(here[row]), here[row]))
+        place = np.empty(len(here), dtype=np.uint32)
+        place[order] = np.arange(len(ids), len(ids) + len(here), dtype=np.uint32)
+        parts.append(events.with_columns(stay=place[events["stay"].to_numpy()]))
+        ids += [here[row] for row in order]
     where = ", ".join(path.name for path in paths)
     check_ids(pl.Series("stay_id", ids, dtype=pl.String), "RecordID (as file name)", where)
     stays = match_outcomes(ids, expected, where)
-    return tidy(events, stays, where)
+    return tidy(_enumerated(pl.concat(parts), ids), stays, where)
 
 
 def tidy(events: pl.DataFrame, stays: pl.DataFrame, source: str) -> SourceTables:
@@ -122,21 +125,29 @@ def match_outcomes(ids: list[str], outcomes: pl.DataFrame, where: str) -> pl.Dat
     return stays.join(outcomes, on="stay_id", how="left", maintain_order="left")
 
 
-def _read_all(path: Path, ids: list[str], told: Callable[[int], None]) -> list[pl.DataFrame]:
-    """The events of all records, in blocks; their ids are added to `ids`, in order."""
+def _enumerated(events: pl.DataFrame, ids: list[str]) -> pl.DataFrame:
+    """The events with the stays' ids in the place of their numbers, and names: nobody compares texts from here on."""
+    stay_id = events["stay"].cat.to(pl.Enum(ids)).alias("stay_id")
+    variable = events["variable"]
+    return pl.DataFrame([stay_id, events["hours"], variable.cast(pl.Enum(sorted(variable.unique()))), events["value"]])
+
+
+def _read_all(path: Path, told: Callable[[int], None]) -> tuple[list[str], pl.DataFrame]:
+    """The ids of all records, in order, and their events: stay (place among the ids), hours, variable, value."""
+    ids = list[str]()
     parts: list[Future[pl.DataFrame]] = []
     with ThreadPoolExecutor(max_workers=1) as parser:  # parses a block while the next one is decompressed
         for block_ids, bodies in _blocks(path, text_files(path)):
-            parts.append(parser.submit(_parse, block_ids, bodies, path))
+            parts.append(parser.submit(_parse, block_ids, bodies, path, len(ids)))
             ids += block_ids
             told(len(ids))
-    return [part.result() for part in parts]
+    return ids, pl.concat([part.result() for part in parts]) if parts else _parse([], [], path)
 
 
 def _read_new(
-    path: Path, ids: list[str], pieces: Pieces, withdrawn: Withdrawn, told: Callable[[int], None]
-) -> pl.DataFrame:
-    """The same events as of `_read_all`, of which only records without a piece are parsed."""
+    path: Path, pieces: Pieces, withdrawn: Withdrawn, told: Callable[[int], None]
+) -> tuple[list[str], pl.DataFrame]:
+    """The same as `_read_all`, but only records without a piece are parsed."""
     files = list[StayFile]()
     listing = members(path, pieces, withdrawn)
 
@@ -157,11 +168,9 @@ def _read_new(
         made.update(zip(block_ids, named, strict=True))
         told(len(files))
     wanted = [made.get(file.name, file.key) for file in files]
-    ids += [file.name for file in files]
-    told(len(ids))
-    rows = [pieces.rows(key) for key in wanted]
-    stay_id = pl.Series("stay_id", ids, dtype=pl.String)[np.repeat(np.arange(len(ids)), rows)]
-    return pieces.take(wanted).drop("stay").insert_column(0, stay_id)
+    told(len(files))
+    stay = np.repeat(np.arange(len(files), dtype=np.uint32), [pieces.rows(key) for key in wanted])
+    return [file.name for file in files], pieces.take(wanted).with_columns(stay=stay)
 
 
 def _blocks(path: Path, files: Iterable[tuple[str, bytes]]) -> Iterator[tuple[list[str], list[bytes]]]:
@@ -200,15 +209,18 @@ def _body(content: bytes) -> bytes | None:
     return body if not body or body.endswith(b"\n") else body + b"\n"
 
 
-def _parse(ids: list[str], bodies: list[bytes], path: Path) -> pl.DataFrame:
+def _parse(ids: list[str], bodies: list[bytes], path: Path, first: int = 0) -> pl.DataFrame:
+    """The events of some records, which are numbered from `first`: stay, hours, variable, value."""
     lines = np.fromiter((body.count(b"\n") for body in bodies), dtype=np.int64, count=len(bodies))
     table = _parse_csv(b"".join(bodies), path) if lines.sum() else pl.DataFrame(schema=_SCHEMA)
     if table.height != lines.sum():
         raise DataError(f"{path}: {lines.sum()} lines give {table.height} rows; some lines are malformed")
-    stay_id = pl.Series("stay_id", ids, dtype=pl.String)[np.repeat(np.arange(len(ids)), lines)]
-    events = pl.DataFrame([stay_id, _hours(table["Time"], path), table["Parameter"].alias("variable"), table["Value"]])
-    _check_record_ids(events, path)
-    return events.rename({"Value": "value"})
+    stay = np.repeat(np.arange(len(ids), dtype=np.uint32), lines)
+    _check_record_ids(table, ids, stay, path)
+    stays = pl.Series("stay", stay + np.uint32(first))
+    return pl.DataFrame(
+        [stays, _hours(table["Time"], path), table["Parameter"].alias("variable"), table["Value"].alias("value")]
+    )
 
 
 def _parse_csv(text: bytes, path: Path) -> pl.DataFrame:
@@ -232,7 +244,7 @@ def _parse_csv(text: bytes, path: Path) -> pl.DataFrame:
 def _hours(times: pl.Series, path: Path) -> pl.Series:
     """HH:MM since the start of the stay, as hours; few distinct times, so each is parsed once."""
     distinct = times.unique()
-    parts = distinct.str.extract_groups(r"^(-?)(\d{1,4}):([0-5]\d)$").struct.unnest()
+    parts = distinct.cast(pl.String).str.extract_groups(r"^(-?)(\d{1,4}):([0-5]\d)$").struct.unnest()
     sign, hours, minutes = parts.get_columns()
     parsed = hours.cast(pl.Float64) + minutes.cast(pl.Float64) / _MINUTES_PER_HOUR
     parsed = pl.select(pl.when(sign == "-").then(-parsed).otherwise(parsed)).to_series()
@@ -242,8 +254,9 @@ def _hours(times: pl.Series, path: Path) -> pl.Series:
     return times.replace_strict(distinct, parsed, return_dtype=pl.Float64).alias("hours")
 
 
-def _check_record_ids(events: pl.DataFrame, path: Path) -> None:
-    rows = events.filter(pl.col("variable") == RECORD_ID)
-    wrong = rows.filter(pl.col("Value").cast(pl.Int64, strict=False).cast(pl.String).ne_missing(pl.col("stay_id")))
-    if wrong.height:
-        raise DataError(f"{path}: in {wrong.height} text files RecordID differs from the file's name")
+def _check_record_ids(table: pl.DataFrame, ids: list[str], stay: np.ndarray, path: Path) -> None:
+    rows = (table["Parameter"] == RECORD_ID).arg_true()
+    named = pl.Series(ids, dtype=pl.String)[stay[rows.to_numpy()]]
+    wrong = table["Value"][rows].cast(pl.Int64, strict=False).cast(pl.String).ne_missing(named).sum()
+    if wrong:
+        raise DataError(f"{path}: in {wrong} text files RecordID differs from the file's name")

@@ -33,10 +33,12 @@ class RowAccount:
 
 
 def _stays_with_series(events: FlatEvents, mapping: SourceMapping) -> int:
-    admission = [i for i, variable in enumerate(mapping.variables) if variable.name in mapping.admission]
-    series = (events.fate == USED) & (events.name < len(mapping.variables))
-    series &= ~(np.isin(events.name, admission) & (events.hours == 0))
-    return len(np.unique(events.stay[series]))
+    is_series, is_admission = np.zeros((2, len(events.names)), dtype=bool)
+    is_series[: len(mapping.variables)] = True
+    is_admission[: len(mapping.variables)] = [variable.name in mapping.admission for variable in mapping.variables]
+    series = (events.fate == USED) & is_series[events.name]
+    series &= ~(is_admission[events.name] & (events.hours == 0))
+    return int(np.count_nonzero(np.bincount(events.stay[series])))
 
 
 def report_rows(

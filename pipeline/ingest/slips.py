@@ -78,8 +78,9 @@ class Slips:
 
     def add(self, events: FlatEvents) -> None:
         """Look at the events of further stays."""
-        order = np.argsort(events.name, kind="stable")
-        edges = np.searchsorted(events.name[order], np.arange(len(self._looked) + 1))
+        name = np.minimum(events.name, len(self._looked)).astype(np.int16)  # two bytes are sorted by their digits
+        order = np.argsort(name, kind="stable")
+        edges = np.searchsorted(name[order], np.arange(len(self._looked) + 1))
         for index, _, lines in self._looked:
             here = order[edges[index] : edges[index + 1]] if lines else order[:0]
             value, fate = events.value[here].astype(np.float64), events.fate[here]
