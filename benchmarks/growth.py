@@ -116,7 +116,7 @@ def job_of(place: Path, cluster: bool) -> Any:
 
 def run_cell(place: Path, stage: str, made: dict[str, list[str]], cluster: bool) -> dict[str, Any]:
     """One stage in this process: its digests, seconds and peaks."""
-    from flows.stages import data, learn
+    from flows.stages import condensing, data, learn
     from pipeline.store import Made
 
     job = job_of(place, cluster)
@@ -127,7 +127,7 @@ def run_cell(place: Path, stage: str, made: dict[str, list[str]], cluster: bool)
         "prepare": lambda: data.prepare(job, before["ingest"]),
         "encode rqe": lambda: learn.encode(job, "rqe", before["prepare"]),
         "validate rqe": lambda: data.validate(job, "rqe", before["encode rqe"]),
-        "condense private": lambda: learn.condense(job, "private", before["encode rqe"], None),
+        "condense private": lambda: condensing.condense(job, "private", before["encode rqe"], None),
     }[stage]
     killed: list[dict[str, Any]] = []
     if cluster and stage == MAPS[-1]:

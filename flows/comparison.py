@@ -78,7 +78,7 @@ def compare(folder: str, seed_of: str, *, resume: bool) -> dict[str, Any]:
     from flows.job import open_job
     from flows.run import Walker, execute, walk_until  # imports Prefect, which reads its settings when it is imported
     from flows.stages import compare as stage
-    from flows.stages import learn
+    from flows.stages import condensing
     from pipeline.core.codec import to_plain
     from pipeline.core.types import UtilityReport
 
@@ -87,7 +87,8 @@ def compare(folder: str, seed_of: str, *, resume: bool) -> dict[str, Any]:
     encoded = walk_until(folder, "encode", resume=True)[f"encode {source}"]
     step = Walker(lambda label, what, inputs: execute(folder, resume, label, what, inputs))
     condensed = {
-        name: step(f"condense {name}", learn.condense, name, encoded, None, seed_of) for name in job.config.condense
+        name: step(f"condense {name}", condensing.condense, name, encoded, None, seed_of)
+        for name in job.config.condense
     }
     report = job.only(step("utility on tuning", stage.tuning_utility, encoded, condensed), UtilityReport)
     return {

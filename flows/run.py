@@ -22,7 +22,7 @@ from flows.locks import shares_workspace
 from flows.logs import logged
 from flows.notify import outward
 from flows.progress import say
-from flows.stages import data, drift, grouping, judge, learn, publish
+from flows.stages import condensing, data, drift, grouping, judge, learn, publish
 from pipeline.core.config import Config
 from pipeline.core.errors import DecoctError, EnvironmentProblem, Held
 from pipeline.core.redaction import scrubbed
@@ -58,7 +58,7 @@ def walk(plan: Config, step: Walker) -> None:
     encoded = {name: step(f"encode {name}", learn.encode, name, prepared) for name in plan.encode}
     groups = step("group", grouping.group, prepared)
     condensed = {
-        name: step(f"condense {name}", learn.condense, name, encoded[table.input], groups)
+        name: step(f"condense {name}", condensing.condense, name, encoded[table.input], groups)
         for name, table in plan.condense.items()
     }
     for name, artefact in {**encoded, **condensed}.items():

@@ -11,7 +11,8 @@ from flows import registry
 from flows.compute import calls, everywhere
 from flows.job import Job, open_job
 from flows.progress import say, steps
-from flows.stages.learn import cohort_of, condensed_sets, encoder_input, fitted_encoder, set_name, with_tasks
+from flows.stages.condensing import condensed_sets, set_name
+from flows.stages.learn import cohort_of, encoder_input, fitted_encoder, with_tasks
 from flows.stages.mechanism import private_mechanism
 from flows.stages.receiving import receivers_model
 from flows.stages.shadowing import announced, condenses_again

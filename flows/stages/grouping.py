@@ -7,7 +7,8 @@ from typing import Any
 
 from flows.job import Job
 from flows.progress import steps
-from flows.stages.learn import device, encode, moments
+from flows.stages.condensing import moments
+from flows.stages.learn import device, encode
 from pipeline.core.config_group import GroupConfig
 from pipeline.core.types import EncodedCohort, Grouping, Moments, Provenance, Split
 from pipeline.grouping.accounted import fixed_groups, group_by_moments

@@ -12,7 +12,8 @@ from flows import audit_history
 from flows.job import Job
 from flows.progress import steps
 from flows.stages.attacking import SceneOf, attack_all, has_key
-from flows.stages.learn import condensed_sets, device, set_name, table_of, with_tasks
+from flows.stages.condensing import condensed_sets, set_name, table_of
+from flows.stages.learn import device, with_tasks
 from flows.stages.receiving import receivers_choice
 from pipeline.core.codec import record_digest
 from pipeline.core.errors import UtilityError

@@ -9,7 +9,8 @@ import numpy as np
 
 from condensation.feature_map import public_range
 from flows import registry
-from flows.stages.learn import ReleasesMoments, with_tasks
+from flows.stages.condensing import ReleasesMoments
+from flows.stages.learn import with_tasks
 from pipeline.audit.release_game import Mechanism
 from pipeline.core.config import Condense
 from pipeline.core.noise import NoiseSource

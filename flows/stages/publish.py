@@ -14,7 +14,7 @@ from flows import audit_history, releases
 from flows.changes import keep_outline, since_last_release
 from flows.environment import code_version, machine
 from flows.job import KEY_PURPOSES, Job
-from flows.stages import judge, learn
+from flows.stages import condensing, judge
 from pipeline.audit.byte_scan import scan_bytes
 from pipeline.audit.scene import BytesScene
 from pipeline.core.codec import record_digest
@@ -53,7 +53,7 @@ def candidate(job: Job, encoded: Mapping[str, Made], condensed: Mapping[str, Mad
     if release.kind == "condensed":
         return condensed[release.artefact]
     if release.kind == "moments":
-        return learn.moments(job, release.artefact, encoded[job.config.condense[release.artefact].input])
+        return condensing.moments(job, release.artefact, encoded[job.config.condense[release.artefact].input])
     source = encoded[release.artefact]
 
     def make(provenance: object) -> tuple[EncodedCohort]:

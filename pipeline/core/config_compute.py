@@ -16,6 +16,11 @@ class ComputeConfig(Model):
     workers: PositiveInt = 1
     address: str = ""  # tls://host:8786; tcp:// only of this machine
 
+    @property
+    def by_workers(self) -> bool:
+        """Whether there are processes besides this one."""
+        return self.kind != "threads"
+
     @model_validator(mode="after")
     def _address(self) -> ComputeConfig:
         if (self.kind == "dask") != bool(self.address):

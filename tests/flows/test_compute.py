@@ -19,7 +19,7 @@ from flows import compute
 from flows.compute import map_calls, rows_by_blocks
 from flows.environment import code_version
 from flows.job import Job, new_job
-from flows.stages import data, learn
+from flows.stages import condensing, data, learn
 from flows.stages.attacking import SceneOf, attack_all
 from pipeline.audit.inversion import KnownKeyInversion
 from pipeline.audit.near_copies import NearCopies
@@ -252,7 +252,7 @@ def test_attacks_and_shadows_are_made_by_workers_as_by_one_process(
     job = new_job(small_job(tmp_path, source=source, encode=encode, condense=condense, audit=audit, group=None))
     prepared = data.prepare(job, data.ingest(job))
     raw, rp = (learn.encode(job, name, prepared) for name in encode)
-    private = learn.condense(job, "private", raw, None)
+    private = condensing.condense(job, "private", raw, None)
     told = [
         SceneOf("encoding", "rp", rp.first, rp, prepared),
         SceneOf("set", "private", private.first, private, raw),
@@ -265,3 +265,25 @@ def test_attacks_and_shadows_are_made_by_workers_as_by_one_process(
     assert len(shadows) == 16 + 8
     assert shadows == {path.name: path.read_bytes() for path in (job.folder / "shadows").iterdir()}
     assert [record_digest(report) for report in here] == [record_digest(report) for report in there]
+
+
+@pytest.mark.slow
+def test_sets_of_a_table_are_made_by_workers_as_by_one_process(
+    tmp_path: Path, small_job: Callable[..., Config], fixed_keys: Callable[[Path], None], cluster: ComputeConfig
+) -> None:
+    """A set for each of three tasks, by networks: the same digests, and nothing left in the run's folder."""
+    fixed_keys(tmp_path)
+    source = {"kind": "embedded", "sets": ["a"], "max_stays": 400}
+    cohort = {"tasks": ["in_hospital_death", "los_gt_7d", "sofa_ge_10"]}
+    matching = {"kind": "characteristic_function", "n_per_class": 5, "iterations": 3, "pool_size": 2}
+    private = {"kind": "private_moments", "input": "raw", "n_per_class": 5}
+    condense = {"several": {**matching, "input": "raw", "tasks": "each_task"}, "private": private}
+    encode = {"raw": {"kind": "identity"}}
+    job = new_job(small_job(tmp_path, source=source, cohort=cohort, encode=encode, condense=condense, group=None))
+    raw = learn.encode(job, "raw", data.prepare(job, data.ingest(job)))
+    here = condensing.condense(job, "several", raw, None)
+    there = condensing.condense(using(job, cluster), "several", raw, None)
+    assert len(here.digests) == 6
+    assert not there.reused
+    assert here.digests == there.digests
+    assert not list(job.folder.glob("*.checkpoint"))

@@ -32,7 +32,7 @@ import typer
 from flows.cli import app, main
 from flows.job import KEY_PURPOSES, key_path, new_job
 from flows.run import walk_until
-from flows.stages import learn
+from flows.stages import condensing
 from pipeline.core.config import load_config
 from pipeline.core.secrets import Secret, write_secret
 
@@ -342,7 +342,7 @@ def interrupted(site: Path, patch: pytest.MonkeyPatch) -> tuple[str, ...]:
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt(f"{PERSON} {KEYS['noise'].hex()}")
 
-    patch.setattr(learn, "condense", stop)
+    patch.setattr(condensing, "condense", stop)
     patch.setattr("flows.registry.condenser", stop)
     return ("condense", "run.toml")
 
