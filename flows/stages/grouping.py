@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 from flows.job import Job
 from flows.progress import steps
+from flows.stages.candidates import train_by_workers
 from flows.stages.condensing import moments
 from flows.stages.learn import device, encode
 from pipeline.core.config_group import GroupConfig
 from pipeline.core.types import EncodedCohort, Grouping, Moments, Provenance, Split
 from pipeline.grouping.accounted import fixed_groups, group_by_moments
 from pipeline.grouping.run import NamedLimits, group_tasks, validate_grouping
+from pipeline.grouping.trainings import train_here
 from pipeline.grouping.validated import MIN_VALIDATED
 from pipeline.store import Made
 
@@ -51,7 +54,9 @@ def _on_stays(job: Job, table: GroupConfig, cohort: EncodedCohort, seed: int) ->
         return found
     with steps("training candidate groups", "gain") as on_step:
         tuning = cohort.part(Split.TUNING)
-        return validate_grouping(found, training, tuning, **options, device=device(job.config.device), on_step=on_step)
+        where = device(job.config.device)
+        trainer = partial(train_by_workers, job) if job.config.compute.by_workers else train_here
+        return validate_grouping(found, training, tuning, **options, device=where, trainer=trainer, on_step=on_step)
 
 
 def _by_moments(job: Job, table: GroupConfig, name: str, prepared: Made) -> Made:

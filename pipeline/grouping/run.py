@@ -23,6 +23,7 @@ from pipeline.grouping.checks import N_SHUFFLES, note_on_halves, note_on_shuffle
 from pipeline.grouping.cover import Limits
 from pipeline.grouping.partition import Groups, exact_partition
 from pipeline.grouping.taped import TrunkKind
+from pipeline.grouping.trainings import Trainer, train_here
 from pipeline.grouping.validated import validate_groups
 
 AffinityKind = Literal["samplewise_multihead", "label_hamming", "samplewise", "gradient_cosine", "lookahead"]
@@ -166,6 +167,7 @@ def validate_grouping(
     trunk: TrunkKind = "mlp",
     limits: NamedLimits | None = None,
     device: str = "cpu",
+    trainer: Trainer = train_here,
     on_step: OnStep = ignore_step,
 ) -> Grouping:
     """The proposal after training candidates: its groups are the validated ones, or every task alone.
@@ -178,7 +180,15 @@ def validate_grouping(
     measure = _resampled(affinity, training, n_inits=n_inits, trunk=trunk, seed=seed)
     within = (limits or NamedLimits()).of(proposed.tasks)
     validation = validate_groups(
-        training, tuning, measure, max_groups=max_groups, seed=seed, limits=within, device=device, on_step=on_step
+        training,
+        tuning,
+        measure,
+        max_groups=max_groups,
+        seed=seed,
+        limits=within,
+        device=device,
+        trainer=trainer,
+        on_step=on_step,
     )
     alone = _named(within.smallest(len(proposed.tasks)), proposed.tasks)
     return dataclasses.replace(

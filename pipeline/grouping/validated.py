@@ -22,13 +22,14 @@ from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import child_seed, generator
 from pipeline.core.types import EncodedCohort, GroupsCompared, GroupValidation
 from pipeline.grouping.affinity import label_hamming, summarise
-from pipeline.grouping.batched_trainer import log_losses, train_groups
+from pipeline.grouping.batched_trainer import log_losses
 from pipeline.grouping.checks import smaller_class
 from pipeline.grouping.choose import Choice, choose
 from pipeline.grouping.cover import Limits, best_cover
 from pipeline.grouping.gains import GroupLosses, alone, gain_of, gains, null_log_losses, values
 from pipeline.grouping.partition import exact_partition
 from pipeline.grouping.reliability import Reliability, pair_reliability
+from pipeline.grouping.trainings import Trainer, Training, train_here
 
 N_REPLICATES: Final = 6  # bootstrap replicates of the affinity that propose groups
 MIN_VALIDATED: Final = 4  # tasks; fewer have too few pairs to tell agreement from chance
@@ -61,6 +62,7 @@ def validate_groups(
     effort: Effort | None = None,
     limits: Limits | None = None,
     device: str = "cpu",
+    trainer: Trainer = train_here,
     on_step: OnStep = ignore_step,
 ) -> GroupValidation:
     """Choose at most `max_groups` groups by training candidates; tasks are those of `training`.
@@ -86,6 +88,7 @@ def validate_groups(
         n_seeds=1,
         seed=seed,
         device=device,
+        trainer=trainer,
         on_step=lambda step, _steps, gain: on_step(step, 2 * effort.n_splits + 2, gain),
     )
     groups = candidates(
@@ -94,21 +97,18 @@ def validate_groups(
 
     def losses(kept: np.ndarray, n_seeds: int) -> tuple[GroupLosses, GroupLosses, float]:
         scored = np.concatenate([select, estimate])
-        trained = train_groups(
-            inputs,
-            labels,
-            train=train,
-            stopping=select,
-            scored=scored,
-            groups=kept,
-            seeds=[child_seed(seed, "grouping", "candidate", number) for number in range(n_seeds)],
-            device=device,
-        )
-        loss = log_losses(trained.logits, labels[scored]).astype(np.float32)
+        seeds = [child_seed(seed, "grouping", "candidate", number) for number in range(n_seeds)]
+        asked = [Training(train, select, scored, kept, (one,)) for one in seeds]
+        found = list(trainer(inputs, labels, asked, device=device))
+        loss = np.concatenate([log_losses(one.logits, labels[scored]).astype(np.float32) for one in found], axis=1)
         null = null_log_losses(labels[scored], np.nanmean(labels[train].astype(np.float64), axis=0))
         whole = GroupLosses(kept, loss, null, subjects[scored])
         first = np.arange(len(select))
-        return whole.take(first), whole.take(np.arange(len(select), len(scored))), float(trained.at_limit.mean())
+        return (
+            whole.take(first),
+            whole.take(np.arange(len(select), len(scored))),
+            float(np.mean([one.at_limit for one in found])),
+        )
 
     first, _, _ = losses(groups, 1)
     on_step(2 * effort.n_splits + 1, 2 * effort.n_splits + 2, 0.0)

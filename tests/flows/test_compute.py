@@ -21,6 +21,7 @@ from flows.environment import code_version
 from flows.job import Job, new_job
 from flows.stages import condensing, data, learn
 from flows.stages.attacking import SceneOf, attack_all
+from flows.stages.candidates import train_by_workers
 from pipeline.audit.inversion import KnownKeyInversion
 from pipeline.audit.near_copies import NearCopies
 from pipeline.audit.shadows import ShadowCondensation
@@ -31,6 +32,7 @@ from pipeline.core.config import Config
 from pipeline.core.config_compute import ComputeConfig
 from pipeline.core.errors import DataError, DecoctError, EnvironmentProblem
 from pipeline.core.types import Cohort, EncodedCohort
+from pipeline.grouping.trainings import Training, train_here
 from pipeline.ingest.scaling import prepare
 
 STAYS = 300
@@ -287,3 +289,23 @@ def test_sets_of_a_table_are_made_by_workers_as_by_one_process(
     assert not there.reused
     assert here.digests == there.digests
     assert not list(job.folder.glob("*.checkpoint"))
+
+
+@pytest.mark.slow
+def test_candidate_groups_are_trained_by_workers_as_by_one_process(job: Job, cluster: ComputeConfig) -> None:
+    rng = np.random.default_rng(0)
+    inputs = rng.standard_normal((200, 6)).astype(np.float32)
+    labels = (inputs[:, :3] + rng.standard_normal((200, 3)) > 0).astype(np.float32)
+    rows = np.arange(100), np.arange(100, 150), np.arange(150, 200)
+    asked = [Training(*rows, np.eye(3, dtype=bool), (seed,), swap=bool(seed % 2)) for seed in range(3)]
+    here = list(train_here(inputs, labels, asked, device="cpu"))
+    there = list(train_by_workers(using(job, cluster), inputs, labels, asked, device="cpu"))
+    for one, other in zip(here, there, strict=True):
+        np.testing.assert_array_equal(one.logits, other.logits)
+        np.testing.assert_array_equal(one.at_limit, other.at_limit)
+    assert not list(job.store.scratch.iterdir())
+
+    one_class = [Training(*rows, np.ones((1, 3), dtype=bool), (0,))]
+    with pytest.raises(DataError, match="fewer than two classes"):
+        list(train_by_workers(using(job, cluster), inputs, np.ones_like(labels), one_class, device="cpu"))
+    assert not list(job.store.scratch.iterdir())
