@@ -53,6 +53,7 @@ class MailHost(socketserver.ThreadingTCPServer):
     def __init__(self, context: ssl.SSLContext | None = None, refuses: str = "", greeting: str = "220 ready") -> None:
         super().__init__(("127.0.0.1", 0), Session)
         self.context, self.refuses, self.greeting = context, refuses, greeting
+        self.at_once = False  # encrypted from the first byte (RFC 8314)
         self.mails: list[EmailMessage] = []
         self.said: list[str] = []
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
@@ -65,8 +66,10 @@ class MailHost(socketserver.ThreadingTCPServer):
 class Session(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         host = cast("MailHost", self.server)
+        encrypted = host.at_once
+        if encrypted and not self.encrypt(host):
+            return
         self.answer(host.greeting)
-        encrypted = False
         while line := self.rfile.readline().decode().strip():
             verb = line.split(" ")[0].upper()
             host.said.append(("tls " if encrypted else "") + line)
@@ -79,11 +82,9 @@ class Session(socketserver.StreamRequestHandler):
                 self.answer("250 AUTH PLAIN")
             elif verb == "STARTTLS" and host.context:
                 self.answer("220 go ahead")
-                try:
-                    self.connection = host.context.wrap_socket(self.connection, server_side=True)
-                except OSError:  # the other side does not trust the certificate
+                if not self.encrypt(host):
                     return
-                self.rfile, self.wfile, encrypted = self.connection.makefile("rb"), self.connection.makefile("wb"), True
+                encrypted = True
             elif verb == "AUTH":
                 self.answer("235 welcome")
             elif verb == "DATA":
@@ -98,6 +99,15 @@ class Session(socketserver.StreamRequestHandler):
                 return
             else:
                 self.answer("250 fine")
+
+    def encrypt(self, host: MailHost) -> bool:
+        assert host.context is not None
+        try:
+            self.connection = host.context.wrap_socket(self.connection, server_side=True)
+        except OSError:  # the other side does not trust the certificate
+            return False
+        self.rfile, self.wfile = self.connection.makefile("rb"), self.connection.makefile("wb")
+        return True
 
     def finish(self) -> None:
         super().finish()
@@ -172,9 +182,14 @@ def test_the_mail_holds_the_notice_and_nothing_else_of_the_night(plain: MailHost
     ]
 
 
-@pytest.mark.parametrize("kept_in", ["environment", "file"])
+@pytest.mark.parametrize(("kept_in", "security"), [("environment", "starttls"), ("file", "starttls"), ("file", "tls")])
 def test_the_password_is_sent_under_encryption_only(
-    encrypting: MailHost, certificate: Path, kept_in: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    encrypting: MailHost,
+    certificate: Path,
+    kept_in: str,
+    security: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))  # how a site trusts its own authority
     if kept_in == "environment":
@@ -183,17 +198,20 @@ def test_the_password_is_sent_under_encryption_only(
         (tmp_path / "password").write_text("open sesame\n", encoding="utf-8")
         (tmp_path / "password").chmod(0o600)
         monkeypatch.setenv(PASSWORD_FILE, str(tmp_path / "password"))
-    assert notify(settings(encrypting, smtp_security="starttls", smtp_user="decoct"), NIGHT, good=False) == ()
+    encrypting.at_once = security == "tls"
+    assert notify(settings(encrypting, smtp_security=security, smtp_user="decoct"), NIGHT, good=False) == ()
     assert len(encrypting.mails) == 1
     (login,) = [line for line in encrypting.said if "AUTH" in line]
     assert login == "tls AUTH PLAIN " + base64.b64encode(b"\0decoct\0open sesame").decode()
 
 
+@pytest.mark.parametrize("security", ["starttls", "tls"])
 def test_nothing_is_sent_to_a_host_whose_certificate_is_not_trusted(
-    encrypting: MailHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    encrypting: MailHost, security: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(PASSWORD, "open sesame")
-    assert notify(settings(encrypting, smtp_security="starttls", smtp_user="decoct"), NIGHT, good=False) == ("mail",)
+    encrypting.at_once = security == "tls"
+    assert notify(settings(encrypting, smtp_security=security, smtp_user="decoct"), NIGHT, good=False) == ("mail",)
     assert not encrypting.mails
     assert not [line for line in encrypting.said if "AUTH" in line or "rcpt" in line]
     assert "was not delivered: SSLCertVerificationError" in capsys.readouterr().err
