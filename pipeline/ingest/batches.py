@@ -45,17 +45,17 @@ class Tally:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def find_files(folder: Path, pattern: str) -> list[Path]:
+def find_files(folder: Path, pattern: str, *, optional: bool = False) -> list[Path]:
     """The files that `pattern` names under `folder`: a file with or without suffix, a folder of shards, or a glob.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, and it is not `optional`.
     """
     if any(char in pattern for char in "*?["):
         found = sorted(path for path in folder.glob(pattern) if _is_table(path))
     else:
         found = _named(folder, pattern)
-    if not found:
+    if not found and not optional:
         raise DataError(f"{folder.name} holds no table {pattern} ({', '.join(SUFFIXES)})")
     return found
 

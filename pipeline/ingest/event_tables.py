@@ -6,6 +6,7 @@ later than `until_hours` (the end of the input and of all label windows) is kept
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections import Counter
@@ -74,7 +75,9 @@ def read_event_tables(
     reading = Reading(mapping, layout, None, until_hours)
     if layout.stays.file is not None:
         reading.stays = read_stays(root, layout, _needed(mapping), reading.clock, reading.tally)
-    work = [(table, path) for table in layout.events for path in find_files(root, table.file)]
+    found = [(table, find_files(root, table.file, optional=table.optional)) for table in layout.events]
+    work = [(table, path) for table, paths in found for path in paths]
+    absent = tuple(f"there is no table {table.file}, which is optional" for table, paths in found if not paths)
     if layout.stays.file is None:
         reading.stays = _stays_of_files(work, reading)
     assert reading.stays is not None
@@ -94,7 +97,8 @@ def read_event_tables(
             parts.append(part)
             rows += part.rows
             on_step(len(parts) - 1, len(work), rows / max(time.monotonic() - started, 1e-9))
-    return _tables(parts, rows_of, reading, root.name)
+    tables = _tables(parts, rows_of, reading, root.name)
+    return dataclasses.replace(tables, notes=(*absent, *tables.notes))
 
 
 def _may_be_large(work: list[tuple[EventsLayout, Path]]) -> bool:
@@ -108,9 +112,10 @@ def layout_files(folder: Path, layout: Layout) -> list[Path]:
     Raises:
         DataError: one of them is not there.
     """
-    patterns = [table.file for table in layout.events] + [join.file for join in layout.stays.joins]
+    patterns = [join.file for join in layout.stays.joins]
     patterns += [] if layout.stays.file is None else [layout.stays.file]
-    return sorted({path for pattern in patterns for path in find_files(folder, pattern)})
+    events = [path for table in layout.events for path in find_files(folder, table.file, optional=table.optional)]
+    return sorted({*events, *(path for pattern in patterns for path in find_files(folder, pattern))})
 
 
 def _needed(mapping: SourceMapping) -> tuple[str, ...]:

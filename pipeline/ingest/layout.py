@@ -118,6 +118,7 @@ class EventsLayout:
     code: str | None
     value: str
     unit: str | None
+    optional: bool  # a source without the table is read without it, and the report says so
 
 
 @final
@@ -258,6 +259,7 @@ def _events(raw: Any, where: str) -> EventsLayout:
         code=code,
         value=table.take("value", str) if code else "",
         unit=table.take("unit", str, "") or None,
+        optional=table.take("optional", bool, False),
     )
     table.done()
     if code is None and events.unit:

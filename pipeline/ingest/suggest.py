@@ -85,11 +85,10 @@ def _shipped(folder: Path, files: list[Path]) -> Draft | None:
         known = "physionet2019" if "ICULOS" in header(files[0]) else None
     if known is None:
         return None
-    mapping, lacking = load_mapping(known), []
+    mapping, here = load_mapping(known), {stem(path).lower() for path in files}
     assert mapping.layout is not None
-    for table in mapping.layout.events:
-        if table.file != "." and not any(stem(path).lower() == Path(table.file).name.lower() for path in files):
-            lacking.append(table.file)
+    needed = [table.file for table in mapping.layout.events if table.file != "." and not table.optional]
+    lacking = [name for name in needed if Path(name).name.lower() not in here]
     notes = [f"this looks like {known}, whose mapping ships: write mapping = {json.dumps(known)}, or adapt this copy"]
     notes += [f"its layout reads {name}, which is not here: delete that [[layout.events]] table" for name in lacking]
     return Draft((MAPPINGS / f"{known}.toml").read_text(encoding="utf-8"), tuple(notes))

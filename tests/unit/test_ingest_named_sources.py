@@ -235,6 +235,28 @@ def test_omop_by_hand(tmp_path: Path, suffix: str) -> None:
     assert report.rows_read == 6
 
 
+def test_omop_reads_observations_where_there_are_some(tmp_path: Path) -> None:
+    """A glucose that a site keeps as an observation; without the table the report says that it is not there."""
+    folder = omop(tmp_path)
+    _, before = ingest("omop", folder)
+    assert "there is no table observation, which is optional" in before.notes
+    write(
+        folder / "OBSERVATION.csv",
+        "observation_id,person_id,observation_concept_id,observation_date,observation_datetime,value_as_number,"
+        "value_as_string,value_as_concept_id,unit_concept_id,visit_occurrence_id\n"
+        "1,100,3004501,2020-01-01,2020-01-01T13:30:00,120,,,8840,500\n"
+        "2,100,3004501,2020-01-01,2020-01-01T14:30:00,,high,4328749,,500\n"
+        "3,100,4005823,2020-01-01,2020-01-01T14:30:00,,never,,,500\n",
+    )
+    cohort, after = ingest("omop", folder)
+    assert cell(cohort, "1", 3, "Glucose") == 120
+    assert after.rows_read == before.rows_read + 3
+    assert after.rows_used == before.rows_used + 1
+    assert after.rows_dropped["value missing"] == 1
+    assert after.rows_dropped["unknown variable"] == 1
+    assert not [note for note in after.notes if "optional" in note]
+
+
 PSV = "HR|O2Sat|Temp|SBP|MAP|DBP|Resp|Age|Gender|Unit1|Unit2|HospAdmTime|ICULOS|SepsisLabel\n"
 
 
