@@ -1,9 +1,10 @@
 """Where the stages that are maps run: in this process, on a local cluster, or on a Dask scheduler's workers.
 
-What travels is the path of the run's folder, digests, and numbers of stays: no key and no patient's value. A worker
-reads both from the workspace, so it has to see it, at the same path; one that does not is refused before it makes
-anything. Work is cut the same way whatever the engine, and every piece depends on its own arguments alone: results are
-the same bits for any number of workers, and a piece whose worker died is made again by another.
+What travels is the path of the run's folder, digests, seeds, rows of stays and what a table of the configuration says:
+no key and no patient's value. A worker reads both from the workspace, so it has to see it, at the same path; one that
+does not is refused before it makes anything. Work is cut the same way whatever the engine, and every piece depends on
+its own arguments alone: results are the same bits for any number of workers, and a piece whose worker died is made
+again by another.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from pipeline.store import Store
 
 PURGE: Final = "purge"
 STAYS_IN_A_RUN: Final = frozenset({CONFIG_FILE, "log.jsonl"})
-KEPT_OF_SOURCES: Final = ("pieces", "marks")
+KEPT_OF_SOURCES: Final = ("pieces", "marks", "tmp")  # in tmp: what a killed process was about to make
 ALL_RUNS: Final = 10**9
 
 

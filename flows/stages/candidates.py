@@ -38,12 +38,14 @@ def train_by_workers(
 
 
 def _train_there(folder: str, name: str, number: int, one: Training, device: str) -> str:
-    """On a worker: one training; the name of the file with what came of it."""
+    """On a worker: one training; the name of the file with what came of it, unless nobody waits for it any more."""
     job = open_job(folder, resume=False)
     with np.load(_file(job, name)) as stays:
         found = trained(stays["inputs"], stays["labels"], one, device=device)
     made = f"{name}-{number}"
     np.savez(_file(job, made), **{field.name: getattr(found, field.name) for field in fields(Trained)})
+    if not _file(job, name).exists():  # another training failed, and its files were taken away
+        _file(job, made).unlink(missing_ok=True)
     return made
 
 

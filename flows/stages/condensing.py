@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import nullcontext
 from typing import Final, Protocol, final, runtime_checkable
 
 import numpy as np
@@ -17,8 +18,9 @@ from flows.progress import say, steps
 from flows.stages.learn import device, noise_name, noise_source, with_tasks
 from pipeline.core.config import Condense, DistributionMatching, Matching
 from pipeline.core.digest import digest_json
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import ConfigError, EnvironmentProblem
 from pipeline.core.noise import NoiseSource
+from pipeline.core.protocols import ignore_step
 from pipeline.core.threads import single_threaded
 from pipeline.core.types import CondensedSet, EncodedCohort, Grouping, LossCurve, Moments, Provenance, Split, Task
 from pipeline.store import Made
@@ -61,7 +63,7 @@ def condense(job: Job, name: str, encoded: Made, grouping: Made | None, seed_of:
             return several.by_workers()
         if (released := several.from_one_release()) is not None:
             return released
-        make_one = single_threaded(several.made) if len(several.parts) > 1 else several.made
+        make_one = single_threaded(several.made) if table.makes_several else several.made
         found = [one for number in range(len(several.parts)) for one in make_one(number)]
         _tell_sum(name, [one for one in found if isinstance(one, CondensedSet)])
         return tuple(found)
@@ -109,8 +111,8 @@ class _Sets:
             found += [dataclasses.replace(sampled, provenance=self._provenance), LossCurve(_thinned([]), self._name)]
         return tuple(found)
 
-    def made(self, number: int) -> tuple[CondensedSet, LossCurve]:
-        """One of them.
+    def made(self, number: int, *, quiet: bool = False) -> tuple[CondensedSet, LossCurve]:
+        """One of them; `quiet` where somebody else tells how far all of them are.
 
         Raises:
             ConfigError: it carries a guarantee, and its tasks were chosen on real stays.
@@ -119,7 +121,7 @@ class _Sets:
         noise = noise_source(self._job, part, ledger_of(self._job, self._encoded))
         asked = digest_json({"parents": list(told.parents), "options": dict(told.config), "seed": told.seed})[:12]
         asked += f"-{number}" * (number > 0)
-        condensed, losses = _condensed(self._job, self._name, part, noise, told.seed or 0, asked)
+        condensed, losses = _condensed(self._job, self._name, part, noise, told.seed or 0, asked, quiet=quiet)
         if condensed.guarantee is not None and told.config.get("tasks_chosen") == "real_stays":
             raise ConfigError(
                 f"condense.{self._name}: its tasks were chosen on real stays, outside the privacy account"
@@ -129,7 +131,8 @@ class _Sets:
     def by_workers(self) -> tuple[CondensedSet | LossCurve, ...]:
         """Each by whichever worker is free, which puts it into the store."""
         many = len(self.parts)
-        told = (str(self._job.folder), self._job.resume, self._name, self._encoded, self._grouping, self._provenance)
+        run = (str(self._job.folder), self._job.config_digest, self._job.resume)
+        told = (*run, self._name, self._encoded, self._grouping, self._provenance)
         found: list[CondensedSet | LossCurve] = []
         with steps(f"condensing {self._name}", "") as on_step:
             for one, curve in calls(self._job, _set_there, [(*told, number) for number in range(many)]):
@@ -140,16 +143,29 @@ class _Sets:
 
 @single_threaded
 def _set_there(
-    folder: str, resume: bool, name: str, encoded: Made, grouping: Made | None, provenance: Provenance, number: int
+    folder: str,
+    config: str,
+    resume: bool,
+    name: str,
+    encoded: Made,
+    grouping: Made | None,
+    provenance: Provenance,
+    number: int,
 ) -> tuple[str, str]:
-    """On a worker: one of a table's sets, put into the store; digests of it and of its loss curve."""
+    """On a worker: one of a table's sets, put into the store; digests of it and of its loss curve.
+
+    Raises:
+        EnvironmentProblem: the worker sees another configuration.
+    """
     job = open_job(folder, resume=resume)
-    made, curve = _Sets(job, name, encoded, grouping, provenance).made(number)
+    if job.config_digest != config:
+        raise EnvironmentProblem("a worker finds another configuration in the run's folder than the run began with")
+    made, curve = _Sets(job, name, encoded, grouping, provenance).made(number, quiet=True)
     return job.store.put(made), job.store.put(curve)
 
 
 def _condensed(
-    job: Job, name: str, training: EncodedCohort, noise: NoiseSource, seed: int, asked: str
+    job: Job, name: str, training: EncodedCohort, noise: NoiseSource, seed: int, asked: str, *, quiet: bool
 ) -> tuple[CondensedSet, list[float]]:
     """One set and the loss while it was made; with a checkpoint, and a file that stops it."""
     table = job.config.condense[name]
@@ -157,7 +173,7 @@ def _condensed(
     checkpoint, stop = job.folder / f"{name}-{asked}.checkpoint", job.folder / f"stop-{name}"
     if not job.resume:
         checkpoint.unlink(missing_ok=True)
-    with steps(f"condensing {name}") as draw:
+    with nullcontext(ignore_step) if quiet else steps(f"condensing {name}") as draw:
 
         def on_step(step: int, total: int, loss: float) -> None:
             losses.append(loss)

@@ -128,8 +128,8 @@ def match_outcomes(ids: list[str], outcomes: pl.DataFrame, where: str) -> pl.Dat
 def _enumerated(events: pl.DataFrame, ids: list[str]) -> pl.DataFrame:
     """The events with the stays' ids in the place of their numbers, and names: nobody compares texts from here on."""
     stay_id = events["stay"].cat.to(pl.Enum(ids)).alias("stay_id")
-    variable = events["variable"]
-    return pl.DataFrame([stay_id, events["hours"], variable.cast(pl.Enum(sorted(variable.unique()))), events["value"]])
+    names = pl.Enum(sorted(events["variable"].drop_nulls().unique()))
+    return pl.DataFrame([stay_id, events["hours"], events["variable"].cast(names), events["value"]])
 
 
 def _read_all(path: Path, told: Callable[[int], None]) -> tuple[list[str], pl.DataFrame]:
@@ -243,6 +243,8 @@ def _parse_csv(text: bytes, path: Path) -> pl.DataFrame:
 
 def _hours(times: pl.Series, path: Path) -> pl.Series:
     """HH:MM since the start of the stay, as hours; few distinct times, so each is parsed once."""
+    if not len(times):
+        return pl.Series("hours", [], dtype=pl.Float64)
     distinct = times.unique()
     parts = distinct.cast(pl.String).str.extract_groups(r"^(-?)(\d{1,4}):([0-5]\d)$").struct.unnest()
     sign, hours, minutes = parts.get_columns()

@@ -35,7 +35,7 @@ class SourceTables:
     """A source in long form; `rows_read` = rows of `events` + dropped rows, checked on construction.
 
     `events`: stay_id (str), hours since the start of the stay (f64), variable (the source's name), value (f64, finite);
-    ids and names may be enumerations, of the stays in their order and of the mapping's source names.
+    ids and names may be enumerations, of the stays in their order and of names that the source may hold.
     `stays`: stay_id, subject_id, optionally split ("train", "tuning", "held_out"), and the raw label and static
     columns; its row order is the order of the cohort. `subjects_known` is false when the source has no subject ids, and
     every stay then counts as its own subject. `source` names files, never a path's folders. `notes` go into the report.

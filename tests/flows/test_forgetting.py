@@ -143,6 +143,7 @@ def test_what_was_made_with_them_goes_and_what_must_stay_stays(source: Path, sit
     gone = subjects(job, cohort)[:2]
     ledger, spent = ledger_path(site).read_bytes(), spent_by_cohort(site, budget())
     before = len(read_log(site).lines)
+    (site / "store/tmp/left-by-a-killed-process.npz").write_bytes(b"what it was about to make")
 
     done = forget(site, (*gone, "no such person"))
 
@@ -156,7 +157,7 @@ def test_what_was_made_with_them_goes_and_what_must_stay_stays(source: Path, sit
     assert graph_of(job.store).kinds == {}
     assert list((site / "store/index").iterdir()) == []
     assert sorted(path.name for path in job.folder.iterdir()) == ["config.json", "log.jsonl"]
-    assert [path for path in (site / "store/pieces").rglob("*") if path.is_file()] == []
+    assert [path for name in ("pieces", "tmp") for path in (site / "store" / name).rglob("*") if path.is_file()] == []
     assert done.bytes_freed > 100_000
     assert ledger_path(site).read_bytes() == ledger
     assert spent_by_cohort(site, budget()) == spent

@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 
 from pipeline.core.errors import ConfigError, DataError
+from pipeline.ingest import physionet2012
 from pipeline.ingest.readers import read_source
 from pipeline.ingest.tables import SourceTables
 
@@ -102,6 +103,26 @@ def test_record_without_any_row_is_kept(tmp_path: Path, two: tuple[Path, Path]) 
     tables = physionet(folder, two[1])
     assert tables.stays.height == 2
     assert tables.events["stay_id"].unique().to_list() == ["11"]
+
+
+def test_rows_without_a_name_are_counted(two: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "odd", {"11.txt": record(11, "00:07,HR,80\n00:10,,7\n"), "12.txt": record(12)})
+    tables = physionet(folder, two[1])
+    assert tables.dropped_by_variable["(unnamed)"] == {"variable missing": 1}
+    assert tables.events.height == physionet(*two).events.height - 1
+    nameless = write_folder(tmp_path / "none", dict.fromkeys(("11.txt", "12.txt"), f"{HEADER}00:10,,7\n"))
+    assert physionet(nameless, two[1]).rows_dropped == {"variable missing": 2}
+
+
+def test_records_without_any_row_alone_or_at_the_end(
+    two: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = physionet(write_folder(tmp_path / "bare", {"11.txt": HEADER, "12.txt": HEADER}), two[1])
+    assert bare.events.height == 0
+    assert bare.stays.height == 2
+    monkeypatch.setattr(physionet2012, "_BLOCK_BYTES", 1)
+    last = physionet(write_folder(tmp_path / "last", {"11.txt": record(11), "12.txt": HEADER}), two[1])
+    assert last.events["stay_id"].unique().to_list() == ["11"]
 
 
 def test_missing_and_infinite_values_are_dropped_by_name(tmp_path: Path, two: tuple[Path, Path]) -> None:
