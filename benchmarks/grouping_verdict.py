@@ -3,8 +3,8 @@
 T8: the first 24 hours of PhysioNet 2012 (sets A and B) as summaries, eight labels from hours 24 to 48 or the outcome.
 The first so many training stays of the published split are halved four times, pairs and singles trained in each half,
 as `decide = "validation"` does; beside it the same with every task's labels permuted on their own, where there is
-nothing to find. Told: the correlation of the two halves' pair gains and its lower limit; above 0 a grouping is
-identifiable.
+nothing to find. Told: the correlation of the two halves' pair gains, and by how much it is above what pairs in a random
+order reach; above 0 a grouping is identifiable.
 """
 
 from __future__ import annotations

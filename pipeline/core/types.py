@@ -459,7 +459,7 @@ class GroupValidation:
     identifiable: bool
     verdict: str  # the reliability in one sentence
     reliability: float
-    reliability_low: float  # lower limit; above 0 = identifiable
+    reliability_low: float  # what it is above chance; above 0 = identifiable
     gain: float
     gain_low: float
     gain_high: float
