@@ -82,7 +82,7 @@ def fill_bank(
     x, y = torch.tensor(np.asarray(inputs, dtype=np.float32)), torch.tensor(values)
     known, y = y.isfinite(), y.nan_to_num(0.0)
     kept = torch.randperm(len(x), generator=_draws(seed, "stays"))[: max_stays or MAX_STAYS[trunk]].sort().values
-    found: list[tuple[Tensor, Tensor]] = []
+    found = list[tuple[Tensor, Tensor]]()
     for point in range(n_points):
         draws = _draws(seed, "point", point)
         network = TapedTrunk(trunk, x.shape[-1], draws)
@@ -93,10 +93,11 @@ def fill_bank(
         found.append(_gradients(network, heads.detach(), bias.detach(), x[kept], _draws(seed, "sketch", point)))
         on_step(point + 1, n_points, float("nan"))
     logits = torch.stack([one[1] for one in found]).transpose(1, 2)
+    directions = torch.stack([one[0] for one in found]) if n_points > 1 else found[0][0][None]
     here, seen = y[kept].T, known[kept].T
     residuals = torch.where(seen, torch.sigmoid(logits) - here, 0.0) / torch.tensor(null)[:, None]
     return GradientBank(
-        directions=torch.stack([one[0] for one in found]).numpy(),
+        directions=directions.numpy(),
         residuals=residuals.numpy(),
         logits=logits.numpy(),
         labels=here.numpy(),
@@ -140,13 +141,13 @@ def _gradients(
     embedding, tapes = network.run(x)
     outputs = [out for tape in tapes for out in tape.outputs]
     asked = [torch.autograd.grad(embedding, outputs, head.expand_as(embedding), retain_graph=True) for head in heads.T]
-    parts, start = [], 0
-    for tape in tapes:
+    sketched, start = torch.empty(heads.shape[1], len(x), SKETCH * len(tapes)), 0
+    for tape, whole in zip(tapes, torch.split(sketched, SKETCH, dim=2), strict=True):
         end = start + len(tape.outputs)
         delta = torch.stack([_by_position(one[start:end]) for one in asked])
-        parts.append(sketch(delta, tape, draws))
+        sketch(delta, tape, draws, whole)
         start = end
-    return torch.cat(parts, dim=2), (embedding @ heads + bias).detach()
+    return sketched, (embedding @ heads + bias).detach()
 
 
 def _by_position(deltas: tuple[Tensor, ...]) -> Tensor:
@@ -156,32 +157,48 @@ def _by_position(deltas: tuple[Tensor, ...]) -> Tensor:
     return deltas[0] if deltas[0].dim() == 3 else deltas[0][:, None]
 
 
-def sketch(delta: Tensor, tape: Tape, draws: torch.Generator, size: int = SKETCH) -> Tensor:
-    """Of the gradients by weights and bias of one map: `(task, stay, position, unit out)` -> `(task, stay, size)`.
+def sketch(delta: Tensor, tape: Tape, draws: torch.Generator, into: Tensor) -> None:
+    """Of the gradients by weights and bias of one map: `(task, stay, position, unit out)` into `(task, stay, size)`.
 
     Inner products are preserved on average over `draws`, with a deviation of about |g| |g'| sqrt(2 / size).
     """
     inputs = tape.inputs.detach()
     inputs = torch.cat([inputs, torch.ones_like(inputs[..., :1])], dim=-1)
-    n_in, n_out = inputs.shape[-1], delta.shape[-1]
+    n_in, n_out, size = inputs.shape[-1], delta.shape[-1], into.shape[-1]
     if inputs.shape[1] > 1:
         # signs on both sides and zeros on the small one, so that the large product is touched once
         fill = -n_in % (size // math.gcd(n_out, size))
         signed = torch.nn.functional.pad(inputs * _signs(n_in, draws), (0, fill))
         outer = (delta * _signs(n_out, draws)).transpose(2, 3) @ signed  # (task, stay, out, in), summed over positions
-        return torch.sum(outer.view(*outer.shape[:2], -1, size), dim=2)
-    hashed = [_count_sketch(side[..., 0, :], size, draws) for side in (inputs, delta)]
-    spectrum = torch.fft.rfft(hashed[0]) * torch.fft.rfft(hashed[1])
-    found: Tensor = torch.fft.irfft(spectrum, n=size)
-    return found
+        torch.sum(outer.view(*outer.shape[:2], -1, size), dim=2, out=into)
+    else:
+        _tensor_sketch(inputs[..., 0, :], delta[..., 0, :], draws, into)
 
 
-def _count_sketch(values: Tensor, size: int, draws: torch.Generator) -> Tensor:
-    """The last axis hashed into `size` signed buckets."""
-    n_units = values.shape[-1]
+def _tensor_sketch(inputs: Tensor, delta: Tensor, draws: torch.Generator, into: Tensor) -> None:
+    """Of the outer products of `(stay, unit in)` and `(task, stay, unit out)`, into `(task, stay, size)`, `size` even.
+
+    The count sketch of an outer product is the convolution of two count sketches, a product of their spectra. It stays
+    a spectrum, scaled so that inner products are those of the sketch (Parseval): nothing is transformed back.
+    """
+    size = into.shape[-1]
+    scale = torch.full((size // 2 + 1,), math.sqrt(2 / size))
+    scale[[0, -1]] = math.sqrt(1 / size)  # the two frequencies that come once
+    first, second = (_hashed(side.shape[-1], size, draws) for side in (inputs, delta))
+    a, b = inputs @ (first[0] * scale), inputs @ (first[1] * scale)
+    for one, whole in zip(delta, into, strict=True):  # task by task, so that what is in between stays in the cache
+        c, d = one @ second[0], one @ second[1]
+        torch.sub(a * c, b * d, out=whole[:, : size // 2 + 1])
+        torch.add((a * d)[:, 1:-1], (b * c)[:, 1:-1], out=whole[:, size // 2 + 1 :])
+
+
+def _hashed(n_units: int, size: int, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+    """What takes values of so many units to the spectrum of their `size` signed buckets, `(unit, frequency)`: real and
+    imaginary part."""
     table = torch.zeros(n_units, size)
     table[torch.arange(n_units), torch.randint(size, (n_units,), generator=draws)] = _signs(n_units, draws)
-    return values @ table
+    spectrum = torch.fft.rfft(table)
+    return spectrum.real.contiguous(), spectrum.imag.contiguous()
 
 
 def _signs(size: int, draws: torch.Generator) -> Tensor:
