@@ -1,7 +1,8 @@
 """Circuits as matrix products over a block of windows: all monomials, or the state; on numpy and torch alike.
 
-A matrix product may round a window differently beside other neighbours. Therefore on the CPU all blocks of a circuit
-have one width, which depends on neither threads nor data; the last block is filled up.
+A matrix product may round a window differently beside other neighbours: OpenBLAS's AVX2 kernels do in float32, by the
+window's place in a block. Therefore on the CPU products are float64 whatever the windows are, rounded at the end, and all
+blocks of a circuit have one width, which depends on neither threads nor data; the last block is filled up.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Bilinear:
         n_outputs, tails, heads = self.weights.shape
         matrix = _placed(self.weights.reshape(n_outputs * tails, heads), angles)
         block = _block_width(heads + (n_outputs + 1) * tails, angles)
-        head, tail, product = (_empty((size, block), angles) for size in (heads, tails, n_outputs * tails))
+        head, tail, product = (_working((size, block), angles) for size in (heads, tails, n_outputs * tails))
         by_tail = product.reshape(n_outputs, tails, block)
         encoded = _empty((n_outputs, angles.shape[1]), angles)
         for columns, piece in _blocks(angles, block):
@@ -69,7 +70,7 @@ class Statevector:
         matrix = _placed(np.concatenate([self.unitary.real, self.unitary.imag]), angles)
         signs = _placed(self.signs, angles)
         block = _block_width(3 * size, angles)
-        state, amplitudes = _empty((size, block), angles), _empty((2 * size, block), angles)
+        state, amplitudes = _working((size, block), angles), _working((2 * size, block), angles)
         encoded = _empty((len(self.signs), angles.shape[1]), angles)
         for columns, piece in _blocks(angles, block):
             piece *= 0.5
@@ -160,7 +161,12 @@ def _empty(shape: tuple[int, ...], like: Array) -> Array:
     return torch.empty(shape, dtype=like.dtype, device=like.device)
 
 
+def _working(shape: tuple[int, ...], like: Array) -> Array:
+    """Room for what goes into a matrix product and comes out of it."""
+    return np.empty(shape, np.float64) if isinstance(like, np.ndarray) else _empty(shape, like)
+
+
 def _placed(matrix: np.ndarray, like: Array) -> Array:
     if isinstance(like, np.ndarray):
-        return matrix.astype(like.dtype)
+        return matrix
     return torch.from_numpy(matrix).to(device=like.device, dtype=like.dtype)

@@ -21,6 +21,7 @@ from encoders.windows import Axis, EncodeBlock, Geometry, encode_windows, encodi
 
 _MOST_THREADS: Final = 8  # each holds a few blocks
 _BLOCK_VALUES: Final = 1 << 20
+_ROW_VALUES: Final = 1 << 16  # of rows held in float64
 _FRESH_VALUES: Final = 1 << 16  # matrix entries drawn at once; part of the definition of a fresh projection
 _TENSOR_VALUES: Final = 1 << 22
 
@@ -91,16 +92,20 @@ def _row_products(
     weights: Float[np.ndarray, "component width"],
     out: Float[np.ndarray, "row component"],
 ) -> None:
-    """rows @ weights.T; what is left after whole tiles of rows is filled up with zeros to one more."""
-    tile = _rows_at_once(rows.shape[1])
-    whole = len(rows) // tile * tile
-    tiles, results = rows[:whole].reshape(-1, tile, rows.shape[1]), out[:whole].reshape(-1, tile, len(weights))
-    np.matmul(tiles, weights.T, out=results)
-    rest = len(rows) - whole
-    if rest:
-        filled = np.zeros((tile, rows.shape[1]), rows.dtype)
-        filled[:rest] = rows[whole:]
-        out[whole:] = (filled @ weights.T)[:rest]
+    """rows @ weights.T; what is left after whole tiles of rows is filled up with zeros to one more.
+
+    In float64 whatever the rows are: in float32 OpenBLAS's AVX2 kernels round a row by its place in the tile.
+    """
+    width = rows.shape[1]
+    tile = _rows_at_once(width)
+    at_once = tile * max(1, _ROW_VALUES // (tile * width))
+    transposed = np.asarray(weights, np.float64).T
+    for start in range(0, len(rows), at_once):
+        some = rows[start : start + at_once]
+        filled = np.zeros((-(-len(some) // tile) * tile, width))
+        filled[: len(some)] = some
+        products = filled.reshape(-1, tile, width) @ transposed
+        out[start : start + at_once] = products.reshape(-1, len(weights))[: len(some)]
 
 
 def fresh_products(
