@@ -29,7 +29,7 @@ import scipy
 from reference import machine
 from scipy import stats
 
-from flows.stages.receiving import receivers_model
+from flows.attacks.model import receivers_model
 from pipeline.audit import two_sample
 from pipeline.audit.advantage import other_people, same_people, shares
 from pipeline.audit.canaries import empirical_epsilon

@@ -88,7 +88,7 @@ def write_source(folder: Path, n_stays: int) -> None:
 
 def job_of(place: Path, cluster: bool) -> Any:
     """The job of a size; its workspace lies in `place`."""
-    from flows.job import KEY_PURPOSES, key_path, new_job
+    from flows.workspace.job import KEY_PURPOSES, key_path, new_job
     from pipeline.core.config import parse_config
     from pipeline.core.secrets import Secret, write_secret
 

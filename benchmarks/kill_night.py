@@ -30,10 +30,10 @@ import great_expectations  # here, so that no child has to import it
 from reference import machine
 
 from flows.environment import code_version
-from flows.job import KEY_PURPOSES, key_path
-from flows.logs import read_log
-from flows.night import Night, read_record, run_night
+from flows.nights.night import Night, read_record, run_night
 from flows.run import walk_here
+from flows.workspace.job import KEY_PURPOSES, key_path
+from flows.workspace.logs import read_log
 from pipeline.core.chained_file import read_chain
 from pipeline.core.config import Config, parse_config
 from pipeline.core.secrets import Secret, write_secret

@@ -24,9 +24,9 @@ import numpy as np
 from reference import machine
 from sample_release import SIGNERS, SITE, TODAY, audited, propose, root_bytes, trusted
 
-from flows.log_check import checked_log
-from flows.reception import record
-from flows.unpack import unpack
+from flows.receiving.reception import record
+from flows.receiving.unpack import unpack
+from flows.workspace.log_check import checked_log
 from pipeline.sharing.approval import approve, publish
 from pipeline.sharing.budget import Budget
 from pipeline.sharing.gate import AuditedRelease

@@ -60,7 +60,7 @@ def night(config: Path, prefect: bool) -> dict[str, Any]:
     command = [
         sys.executable,
         "-m",
-        "flows.cli",
+        "flows.cli.main",
         "night",
         str(config),
         "--json",

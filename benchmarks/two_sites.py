@@ -33,8 +33,8 @@ import sklearn
 import torch
 from reference import machine
 
-from flows.job import new_job, open_job
 from flows.run import walk_until
+from flows.workspace.job import new_job, open_job
 from pipeline.core.config import load_config
 from pipeline.core.types import EncodedCohort, Split
 from pipeline.validation.utility import TrainingSet, measure_utility

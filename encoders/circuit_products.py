@@ -1,7 +1,7 @@
 """Circuits as matrix products over a block of windows: all monomials, or the state; on numpy and torch alike.
 
 A matrix product may round a window differently beside other neighbours: OpenBLAS's AVX2 kernels do in float32, by the
-window's place in a block. Therefore on the CPU products are float64 whatever the windows are, rounded at the end, and all
+window's place in a block. Therefore on the CPU products are float64 whatever the windows are, rounded at the end; all
 blocks of a circuit have one width, which depends on neither threads nor data; the last block is filled up.
 """
 

@@ -24,7 +24,7 @@ from typing import Any, Final
 import numpy as np
 
 from flows.environment import code_version
-from flows.job import Job
+from flows.workspace.job import Job
 from pipeline.core.config_compute import ComputeConfig
 from pipeline.core.errors import DecoctError, EnvironmentProblem
 from pipeline.core.mapped import new_array, take_room

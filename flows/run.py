@@ -17,12 +17,12 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Completed, Failed
 from prefect.tasks import Task
 
-from flows.job import open_job
-from flows.locks import shares_workspace
-from flows.logs import logged
-from flows.notify import outward
+from flows.nights.notify import outward
 from flows.progress import say
 from flows.stages import condensing, data, drift, grouping, judge, learn, publish
+from flows.workspace.job import open_job
+from flows.workspace.locks import shares_workspace
+from flows.workspace.logs import logged
 from pipeline.core.config import Config
 from pipeline.core.errors import DecoctError, EnvironmentProblem, Held
 from pipeline.core.redaction import scrubbed

@@ -11,7 +11,7 @@ import numpy as np
 
 from flows import registry
 from flows.compute import rows_by_blocks
-from flows.job import Job, open_job
+from flows.workspace.job import Job, open_job
 from pipeline.core.errors import EnvironmentProblem
 from pipeline.core.protocols import FittedEncoder
 from pipeline.core.types import Cohort, EncodedCohort

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from flows.compute import calls
-from flows.job import Job, open_job
+from flows.workspace.job import Job, open_job
 from pipeline.grouping.batched_trainer import Trained
 from pipeline.grouping.trainings import Training, trained
 

@@ -11,11 +11,11 @@ import numpy as np
 from condensation.loop import StopCondensing
 from condensation.private import samples_from_moments
 from flows import registry
-from flows.accounted import ledger_of
 from flows.compute import calls
-from flows.job import Job, open_job
 from flows.progress import say, steps
 from flows.stages.learn import device, noise_name, noise_source, with_tasks
+from flows.workspace.accounted import ledger_of
+from flows.workspace.job import Job, open_job
 from pipeline.core.config import Condense, DistributionMatching, Matching
 from pipeline.core.digest import digest_json
 from pipeline.core.errors import ConfigError, EnvironmentProblem

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import polars as pl
 
-from flows.job import Job
 from flows.progress import steps
 from flows.stages import blocks
 from flows.stages.source import SourceState
+from flows.workspace.job import Job
 from pipeline.core.config import SplitConfig
 from pipeline.core.digest import digest_file
 from pipeline.core.errors import DataError

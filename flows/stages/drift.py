@@ -8,9 +8,9 @@ from typing import Final
 
 import numpy as np
 
-from flows import accepted
-from flows.job import Job
 from flows.progress import say
+from flows.workspace import accepted
+from flows.workspace.job import Job
 from pipeline.core.codec import to_plain
 from pipeline.core.config import DriftConfig
 from pipeline.core.drift_types import CohortProfile, Counts, DriftReport

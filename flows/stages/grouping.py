@@ -6,11 +6,11 @@ import dataclasses
 from functools import partial
 from typing import Any
 
-from flows.job import Job
 from flows.progress import steps
 from flows.stages.candidates import train_by_workers
 from flows.stages.condensing import moments
 from flows.stages.learn import device, encode
+from flows.workspace.job import Job
 from pipeline.core.config_group import GroupConfig
 from pipeline.core.types import EncodedCohort, Grouping, Moments, Provenance, Split
 from pipeline.grouping.accounted import fixed_groups, group_by_moments

@@ -8,13 +8,13 @@ from typing import Final
 
 import numpy as np
 
-from flows import audit_history
-from flows.job import Job
+from flows.attacks.model import receivers_choice
+from flows.attacks.scenes import SceneOf, attack_all, has_key
 from flows.progress import steps
-from flows.stages.attacking import SceneOf, attack_all, has_key
 from flows.stages.condensing import condensed_sets, set_name, table_of
 from flows.stages.learn import device, with_tasks
-from flows.stages.receiving import receivers_choice
+from flows.workspace import history as audit_history
+from flows.workspace.job import Job
 from pipeline.core.codec import record_digest
 from pipeline.core.errors import UtilityError
 from pipeline.core.seeds import generator

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from encoders.calibrate import Randomisable, calibrated
 from encoders.dense import static_channels, summaries
 from flows import registry
-from flows.job import Job
 from flows.stages import blocks
+from flows.workspace.job import Job
 from pipeline.core.config import EncodeTable, KeyedEncode
 from pipeline.core.digest import digest_array, digest_json
 from pipeline.core.noise import NoiseSource, Reserve

@@ -10,11 +10,12 @@ from typing import Final
 
 import numpy as np
 
-from flows import audit_history, releases
-from flows.changes import keep_outline, since_last_release
 from flows.environment import code_version, machine
-from flows.job import KEY_PURPOSES, Job
 from flows.stages import condensing, judge
+from flows.workspace import history as audit_history
+from flows.workspace import releases
+from flows.workspace.changes import keep_outline, since_last_release
+from flows.workspace.job import KEY_PURPOSES, Job
 from pipeline.audit.byte_scan import scan_bytes
 from pipeline.audit.scene import BytesScene
 from pipeline.core.codec import record_digest

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from flows.environment import code_version
-from flows.job import Job
 from flows.progress import say
-from flows.withdrawals import withdrawn_of
+from flows.workspace.job import Job
+from flows.workspace.withdrawals import withdrawn_of
 from pipeline.core.config import Config, TablesSource
 from pipeline.core.digest import digest_json
 from pipeline.ingest.event_tables import layout_files

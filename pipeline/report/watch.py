@@ -26,7 +26,7 @@ Data = dict[str, Any]
 
 
 def watch_page(data: Data) -> str:
-    """The page from `flows.watch.gather`'s data, for instance read back from figures.json."""
+    """The page from `flows.watch.page.gather`'s data, for instance read back from figures.json."""
     style = _style()
     digest = base64.b64encode(sha256(style.encode()).digest()).decode()
     return (

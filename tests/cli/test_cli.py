@@ -26,7 +26,12 @@ VERBS = [
 
 def decoct(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "flows.cli", *words], capture_output=True, text=True, timeout=300, cwd=cwd, check=False
+        [sys.executable, "-m", "flows.cli", *words],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=cwd,
+        check=False,
     )
 
 
@@ -38,8 +43,8 @@ def test_every_verb_explains_itself_with_an_example(verb: str) -> None:
 
 
 def test_the_list_of_verbs_in_this_test_is_complete() -> None:
-    from flows.audit_cli import audit_app
-    from flows.cli import app, config_app, keys_app, log_app, release_app, store_app, trust_app
+    from flows.cli.look.audit import audit_app
+    from flows.cli.main import app, config_app, keys_app, log_app, release_app, store_app, trust_app
 
     names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
     groups = {
@@ -127,7 +132,7 @@ def test_keys_are_made_once_and_only_fingerprints_are_shown(tmp_path: Path) -> N
 )
 def test_light_verbs_load_neither_torch_nor_prefect(words: tuple[str, ...], tmp_path: Path) -> None:
     code = (
-        "import sys\nsys.argv = ['decoct', *sys.argv[1:]]\nfrom flows.cli import main\n"
+        "import sys\nsys.argv = ['decoct', *sys.argv[1:]]\nfrom flows.cli.main import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "heavy = {'torch', 'prefect', 'pennylane', 'great_expectations', 'sklearn'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"

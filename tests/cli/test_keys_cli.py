@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import main
-from flows.keys_cli import keys_app
+from flows.cli.keep.keys import keys_app
+from flows.cli.main import main
 from pipeline.core.custody import passphrase as phrases
 from pipeline.core.secrets import Secret, read_secret, write_secret
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli.main import app
 from pipeline.core.errors import EnvironmentProblem, UsageError
 from pipeline.sharing.budget import Budget
 from pipeline.sharing.ledger import People, reserve

@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from flows import evaluate_cli, pool_cli, sharing_cli, transport_cli
-from flows.cli import app
+from flows.cli.main import app
+from flows.cli.receive import evaluate as evaluate_cli
+from flows.cli.receive import pool as pool_cli
+from flows.cli.receive import receive as sharing_cli
+from flows.cli.receive import transport as transport_cli
 from flows.stages.publish import _notes
 from pipeline.core.config import ReleaseConfig
 from pipeline.core.errors import DecoctError, ReleaseRefused, UsageError

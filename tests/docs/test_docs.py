@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import app, config_app, keys_app, log_app, release_app, store_app, trust_app
+from flows.cli.main import app, config_app, keys_app, log_app, release_app, store_app, trust_app
 from flows.templates import commented_config, demo_config
 from pipeline.core.config import Config, parse_config
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flows.job import KEY_PURPOSES, key_path
+from flows.workspace.job import KEY_PURPOSES, key_path
 from pipeline.core.config import Config, parse_config
 from pipeline.core.secrets import Secret, write_secret
 

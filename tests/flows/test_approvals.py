@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import app
-from flows.job import new_job
+from flows.cli.main import app
+from flows.cli.summary import outcome
 from flows.run import walk_until
-from flows.summary import outcome
+from flows.workspace.job import new_job
 from pipeline.core.config import Config
 from pipeline.core.errors import BudgetError, ReleaseRefused
 from pipeline.core.types import AttackResult, LeakageReport, Provenance
@@ -59,7 +59,7 @@ def site(
     """A workspace whose policy asks for one approval, run up to the proposal."""
     workspace = tmp_path_factory.mktemp("approvals")
     patched = pytest.MonkeyPatch()
-    patched.setattr("flows.stages.attacking.audit", quiet_audit)
+    patched.setattr("flows.attacks.scenes.audit", quiet_audit)
 
     def config(**changes: Any) -> Config:
         settled = {"encode": {"raw": {"kind": "identity"}}, "condense": PRIVATE, "group": None, "release": RELEASE}

@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from flows.audit_history import history_of, remember
-from flows.tabular import TableAudit, audit_tables, enforce, write
+from flows.attacks.tables import TableAudit, audit_tables, enforce, write
+from flows.workspace.history import history_of, remember
 from pipeline.core.digest import canonical_json
 from pipeline.core.errors import LeakageError
 from pipeline.ingest.embedded import DATA

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from flows.job import new_job, open_job
 from flows.run import walk_until
+from flows.workspace.job import new_job, open_job
 from pipeline.core.config import parse_config
 from pipeline.core.errors import DataError
 from pipeline.core.types import IngestReport

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from flows import comparison
-from flows.cli import app
-from flows.job import new_job, open_job
+from flows.cli.main import app
+from flows.comparing import comparison
 from flows.run import walk_until
+from flows.workspace.job import new_job, open_job
 from pipeline.core.config import Config
 from pipeline.core.errors import UsageError
 from pipeline.core.types import EncodedCohort, Split

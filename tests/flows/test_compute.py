@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 from flows import compute
+from flows.attacks.scenes import SceneOf, attack_all
 from flows.compute import map_calls, rows_by_blocks
 from flows.environment import code_version
-from flows.job import Job, new_job
 from flows.stages import condensing, data, learn
-from flows.stages.attacking import SceneOf, attack_all
 from flows.stages.candidates import train_by_workers
+from flows.workspace.job import Job, new_job
 from pipeline.audit.inversion import KnownKeyInversion
 from pipeline.audit.near_copies import NearCopies
 from pipeline.audit.shadows import ShadowCondensation

@@ -14,14 +14,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from flows import forgetting, purge
-from flows.forgetting import Forgotten, forget, read_ids
-from flows.job import Job, new_job
-from flows.locks import workspace_lock
-from flows.purge import Plan, carry_out, pending
 from flows.stages import data, learn
-from flows.store_graph import graph_of
-from flows.withdrawals import list_path, withdraw, withdrawn_of
+from flows.workspace import forgetting, purge
+from flows.workspace.forgetting import Forgotten, forget, read_ids
+from flows.workspace.graph import graph_of
+from flows.workspace.job import Job, new_job
+from flows.workspace.locks import workspace_lock
+from flows.workspace.purge import Plan, carry_out, pending
+from flows.workspace.withdrawals import list_path, withdraw, withdrawn_of
 from pipeline.core.config import Config, parse_config
 from pipeline.core.errors import EnvironmentProblem, UsageError
 from pipeline.core.types import Cohort, EncodedCohort, GateDecision, IngestReport, ReleaseRecord
@@ -283,7 +283,11 @@ def test_a_full_disk_while_it_purges_is_told_and_loses_nothing(site: Path, monke
 
 def command(*words: str, ids: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "flows.cli", "forget", *words], input=ids, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "flows.cli", "forget", *words],
+        input=ids,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows.job import new_job, open_job
+from flows.attacks.scenes import attack_all
 from flows.run import walk_until
 from flows.stages import judge
-from flows.stages.attacking import attack_all
 from flows.stages.condensing import condensed_sets, of_tasks, wanted_parts
+from flows.workspace.job import new_job, open_job
 from pipeline.audit.near_copies import NearCopies
 from pipeline.core.config import PrivateMoments, parse_config
 from pipeline.core.errors import ConfigError

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli.main import app
 from pipeline.core.errors import ConfigError, DataError, UsageError
 from pipeline.core.types import Cohort, IngestReport
 from pipeline.ingest.meds import read_meds_cohort

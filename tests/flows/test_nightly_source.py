@@ -10,9 +10,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from flows.job import Job, new_job
 from flows.run import execute
 from flows.stages import data, source
+from flows.workspace.job import Job, new_job
 from pipeline import store as store_module
 from pipeline.core.config import parse_config
 from pipeline.core.errors import EnvironmentProblem

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows import pool as pools
-from flows.evaluate import BOTH, OWN, POOLED, WITHOUT, evaluate_pool
-from flows.job import new_job, open_job
-from flows.pool import pool_bundles
-from flows.pool_cli import _print_table
+from flows.cli.receive.pool import _print_table
+from flows.receiving import pool as pools
+from flows.receiving.evaluate import BOTH, OWN, POOLED, WITHOUT, evaluate_pool
+from flows.receiving.pool import pool_bundles
 from flows.run import walk_until
+from flows.workspace.job import new_job, open_job
 from pipeline.core.config import Config
 from pipeline.core.errors import DataError
 from pipeline.core.types import CondensedSet

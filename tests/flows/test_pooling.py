@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 
 from condensation.moments import signed_labels
 from condensation.private import samples_from_moments
-from flows.cli import app
-from flows.job import KEY_PURPOSES, key_path, new_job, open_job
-from flows.pool import load_pool, pool
+from flows.cli.main import app
+from flows.receiving.pool import load_pool, pool
 from flows.run import walk_until
+from flows.workspace.job import KEY_PURPOSES, key_path, new_job, open_job
 from pipeline.core.config import Config
 from pipeline.core.errors import DataError, ReleaseRefused, UsageError
 from pipeline.core.secrets import Secret, read_secret, write_secret
@@ -196,7 +196,7 @@ def test_stopped_while_writing_nothing_is_left(
         written.append(str(file))
         real(file, *rest, **options)
 
-    monkeypatch.setattr("flows.unpack.np.save", second_fails)
+    monkeypatch.setattr("flows.receiving.unpack.np.save", second_fails)
     with pytest.raises(KeyboardInterrupt):
         pool([sites["a"]], sites["root"], tmp_path / "out", n_per_class=3, seed=0, hard_labels=False, today=TODAY)
     assert len(written) == 1

@@ -17,10 +17,10 @@ import pytest
 from safetensors import SafetensorError
 
 from flows import run as road_module
-from flows.evaluate import evaluate
-from flows.job import KEY_PURPOSES, new_job, open_job
+from flows.receiving.evaluate import evaluate
 from flows.stages.publish import REPORT_DATA, REPORT_PAGE
-from flows.trust import write_root
+from flows.workspace.job import KEY_PURPOSES, new_job, open_job
+from flows.workspace.trust import write_root
 from pipeline.core.config import Config
 from pipeline.core.errors import DataError, EnvironmentProblem, LeakageError, ReleaseRefused
 from pipeline.core.secrets import new_secret, read_secret
@@ -214,7 +214,7 @@ def test_interrupted_in_any_stage_nothing_is_half_written_and_resume_agrees(
         if label == stage:
             with monkeypatch.context() as patch:
                 patch.setattr("pipeline.store.Store.remember", _interrupt)
-                patch.setattr("flows.job.Job.replace_file", _interrupt)
+                patch.setattr("flows.workspace.job.Job.replace_file", _interrupt)
                 return real(folder, False, label, *rest)
         return real(folder, resume, label, *rest)
 

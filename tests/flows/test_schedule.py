@@ -11,11 +11,11 @@ from prefect.exceptions import TerminationSignal
 from prefect.flows import load_flow_from_entrypoint
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli.main import app
 from flows.environment import TELEMETRY_OFF
-from flows.night import read_record, run_night
+from flows.nights.night import read_record, run_night
+from flows.nights.scheduled import ENTRYPOINT, checked_schedule, deployment, next_night, night_flow
 from flows.run import StageStopped
-from flows.scheduled import ENTRYPOINT, checked_schedule, deployment, next_night, night_flow
 from flows.templates import commented_config
 from pipeline.core.config import load_config
 from pipeline.core.errors import ConfigError, ReleaseRefused, UsageError

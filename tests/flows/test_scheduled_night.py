@@ -33,7 +33,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import SecretStr
 
 from flows.environment import TELEMETRY_OFF
-from flows.job import KEY_PURPOSES, key_path
+from flows.workspace.job import KEY_PURPOSES, key_path
 from pipeline.core.secrets import Secret, write_secret
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
@@ -234,8 +234,8 @@ def test_scheduled_nights_are_readable_at_the_server_and_it_learns_nothing_of_a_
     good, bad = make_site(tmp_path / "icu", broken=False), make_site(tmp_path / "ward", broken=True)
     server.until(lambda: server.ask("/health"))
     server.start("prefect", "worker", "start", "--type", "process", "--pool", "decoct")
-    server.start("flows.cli", "schedule", "--config", str(bad))
-    server.call("flows.cli", "schedule", "--config", str(good), "--write", str(tmp_path / "prefect.yaml"))
+    server.start("flows.cli.main", "schedule", "--config", str(bad))
+    server.call("flows.cli.main", "schedule", "--config", str(good), "--write", str(tmp_path / "prefect.yaml"))
     server.until(lambda: server.ask("/work_pools/decoct"))
     server.call("prefect", "deploy", "--all", "--prefect-file", str(tmp_path / "prefect.yaml"))
     automate(server)

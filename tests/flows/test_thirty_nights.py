@@ -26,14 +26,14 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from flows.forgetting import forget
-from flows.job import KEY_PURPOSES, key_path
-from flows.locks import workspace_lock
-from flows.logs import read_log
-from flows.night import Night, read_record, run_night
+from flows.attacks import scenes as attacking
+from flows.nights.night import Night, read_record, run_night
 from flows.run import walk_here
-from flows.stages import attacking
 from flows.stages import drift as drift_stage
+from flows.workspace.forgetting import forget
+from flows.workspace.job import KEY_PURPOSES, key_path
+from flows.workspace.locks import workspace_lock
+from flows.workspace.logs import read_log
 from pipeline.core.chained_file import read_chain
 from pipeline.core.config import load_config
 from pipeline.core.digest import digest_file
@@ -400,7 +400,7 @@ def test_two_nights_at_once_are_one(hospital: Hospital) -> None:
     hospital.arrive(100)
     hospital.write()
     code = (
-        "import sys, time; from pathlib import Path; from flows.locks import workspace_lock\n"
+        "import sys, time; from pathlib import Path; from flows.workspace.locks import workspace_lock\n"
         "with workspace_lock(Path(sys.argv[1]), 'decoct night'): print('here', flush=True); time.sleep(600)"
     )
     command = [sys.executable, "-c", code, str(hospital.workspace)]
@@ -432,7 +432,7 @@ def test_an_interrupted_night_is_on_record(hospital: Hospital, monkeypatch: pyte
 def test_nights_through_prefect_say_how_they_ended(prefect_server: None, hospital: Hospital, leak: list[bool]) -> None:
     from prefect.client.orchestration import get_client
 
-    from flows.scheduled import night_through_prefect
+    from flows.nights.scheduled import night_through_prefect
 
     def through_prefect() -> Night:
         return night_through_prefect(hospital.folder / "night.toml")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.serve import open_server
-from flows.watch import write_watch
+from flows.watch.page import write_watch
+from flows.watch.serve import open_server
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = [

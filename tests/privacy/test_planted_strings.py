@@ -29,10 +29,10 @@ import numpy as np
 import pytest
 import typer
 
-from flows.cli import app, main
-from flows.job import KEY_PURPOSES, key_path, new_job
+from flows.cli.main import app, main
 from flows.run import walk_until
 from flows.stages import condensing
+from flows.workspace.job import KEY_PURPOSES, key_path, new_job
 from pipeline.core.config import load_config
 from pipeline.core.secrets import Secret, write_secret
 

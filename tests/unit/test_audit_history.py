@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from flows.audit_history import table
+from flows.workspace.history import table
 from pipeline.audit.history import FILE_NAME, History, open_history
 from pipeline.core.codec import record_digest
 from pipeline.core.errors import EnvironmentProblem, UsageError

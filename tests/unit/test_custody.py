@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flows.job import KEY_PURPOSES
+from flows.workspace.job import KEY_PURPOSES
 from pipeline.core.custody import passphrase as phrases
 from pipeline.core.custody.institutions import IDENTITY_FILE, import_key, new_identity, public_identity, share_key
 from pipeline.core.custody.keyring import PURPOSES, listed_keys, make_key, rotate_key

@@ -15,11 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from flows import doctor, doctor_machine, doctor_workspace
-from flows.doctor import Finding, examine
+from flows.doctor import examine as doctor
+from flows.doctor import machine as doctor_machine
+from flows.doctor import workspace as doctor_workspace
+from flows.doctor.examine import examine
+from flows.doctor.finding import Finding
 from flows.environment import TELEMETRY_OFF
-from flows.locks import workspace_lock
-from flows.logs import logged
+from flows.workspace.locks import workspace_lock
+from flows.workspace.logs import logged
 from pipeline.core.secrets import Secret, write_secret
 from pipeline.sharing.log import append_log
 

@@ -34,7 +34,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
 @pytest.mark.parametrize(
     "name",
     [
-        "flows/cli.py",
+        "flows/cli/main.py",
         "flows/templates/commented.toml",
         "flows/templates/constraints-py311.txt",
         "pipeline/ingest/data/physionet2012/set-a.parquet",

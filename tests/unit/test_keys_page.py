@@ -139,7 +139,7 @@ def test_the_log_of_the_page_holds_together(tmp_path: Path) -> None:
 
 
 def test_the_page_names_every_verb_and_variable() -> None:
-    from flows.keys_cli import keys_app
+    from flows.cli.keep.keys import keys_app
 
     text = PAGE.read_text(encoding="utf-8")
     for command in keys_app.registered_commands:

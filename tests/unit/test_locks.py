@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from flows.locks import holders, workspace_lock
+from flows.workspace.locks import holders, workspace_lock
 from pipeline.core.errors import EnvironmentProblem
 
 HOLD = """
 import sys
 from pathlib import Path
-from flows.locks import workspace_lock
+from flows.workspace.locks import workspace_lock
 with workspace_lock(Path(sys.argv[1]), "decoct night", shared=sys.argv[2] == "shared"):
     print("held", flush=True)
     sys.stdin.read()

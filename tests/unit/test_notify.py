@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from flows.notify import WEBHOOK, notice, notify, outward
+from flows.nights.notify import WEBHOOK, notice, notify, outward
 from pipeline.core.config import NightConfig
 
 NIGHT: dict[str, Any] = {

@@ -22,9 +22,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pydantic import ValidationError
 
-from flows import night as night_module
-from flows.night import read_record, run_night
-from flows.notify import PASSWORD, PASSWORD_FILE, WEBHOOK, notice, notify
+from flows.nights import night as night_module
+from flows.nights.night import read_record, run_night
+from flows.nights.notify import PASSWORD, PASSWORD_FILE, WEBHOOK, notice, notify
 from pipeline.core.chained_file import read_chain
 from pipeline.core.config import NightConfig, parse_config
 from pipeline.core.errors import DataError

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows import pool as pools
-from flows.pool import load_pool, pool_bundles
+from flows.receiving import pool as pools
+from flows.receiving.pool import load_pool, pool_bundles
 from pipeline.core.errors import DataError, ReleaseRefused, UsageError
 from pipeline.sharing.keys import PublicKey
 from pipeline.sharing.pooling import first_difference, pool_rows

@@ -11,7 +11,7 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from flows.sbom import bill_of_materials, installed, normalised, write_sbom
+from flows.doctor.sbom import bill_of_materials, installed, normalised, write_sbom
 from pipeline.core.errors import EnvironmentProblem
 
 NOW = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)

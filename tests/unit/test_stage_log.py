@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flows import logs
-from flows.logs import LOG_FILE, OLDER_FILE, logged, read_log
+from flows.workspace import logs
+from flows.workspace.logs import LOG_FILE, OLDER_FILE, logged, read_log
 from pipeline.core.errors import DataError, DecoctError
 from pipeline.core.redaction import scrubbed
 from pipeline.store import Made

@@ -12,12 +12,12 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from flows import cleaning
-from flows.cleaning import OLD_SECONDS, compact, damaged, rubbish
-from flows.locks import workspace_lock
-from flows.purge import Plan, carry_out, pending
-from flows.store_cli import store_app
-from flows.store_graph import graph_of, last_uses
+from flows.cli.keep.store import store_app
+from flows.workspace import cleaning
+from flows.workspace.cleaning import OLD_SECONDS, compact, damaged, rubbish
+from flows.workspace.graph import graph_of, last_uses
+from flows.workspace.locks import workspace_lock
+from flows.workspace.purge import Plan, carry_out, pending
 from pipeline.core.errors import EnvironmentProblem
 from pipeline.core.types import GateDecision, Grouping, ReleaseRecord
 from pipeline.ingest.pieces import Pieces, indexes

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from flows.logs import logged
-from flows.watch import FIGURES, PAGE, clean, gather, watched, write_watch
-from flows.watch_releases import releases
+from flows.watch.page import FIGURES, PAGE, clean, gather, watched, write_watch
+from flows.watch.releases import releases
+from flows.workspace.logs import logged
 from pipeline.audit.history import FILE_NAME, open_history
 from pipeline.core.config import parse_config
 from pipeline.core.drift_types import DriftReport, DriftRow
@@ -298,7 +298,7 @@ def test_a_release_that_was_moved_away_and_one_that_was_revoked_are_told(
 ) -> None:
     told = {"site": "site", "name": "old", "version": 7, "policy": "p"}
     append_log(workspace, "publish", told)
-    monkeypatch.setattr("flows.watch_releases._revoked", lambda _: frozenset({"site/private/2"}))
+    monkeypatch.setattr("flows.watch.releases._revoked", lambda _: frozenset({"site/private/2"}))
     states = {(row["name"], row["version"]): row["state"] for row in releases(workspace, date(2026, 11, 20))}
     assert states[("old", 7)] == "published, moved away since"
     assert states[("private", 2)] == "revoked"

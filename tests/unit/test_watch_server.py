@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.serve import HEADERS, is_loopback, open_server
+from flows.watch.serve import HEADERS, is_loopback, open_server
 from pipeline.core.errors import EnvironmentProblem, UsageError
 
 

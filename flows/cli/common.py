@@ -1,0 +1,93 @@
+"""What the verbs share: their options, the start of a run's folder, and JSON on stdout."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.environment import quiet
+from pipeline.core.errors import UsageError
+
+ConfigPath = Annotated[Path, typer.Argument(help="The run's TOML file.", show_default=False)]
+Seed = Annotated[int | None, typer.Option(help="Seed of all public randomness; instead of the file's.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...; instead of the file's.")]
+Out = Annotated[
+    Path | None, typer.Option(help="Workspace folder (store, keys, runs, releases); instead of the file's.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Take finished stages from the store instead of redoing them.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON on stdout.")]
+Verbose = Annotated[int, typer.Option("-v", "--verbose", count=True, help="More on stderr; -vv also Prefect's log.")]
+Only = Annotated[list[str] | None, typer.Option(help="Only this table of the file (may be repeated).")]
+Root = Annotated[Path, typer.Option(help="Your trust root file.", show_default=False)]
+
+
+def walk(verb: str, job_folder: str, resume: bool, as_json: bool) -> None:
+    """One stage and what it needs, and what it has to show."""
+    from flows.cli.summary import outcome, print_stage
+    from flows.run import walk_until
+
+    made = walk_until(job_folder, verb, resume=resume)
+    if as_json:
+        print_json(outcome(job_folder, made))
+    else:
+        print_stage(job_folder, verb, made)
+
+
+def start(
+    config: Any, seed: int | None, device: str | None, out: Path | None, verbose: int, only: list[str] | None
+) -> str:
+    """Apply the flags that differ from run to run, quieten the surroundings, write the run's folder."""
+    changes: dict[str, Any] = {}
+    if seed is not None:
+        changes["seed"] = seed
+    if device is not None:
+        changes["device"] = device
+    if out is not None:
+        changes["workspace"] = out.resolve()
+    if only:
+        changes |= _narrowed(config, set(only))
+    config = config.model_copy(update=changes)
+    quiet(config.workspace, console=verbose > 1)
+    from flows.workspace.job import new_job
+    from pipeline.core.redaction import scrubbed
+
+    with scrubbed("start"):
+        return str(new_job(config).folder)
+
+
+def check_release_terms(config: Any) -> None:
+    """What the policy asks of [release], before hours are spent on what it would refuse.
+
+    Raises:
+        ConfigError: no such policy. ReleaseRefused: recipients, an agreement or keys are missing.
+    """
+    from pipeline.sharing.policy import load_policy, require_terms
+
+    terms = config.release
+    require_terms(load_policy(terms.policy), terms.recipients, terms.agreement, terms.recipient_keys)
+
+
+def _narrowed(config: Any, only: set[str]) -> dict[str, Any]:
+    """The tables named by --only, what [release] names, and the encodings that a kept condenser needs."""
+    unknown = only - set(config.encode) - set(config.condense)
+    if unknown:
+        raise UsageError(f"--only {sorted(unknown)[0]}: the file has no such [encode] or [condense] table")
+    only = only | {config.release.artefact}
+    condense = {name: table for name, table in config.condense.items() if name in only}
+    needed = {table.input for table in condense.values()} | only
+    encode = {name: table for name, table in config.encode.items() if name in needed}
+    return {"encode": encode or dict(config.encode), "condense": condense}
+
+
+def today() -> date:
+    """The date that expiry and revocation are held against."""
+    return datetime.now(tz=UTC).date()
+
+
+def print_json(value: Any) -> None:
+    """The outcome for a program: stable order, on stdout."""
+    print(json.dumps(value, indent=2, sort_keys=True))

@@ -1,0 +1,1 @@
+"""Commands that keep keys, trust, records and the store in order."""

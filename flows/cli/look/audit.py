@@ -1,0 +1,212 @@
+"""`decoct audit`: attack a run's artefacts, or anybody's tables; look back over the nights, compare two of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from typer.core import TyperGroup
+
+from flows.cli.common import AsJson, Device, Only, Out, Resume, Seed, Verbose, print_json, start, walk
+from pipeline.core.errors import UsageError
+
+ATTACK: Final = "attack"
+Url = Annotated[
+    str | None,
+    typer.Option("--history", help="Database URL of the history; else $DECOCT_AUDIT_HISTORY, else the file."),
+]
+
+
+class _AuditGroup(TyperGroup):
+    """`decoct audit run.toml` and `decoct audit --real ...` are the verb itself; a sub-verb is picked by its name."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in {*self.commands, "--help"}:
+            args = [ATTACK, *args]
+        return list(super().parse_args(ctx, args))
+
+
+audit_app = typer.Typer(
+    cls=_AuditGroup,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Attack the artefacts of a run and print what was found; or audit anybody's synthetic table.\n\n"
+    "Example: decoct audit run.toml\n\n"
+    "Example: decoct audit --real real.parquet --shared synthetic.parquet --holdout others.parquet --out audit\n\n"
+    "All options: decoct audit attack --help. Exit codes: 13 the policy's limits say FAIL, 14 INCONCLUSIVE.",
+)
+
+
+@audit_app.command(ATTACK)
+def attack(
+    config: Annotated[Path | None, typer.Argument(help="The run's TOML file.", show_default=False)] = None,
+    real: Annotated[Path | None, typer.Option(help="Table the set was made from (parquet or CSV).")] = None,
+    shared: Annotated[Path | None, typer.Option(help="The synthetic or condensed table.")] = None,
+    holdout: Annotated[Path | None, typer.Option(help="Records of other people of the same kind.")] = None,
+    subject_column: Annotated[str | None, typer.Option(help="Whose row it is; never audited as a value.")] = None,
+    time_column: Annotated[str | None, typer.Option(help="Long tables: the time; rows are summarised.")] = None,
+    policy: Annotated[str, typer.Option(help="Policy whose limits judge a table: a name, or a file.")] = "research",
+    name: Annotated[str, typer.Option(help="What the table is called in report and history.")] = "shared",
+    url: Url = None,
+    only: Only = None,
+    seed: Seed = None,
+    device: Device = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Workspace; for tables the folder of page, JSON and history.")
+    ] = None,
+    resume: Resume = False,
+    as_json: AsJson = False,
+    verbose: Verbose = 0,
+) -> None:
+    """The audit itself, as `decoct audit` without a sub-verb: of a run, or of three tables.
+
+    Example: decoct audit attack run.toml
+    """
+    tables = (real, shared, holdout)
+    if config is not None:
+        if any(tables) or subject_column or time_column or name != "shared" or policy != "research" or url:
+            raise UsageError(
+                "decoct audit takes a run's TOML file, or --real, --shared and --holdout with their options"
+            )
+        from pipeline.core.config import load_config
+
+        walk("audit", start(load_config(config), seed, device, out, verbose, only), resume, as_json)
+        return
+    if real is None or shared is None or holdout is None or only or device or resume:
+        raise UsageError(
+            "decoct audit takes a run's TOML file, or all of --real, --shared and --holdout (without --only, --device "
+            "and --resume)"
+        )
+    from pipeline.core.redaction import scrubbed
+
+    with scrubbed("audit"):
+        from flows.attacks.tables import audit_tables, enforce, write
+        from flows.workspace.history import history_of, remember
+
+        found = audit_tables(
+            real,
+            shared,
+            holdout,
+            name=name,
+            policy=policy,
+            seed=seed or 0,
+            subject_column=subject_column,
+            time_column=time_column,
+        )
+        written = write(found, out) if out is not None else ()
+        if out is not None or url is not None:
+            remember(history_of(out or Path(), url), (found.report,), name=name, source="tables")
+        if as_json:
+            import sys
+
+            from pipeline.core.digest import canonical_json
+
+            sys.stdout.write(canonical_json(found.data()).decode() + "\n")
+        else:
+            _print_tables(found, written)
+        enforce(found.decision)
+
+
+@audit_app.command("history")
+def history(
+    artefact: Annotated[str | None, typer.Option(help="Only this artefact.")] = None,
+    last: Annotated[int, typer.Option(min=1, help="So many audits, the newest.")] = 30,
+    out: Out = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """A table per night and threat model: the worst figure that decides, and its change since the audit before.
+
+    Example: decoct audit history --out decoct-demo
+    """
+    from flows.workspace.history import history_of, table
+
+    rows = table(history_of(_workspace(out, url), url).nights(artefact=artefact, last=last))
+    if as_json:
+        print_json(rows)
+        return
+    cells = [["audit", "night (UTC)", "run", "artefact", "model", "worst figure", "since last", "left as"]]
+    for row in rows:
+        figure = f"{row['attack']} {row['statistic']} {_interval(row)}"
+        held = "" if row["controls_held"] else " CONTROLS FAILED"
+        cells.append(
+            [
+                *(str(row["audit"]), row["night"][:16].replace("T", " "), row["run"], row["artefact"]),
+                *(row["threat_model"], figure + held, row["since_last"], row["accepted_as"] or "-"),
+            ]
+        )
+    _print_columns(cells)
+
+
+@audit_app.command("diff")
+def diff(
+    before: Annotated[int, typer.Argument(help="Number of an audit, from decoct audit history.")],
+    after: Annotated[int, typer.Argument(help="Number of a later one.")],
+    out: Out = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """What got worse from one audit to another beyond its interval, what got better, what is no longer measured.
+
+    Example: decoct audit diff 3 7 --out decoct-demo
+    """
+    from flows.workspace.history import history_of
+    from pipeline.core.changes import CHANCE, changes
+
+    history = history_of(_workspace(out, url), url)
+    found = changes(history.night(before).reports, history.night(after).reports)
+    moved = [change for change in found if change.direction != "same"]
+    if as_json:
+        print_json(
+            [{"direction": change.direction, "figure": list(change.key), "told": change.sentence} for change in found]
+        )
+        return
+    for change in moved:
+        print(f"{change.direction:<8}{change.sentence}")
+    both = sum(change.direction in ("same", "worse", "better") for change in found)
+    print(
+        f"{len(moved)} of {len(found)} figures differ beyond their intervals; of {both} unchanged ones about "
+        f"{both * CHANCE:.1f} would look worse by chance"
+    )
+
+
+def _workspace(out: Path | None, url: str | None) -> Path:
+    import os
+
+    from flows.workspace.history import HISTORY_URL
+    from pipeline.audit.history import FILE_NAME
+
+    folder = out or Path("decoct-work")
+    if url is None and not os.environ.get(HISTORY_URL) and not (folder / FILE_NAME).exists():
+        raise UsageError(f"there is no audit history at {folder / FILE_NAME}; name the workspace with --out")
+    return folder
+
+
+def _print_tables(found: Any, written: tuple[Path, ...]) -> None:
+    people = found.scene.people
+    print(
+        f"audited {found.name}: {people['shared']} rows, {len(found.scene.columns)} columns, against {people['real']} "
+        f"real people and {people['holdout']} others"
+    )
+    for note in found.scene.notes:
+        print(f"note    {note}")
+    for result in found.report.results:
+        print(f"{'decides' if result.gates else 'shown':<8}{result.threat_model}: {result.summary}")
+    for item in found.report.not_run:
+        print(f"NOT RUN {item.attack} ({item.threat_model}): {item.reason}")
+    print(f"limits  {found.decision.verdict} under policy {found.decision.policy}")
+    for path in written:
+        print(f"wrote   {path}")
+
+
+def _interval(row: Any) -> str:
+    if row["low"] == row["high"]:
+        return f"{row['rate']:.3g}"
+    return f"{row['rate']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
+
+
+def _print_columns(cells: list[list[str]]) -> None:
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    for line in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -1,0 +1,46 @@
+"""`decoct doctor`: the checks as a table, and the bill of materials of what is installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.common import AsJson, Out, print_json
+from pipeline.core.errors import EnvironmentProblem
+
+
+def doctor(
+    out: Out = None,
+    sbom: Annotated[
+        Path | None, typer.Option(help="Write what is installed as a CycloneDX bill of materials, and check nothing.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Is this machine fit: versions, disk, memory, device, telemetry; and the workspace: keys, access, clock, database.
+
+    A line that says warn is worth a look and fails nothing. Exit code 15 when a line says FAIL.
+
+    Example: decoct doctor
+    """
+    if sbom is not None:
+        from flows.doctor.sbom import write_sbom
+
+        print(f"{sbom}: {write_sbom(sbom)} components")
+        return
+    from flows.doctor.examine import examine
+
+    findings = examine(out or Path("decoct-work"))
+    if as_json:
+        print_json([{"check": f.check, "ok": f.ok, "grave": f.grave, "told": f.told} for f in findings])
+    for finding in [] if as_json else findings:
+        print(f"{finding.word:<4}  {finding.check:<14} {finding.told}")
+    broken = sum(finding.word == "FAIL" for finding in findings)
+    if broken:
+        raise EnvironmentProblem(f"{broken} of {len(findings)} checks failed")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(doctor)

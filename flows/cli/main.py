@@ -1,0 +1,218 @@
+"""`decoct`: one command, one verb per stage. Data goes to stdout, everything for a person's eyes to stderr.
+
+Heavy libraries are imported inside the verbs: `--help`, `show`, `verify`, `keys` and `config` need neither torch nor
+Prefect.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from flows.cli.common import (
+    AsJson,
+    ConfigPath,
+    Device,
+    Only,
+    Out,
+    Resume,
+    Seed,
+    Verbose,
+    check_release_terms,
+    print_json,
+    start,
+    walk,
+)
+from flows.cli.keep.forget import register as register_forget
+from flows.cli.keep.keys import keys_app
+from flows.cli.keep.ledger import register as register_ledger
+from flows.cli.keep.log import log_app
+from flows.cli.keep.store import store_app
+from flows.cli.keep.trust import trust_app
+from flows.cli.look.audit import audit_app
+from flows.cli.look.doctor import register as register_doctor
+from flows.cli.look.watch import register as register_watch
+from flows.cli.make.condense import condense
+from flows.cli.make.config import config_app
+from flows.cli.make.ingest import ingest
+from flows.cli.make.night import register as register_night
+from flows.cli.receive.evaluate import register as register_evaluate
+from flows.cli.receive.pool import register as register_pool
+from flows.cli.receive.receive import register as register_sharing
+from flows.cli.receive.transport import register as register_transport
+from flows.cli.release.release import release_app
+from flows.environment import quiet
+from pipeline.core.errors import DecoctError, UsageError
+
+INTERRUPTED: Final = 130
+
+app = typer.Typer(
+    name="decoct",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="From a hospital's ICU time series to a small, audited, signed set that another institution can train on.\n\n"
+    "Start with: decoct demo. On your own data: decoct config init > run.toml, then decoct run run.toml.\n\n"
+    "Exit codes: 0 done, 2 usage, 10 configuration, 11 input data, 12 utility floor, 13 leakage, 14 release refused, "
+    "15 environment, 16 drift, 17 privacy budget, 130 interrupted.",
+)
+app.add_typer(audit_app, name="audit")
+app.add_typer(config_app, name="config")
+app.add_typer(keys_app, name="keys")
+app.add_typer(release_app, name="release")
+app.add_typer(trust_app, name="trust")
+app.add_typer(log_app, name="log")
+app.add_typer(store_app, name="store")
+
+
+@app.command()
+def demo(
+    seed: Seed = None,
+    device: Device = None,
+    out: Out = None,
+    resume: Resume = False,
+    as_json: AsJson = False,
+    verbose: Verbose = 0,
+) -> None:
+    """The main job on real, embedded ICU stays, under a policy that production trust roots refuse.
+
+    Example: decoct demo
+    """
+    from flows.templates import demo_config
+
+    _run(demo_config(out or Path("decoct-demo")), seed, device, None, resume, as_json, verbose)
+
+
+@app.command()
+def run(
+    config: ConfigPath,
+    seed: Seed = None,
+    device: Device = None,
+    out: Out = None,
+    resume: Resume = False,
+    as_json: AsJson = False,
+    verbose: Verbose = 0,
+) -> None:
+    """The whole road: ingest, encode, condense, validate, group, audit, release; as one Prefect flow.
+
+    Example: decoct run run.toml --resume
+    """
+    from pipeline.core.config import load_config
+
+    _run(load_config(config), seed, device, out, resume, as_json, verbose)
+
+
+def _stage_verb(name: str, does: str) -> None:
+    """One verb per stage; what comes before it is taken from the store, or made if it is missing."""
+
+    def verb(
+        config: ConfigPath,
+        only: Only = None,
+        seed: Seed = None,
+        device: Device = None,
+        out: Out = None,
+        resume: Resume = False,
+        as_json: AsJson = False,
+        verbose: Verbose = 0,
+    ) -> None:
+        from pipeline.core.config import load_config
+
+        walk(name, start(load_config(config), seed, device, out, verbose, only), resume, as_json)
+
+    verb.__doc__ = f"{does}\n\nExample: decoct {name} run.toml"
+    app.command(name)(verb)
+
+
+app.command()(ingest)
+_stage_verb("encode", "Prepare and encode the cohort by every [encode.NAME] table.")
+_stage_verb("group", "Which tasks are alike: sample-wise convergence affinity and the label-only control.")
+app.command()(condense)
+_stage_verb("validate", "Data contracts on every artefact, then train on condensed and test on real stays.")
+register_sharing(app)
+register_evaluate(app)
+register_pool(app)
+register_transport(app)
+register_ledger(app)
+register_night(app)
+register_forget(app)
+register_watch(app)
+register_doctor(app)
+
+
+@app.command()
+def show(
+    digest: Annotated[str | None, typer.Argument(help="A digest or its beginning; none lists all artefacts.")] = None,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """What is in the store: all artefacts, or one's description (shapes and provenance, never values of patients).
+
+    Example: decoct show 3f9c --out decoct-demo
+    """
+    from pipeline.store import Store
+
+    folder = (out or Path("decoct-work")) / "store"
+    if not folder.exists():
+        raise UsageError(f"there is no store at {folder}; name the workspace with --out")
+    store = Store(folder)
+    if digest is None:
+        rows = [{"digest": e.digest, "kind": e.kind, "bytes": e.size_bytes} for e in store.entries()]
+        if as_json:
+            print_json(rows)
+        for row in [] if as_json else rows:
+            print(f"{str(row['digest'])[:12]}  {row['kind']:<15} {row['bytes']:>12}")
+        return
+    described = store.describe(store.resolve(digest))
+    print_json(described if as_json else {"kind": described["kind"], "provenance": described["meta"].get("provenance")})
+
+
+def _run(
+    config: Any, seed: int | None, device: str | None, out: Path | None, resume: bool, as_json: bool, verbose: int
+) -> None:
+    check_release_terms(config)
+    folder = start(config, seed, device, out, verbose, None)
+    from flows.progress import say
+
+    say("starting Prefect (about ten seconds)")
+    from flows.cli.summary import outcome, print_run
+    from flows.run import road
+    from flows.watch.page import watched
+
+    made: dict[str, Any]
+    with watched(Path(folder).parents[1]):
+        made = road(folder, resume)  # type: ignore[assignment]  # of a state that a flow returns, Prefect gives the data
+    if as_json:
+        print_json(outcome(folder, made))
+    else:
+        print_run(folder, made)
+
+
+def main() -> None:
+    """Run the command line; every failure is one sentence on stderr and its exit code."""
+    quiet()
+    try:
+        code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # Typer turns Ctrl-C into a return value
+            raise KeyboardInterrupt
+        sys.exit(code if isinstance(code, int) else 0)
+    except DecoctError as error:
+        _stop(str(error), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        _stop("interrupted; nothing is half-written, and --resume goes on from the last finished stage", INTERRUPTED)
+    except Exception as error:
+        if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # the command line's own usage errors
+            _stop(error.format_message(), int(error.exit_code))
+        _stop(f"failed with {type(error).__name__}: a bug in Decoct, please report it", DecoctError.exit_code)
+
+
+def _stop(sentence: str, code: int) -> None:
+    print(f"decoct: {sentence}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

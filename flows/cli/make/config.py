@@ -1,0 +1,52 @@
+"""`decoct config`: writing and checking configuration files."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.common import AsJson, ConfigPath, check_release_terms, print_json
+from pipeline.core.errors import UsageError
+
+config_app = typer.Typer(no_args_is_help=True, help="Write and check configuration files.")
+
+
+@config_app.command("init")
+def config_init(
+    out: Annotated[Path | None, typer.Option(help="Write to this new file instead of stdout.")] = None,
+) -> None:
+    """A commented configuration to start from.
+
+    Example: decoct config init --out run.toml
+    """
+    from flows.templates import commented_config
+
+    if out is None:
+        print(commented_config(), end="")
+        return
+    try:
+        with out.open("x", encoding="utf-8") as stream:
+            stream.write(commented_config())
+    except FileExistsError:
+        raise UsageError(f"{out} exists already and is not overwritten") from None
+    print(f"wrote {out}; next: decoct config check {out}", file=sys.stderr)
+
+
+@config_app.command("check")
+def config_check(config: ConfigPath, as_json: AsJson = False) -> None:
+    """Check a configuration without running it, and print it with all defaults filled in.
+
+    Example: decoct config check run.toml
+    """
+    from pipeline.core.config import load_config
+
+    plan = load_config(config)
+    check_release_terms(plan)
+    resolved = plan.model_dump(mode="json")
+    if as_json:
+        print_json(resolved)
+    else:
+        print(f"{config}: fine; {len(resolved['encode'])} encodings, {len(resolved['condense'])} condensed sets")

@@ -1,0 +1,161 @@
+"""`decoct ingest`: a source into a cohort, a look at it, the cohort as MEDS; or a draft of a mapping."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from flows.cli.common import AsJson, Device, Out, Resume, Seed, Verbose, print_json, start
+from pipeline.core.errors import UsageError
+
+DATA_PAGE: Final = "data.html"
+DATA_JSON: Final = "data.json"
+
+
+def ingest(
+    config: Annotated[Path | None, typer.Argument(help="The run's TOML file.", show_default=False)] = None,
+    suggest: Annotated[
+        Path | None,
+        typer.Option(help="Instead of a run: draft a mapping for this folder of tables; the draft goes to stdout."),
+    ] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Also write a look at the data: data.html and data.json, aggregates only.")
+    ] = False,
+    to_meds: Annotated[
+        Path | None,
+        typer.Option(help="Also write the cohort into this new folder as MEDS; it holds patients' records."),
+    ] = None,
+    write_contract: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also draw up the site's contract from this cohort, in this folder of the site's repository."
+        ),
+    ] = None,
+    quarantine: Annotated[
+        bool, typer.Option("--quarantine", help="Read nothing: how many rows the last reading put aside, and where.")
+    ] = False,
+    seed: Seed = None,
+    device: Device = None,
+    out: Out = None,
+    resume: Resume = False,
+    as_json: AsJson = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Read the source into a cohort on a grid and hold it against its data contract.
+
+    Example: decoct ingest run.toml --report
+
+    A mapping to begin with: decoct ingest --suggest exports/ward > ward.toml
+
+    What the next cohort is held to: decoct ingest run.toml --write-contract contracts
+
+    As MEDS, for the site's other tools: decoct ingest run.toml --to-meds meds/ward
+    """
+    if suggest is not None:
+        if config is not None or report or quarantine or resume or any((to_meds, write_contract)):
+            raise UsageError("--suggest takes no run: leave out the TOML file and the flags of a run")
+        _suggest(suggest, as_json)
+        return
+    if config is None:
+        raise UsageError("name the run's TOML file, or a folder of tables with --suggest")
+    from pipeline.core.config import load_config
+
+    if quarantine:
+        _quarantine(load_config(config), out, as_json)
+        return
+    folder = start(load_config(config), seed, device, out, verbose, None)
+    from flows.cli.summary import outcome, print_stage
+    from flows.run import walk_until
+
+    made = walk_until(folder, "ingest", resume=resume)
+    cohort, ingest_report = made["ingest"].digests[:2]
+    told = outcome(folder, made)
+    if to_meds is not None:
+        _to_meds(folder, cohort, to_meds)
+    if write_contract is not None:
+        told["site_contract"] = _contract(folder, cohort, ingest_report, write_contract)
+    if report:
+        told["data_report"] = _look(folder, cohort, ingest_report)
+    if as_json:
+        print_json(told)
+    else:
+        print_stage(folder, "ingest", made)
+        if report:
+            print(f"data    {told['data_report']}")
+
+
+def _suggest(source: Path, as_json: bool) -> None:
+    from flows.progress import say
+    from pipeline.core.redaction import scrubbed
+    from pipeline.ingest.suggest import suggest
+
+    with scrubbed("suggest"):
+        draft = suggest(source)
+    if as_json:
+        print_json({"mapping": draft.toml, "notes": list(draft.notes)})
+        return
+    print(draft.toml, end="")
+    for note in draft.notes:
+        say(f"  {note}")
+
+
+def _contract(folder: str, cohort: str, report: str, target: Path) -> dict[str, Any]:
+    from flows.progress import say
+    from flows.workspace.job import open_job
+    from pipeline.core.redaction import scrubbed
+    from pipeline.core.types import Cohort, IngestReport
+    from pipeline.ingest.mapping import load_mapping
+    from pipeline.validation.site_contract import draft_contract, write_contract
+
+    with scrubbed("writing the contract"):
+        job = open_job(folder, resume=True)
+        made, account = job.store.get(cohort, Cohort), job.store.get(report, IngestReport)
+        digest = load_mapping(job.config.cohort.mapping).digest
+        path, contract = write_contract(target, draft_contract(job.config.name, made, account, digest))
+    say(f"  {len(contract.rules)} rules, version {contract.version}, digest {contract.digest[:12]}: {path}")
+    return {"path": str(path), "version": contract.version, "digest": contract.digest}
+
+
+def _quarantine(config: Any, out: Path | None, as_json: bool) -> None:
+    from pipeline.ingest.quarantine import quarantine_counts, told
+
+    found = quarantine_counts(config.workspace if out is None else out.resolve(), config.name)
+    if as_json:
+        plain = {} if found is None else {"path": str(found[0]), "rows": found[1], "kept": found[2]}
+        print_json(plain)
+        return
+    if found is None:
+        print("the last reading put no row aside")
+        return
+    path, counts, kept = found
+    for reason, rows in sorted(counts.items()):
+        print(f"{told(rows):>14}  {reason}")
+    print(f"{told(kept)} rows are kept: {path} (patients' records, which stay at the site)")
+
+
+def _look(folder: str, cohort: str, report: str) -> str:
+    from flows.workspace.job import open_job
+    from pipeline.core.redaction import scrubbed
+    from pipeline.core.types import Cohort, IngestReport
+    from pipeline.report.data_look import look_at, look_html, look_json
+
+    with scrubbed("data report"):
+        job = open_job(folder, resume=True)
+        look = look_at(job.store.get(cohort, Cohort), job.store.get(report, IngestReport))
+        job.replace_file(DATA_JSON, look_json(look))
+        job.replace_file(DATA_PAGE, look_html(look).encode())
+    return str(job.folder / DATA_PAGE)
+
+
+def _to_meds(folder: str, cohort: str, target: Path) -> None:
+    from flows.progress import say
+    from flows.workspace.job import open_job
+    from pipeline.core.redaction import scrubbed
+    from pipeline.core.types import Cohort
+    from pipeline.ingest.meds import write_meds
+
+    with scrubbed("writing MEDS"):
+        events = write_meds(open_job(folder, resume=True).store.get(cohort, Cohort), target)
+    say(f"  {events} events written as MEDS to {target}: patients' records, which stay at the site")

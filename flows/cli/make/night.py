@@ -1,0 +1,110 @@
+"""`decoct night` and `decoct schedule`: one unattended run, and one every night."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli.common import AsJson, ConfigPath, Verbose, print_json
+from flows.environment import quiet
+from pipeline.core.errors import UsageError
+
+ConfigOption = Annotated[Path, typer.Option("--config", help="The night's TOML file.", show_default=False)]
+
+
+def night(
+    config: ConfigPath,
+    no_prefect: Annotated[
+        bool, typer.Option("--no-prefect", help="In this process: ten seconds faster, no page of Prefect's.")
+    ] = False,
+    as_json: AsJson = False,
+    verbose: Verbose = 0,
+) -> None:
+    """One unattended run: resumed, one at a time in its workspace, put on record however it ends, told to [night].
+
+    The exit code is the night's: 0 released, proposed, unchanged or held; else that of the gate that refused.
+
+    Example: decoct night night.toml
+    """
+    from pipeline.core.config import load_config
+
+    plan = load_config(config)
+    quiet(plan.workspace, console=verbose > 1)
+    found = _night(config, plan, no_prefect)
+    if as_json:
+        print_json(asdict(found))
+    else:
+        _print(found)
+    if found.exit_code:
+        typer.echo(f"decoct: {found.sentence}", err=True)
+        raise typer.Exit(found.exit_code)
+
+
+def schedule(
+    config: ConfigOption,
+    cron: Annotated[str, typer.Option(help="When, as minute hour day month weekday.")] = "0 2 * * *",
+    timezone: Annotated[str, typer.Option(help="Time zone of the hours in --cron, of the tz database.")] = "UTC",
+    write: Annotated[
+        Path | None, typer.Option(help="Write this prefect.yaml for a server's work pool instead of staying here.")
+    ] = None,
+    work_pool: Annotated[str, typer.Option(help="The work pool; with --write.")] = "decoct",
+) -> None:
+    """A night whenever the schedule says: this process stays and starts them, until it is stopped.
+
+    With PREFECT_API_URL set that server plans the nights; without, this process does, and each night is kept in
+    Prefect's own SQLite file. A worker does it instead after --write prefect.yaml and: prefect deploy --all. Without
+    Prefect, see docs/how-to/every-night.md.
+
+    Example: decoct schedule --cron "0 2 * * *" --timezone Europe/Berlin --config night.toml
+    """
+    from pipeline.core.config import load_config
+
+    quiet(load_config(config).workspace)
+    from flows.nights import scheduled
+
+    if write is None:
+        scheduled.checked_schedule(cron, timezone)
+        typer.echo(f"a night of {config} at {cron} ({timezone}), until this is stopped", err=True)
+        scheduled.serve(config, cron, timezone)
+        return
+    text = scheduled.deployment(config, cron, timezone, work_pool)
+    try:
+        with write.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+    except OSError as error:
+        raise UsageError(f"{write} cannot be written: {error.strerror}") from None
+    typer.echo(f"wrote   {write}; deploy it with: prefect deploy --all --prefect-file {write}", err=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    app.command()(night)
+    app.command()(schedule)
+
+
+def _night(config: Path, plan: Any, no_prefect: bool) -> Any:
+    if no_prefect:
+        from flows.nights.night import run_night
+        from flows.run import walk_here
+        from flows.watch.page import watched
+
+        with watched(plan.workspace):
+            return run_night(plan, lambda folder, made: walk_here(folder, made, resume=True))
+    from flows.progress import say
+
+    say("starting Prefect (about ten seconds)")
+    from flows.nights.scheduled import night_through_prefect
+
+    return night_through_prefect(config)
+
+
+def _print(found: Any) -> None:
+    print(f"night   {found.night}: {found.state}")
+    print(f"        {found.sentence}")
+    made = sum(1 for seconds in found.seconds.values() if seconds)
+    print(f"stages  {len(found.digests)} walked, {made} made anew, {found.wall_seconds:.1f} s")
+    if found.release:
+        print(f"release {found.release}")

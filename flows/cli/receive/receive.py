@@ -1,0 +1,87 @@
+"""`decoct verify` and `receive`: what an institution does first with a bundle that it was given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli.common import AsJson, Root, print_json, today
+from pipeline.core.errors import UsageError
+
+RevocationList = Annotated[
+    Path | None, typer.Option(help="The revocation list; none = revocations.json beside the trust root, if it exists.")
+]
+Recipient = Annotated[str | None, typer.Option(help="Your institution's name, for bundles to named recipients.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line, in the order of their use."""
+    for verb in (verify, receive):
+        app.command()(verb)
+
+
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="A bundle's folder.", show_default=False)],
+    root: Root,
+    revocations: RevocationList = None,
+    recipient: Recipient = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a bundle offline against a trust root: every byte, signature, approval, policy and date. Writes nothing.
+
+    Example: decoct verify decoct-demo/releases/demo-private-v1 --root trust-root.toml
+    """
+    from pipeline.sharing.verify import verify as check
+
+    found = check(bundle, root, today=today(), revocations=revocations, recipient=recipient)
+    if as_json:
+        approved = [key.name for key in found.approved_by]
+        told = {"signed_by": found.signed_by.name, "approved_by": approved, "statement": found.statement}
+        print_json({"bundle": str(bundle), **told, "manifest": dict(found.manifest)})
+    else:
+        print(_told(found))
+
+
+def receive(
+    bundle: Annotated[Path, typer.Argument(help="A bundle's folder.", show_default=False)],
+    root: Root,
+    out: Annotated[Path, typer.Option(help="New folder for one .npy per array and manifest.json.")] = Path("received"),
+    identity: Annotated[
+        Path | None, typer.Option(help="Your age identity file, if the payload is encrypted to you.")
+    ] = None,
+    revocations: RevocationList = None,
+    recipient: Recipient = None,
+    as_json: AsJson = False,
+) -> None:
+    """Verify a bundle, remember it beside the trust root, and unpack it into plain arrays.
+
+    Example: decoct receive decoct-demo/releases/demo-private-v1 --root trust-root.toml --out received
+
+    An encrypted one: decoct receive BUNDLE --root trust-root.toml --identity decoct-work/keys/identity.age
+    """
+    from flows.receiving.reception import record
+    from flows.receiving.unpack import unpack
+    from pipeline.sharing.receive import receive as take
+
+    if out.exists():
+        raise UsageError(f"{out} exists already and is not overwritten")
+    received = take(bundle, root, today=today(), identity=identity, revocations=revocations, recipient=recipient)
+    receipt = record(received.bundle, root, revocations, today())
+    shapes = unpack(received, out)
+    if as_json:
+        print_json({"folder": str(out), "arrays": shapes, "receipt": str(receipt)})
+    else:
+        listed = ", ".join(f"{name} {' x '.join(map(str, shape))}" for name, shape in shapes.items())
+        print(f"{_told(received.bundle)}\nwrote {listed} to {out}\nreceipt, for the site: {receipt}")
+
+
+def _told(found: Any) -> str:
+    """One sentence on a verified bundle."""
+    facts = found.manifest
+    approved = "".join(f", approved by {key.name}" for key in found.approved_by)
+    return (
+        f"{found.path.name}: whole and unaltered, signed by {found.signed_by.name}{approved}, released under policy "
+        f"{facts['policy']['name']} on {facts['issued']}, valid until {facts['expires']}"
+    )

@@ -1,0 +1,68 @@
+"""`decoct send` and `fetch`: carry a bundle to a folder, a stick or an object store, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.common import AsJson, Root, print_json, today
+from flows.cli.receive.receive import Recipient, RevocationList
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line, in the order of their use."""
+    for verb in (send, fetch):
+        app.command()(verb)
+
+
+def send(
+    bundle: Annotated[Path, typer.Argument(help="A bundle's folder.", show_default=False)],
+    address: Annotated[
+        str, typer.Argument(help="A folder, or file://, s3://, gs:// or az:// with bucket and prefix.", metavar="TO")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Put a bundle into a folder or an object store; never over another, and visible only when it is whole.
+
+    Interrupted, the same command goes on where it stopped. Credentials and endpoint of an object store come from the
+    environment (AWS_..., GOOGLE_..., AZURE_...); it needs: pip install 'decoct[objects]'.
+
+    Example: decoct send decoct-work/releases/st-elsewhere-private-v1 s3://shared-bucket/inbox
+    """
+    from flows.workspace.sending import log_sending
+    from pipeline.sharing.transport import send as carry
+
+    log_sending(bundle, address)
+    sent = carry(bundle, address)
+    if as_json:
+        print_json({"address": sent.address, "files": sent.files, "already_there": sent.already_there})
+    else:
+        there = f", {sent.already_there} of them there already" if sent.already_there else ""
+        print(f"{sent.address}: {sent.files} files{there}")
+
+
+def fetch(
+    address: Annotated[
+        str, typer.Argument(help="The bundle's address: a folder, or file://, s3://, gs:// or az://.", metavar="FROM")
+    ],
+    root: Root,
+    out: Annotated[Path, typer.Option(help="Folder in which the bundle's own folder appears.")] = Path("."),
+    revocations: RevocationList = None,
+    recipient: Recipient = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring a bundle here and verify it; it appears only when it is whole and your trust root accepts it.
+
+    Example: decoct fetch s3://shared-bucket/inbox/st-elsewhere-private-v1 --root trust-root.toml --out received
+    """
+    from flows.receiving.reception import log_use
+    from pipeline.sharing.transport import fetch as bring
+
+    found = bring(address, out, root, today=today(), revocations=revocations, recipient=recipient)
+    log_use("fetch", found, root)
+    if as_json:
+        print_json({"bundle": str(found.path), "manifest": dict(found.manifest)})
+    else:
+        print(f"{found.path}: whole, unaltered and verified; next: decoct receive {found.path} --root {root}")

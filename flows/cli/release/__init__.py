@@ -1,0 +1,1 @@
+"""Commands that let something leave the site."""

@@ -1,0 +1,141 @@
+"""`decoct release`: propose, approve, publish. The author of a release never approves it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from typer.core import TyperGroup
+
+from flows.cli.common import (
+    AsJson,
+    ConfigPath,
+    Device,
+    Only,
+    Out,
+    Resume,
+    Seed,
+    Verbose,
+    print_json,
+    start,
+    today,
+    walk,
+)
+from pipeline.core.errors import UsageError
+
+Proposal = Annotated[Path, typer.Argument(help="The proposal's folder.", show_default=False)]
+SignedRoot = Annotated[
+    Path | None, typer.Option("--root", help="The trust root; none = trust/root.json in the proposal's workspace.")
+]
+List = Annotated[
+    Path | None,
+    typer.Option("--revocations", help="The revocation list; none = trust/revocations.json there, if it exists."),
+]
+_STEPS: Final = ("propose", "approve", "publish")
+
+
+class _RunByDefault(TyperGroup):
+    """`decoct release run.toml` is `decoct release propose run.toml`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, "--help") and not args[0].startswith("-"):
+            args.insert(0, "propose")
+        return super().parse_args(ctx, args)
+
+
+release_app = typer.Typer(
+    cls=_RunByDefault,
+    no_args_is_help=True,
+    help="Gate, sign and bundle what [release] names, as a proposal that others approve and that is then published.\n\n"
+    "Under a policy that asks for no approval (demo, research) the proposal is published at once.\n\n"
+    "Example: decoct release run.toml",
+)
+
+
+@release_app.command("propose")
+def propose(
+    config: ConfigPath,
+    only: Only = None,
+    seed: Seed = None,
+    device: Device = None,
+    out: Out = None,
+    resume: Resume = False,
+    as_json: AsJson = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Gate, sign as the author and bundle; write the report. What comes before is taken from the store, or made.
+
+    Example: decoct release propose run.toml
+    """
+    from pipeline.core.config import load_config
+
+    walk("release", start(load_config(config), seed, device, out, verbose, only), resume, as_json)
+
+
+@release_app.command("approve")
+def approve(
+    proposal: Proposal,
+    key: Annotated[Path, typer.Option(help="The approver's key file: decoct trust key approver FILE.")],
+    root: SignedRoot = None,
+    revocations: List = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a proposal and add an approver's signature. Read its card first: what you sign is the whole of it.
+
+    Example: decoct release approve decoct-work/proposals/st-elsewhere-private-v1 --key ann.key
+    """
+    from pipeline.core.secrets import read_secret
+    from pipeline.sharing.approval import approve as add_approval
+    from pipeline.sharing.keys import role_signer
+    from pipeline.sharing.signing import statement_digest
+
+    trusted, revoked = _trusted(proposal, root, revocations)
+    signer = role_signer(read_secret(key, "approver"))
+    workspace = workspace_of(proposal)
+    who = add_approval(proposal, signer=signer, root=trusted, today=today(), workspace=workspace, revocations=revoked)
+    statement = statement_digest((proposal / "envelope.dsse.json").read_bytes())
+    if as_json:
+        print_json({"proposal": str(proposal), "approved_by": who.name, "statement": statement})
+    else:
+        print(f"{who.name} approved {proposal.name}, statement {statement}\nnext: decoct release publish {proposal}")
+
+
+@release_app.command("publish")
+def publish(proposal: Proposal, root: SignedRoot = None, revocations: List = None, as_json: AsJson = False) -> None:
+    """Verify an approved proposal as its receivers will, and move it among the releases.
+
+    Example: decoct release publish decoct-work/proposals/st-elsewhere-private-v1
+    """
+    from pipeline.sharing.approval import publish as move
+
+    workspace = workspace_of(proposal)
+    trusted, revoked = _trusted(proposal, root, revocations)
+    releases = workspace / "releases"
+    target = move(proposal, releases, root=trusted, today=today(), workspace=workspace, revocations=revoked)
+    if as_json:
+        print_json({"bundle": str(target)})
+    else:
+        print(f"bundle  {target}")
+
+
+def workspace_of(proposal: Path) -> Path:
+    """The workspace in whose folder `proposals` the proposal lies.
+
+    Raises:
+        UsageError: it lies elsewhere: nothing would be logged where it belongs.
+    """
+    folder = proposal.resolve().parent
+    if folder.name != "proposals":
+        raise UsageError(f"{proposal} does not lie in a folder named proposals of a workspace; put it there")
+    return folder.parent
+
+
+def _trusted(proposal: Path, root: Path | None, revocations: Path | None) -> tuple[Any, Any]:
+    from pipeline.sharing.keys import load_trust_root
+    from pipeline.sharing.revocation import load_revocations
+
+    folder = workspace_of(proposal) / "trust"
+    trusted = load_trust_root(root or folder / "root.json")
+    listed = revocations or folder / "revocations.json"
+    return trusted, load_revocations(listed, trusted) if revocations or listed.exists() else None

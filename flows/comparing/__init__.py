@@ -1,0 +1,1 @@
+"""`decoct condense --compare`: condensers beside one another on the tuning stays."""

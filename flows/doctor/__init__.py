@@ -1,0 +1,1 @@
+"""`decoct doctor`: whether machine and workspace are fit to run."""

@@ -1,0 +1,41 @@
+"""`decoct doctor`: is this machine, and is this workspace, fit to run, before a night is lost finding out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flows.doctor import machine
+from flows.doctor import workspace as place
+from flows.doctor.finding import Finding
+
+Check = Callable[[], Iterable[Finding]]
+
+
+def examine(workspace: Path) -> tuple[Finding, ...]:
+    """All checks, none of which changes anything; one that breaks is a finding, and the others are still made."""
+    now = datetime.now(tz=UTC)
+    checks: dict[str, Check] = {
+        "versions": machine.versions,
+        "tested set": machine.tested_set,
+        "import name": machine.owners,
+        "memory": machine.memory,
+        "device": machine.device_works,
+        "telemetry": machine.telemetry,
+        "disk": lambda: place.disk(workspace),
+        "file system": lambda: place.file_system(workspace),
+        "key": lambda: place.keys(workspace),
+        "access": lambda: place.access(workspace),
+        "leftovers": lambda: place.leftovers(workspace),
+        "clock": lambda: place.clock(workspace, now),
+        "Prefect": lambda: place.prefect(workspace),
+    }
+    return tuple(finding for name, check in checks.items() for finding in _made(name, check))
+
+
+def _made(name: str, check: Check) -> Iterable[Finding]:
+    try:
+        return list(check())
+    except Exception as error:
+        return [Finding(name, False, f"could not be looked at: {type(error).__name__}")]

@@ -1,0 +1,157 @@
+"""What `decoct doctor` looks at on the machine: versions, owners of our names, memory, device, telemetry."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from flows.doctor.finding import Finding
+from flows.environment import TELEMETRY_OFF, memory_gib
+
+MEMORY_GIB: Final = 4
+AVAILABLE_GIB: Final = 2
+OUR_PACKAGES: Final = ("pipeline", "encoders", "condensation", "flows")
+CONSTRAINTS: Final = "constraints-py311.txt"
+_NAMED: Final = 6  # differing packages that are told by name
+
+
+def versions() -> Iterator[Finding]:
+    """Every requirement of the installed Decoct is met."""
+    from packaging.requirements import Requirement
+
+    wanted = [Requirement(text) for text in requires("decoct") or ()]
+    wrong = []
+    for need in wanted:
+        if need.marker is not None and not need.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            if not need.specifier.contains(version(need.name), prereleases=True):
+                wrong.append(f"{need.name} {version(need.name)} is outside {need.specifier}")
+        except PackageNotFoundError:
+            wrong.append(f"{need.name} is missing")
+    yield Finding("versions", not wrong, "; ".join(wrong) or f"{len(wanted)} requirements met")
+
+
+def tested_set() -> Iterator[Finding]:
+    """How far what is installed differs from the set of versions that was tested together; never grave."""
+    pins = shipped_pins()
+    if pins is None:
+        yield Finding("tested set", False, f"{CONSTRAINTS} is not installed with this copy", grave=False)
+        return
+    python = "{}.{}".format(*sys.version_info)
+    other = [] if python == "3.11" else [f"Python {python}, tested with 3.11"]
+    other += [f"{name} {found}, tested {wanted}" for name, wanted, found in differing(pins)]
+    more = f"; and {len(other) - _NAMED} more" if len(other) > _NAMED else ""
+    told = "; ".join(other[:_NAMED]) + more if other else "as tested together"
+    yield Finding("tested set", not other, told, grave=False)
+
+
+def shipped_pins() -> dict[str, str] | None:
+    """Name -> version of the constraints that came with this copy: in its wheel, or beside an editable install."""
+    packaged = Path(str(files("flows") / "templates" / CONSTRAINTS))
+    path = packaged if packaged.is_file() else Path(str(files("flows"))).parent / CONSTRAINTS
+    if not path.is_file():
+        return None
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return dict(line.strip().split("==") for line in lines if re.match(r"[\w.-]+==[\w.]+\s*$", line))
+
+
+def differing(pins: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """(name, pinned, installed) of packages that are installed in another version; a build's +tag is no difference."""
+    found = []
+    for name, wanted in pins.items():
+        try:
+            installed = version(name).partition("+")[0]
+        except PackageNotFoundError:
+            continue
+        if installed != wanted:
+            found.append((name, wanted, installed))
+    return found
+
+
+def owners() -> Iterator[Finding]:
+    """No other distribution has put something under our import names."""
+    known = packages_distributions()
+    for package in OUR_PACKAGES:
+        names = sorted(set(known.get(package, ["decoct"])))
+        yield Finding("import name", names == ["decoct"], f"{package} belongs to {', '.join(names)}")
+
+
+def memory() -> Iterator[Finding]:
+    """What this process may use: of the machine, or of the container it is in; and what is free now."""
+    total = min(filter(None, (memory_gib(), container_gib())), default=0)
+    yield Finding("memory", total >= MEMORY_GIB, f"{total} GiB, {MEMORY_GIB} wanted")
+    free = available_gib()
+    if free is not None:
+        yield Finding("memory", free >= AVAILABLE_GIB, f"{free:.1f} GiB free now, {AVAILABLE_GIB} wanted", grave=False)
+
+
+def container_gib(limit: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
+    """The container's limit; 0 = none is set."""
+    try:
+        told = limit.read_text(encoding="ascii").strip()
+    except OSError:
+        return 0
+    return 0 if told == "max" else round(int(told) / 2**30)
+
+
+def available_gib(told: Path = Path("/proc/meminfo")) -> float | None:
+    """What the kernel would give without swapping; None where it does not say."""
+    try:
+        lines = told.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0]) / 2**20 if found else None
+
+
+def device_works() -> Iterator[Finding]:
+    """The device that would be chosen computes: a driver may be too old for the torch that sees its card."""
+    import torch
+
+    from flows.stages.learn import device
+
+    chosen = device("auto")
+    try:
+        right = torch.ones(8, device=chosen).sum().item() == 8
+    except RuntimeError as error:
+        yield Finding("device", False, f'{chosen} does not compute ({type(error).__name__}); set device = "cpu"')
+        return
+    yield Finding("device", right, f"{chosen} computes" if right else f"{chosen} computes wrongly")
+
+
+def telemetry(environ: Mapping[str, str] | None = None) -> Iterator[Finding]:
+    """Off in the environment, and off as the libraries themselves read it."""
+    environ = os.environ if environ is None else environ
+    on = [name for name, value in TELEMETRY_OFF.items() if environ.get(name) != value]
+    yield Finding("telemetry", not on, f"not switched off: {', '.join(on)}" if on else "off in the environment")
+    sending = libraries_that_send()
+    told = f"on, as read by {', '.join(sending)}" if sending else "off, as Prefect and Great Expectations read it"
+    yield Finding("telemetry", not sending, told)
+
+
+def libraries_that_send() -> list[str]:
+    """Libraries whose own settings say that they would report on their use."""
+    from prefect.settings import get_current_settings
+
+    found = []
+    if get_current_settings().server.analytics_enabled:
+        found.append("Prefect's server")
+    if find_spec("prefect._internal.analytics") is not None:
+        from prefect._internal.analytics.enabled import is_telemetry_enabled
+
+        if is_telemetry_enabled():
+            found.append("Prefect's client")
+    if find_spec("great_expectations") and find_spec("great_expectations.analytics"):  # gone since 1.19
+        from great_expectations.analytics.config import ENV_CONFIG
+
+        if ENV_CONFIG.gx_analytics_enabled is not False:
+            found.append("Great Expectations")
+    return found

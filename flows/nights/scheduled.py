@@ -1,0 +1,218 @@
+"""A night as a Prefect flow, and its schedule: served from here, or deployed to a server's work pool by prefect.yaml.
+
+Prefect is given the path of the configuration file, and gets names, digests, seconds and our own sentences back; a
+worker needs the same path to exist where it runs. A held night is Completed under that name, a refused one Failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import prefect
+from prefect import flow, runtime
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    update_progress_artifact,
+)
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, State
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.schedules import Cron
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Completed, Failed
+from prefect.types.entrypoint import EntrypointType
+from pydantic import ValidationError
+
+from flows.environment import TELEMETRY_OFF, quiet
+from flows.nights.night import GOOD, Night, run_night
+from flows.nights.notify import outward
+from flows.progress import say
+from flows.run import Stage, Walker, told, walk, walk_as_tasks
+from flows.stages.publish import REPORT_PAGE
+from flows.watch.page import watched
+from pipeline.core.config import Config, load_config
+from pipeline.core.errors import DecoctError, EnvironmentProblem, UsageError
+from pipeline.core.redaction import scrubbed
+from pipeline.store import Made
+
+LOOK_SECONDS: Final = 30.0
+ENTRYPOINT: Final = "flows.nights.scheduled.night_flow"
+_ended: dict[str, Night | DecoctError] = {}  # of this process, by flow run, for `night_through_prefect`
+
+
+@flow(name="decoct-night", persist_result=False, validate_parameters=False)
+def night_flow(config: str) -> State[None]:
+    """One unattended night of the configuration in the file `config`; fails with the gate's exit code and sentence."""
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)  # a worker's log is read by people
+    run = str(runtime.flow_run.id)
+    try:
+        with scrubbed("the night"):
+            plan = load_config(Path(config))
+            quiet(plan.workspace)
+            with watched(plan.workspace):
+                night = run_night(plan, lambda folder, made: walk_with_progress(plan, folder, made))
+    except DecoctError as error:  # it could not begin, so it has no record, and nobody but Prefect tells
+        _ended[run] = error
+        return Failed(message=told(error))
+    _ended[run] = night
+    _show(create_markdown_artifact, as_markdown(night), key="decoct-night", description="How the night ended")
+    page = plan.workspace / "runs" / plan.name / REPORT_PAGE
+    if page.exists() and page.stat().st_mtime >= datetime.fromisoformat(night.started).timestamp():
+        _show(create_link_artifact, page.resolve().as_uri(), link_text="the site's report", key="decoct-report")
+    name, sentence = night.state.capitalize(), outward(night.sentence)
+    if night.state in GOOD:
+        return Completed(name=name, message=sentence)
+    return Failed(name=name, message=f"exit code {night.exit_code}: {sentence}")
+
+
+def walk_with_progress(plan: Config, folder: str, made: dict[str, Made]) -> None:
+    """The road as tasks of the night, with the share of its stages that have ended on the night's page."""
+    labels: list[str] = []
+
+    def count(label: str, _: Stage, __: tuple[Any, ...]) -> None:
+        labels.append(label)
+
+    walk(plan, Walker(count))
+    shown = _show(create_progress_artifact, 0.0, key="decoct-progress", description="Stages of the night that ended")
+
+    def ended(label: str) -> None:
+        if shown is not None:
+            _show(update_progress_artifact, shown, round(100 * (labels.index(label) + 1) / len(labels), 1))
+
+    walk_as_tasks(folder, made, resume=True, ended=ended)
+
+
+def _show(put: Callable[..., Any], *what: Any, **more: Any) -> Any:
+    """What is only shown decides nothing: a server that does not take it leaves the night as it is."""
+    try:
+        return put(*what, **more)
+    except Exception as error:
+        say(f"  Prefect did not take what is shown of the night: {type(error).__name__}")
+        return None
+
+
+def night_through_prefect(config: Path) -> Night:
+    """One night as a flow run, with whatever server Prefect is set to, or a temporary one.
+
+    Raises:
+        DecoctError: it could not begin: the configuration, the lock, the record.
+    """
+    state = night_flow(str(config.resolve()), return_state=True)
+    night = _ended.pop(str(state.state_details.flow_run_id), None)
+    if isinstance(night, DecoctError):
+        raise night
+    if night is None:
+        state.result()  # raises what kept it from beginning
+        raise EnvironmentProblem("Prefect did not run the night, and does not say why")
+    return night
+
+
+def as_markdown(night: Night) -> str:
+    """The night for Prefect's page: its end, and each stage with its digest and seconds."""
+    head = [
+        f"# {night.run}: {night.state}",
+        "",
+        outward(night.sentence),
+        "",
+        f"Night {night.night}, exit code {night.exit_code}, {night.wall_seconds:.1f} s, release {night.release or '-'}",
+        "",
+        "| stage | artefact | seconds |",
+        "| --- | --- | ---: |",
+    ]
+    rows = [
+        f"| {label} | `{digests[0][:12]}` | {night.seconds[label]:.1f} |" for label, digests in night.digests.items()
+    ]
+    return "\n".join([*head, *rows]) + "\n"
+
+
+def checked_schedule(cron: str, timezone: str) -> None:
+    """Pass a schedule that Prefect will take; before anything starts.
+
+    Raises:
+        UsageError: no cron expression, or no time zone of the tz database.
+    """
+    try:
+        CronSchedule(cron=cron, timezone=timezone)
+    except ValidationError as error:
+        what = {str(fault["loc"][0]) for fault in error.errors() if fault["loc"]}
+        if "timezone" in what:
+            raise UsageError(f"{timezone!r} is no time zone of the tz database, such as Europe/Berlin or UTC") from None
+        raise UsageError(
+            f"{cron!r} is no cron expression: minute hour day month weekday, such as '0 2 * * *'"
+        ) from None
+
+
+def serve(config: Path, cron: str, timezone: str) -> None:
+    """Stay and start a night whenever the schedule says, one at a time, until stopped.
+
+    A Prefect server plans the nights where one is set. The temporary one that Prefect starts without runs no scheduler,
+    so this process then looks at the clock itself, and each night is a process of its own.
+
+    Raises:
+        UsageError: as `checked_schedule`. ConfigError: the configuration is broken.
+    """
+    checked_schedule(cron, timezone)
+    plan = load_config(config)
+    if not PREFECT_API_URL.value():
+        while True:
+            wait_until(next_night(cron, timezone, datetime.now(tz=UTC)))
+            subprocess.run([sys.executable, "-m", "flows.cli", "night", str(config.resolve())], check=False)
+    night_flow.serve(
+        name=plan.name,
+        schedule=Cron(cron, timezone=timezone),
+        parameters={"config": str(config.resolve())},
+        limit=1,
+        global_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
+        print_starting_message=False,
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+
+
+def next_night(cron: str, timezone: str, after: datetime) -> datetime:
+    """The first moment after `after` that the schedule names, as a Prefect server would have it."""
+    from prefect.server.schemas.schedules import CronSchedule as ServersCronSchedule
+
+    schedule = ServersCronSchedule(cron=cron, timezone=timezone)
+    (found,) = asyncio.run(schedule.get_dates(1, start=after + timedelta(seconds=1)))
+    return found.astimezone(UTC)
+
+
+def wait_until(due: datetime) -> None:
+    """Sleep in short pieces: a machine that slept, or a clock that was set, is noticed."""
+    while (left := (due - datetime.now(tz=UTC)).total_seconds()) > 0:
+        time.sleep(min(left, LOOK_SECONDS))
+
+
+def deployment(config: Path, cron: str, timezone: str, work_pool: str) -> str:
+    """The text of a prefect.yaml that deploys the night to a work pool: `prefect deploy --all`.
+
+    Raises:
+        UsageError: as `checked_schedule`. ConfigError: the configuration is broken.
+    """
+    checked_schedule(cron, timezone)
+    plan = load_config(config)
+    text = (files("flows.templates") / "prefect.yaml").read_text(encoding="utf-8")
+    told = {
+        "PREFECT_VERSION": prefect.__version__,
+        "NAME": plan.name,  # so that configurations that share a server do not replace each other
+        "ENTRYPOINT": ENTRYPOINT,
+        "CONFIG": str(config.resolve()),
+        "CRON": cron,
+        "TIMEZONE": timezone,
+        "WORK_POOL": work_pool,
+        "ENVIRONMENT": dict(TELEMETRY_OFF),
+    }
+    for name, value in told.items():
+        text = text.replace(f"<{name}>", json.dumps(value))  # JSON is YAML, whatever is in a path
+    return text

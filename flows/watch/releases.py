@@ -1,0 +1,104 @@
+"""What has left a workspace and what it has cost, for the watch page: releases with their state, budget by cohort."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+
+from flows.workspace.releases import PROPOSALS, RELEASES
+from pipeline.core.errors import DecoctError
+from pipeline.report.suppress import SUPPRESSED, is_small
+
+SHOWN: Final = 30  # cohorts
+
+Data = dict[str, Any]
+
+
+def releases(workspace: Path, today: date) -> list[Data]:
+    """Every release and proposal that the folders or the log know: version, policy, dates, and what became of it.
+
+    Raises:
+        EnvironmentProblem: the log is damaged.
+    """
+    from pipeline.sharing.log import read_log
+
+    revoked = _revoked(workspace)
+    found: dict[tuple[str, str, int], Data] = {}
+    for entry in read_log(workspace).entries:
+        if entry["what"] in ("propose", "publish"):
+            key = (str(entry["site"]), str(entry["name"]), int(entry["version"]))
+            state = "published" if entry["what"] == "publish" else "proposed"
+            row = found.get(key, {"policy": "", "issued": "", "expires": ""})
+            found[key] = {**row, "state": state, "logged": entry["when"], "here": False}
+    for folder, state in ((PROPOSALS, "proposed"), (RELEASES, "published")):
+        for path in sorted((workspace / folder).glob("[!.]*/manifest.json")):
+            told = _manifest(path)
+            if told is not None:
+                key = (told["site"], told["name"], told["version"])
+                logged = found.get(key, {}).get("logged", "")
+                found[key] = {**told, "state": state, "logged": logged, "here": True}
+    rows = []
+    for (site, name, version), row in found.items():
+        state = row["state"] if row["here"] else f"{row['state']}, moved away since"
+        if row["expires"] and date.fromisoformat(row["expires"]) < today:
+            state = "expired"
+        if f"{site}/{name}/{version}" in revoked:
+            state = "revoked"
+        rows.append({**row, "site": site, "name": name, "version": version, "state": state})
+    return sorted(rows, key=lambda row: (row["issued"] or row["logged"], row["name"], row["version"]), reverse=True)
+
+
+def _manifest(path: Path) -> Data | None:
+    try:
+        raw = json.loads(path.read_bytes())
+        return {
+            "site": str(raw["site"]),
+            "name": str(raw["name"]),
+            "version": int(raw["version"]),
+            "policy": str(raw["policy"]["name"]),
+            "issued": date.fromisoformat(raw["issued"]).isoformat(),
+            "expires": date.fromisoformat(raw["expires"]).isoformat(),
+        }
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _revoked(workspace: Path) -> frozenset[str]:
+    """Releases on the workspace's own copy of the revocation list; none where there is no list that can be trusted."""
+    from pipeline.sharing.keys import load_trust_root
+    from pipeline.sharing.revocation import load_revocations
+
+    try:
+        root = load_trust_root(workspace / "trust" / "root.json")
+        return load_revocations(workspace / "trust" / "revocations.json", root).releases
+    except DecoctError:
+        return frozenset()
+
+
+def budget_spent(workspace: Path) -> Data | None:
+    """What each cohort's people have given at most, against the budget; None = nothing was ever reserved.
+
+    Raises:
+        BudgetError, EnvironmentProblem: the ledger cannot be trusted or read.
+    """
+    from pipeline.sharing.ledger import last_budget, spent_by_cohort
+
+    budget = last_budget(workspace)
+    if budget is None:
+        return None
+    rows = [
+        {
+            "cohort": row.cohort[:12],
+            "unit": row.unit,
+            "people": SUPPRESSED if is_small(row.people) else row.people,
+            "queries": row.queries,
+            "last": row.last,
+            "epsilon": round(row.epsilon, 4),
+            "left": round(row.left, 4),
+        }
+        for row in spent_by_cohort(workspace, budget)
+    ]
+    told = {"epsilon": budget.epsilon, "delta": budget.delta, "period_days": budget.period_days}
+    return {"budget": told, "cohorts": rows[-SHOWN:]}

@@ -1,0 +1,42 @@
+"""What a job's private queries are charged to: the workspace's ledger, under the budget of the release's policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from flows.workspace.job import Job
+from pipeline.core.noise import Reserve
+from pipeline.core.types import Cohort, Split
+from pipeline.sharing import ledger
+from pipeline.sharing.policy import load_policy
+from pipeline.store import Made
+
+
+def ledger_of(job: Job, encoded: Made) -> Reserve:
+    """Reserves a query about the training stays of `encoded`.
+
+    The callable raises:
+        BudgetError: the policy's budget does not cover the query, or the ledger cannot be trusted; nothing is drawn.
+    """
+
+    def reserve(query: str, events: Sequence[Mapping[str, Any]]) -> None:
+        policy = load_policy(job.config.release.policy)
+        people = training_people(job, encoded)
+        ledger.reserve(job.config.workspace, query, events, people, policy.budget, policy.name)
+
+    return reserve
+
+
+def training_people(job: Job, encoded: Made) -> ledger.People:
+    """Whose records a private method sees: subjects, or stays where the source knows no subjects."""
+    prepared = _first_parent(job, encoded.first)
+    cohort: Cohort = job.store.get(_first_parent(job, prepared), Cohort)
+    ids = np.unique(cohort.subject_ids[cohort.split == int(Split.TRAIN)])
+    return ledger.People(tuple(ids.tolist()), "subject" if cohort.subjects_known else "stay")
+
+
+def _first_parent(job: Job, digest: str) -> str:
+    return str(job.store.describe(digest)["meta"]["provenance"]["parents"][0])
