@@ -31,25 +31,25 @@ from threadpoolctl import threadpool_limits
 
 from encoders.projection import RandomProjectionEncoder
 from encoders.quantum import QuantumEncoder
-from pipeline.audit.aligned_pairs import AlignedPairs, Knowledge
-from pipeline.audit.attribute_inference import AttributeInference
-from pipeline.audit.blind import BlindSeparation
-from pipeline.audit.distances import channel_scale, lag_distances, nearest
-from pipeline.audit.inversion import KnownKeyInversion
-from pipeline.audit.key_search import WAYS, LongKeySearch
-from pipeline.audit.linkage_inference import Inference, Linkability
-from pipeline.audit.membership import Membership
-from pipeline.audit.near_copies import NearCopies
-from pipeline.audit.profiles import ProfileLinkage, TwoKeys
+from pipeline.audit.encodings.aligned_pairs import AlignedPairs, Knowledge
+from pipeline.audit.encodings.attribute_inference import AttributeInference
+from pipeline.audit.encodings.blind import BlindSeparation
+from pipeline.audit.encodings.inversion import KnownKeyInversion
+from pipeline.audit.encodings.key_search import WAYS, LongKeySearch
+from pipeline.audit.encodings.profiles import ProfileLinkage, TwoKeys
 from pipeline.audit.scene import CondensedScene, Encode, EncodingScene, LeakageAttack, encoding_scene
-from pipeline.audit.singling_out import SinglingOut
-from pipeline.core.noise import NoiseSource
-from pipeline.core.secrets import Secret
+from pipeline.audit.sets.distances import channel_scale, lag_distances, nearest
+from pipeline.audit.sets.linkage_inference import Inference, Linkability
+from pipeline.audit.sets.membership import Membership
+from pipeline.audit.sets.near_copies import NearCopies
+from pipeline.audit.sets.singling_out import SinglingOut
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import AttackResult, CondensedSet, EncodedCohort, Provenance, Split
-from pipeline.ingest.cohort import build_cohort
-from pipeline.ingest.mapping import load_mapping
-from pipeline.ingest.readers import read_source
-from pipeline.ingest.scaling import prepare
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.cohort.scaling import prepare
+from pipeline.ingest.mapping.load import load_mapping
+from pipeline.ingest.sources.readers import read_source
 from pipeline.ingest.splits import keyed_hash_split
 
 ENCODERS = {"projection": RandomProjectionEncoder(), "quantum": QuantumEncoder()}

@@ -30,19 +30,19 @@ from reference import machine
 from scipy import stats
 
 from flows.attacks.model import receivers_model
-from pipeline.audit import two_sample
 from pipeline.audit.advantage import other_people, same_people, shares
-from pipeline.audit.canaries import empirical_epsilon
+from pipeline.audit.encodings.missingness import auroc_interval
 from pipeline.audit.excess import Arms, Hits, clustered_share, excess
-from pipeline.audit.linkage_inference import Inference, Linkability
-from pipeline.audit.membership import Membership
-from pipeline.audit.missingness import auroc_interval
-from pipeline.audit.model_membership import ModelMembership
+from pipeline.audit.games.one_run import empirical_epsilon
+from pipeline.audit.games.release_game import epsilon_of_rounds
 from pipeline.audit.multiplicity import HELD_BACK, leaks_found, p_value
-from pipeline.audit.near_copies import NearCopies
-from pipeline.audit.release_game import epsilon_of_rounds
 from pipeline.audit.scene import CondensedScene, LeakageAttack
-from pipeline.audit.singling_out import SinglingOut
+from pipeline.audit.sets import two_sample
+from pipeline.audit.sets.linkage_inference import Inference, Linkability
+from pipeline.audit.sets.membership import Membership
+from pipeline.audit.sets.model_membership import ModelMembership
+from pipeline.audit.sets.near_copies import NearCopies
+from pipeline.audit.sets.singling_out import SinglingOut
 from pipeline.audit.statistics import (
     auroc,
     bootstrap_r2,
@@ -54,12 +54,12 @@ from pipeline.audit.statistics import (
 from pipeline.core.config import UtilityConfig
 from pipeline.core.seeds import generator
 from pipeline.core.types import AttackResult, CondensedSet, EncodedCohort, LeakageReport, Provenance
-from pipeline.ingest.cohort import build_cohort
-from pipeline.ingest.embedded import read_embedded
-from pipeline.ingest.mapping import load_mapping
-from pipeline.ingest.scaling import prepare
-from pipeline.sharing.policy import load_policy
-from pipeline.sharing.rules import attack_verdicts
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.cohort.scaling import prepare
+from pipeline.ingest.mapping.load import load_mapping
+from pipeline.ingest.sources.embedded import read_embedded
+from pipeline.sharing.policy.load import load_policy
+from pipeline.sharing.policy.rules import attack_verdicts
 
 ALLOWED = 29
 ATTACKS: dict[str, LeakageAttack] = {

@@ -19,10 +19,10 @@ import scipy
 from reference import machine
 from threadpoolctl import threadpool_limits
 
-from condensation.moments import release_moments
-from pipeline.audit.release_game import Mechanism, play
-from pipeline.core.noise import NoiseSource
-from pipeline.core.secrets import SECRET_BYTES, Secret
+from condensation.private.moments import release_moments
+from pipeline.audit.games.release_game import Mechanism, play
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import SECRET_BYTES, Secret
 from pipeline.core.types import EncodedCohort, Moments, Provenance, Task
 
 DELTA = 1e-6

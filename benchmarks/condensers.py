@@ -29,7 +29,7 @@ from condensation.characteristic_function import CharacteristicFunction
 from condensation.coresets import Centroids, Herding, RandomReal
 from condensation.gradient_matching import GradientMatching
 from condensation.kernel_matching import KernelMatching
-from condensation.private import PrivateMoments
+from condensation.private.condenser import PrivateMoments
 from condensation.trajectory_matching import TrajectoryMatching
 from pipeline.core.types import CondensedSet, EncodedCohort, Split
 from pipeline.validation.utility import TrainingSet, measure_utility

@@ -30,16 +30,16 @@ from reference import machine, reference_split
 
 from condensation.coresets import Centroids, RandomReal
 from condensation.distribution_matching import DistributionMatching
-from condensation.moments import release_moments
-from condensation.private import PrivateMoments, samples_from_moments
-from pipeline.core.noise import NoiseSource
+from condensation.private.condenser import PrivateMoments, samples_from_moments
+from condensation.private.moments import release_moments
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.protocols import Condenser
-from pipeline.core.secrets import Secret
 from pipeline.core.types import CondensedSet, EncodedCohort, Split
-from pipeline.ingest.cohort import build_cohort
-from pipeline.ingest.mapping import load_mapping
-from pipeline.ingest.readers import read_source
-from pipeline.ingest.scaling import prepare
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.cohort.scaling import prepare
+from pipeline.ingest.mapping.load import load_mapping
+from pipeline.ingest.sources.readers import read_source
 from pipeline.validation.utility import TrainingSet, measure_utility, retention
 
 MODELS = ("tcn", "lstm", "gradient_boosting", "logistic_regression")

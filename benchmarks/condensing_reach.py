@@ -26,7 +26,7 @@ from reference import machine
 
 from condensation.coresets import Centroids, RandomReal
 from condensation.kernel_matching import KernelMatching
-from condensation.private import PrivateMoments
+from condensation.private.condenser import PrivateMoments
 from flows.stages.learn import with_tasks
 from pipeline.core.protocols import Condenser
 from pipeline.core.types import CondensedSet, EncodedCohort, Split

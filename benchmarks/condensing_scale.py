@@ -72,7 +72,7 @@ def mapped_cohort(folder: Path, n_stays: int) -> Any:
 def condenser(method: str) -> Any:
     """The method at its defaults; imports only what it needs."""
     if method == "private moments":
-        from condensation.private import PrivateMoments
+        from condensation.private.condenser import PrivateMoments
 
         return PrivateMoments()
     if method == "kernel matching":
@@ -86,9 +86,9 @@ def condenser(method: str) -> Any:
 
 def run_cell(folder: Path, method: str, n_stays: int) -> dict[str, Any]:
     """Condense once in this process."""
-    from pipeline.core.noise import NoiseSource
+    from pipeline.core.keys.noise import NoiseSource
+    from pipeline.core.keys.secrets import Secret
     from pipeline.core.protocols import ignore_step
-    from pipeline.core.secrets import Secret
 
     made = condenser(method)
     noise = NoiseSource(Secret(bytes(32), "noise"), "benchmark")  # no secret: a stranger must get the same

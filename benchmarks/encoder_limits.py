@@ -26,17 +26,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from encoders.gates import circuit_gates
-from encoders.pauli import expectation_words, observables
+from encoders.circuits.gates import circuit_gates
+from encoders.circuits.pauli import expectation_words, observables
 from encoders.projection import RandomProjectionEncoder
 from encoders.quantum import EMBEDDING_RANGE, QuantumEncoder
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.seeds import generator
 from pipeline.core.types import EncodedCohort, Split
-from pipeline.ingest.cohort import build_cohort
-from pipeline.ingest.mapping import load_mapping
-from pipeline.ingest.readers import read_source
-from pipeline.ingest.scaling import prepare
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.cohort.scaling import prepare
+from pipeline.ingest.mapping.load import load_mapping
+from pipeline.ingest.sources.readers import read_source
 
 SEED = 0
 WIDTH = 4

@@ -42,7 +42,7 @@ from threadpoolctl import threadpool_limits
 
 from encoders.projection import RandomProjectionEncoder
 from encoders.quantum import QuantumEncoder
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import EncodedCohort, Provenance
 
 SHAPE, QUICK_SHAPE = (8000, 48, 44), (800, 48, 44)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from encoders.quantum import QuantumEncoder
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import EncodedCohort, Provenance
 
 KEY = Secret(bytes(range(32)), "encoder")  # a benchmark's key is no secret

@@ -27,17 +27,17 @@ from reference import machine
 from sample_release import SIGNERS, TODAY, audited, propose, released, root_bytes, trusted
 
 from pipeline.core.errors import DecoctError, ReleaseRefused
-from pipeline.sharing.dsse import Envelope, open_envelope, with_signature
-from pipeline.sharing.keys import load_trust_root
 from pipeline.sharing.layout import ENVELOPE, LEAKAGE, MANIFEST, PAYLOAD_TYPE, POLICY, PREDICATE_KEYS
-from pipeline.sharing.receipt import read_receipt, receipt_bytes
-from pipeline.sharing.receive import read_arrays
-from pipeline.sharing.receiver_state import check, check_root, load_state, remember
-from pipeline.sharing.revocation import KIND as REVOCATIONS
-from pipeline.sharing.revocation import draft_revocations, load_revocations, sign_revocations
-from pipeline.sharing.signing import make_statement
-from pipeline.sharing.trust_root import KIND as ROOT
-from pipeline.sharing.verify import VerifiedBundle, read_folder, verify, verify_files
+from pipeline.sharing.receive.receipt import read_receipt, receipt_bytes
+from pipeline.sharing.receive.received import read_arrays
+from pipeline.sharing.receive.state import check, check_root, load_state, remember
+from pipeline.sharing.receive.verify import VerifiedBundle, read_folder, verify, verify_files
+from pipeline.sharing.trust.dsse import Envelope, open_envelope, with_signature
+from pipeline.sharing.trust.keys import load_trust_root
+from pipeline.sharing.trust.revocation import KIND as REVOCATIONS
+from pipeline.sharing.trust.revocation import draft_revocations, load_revocations, sign_revocations
+from pipeline.sharing.trust.root import KIND as ROOT
+from pipeline.sharing.trust.signing import make_statement
 
 HANG_SECONDS = 20
 ODD = (

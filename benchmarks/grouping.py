@@ -32,14 +32,14 @@ from reference import machine, reference_split
 from threadpoolctl import threadpool_limits
 
 from pipeline.core.types import EncodedCohort, Split
-from pipeline.grouping.affinity import label_hamming, samplewise_multihead, samplewise_shared_head, summarise
+from pipeline.grouping.affinity.samplewise import label_hamming, samplewise_multihead, samplewise_shared_head, summarise
 from pipeline.grouping.checks import NOT_IDENTIFIABLE, note_on_halves, note_on_shuffles, rank_correlation
 from pipeline.grouping.partition import exact_partition
 from pipeline.grouping.run import group_tasks
-from pipeline.ingest.cohort import build_cohort
-from pipeline.ingest.embedded import read_embedded
-from pipeline.ingest.mapping import load_mapping
-from pipeline.ingest.scaling import prepare
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.cohort.scaling import prepare
+from pipeline.ingest.mapping.load import load_mapping
+from pipeline.ingest.sources.embedded import read_embedded
 
 TASKS = ("in_hospital_death", "los_gt_7d", "los_gt_14d", "sofa_ge_10", "saps1_ge_18", "death_30d", "death_365d")
 N_STAYS, N_INITS, EPOCHS, BATCH = 2000, 3, 20, 128

@@ -31,13 +31,13 @@ from reference import machine
 from scipy.stats import spearmanr
 
 from pipeline.core.types import Split
-from pipeline.grouping.affinity import label_hamming
-from pipeline.grouping.bank import BATCH, LEARNING_RATE, GradientBank, fill_bank
-from pipeline.grouping.bank_affinities import AFFINITIES
+from pipeline.grouping.affinity.bank import BATCH, LEARNING_RATE, GradientBank, fill_bank
+from pipeline.grouping.affinity.bank_affinities import AFFINITIES
+from pipeline.grouping.affinity.samplewise import label_hamming
+from pipeline.grouping.affinity.taped import TapedTrunk, TrunkKind
 from pipeline.grouping.batched_trainer import task_losses
 from pipeline.grouping.gains import gains, values
 from pipeline.grouping.reliability import table_of_pairs
-from pipeline.grouping.taped import TapedTrunk, TrunkKind
 from pipeline.grouping.validated import trainer_inputs
 
 N_STAYS, EPOCHS, BAR, STEP = 800, 20, 20, 1e-3

@@ -27,7 +27,7 @@ from scipy.stats import spearmanr
 
 from pipeline.core.seeds import generator
 from pipeline.core.types import Split
-from pipeline.grouping.affinity import label_hamming, samplewise_multihead
+from pipeline.grouping.affinity.samplewise import label_hamming, samplewise_multihead
 from pipeline.grouping.choose import choose
 from pipeline.grouping.cover import best_cover
 from pipeline.grouping.gains import GroupLosses, alone, gain_of, gains, null_log_losses, values

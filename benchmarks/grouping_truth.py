@@ -20,10 +20,10 @@ from reference import reference_split
 from pipeline.core.types import EncodedCohort, Split
 from pipeline.grouping.batched_trainer import log_losses, train_groups
 from pipeline.grouping.validated import trainer_inputs
-from pipeline.ingest.cohort import build_cohort
-from pipeline.ingest.embedded import read_embedded
-from pipeline.ingest.mapping import load_mapping
-from pipeline.ingest.scaling import prepare
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.cohort.scaling import prepare
+from pipeline.ingest.mapping.load import load_mapping
+from pipeline.ingest.sources.embedded import read_embedded
 
 N_TASKS = 8
 

@@ -64,8 +64,8 @@ def write_source(folder: Path, n_stays: int) -> None:
     """`stays.parquet`, `events/*.parquet` and the mapping that reads them."""
     import polars as pl
 
-    from pipeline.ingest import mapping as mappings
-    from pipeline.ingest.embedded import read_embedded
+    from pipeline.ingest.mapping import load as mappings
+    from pipeline.ingest.sources.embedded import read_embedded
 
     real = read_embedded()
     order = real.events["stay_id"].cast(pl.Enum(real.stays["stay_id"])).to_physical().to_numpy()
@@ -90,7 +90,7 @@ def job_of(place: Path, cluster: bool) -> Any:
     """The job of a size; its workspace lies in `place`."""
     from flows.workspace.job import KEY_PURPOSES, key_path, new_job
     from pipeline.core.config import parse_config
-    from pipeline.core.secrets import Secret, write_secret
+    from pipeline.core.keys.secrets import Secret, write_secret
 
     raw = {
         "name": "growth",

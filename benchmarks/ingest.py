@@ -29,12 +29,12 @@ import pandas as pd
 import polars as pl
 
 from pipeline.core.types import Cohort
-from pipeline.ingest.cohort import build_cohort
-from pipeline.ingest.embedded import DATA
-from pipeline.ingest.mapping import SourceMapping, load_mapping
-from pipeline.ingest.physionet2012 import HEADER
-from pipeline.ingest.readers import read_source
-from pipeline.ingest.scaling import prepare
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.cohort.scaling import prepare
+from pipeline.ingest.mapping.load import SourceMapping, load_mapping
+from pipeline.ingest.sources.embedded import DATA
+from pipeline.ingest.sources.physionet2012 import HEADER
+from pipeline.ingest.sources.readers import read_source
 
 N_STEPS = 48
 T = TypeVar("T")

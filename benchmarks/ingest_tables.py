@@ -27,11 +27,11 @@ import pandas as pd
 import polars as pl
 
 from benchmarks.ingest import N_STEPS, machine, ratio, spread, timed
-from pipeline.ingest.cohort import build_cohort
-from pipeline.ingest.embedded import DATA
-from pipeline.ingest.mapping import SourceMapping, load_mapping
-from pipeline.ingest.physionet2012 import HEADER
-from pipeline.ingest.readers import read_source
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.mapping.load import SourceMapping, load_mapping
+from pipeline.ingest.sources.embedded import DATA
+from pipeline.ingest.sources.physionet2012 import HEADER
+from pipeline.ingest.sources.readers import read_source
 
 T = TypeVar("T")
 _HOUR_US = 3_600_000_000

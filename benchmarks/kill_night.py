@@ -34,11 +34,11 @@ from flows.nights.night import Night, read_record, run_night
 from flows.run import walk_here
 from flows.workspace.job import KEY_PURPOSES, key_path
 from flows.workspace.logs import read_log
-from pipeline.core.chained_file import read_chain
 from pipeline.core.config import Config, parse_config
-from pipeline.core.secrets import Secret, write_secret
-from pipeline.sharing.ledger import ledger_path
-from pipeline.sharing.log import log_path
+from pipeline.core.files.chained import read_chain
+from pipeline.core.keys.secrets import Secret, write_secret
+from pipeline.sharing.policy.ledger import ledger_path
+from pipeline.sharing.trust.log import log_path
 
 NOT_REPEATED = {"release"}  # a bundle is dated; what it holds is compared through its candidate
 TABLES: dict[str, Any] = {

@@ -27,15 +27,15 @@ from sample_release import SIGNERS, SITE, TODAY, audited, propose, root_bytes, t
 from flows.receiving.reception import record
 from flows.receiving.unpack import unpack
 from flows.workspace.log_check import checked_log
-from pipeline.sharing.approval import approve, publish
-from pipeline.sharing.budget import Budget
-from pipeline.sharing.gate import AuditedRelease
-from pipeline.sharing.ledger import People, reserve, spent_by_cohort
-from pipeline.sharing.log import read_log
-from pipeline.sharing.receipt import read_receipt
-from pipeline.sharing.receive import receive
-from pipeline.sharing.receiver_state import STATE_FILE, load_state, memory_of
-from pipeline.sharing.verify import read_folder, verify, verify_files
+from pipeline.sharing.bundle.approval import approve, publish
+from pipeline.sharing.policy.budget import Budget
+from pipeline.sharing.policy.gate import AuditedRelease
+from pipeline.sharing.policy.ledger import People, reserve, spent_by_cohort
+from pipeline.sharing.receive.receipt import read_receipt
+from pipeline.sharing.receive.received import receive
+from pipeline.sharing.receive.state import STATE_FILE, load_state, memory_of
+from pipeline.sharing.receive.verify import read_folder, verify, verify_files
+from pipeline.sharing.trust.log import read_log
 
 BUDGET = Budget(1e6, 1e-5, 365)
 EVENTS = ({"event": "GaussianDpEvent", "noise_multiplier": 50.0},)

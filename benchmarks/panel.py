@@ -22,10 +22,10 @@ from sklearn.cluster import KMeans
 
 from pipeline.core.seeds import generator
 from pipeline.core.types import EncodedCohort, Split, UtilityReport, UtilityScore
-from pipeline.ingest.cohort import build_cohort
-from pipeline.ingest.embedded import read_embedded
-from pipeline.ingest.mapping import load_mapping
-from pipeline.ingest.scaling import prepare
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.cohort.scaling import prepare
+from pipeline.ingest.mapping.load import load_mapping
+from pipeline.ingest.sources.embedded import read_embedded
 from pipeline.probes.training import LEARNING_RATE, MAX_STEPS, MIN_STEPS
 from pipeline.validation.utility import FULL_DATA, RANDOM_REAL, TrainingSet, measure_utility, retention
 

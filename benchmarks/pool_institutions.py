@@ -35,12 +35,12 @@ from condensing import DELTA, SEED, TASK, benchmark_noise, load
 from reference import machine
 
 from condensation.coresets import Centroids
-from condensation.moments import release_moments
-from condensation.pooling import pooled
-from condensation.private import PrivateMoments, samples_from_moments
+from condensation.private.condenser import PrivateMoments, samples_from_moments
+from condensation.private.moments import release_moments
+from condensation.private.pooling import pooled
 from pipeline.core.seeds import child_seed, generator
 from pipeline.core.types import EncodedCohort, Split
-from pipeline.ingest.readers import read_source
+from pipeline.ingest.sources.readers import read_source
 from pipeline.probes.panel import fit_predict
 from pipeline.validation.metrics import auroc
 

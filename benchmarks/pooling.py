@@ -26,13 +26,13 @@ import torch
 from condensing import DELTA, SEED, TASK, load
 from reference import machine
 
-from condensation.moments import release_moments
-from condensation.pooling import noise_scale, pooled
-from condensation.private import samples_from_moments
-from pipeline.core.noise import NoiseSource
-from pipeline.core.secrets import Secret
+from condensation.private.condenser import samples_from_moments
+from condensation.private.moments import release_moments
+from condensation.private.pooling import noise_scale, pooled
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import EncodedCohort, Moments, Split
-from pipeline.ingest.readers import read_source
+from pipeline.ingest.sources.readers import read_source
 from pipeline.validation.utility import TrainingSet, measure_utility
 
 MODELS = ("tcn", "logistic_regression")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.core.codec import record_digest
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import (
     AttackResult,
     CondensedSet,
@@ -21,13 +21,13 @@ from pipeline.core.types import (
     UtilityReport,
     UtilityScore,
 )
-from pipeline.sharing.approval import approve, publish
-from pipeline.sharing.bundle import ReleaseNotes, write_bundle
-from pipeline.sharing.gate import AuditedRelease, admit, decide
-from pipeline.sharing.keys import TrustRoot, public_key, role_signer
-from pipeline.sharing.log import append_log
-from pipeline.sharing.policy import Policy, load_policy
-from pipeline.sharing.trust_root import draft_root, parse_root, sign_root
+from pipeline.sharing.bundle.approval import approve, publish
+from pipeline.sharing.bundle.write import ReleaseNotes, write_bundle
+from pipeline.sharing.policy.gate import AuditedRelease, admit, decide
+from pipeline.sharing.policy.load import Policy, load_policy
+from pipeline.sharing.trust.keys import TrustRoot, public_key, role_signer
+from pipeline.sharing.trust.log import append_log
+from pipeline.sharing.trust.root import draft_root, parse_root, sign_root
 
 SITE = "St. Elsewhere"
 TODAY = datetime.datetime.now(tz=datetime.UTC).date()

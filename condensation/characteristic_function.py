@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from condensation.feature_map import public_range
 from condensation.feature_pool import Embed, check_maps, chosen_stays, class_chunks, frozen_maps
 from condensation.loop import LoopSettings, Loss, Samples
+from condensation.private.feature_map import public_range
 from condensation.start import STARTS, Start, condense_with
 from pipeline.core.errors import ConfigError
-from pipeline.core.noise import NoiseSource
+from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import generator
 from pipeline.core.threads import single_threaded

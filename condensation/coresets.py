@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from condensation.loop import check_n_per_class, class_rows
 from pipeline.core.errors import DataError
-from pipeline.core.noise import NoiseSource
+from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import child_seed, generator
 from pipeline.core.threads import single_threaded

@@ -22,7 +22,7 @@ from torch import Tensor
 from condensation.loop import LoopSettings, Loss, Samples, class_batches
 from condensation.start import STARTS, Start, condense_with
 from pipeline.core.errors import ConfigError
-from pipeline.core.noise import NoiseSource
+from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import child_seed, generator
 from pipeline.core.types import CondensedSet, EncodedCohort

@@ -20,12 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from condensation.feature_map import public_range
 from condensation.feature_pool import chosen_stays, class_chunks, trained_network
 from condensation.loop import LoopSettings, Loss, Samples
+from condensation.private.feature_map import public_range
 from condensation.start import STARTS, Start, condense_with
 from pipeline.core.errors import ConfigError
-from pipeline.core.noise import NoiseSource
+from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import child_seed, generator
 from pipeline.core.threads import single_threaded

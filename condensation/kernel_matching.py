@@ -26,7 +26,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal, final
 
-from condensation.feature_map import public_range
 from condensation.feature_pool import (
     SUMMARIES,
     balanced_targets,
@@ -36,11 +35,12 @@ from condensation.feature_pool import (
 )
 from condensation.kernel_loss import kernel_ridge_loss, spread_loss, sum_of
 from condensation.loop import LoopSettings, optimise_samples
+from condensation.private.feature_map import public_range
 from condensation.roles import with_roles
 from condensation.start import STARTS, Start, condensed_set, initial_samples, rows_for_start, run_context
 from condensation.teacher import Teacher
 from pipeline.core.errors import ConfigError
-from pipeline.core.noise import NoiseSource
+from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.threads import single_threaded
 from pipeline.core.types import CondensedSet, EncodedCohort

@@ -24,12 +24,12 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from condensation.feature_map import public_range
 from condensation.feature_pool import training_marks
 from condensation.loop import LoopSettings, Loss, Samples
+from condensation.private.feature_map import public_range
 from condensation.start import STARTS, Start, condense_with
 from pipeline.core.errors import ConfigError
-from pipeline.core.noise import NoiseSource
+from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import child_seed, generator
 from pipeline.core.threads import single_threaded

@@ -12,7 +12,7 @@ from encoders.projection import RandomProjectionEncoder
 from encoders.quantum import QuantumEncoder
 from encoders.randomise import MAX_SHOTS, OutputNoise
 from pipeline.core.errors import ConfigError
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import EncodedCohort
 
 Randomisable = QuantumEncoder | RandomProjectionEncoder

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from encoders.windows import Geometry
 from pipeline.core.errors import ConfigError, DataError
-from pipeline.core.noise import NoiseSource
+from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.protocols import FittedEncoder
 from pipeline.core.types import ArrayRecord, Cohort, EncodedCohort, Json, Provenance
 

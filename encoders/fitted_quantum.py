@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64
 
-from encoders.gates import Parameters
-from encoders.pennylane_backend import DeviceCircuit, OnCircuits, Progress, ignore_circuits
+from encoders.circuits.gates import Parameters
+from encoders.circuits.pennylane_backend import DeviceCircuit, OnCircuits, Progress, ignore_circuits
+from encoders.circuits.windows import WindowCircuits
 from encoders.randomise import OutputNoise
-from encoders.window_circuits import WindowCircuits
 from encoders.windows import Sealed, check_features, encoded_cohort, encoded_names
 from pipeline.core.errors import DataError
-from pipeline.core.noise import NoiseSource
+from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.types import EncodedCohort, Json
 
 if TYPE_CHECKING:

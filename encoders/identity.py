@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from encoders.windows import Sealed, check_features, encoded_as
-from pipeline.core.noise import NoiseSource
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import EncodedCohort, Json
 
 

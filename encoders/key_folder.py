@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from pipeline.core.custody.keyring import RETIRED, key_file, listed_keys
 from pipeline.core.errors import EnvironmentProblem
-from pipeline.core.secrets import Secret, read_or_create_secret, read_secret
+from pipeline.core.keys.custody.keyring import RETIRED, key_file, listed_keys
+from pipeline.core.keys.secrets import Secret, read_or_create_secret, read_secret
 
 KEYS_VARIABLE: Final = "DECOCT_KEYS"
 

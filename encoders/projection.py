@@ -23,8 +23,8 @@ from encoders.random_matrices import Distribution, MatrixLaw
 from encoders.randomise import OutputNoise
 from encoders.windows import Axis, Geometry, Sealed, check_features, encoded_cohort, encoded_names
 from pipeline.core.errors import ConfigError, DataError, EnvironmentProblem
-from pipeline.core.noise import NoiseSource
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import EncodedCohort, Json
 
 KeyScope = Literal["shared", "per_channel"]

@@ -15,16 +15,24 @@ import math
 from dataclasses import dataclass
 from typing import Final, Literal, final
 
-from encoders.engines import engine_for
+from encoders.circuits.engines import engine_for
+from encoders.circuits.gates import (
+    EMBEDDINGS,
+    TEMPLATES,
+    Embedding,
+    Parameters,
+    Template,
+    circuit_gates,
+    drawn_parameters,
+)
+from encoders.circuits.pauli import observables
+from encoders.circuits.windows import WindowCircuits
 from encoders.fitted_quantum import FittedQuantumEncoder
-from encoders.gates import EMBEDDINGS, TEMPLATES, Embedding, Parameters, Template, circuit_gates, drawn_parameters
 from encoders.leakage import encoder_bound
-from encoders.pauli import observables
 from encoders.randomise import OutputNoise
-from encoders.window_circuits import WindowCircuits
 from encoders.windows import Geometry, encoded_names
 from pipeline.core.errors import ConfigError
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import EncodedCohort, Json
 
 SCHEME: Final = "encoder/quantum/v2"

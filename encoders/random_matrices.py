@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from pipeline.core.errors import ConfigError
-from pipeline.core.keystream import keystream_normal, keystream_uniform, keystream_words
+from pipeline.core.keys.keystream import keystream_normal, keystream_uniform, keystream_words
 
 Distribution = Literal["gaussian", "orthogonal", "rademacher", "sparse"]
 

@@ -19,7 +19,7 @@ from jaxtyping import Float, Float64
 from scipy.stats import binom
 
 from pipeline.core.errors import ConfigError
-from pipeline.core.noise import NoiseSource
+from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.types import Json
 
 MAX_SHOTS: Final = 1_000_000

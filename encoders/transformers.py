@@ -23,7 +23,7 @@ from encoders.projection import RandomProjectionEncoder
 from encoders.quantum import QuantumEncoder
 from pipeline.core.digest import digest_array
 from pipeline.core.errors import ConfigError
-from pipeline.core.noise import NoiseSource
+from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.protocols import Encoder, FittedEncoder
 from pipeline.core.types import Json
 

@@ -19,8 +19,8 @@ from jaxtyping import Float
 
 from encoders.randomise import OutputNoise, randomised
 from pipeline.core.errors import ConfigError, DataError
-from pipeline.core.mapped import folder_of, new_array, row_chunks
-from pipeline.core.noise import NoiseSource
+from pipeline.core.files.mapped import folder_of, new_array, row_chunks
+from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.types import EncodedCohort, Json
 
 Axis = Literal["time", "variables", "record"]

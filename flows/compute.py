@@ -25,11 +25,11 @@ import numpy as np
 
 from flows.environment import code_version
 from flows.workspace.job import Job
-from pipeline.core.config_compute import ComputeConfig
+from pipeline.core.config.compute import ComputeConfig
 from pipeline.core.errors import DecoctError, EnvironmentProblem
-from pipeline.core.mapped import new_array, take_room
+from pipeline.core.files.mapped import new_array, take_room
+from pipeline.core.files.whole import put_whole
 from pipeline.core.redaction import scrubbed
-from pipeline.core.whole_files import put_whole
 
 BLOCK_STAYS: Final = 4096
 """Stays made at a time: what a worker holds does not grow with the cohort."""

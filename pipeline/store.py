@@ -26,12 +26,13 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from pipeline.core import drift_types, types
+from pipeline.core import types
 from pipeline.core.codec import from_parts, record_head
 from pipeline.core.digest import canonical_json, digest_array, digest_json
 from pipeline.core.errors import DataError, UsageError
-from pipeline.core.mapped import LARGE_BYTES
-from pipeline.core.whole_files import put_whole, write_synced
+from pipeline.core.files.mapped import LARGE_BYTES
+from pipeline.core.files.whole import put_whole, write_synced
+from pipeline.core.types import drift as drift_types
 
 T = TypeVar("T")
 

@@ -16,6 +16,7 @@ from flows.progress import say, steps
 from flows.stages.condensing import condensed_sets, set_name
 from flows.stages.learn import cohort_of, encoder_input, fitted_encoder, with_tasks
 from flows.workspace.job import Job, open_job
+from pipeline.audit.encodings.terms import MAX_WINDOW
 from pipeline.audit.run import DEFAULT_ATTACKS, Outcome, attempt, attempts, audit, condense_again, condensed_again
 from pipeline.audit.scene import (
     CondensedScene,
@@ -26,10 +27,9 @@ from pipeline.audit.scene import (
     Scene,
     encoding_scene,
 )
-from pipeline.audit.terms import MAX_WINDOW
 from pipeline.core.config import Encode, QuantumEncode
 from pipeline.core.errors import EnvironmentProblem
-from pipeline.core.secrets import SECRET_BYTES, Secret
+from pipeline.core.keys.secrets import SECRET_BYTES, Secret
 from pipeline.core.types import EncodedCohort, LeakageReport, Split
 from pipeline.store import Made
 

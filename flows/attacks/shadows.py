@@ -13,12 +13,12 @@ from flows import registry
 from flows.stages.learn import device, with_tasks
 from pipeline.audit.run import condensations
 from pipeline.audit.scene import CondensedScene, Level, Recondense
-from pipeline.audit.successive import OWN_SEED
+from pipeline.audit.sets.successive import OWN_SEED
 from pipeline.core.config import Condense
 from pipeline.core.digest import digest_array, digest_json
-from pipeline.core.noise import NoiseSource
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.protocols import ignore_step
-from pipeline.core.secrets import Secret
 from pipeline.core.types import CondensedSet, EncodedCohort, Split
 
 

@@ -8,15 +8,15 @@ from typing import Any, Final, final
 
 from flows.progress import steps
 from pipeline.audit.run import audit as attack
-from pipeline.audit.tabular import Tables, TabularScene, read_table, tabular_scene
+from pipeline.audit.tables.scene import Tables, TabularScene, read_table, tabular_scene
 from pipeline.core.codec import to_plain
 from pipeline.core.digest import canonical_json
 from pipeline.core.errors import LeakageError, ReleaseRefused
 from pipeline.core.types import GateDecision, LeakageReport
 from pipeline.report.audit_page import audit_page
 from pipeline.report.suppress import is_small
-from pipeline.sharing.gate import judge_audit
-from pipeline.sharing.policy import load_policy
+from pipeline.sharing.policy.gate import judge_audit
+from pipeline.sharing.policy.load import load_policy
 
 SCHEMA: Final = "decoct/table-audit/1"
 PAGE: Final = "audit.html"

@@ -65,7 +65,7 @@ def check_release_terms(config: Any) -> None:
     Raises:
         ConfigError: no such policy. ReleaseRefused: recipients, an agreement or keys are missing.
     """
-    from pipeline.sharing.policy import load_policy, require_terms
+    from pipeline.sharing.policy.load import load_policy, require_terms
 
     terms = config.release
     require_terms(load_policy(terms.policy), terms.recipients, terms.agreement, terms.recipient_keys)

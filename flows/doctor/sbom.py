@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from pipeline.core.digest import digest_json
 from pipeline.core.errors import EnvironmentProblem
-from pipeline.core.whole_files import put_whole
+from pipeline.core.files.whole import put_whole
 
 ROOT: Final = "decoct"
 _SPACE: Final = uuid.UUID("6f6b3f0e-8f0c-5b57-9a41-3d6f4c1f2b77")  # ours, for serial numbers by content

@@ -18,10 +18,10 @@ from flows.workspace.job import key_path
 from flows.workspace.locks import holders
 from flows.workspace.logs import read_log as read_stages
 from pipeline.audit.history import FILE_NAME as HISTORY
-from pipeline.core.chained_file import read_chain
 from pipeline.core.errors import DecoctError
-from pipeline.sharing.ledger import ledger_path
-from pipeline.sharing.log import log_path
+from pipeline.core.files.chained import read_chain
+from pipeline.sharing.policy.ledger import ledger_path
+from pipeline.sharing.trust.log import log_path
 
 FREE_DISK_GIB: Final = 2
 FREE_NAMES: Final = 10_000  # files that can still be made

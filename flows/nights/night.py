@@ -23,12 +23,12 @@ from flows.workspace import accepted
 from flows.workspace.job import Job, new_job, open_job
 from flows.workspace.locks import workspace_lock
 from flows.workspace.releases import is_proposal, place
-from pipeline.core.chained_file import read_chain, writing
 from pipeline.core.config import Config
 from pipeline.core.errors import DecoctError, EnvironmentProblem, Held
+from pipeline.core.files.chained import read_chain, writing
+from pipeline.core.files.whole import put_whole
 from pipeline.core.redaction import scrubbed
 from pipeline.core.types import ReleaseRecord
-from pipeline.core.whole_files import put_whole
 from pipeline.store import Made
 
 RECORD_FILE: Final = "nights.jsonl"

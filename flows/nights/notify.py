@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 from flows.progress import say
 from pipeline.core.config import NightConfig
 from pipeline.core.errors import DecoctError, EnvironmentProblem
-from pipeline.core.owner_files import read_owner_file
+from pipeline.core.files.owner import read_owner_file
 
 WEBHOOK: Final = "DECOCT_NIGHT_WEBHOOK"
 PASSWORD: Final = "DECOCT_NIGHT_SMTP_PASSWORD"

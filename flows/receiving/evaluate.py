@@ -18,8 +18,8 @@ from flows.workspace.job import Job, open_job
 from pipeline.core.errors import DataError, UsageError
 from pipeline.core.transforms import require_same_space
 from pipeline.core.types import EncodedCohort, Json, Split, Task, UtilityReport
-from pipeline.sharing.pooling import Pool
-from pipeline.sharing.receive import receive
+from pipeline.sharing.receive.pooling import Pool
+from pipeline.sharing.receive.received import receive
 from pipeline.store import Made
 from pipeline.validation.paired import PairedScore, compare_sets
 from pipeline.validation.utility import TrainingSet, measure_utility

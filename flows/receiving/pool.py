@@ -14,17 +14,17 @@ from typing import Any, Final
 
 import numpy as np
 
-from condensation.pooling import pooled
-from condensation.private import samples_from_moments
+from condensation.private.condenser import samples_from_moments
+from condensation.private.pooling import pooled
 from flows.receiving.reception import take_note
 from flows.receiving.unpack import read_arrays, write_arrays
 from pipeline.core.digest import digest_bytes
 from pipeline.core.errors import DataError, ReleaseRefused, UsageError
 from pipeline.core.types import CondensedSet, Moments
+from pipeline.sharing.bundle.payload import data_description, guarantee_description, method_description, payload_arrays
 from pipeline.sharing.layout import payload_name
-from pipeline.sharing.payload import data_description, guarantee_description, method_description, payload_arrays
-from pipeline.sharing.pooling import SUM, Pool, pool_rows, require_disjoint
-from pipeline.sharing.receive import Received, receive
+from pipeline.sharing.receive.pooling import SUM, Pool, pool_rows, require_disjoint
+from pipeline.sharing.receive.received import Received, receive
 
 FORMAT: Final = "decoct-pooled/1"  # samples drawn from added moments
 WITHOUT: Final = "_without_"  # before a site's place in `made_from`: the arrays of the sum without it
@@ -47,7 +47,7 @@ def pool_bundles(
 
     Args:
         roots: one trust root for all bundles, or one for each, in their order.
-        identity, recipient: as in `pipeline.sharing.receive.receive`.
+        identity, recipient: as in `pipeline.sharing.receive.received.receive`.
         n_per_class, seed, hard_labels: how samples are drawn from added moments; rows stay as they were released.
 
     Returns:

@@ -6,14 +6,14 @@ import datetime
 from pathlib import Path
 
 from pipeline.core.errors import EnvironmentProblem
-from pipeline.core.whole_files import put_whole
-from pipeline.sharing.keys import load_trust_root
-from pipeline.sharing.log import append_log
-from pipeline.sharing.receipt import receipt_bytes
-from pipeline.sharing.receiver_state import REVOCATIONS, STATE_FILE, memory_of, remember
-from pipeline.sharing.revocation import load_revocations
-from pipeline.sharing.trust_root import read_root
-from pipeline.sharing.verify import VerifiedBundle
+from pipeline.core.files.whole import put_whole
+from pipeline.sharing.receive.receipt import receipt_bytes
+from pipeline.sharing.receive.state import REVOCATIONS, STATE_FILE, memory_of, remember
+from pipeline.sharing.receive.verify import VerifiedBundle
+from pipeline.sharing.trust.keys import load_trust_root
+from pipeline.sharing.trust.log import append_log
+from pipeline.sharing.trust.revocation import load_revocations
+from pipeline.sharing.trust.root import read_root
 
 
 def record(verified: VerifiedBundle, root: Path, revocations: Path | None, today: datetime.date) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.core.errors import UsageError
-from pipeline.sharing.receive import Received
+from pipeline.sharing.receive.received import Received
 
 
 def unpack(received: Received, folder: Path) -> dict[str, list[int]]:

@@ -15,7 +15,7 @@ from flows.workspace.job import Job, open_job
 from pipeline.core.errors import EnvironmentProblem
 from pipeline.core.protocols import FittedEncoder
 from pipeline.core.types import Cohort, EncodedCohort
-from pipeline.ingest.scaling import SCALINGS, prepare
+from pipeline.ingest.cohort.scaling import SCALINGS, prepare
 from pipeline.store import Made
 
 

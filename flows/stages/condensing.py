@@ -9,7 +9,7 @@ from typing import Final, Protocol, final, runtime_checkable
 import numpy as np
 
 from condensation.loop import StopCondensing
-from condensation.private import samples_from_moments
+from condensation.private.condenser import samples_from_moments
 from flows import registry
 from flows.compute import calls
 from flows.progress import say, steps
@@ -19,7 +19,7 @@ from flows.workspace.job import Job, open_job
 from pipeline.core.config import Condense, DistributionMatching, Matching
 from pipeline.core.digest import digest_json
 from pipeline.core.errors import ConfigError, EnvironmentProblem
-from pipeline.core.noise import NoiseSource
+from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.protocols import ignore_step
 from pipeline.core.threads import single_threaded
 from pipeline.core.types import CondensedSet, EncodedCohort, Grouping, LossCurve, Moments, Provenance, Split, Task

@@ -17,13 +17,13 @@ from pipeline.core.config import SplitConfig
 from pipeline.core.digest import digest_file
 from pipeline.core.errors import DataError
 from pipeline.core.types import Cohort, CondensedSet, ContractResult, EncodedCohort, IngestReport, Provenance
-from pipeline.ingest.cohort import build_cohort, latest_hour
-from pipeline.ingest.mapping import load_mapping
-from pipeline.ingest.quarantine import write_quarantine
-from pipeline.ingest.readers import read_source
+from pipeline.ingest.cohort.build import build_cohort, latest_hour
+from pipeline.ingest.engine.quarantine import write_quarantine
+from pipeline.ingest.kept.stay_blocks import stay_blocks
+from pipeline.ingest.mapping.load import load_mapping
+from pipeline.ingest.source_tables import SourceTables
+from pipeline.ingest.sources.readers import read_source
 from pipeline.ingest.splits import given_split, keyed_hash_split, site_split, time_split
-from pipeline.ingest.stay_blocks import stay_blocks
-from pipeline.ingest.tables import SourceTables
 from pipeline.store import Made
 from pipeline.validation import contracts
 from pipeline.validation.site_contract import check_site_contract, read_contract

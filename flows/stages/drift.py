@@ -13,9 +13,9 @@ from flows.workspace import accepted
 from flows.workspace.job import Job
 from pipeline.core.codec import to_plain
 from pipeline.core.config import DriftConfig
-from pipeline.core.drift_types import CohortProfile, Counts, DriftReport
 from pipeline.core.errors import Held
 from pipeline.core.types import Cohort, ContractResult, Provenance, ReleaseRecord
+from pipeline.core.types.drift import CohortProfile, Counts, DriftReport
 from pipeline.report.suppress import suppress_drift
 from pipeline.store import Made
 from pipeline.validation import drift as measures

@@ -11,7 +11,7 @@ from flows.stages.candidates import train_by_workers
 from flows.stages.condensing import moments
 from flows.stages.learn import device, encode
 from flows.workspace.job import Job
-from pipeline.core.config_group import GroupConfig
+from pipeline.core.config.group import GroupConfig
 from pipeline.core.types import EncodedCohort, Grouping, Moments, Provenance, Split
 from pipeline.grouping.accounted import fixed_groups, group_by_moments
 from pipeline.grouping.run import NamedLimits, group_tasks, validate_grouping

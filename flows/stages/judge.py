@@ -19,8 +19,8 @@ from pipeline.core.codec import record_digest
 from pipeline.core.errors import UtilityError
 from pipeline.core.seeds import generator
 from pipeline.core.types import CondensedSet, EncodedCohort, GateDecision, LeakageReport, Moments, Split, UtilityReport
-from pipeline.sharing import gate
-from pipeline.sharing.policy import load_policy
+from pipeline.sharing.policy import gate
+from pipeline.sharing.policy.load import load_policy
 from pipeline.store import Made
 from pipeline.validation.utility import TrainingSet, measure_utility
 

@@ -12,9 +12,9 @@ from flows.stages import blocks
 from flows.workspace.job import Job
 from pipeline.core.config import EncodeTable, KeyedEncode
 from pipeline.core.digest import digest_array, digest_json
-from pipeline.core.noise import NoiseSource, Reserve
+from pipeline.core.keys.noise import NoiseSource, Reserve
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.protocols import FittedEncoder
-from pipeline.core.secrets import Secret
 from pipeline.core.types import (
     Cohort,
     EncodedCohort,

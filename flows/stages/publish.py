@@ -16,12 +16,11 @@ from flows.workspace import history as audit_history
 from flows.workspace import releases
 from flows.workspace.changes import keep_outline, since_last_release
 from flows.workspace.job import KEY_PURPOSES, Job
-from pipeline.audit.byte_scan import scan_bytes
+from pipeline.audit.bytes.scan import scan_bytes
 from pipeline.audit.scene import BytesScene
 from pipeline.core.codec import record_digest
 from pipeline.core.config import ReleaseConfig
 from pipeline.core.digest import canonical_json, digest_file, digest_json
-from pipeline.core.drift_types import DriftReport
 from pipeline.core.errors import LeakageError, ReleaseRefused, UtilityError
 from pipeline.core.types import (
     Cohort,
@@ -37,10 +36,11 @@ from pipeline.core.types import (
     Split,
     UtilityReport,
 )
-from pipeline.ingest.scaling import to_clinical_units
+from pipeline.core.types.drift import DriftReport
+from pipeline.ingest.cohort.scaling import to_clinical_units
 from pipeline.report.record import CondensedSummary, RunRecord, StageRow, Trajectory, record_json
 from pipeline.report.render import render_report
-from pipeline.sharing import bundle as bundles
+from pipeline.sharing.bundle import write as bundles
 from pipeline.store import Made
 
 REPORT_PAGE: Final = "report.html"

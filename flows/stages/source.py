@@ -14,11 +14,11 @@ from flows.workspace.job import Job
 from flows.workspace.withdrawals import withdrawn_of
 from pipeline.core.config import Config, TablesSource
 from pipeline.core.digest import digest_json
-from pipeline.ingest.event_tables import layout_files
-from pipeline.ingest.mapping import load_mapping
-from pipeline.ingest.pieces import Pieces
-from pipeline.ingest.readers import IN_PIECES
-from pipeline.ingest.watermarks import Watermarks, files_below
+from pipeline.ingest.engine.event_tables import layout_files
+from pipeline.ingest.kept.pieces import Pieces
+from pipeline.ingest.kept.watermarks import Watermarks, files_below
+from pipeline.ingest.mapping.load import load_mapping
+from pipeline.ingest.sources.readers import IN_PIECES
 from pipeline.ingest.withdrawn import Withdrawn
 
 PIECES: Final = "pieces"

@@ -15,12 +15,12 @@ from flows.workspace.job import CONFIG_FILE
 from pipeline.audit.history import FILE_NAME, Night
 from pipeline.core.codec import from_plain
 from pipeline.core.config import Config
-from pipeline.core.drift_types import LEVELS, DriftReport
 from pipeline.core.errors import DataError, DecoctError
 from pipeline.core.types import AttackResult, UtilityReport
+from pipeline.core.types.drift import LEVELS, DriftReport
 from pipeline.report.suppress import SUPPRESSED, is_small
-from pipeline.sharing.policy import Policy, load_policy
-from pipeline.sharing.rules import AttackVerdict, attack_verdicts
+from pipeline.sharing.policy.load import Policy, load_policy
+from pipeline.sharing.policy.rules import AttackVerdict, attack_verdicts
 from pipeline.store import Store
 
 LAST: Final = 30  # nights on the page

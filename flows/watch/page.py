@@ -24,7 +24,7 @@ from flows.watch.releases import budget_spent, releases
 from flows.workspace.job import CONFIG_FILE
 from flows.workspace.logs import read_log as read_stages
 from pipeline.core.errors import DecoctError, EnvironmentProblem, UsageError
-from pipeline.core.whole_files import put_whole
+from pipeline.core.files.whole import put_whole
 from pipeline.report.suppress import SUPPRESSED
 from pipeline.report.watch import SCHEMA, watch_page
 

@@ -22,7 +22,7 @@ def releases(workspace: Path, today: date) -> list[Data]:
     Raises:
         EnvironmentProblem: the log is damaged.
     """
-    from pipeline.sharing.log import read_log
+    from pipeline.sharing.trust.log import read_log
 
     revoked = _revoked(workspace)
     found: dict[tuple[str, str, int], Data] = {}
@@ -67,8 +67,8 @@ def _manifest(path: Path) -> Data | None:
 
 def _revoked(workspace: Path) -> frozenset[str]:
     """Releases on the workspace's own copy of the revocation list; none where there is no list that can be trusted."""
-    from pipeline.sharing.keys import load_trust_root
-    from pipeline.sharing.revocation import load_revocations
+    from pipeline.sharing.trust.keys import load_trust_root
+    from pipeline.sharing.trust.revocation import load_revocations
 
     try:
         root = load_trust_root(workspace / "trust" / "root.json")
@@ -83,7 +83,7 @@ def budget_spent(workspace: Path) -> Data | None:
     Raises:
         BudgetError, EnvironmentProblem: the ledger cannot be trusted or read.
     """
-    from pipeline.sharing.ledger import last_budget, spent_by_cohort
+    from pipeline.sharing.policy.ledger import last_budget, spent_by_cohort
 
     budget = last_budget(workspace)
     if budget is None:

@@ -21,12 +21,12 @@ from typing import Any, Final, final
 import numpy as np
 
 from flows.workspace.job import Job
-from pipeline.core.chained_file import read_chain, writing
 from pipeline.core.codec import from_plain, record_digest, to_plain
 from pipeline.core.digest import canonical_json, digest_json
-from pipeline.core.drift_types import CohortProfile
 from pipeline.core.errors import EnvironmentProblem
-from pipeline.core.whole_files import put_whole
+from pipeline.core.files.chained import read_chain, writing
+from pipeline.core.files.whole import put_whole
+from pipeline.core.types.drift import CohortProfile
 from pipeline.store import Made
 
 NIGHTS: Final = "nights"

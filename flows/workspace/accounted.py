@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from flows.workspace.job import Job
-from pipeline.core.noise import Reserve
+from pipeline.core.keys.noise import Reserve
 from pipeline.core.types import Cohort, Split
-from pipeline.sharing import ledger
-from pipeline.sharing.policy import load_policy
+from pipeline.sharing.policy import ledger
+from pipeline.sharing.policy.load import load_policy
 from pipeline.store import Made
 
 

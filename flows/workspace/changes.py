@@ -12,10 +12,10 @@ from typing import Any, Final
 from flows.workspace.job import Job
 from flows.workspace.releases import PROPOSALS
 from pipeline.core.errors import EnvironmentProblem
-from pipeline.core.owner_files import read_owner_file, write_owner_file
+from pipeline.core.files.owner import read_owner_file, write_owner_file
 from pipeline.core.types import Cohort
 from pipeline.report.changes import Outline, changes, outline_bytes, outline_of, parse_outline
-from pipeline.sharing.bundle import ReleaseNotes, bundle_name
+from pipeline.sharing.bundle.write import ReleaseNotes, bundle_name
 from pipeline.store import Made
 
 OUTLINES: Final = "outlines"

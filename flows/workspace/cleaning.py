@@ -21,7 +21,7 @@ from flows.workspace.purge import Plan, object_folder, size_of
 from flows.workspace.releases import PROPOSALS, RELEASES
 from pipeline.core.errors import DecoctError
 from pipeline.core.types import ReleaseRecord
-from pipeline.ingest.pieces import USED, indexes, read_pack, write_pack
+from pipeline.ingest.kept.pieces import USED, indexes, read_pack, write_pack
 from pipeline.store import KINDS, Store
 
 OLD_SECONDS: Final = 86_400.0

@@ -17,13 +17,13 @@ from typing import Any, Final, final
 from flows.environment import code_version
 from pipeline.core.codec import to_plain
 from pipeline.core.config import Config
-from pipeline.core.custody.keyring import PURPOSES
 from pipeline.core.digest import digest_json
 from pipeline.core.errors import ConfigError
-from pipeline.core.secrets import Secret, read_or_create_secret
+from pipeline.core.files.whole import put_whole
+from pipeline.core.keys.custody.keyring import PURPOSES
+from pipeline.core.keys.secrets import Secret, read_or_create_secret
 from pipeline.core.seeds import child_seed
 from pipeline.core.types import Provenance
-from pipeline.core.whole_files import put_whole
 from pipeline.store import Made, Store
 
 CONFIG_FILE: Final = "config.json"

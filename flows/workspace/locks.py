@@ -18,9 +18,9 @@ from itertools import count
 from pathlib import Path
 from typing import BinaryIO, Concatenate, Final, ParamSpec, TypeVar
 
-from pipeline.core.chained_file import now
 from pipeline.core.config import Config
 from pipeline.core.errors import EnvironmentProblem
+from pipeline.core.files.chained import now
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.core.chained_file import Chain
+from pipeline.core.files.chained import Chain
 from pipeline.sharing.layout import ENVELOPE
-from pipeline.sharing.log import parse_checkpoint, read_log, require_extends
-from pipeline.sharing.receipt import Receipt, require_in_log
-from pipeline.sharing.signing import statement_of
-from pipeline.sharing.verify import read_folder
+from pipeline.sharing.receive.receipt import Receipt, require_in_log
+from pipeline.sharing.receive.verify import read_folder
+from pipeline.sharing.trust.log import parse_checkpoint, read_log, require_extends
+from pipeline.sharing.trust.signing import statement_of
 
 
 def checked_log(workspace: Path, receipts: Sequence[Receipt]) -> tuple[Chain, int]:

@@ -18,8 +18,8 @@ from typing import Any, Final
 
 from flows.environment import code_version
 from flows.progress import say
-from pipeline.core.chained_file import locked
 from pipeline.core.errors import DecoctError, EnvironmentProblem
+from pipeline.core.files.chained import locked
 from pipeline.store import Made
 
 LOG_FILE: Final = "log.jsonl"

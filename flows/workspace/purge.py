@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final, final
 
 from pipeline.core.errors import EnvironmentProblem
+from pipeline.core.files.whole import put_whole
 from pipeline.core.protocols import OnStep, ignore_step
-from pipeline.core.whole_files import put_whole
 
 PLAN_FILE: Final = "purge.json"
 

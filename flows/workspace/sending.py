@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pipeline.core.errors import ReleaseRefused
 from pipeline.sharing.layout import ENVELOPE
-from pipeline.sharing.log import append_log
-from pipeline.sharing.signing import statement_digest, statement_of
-from pipeline.sharing.verify import read_folder
+from pipeline.sharing.receive.verify import read_folder
+from pipeline.sharing.trust.log import append_log
+from pipeline.sharing.trust.signing import statement_digest, statement_of
 
 
 def log_sending(bundle: Path, address: str) -> None:

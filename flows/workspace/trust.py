@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.workspace.job import key_path
-from pipeline.core.secrets import read_or_create_secret
-from pipeline.sharing.keys import author_signer, public_key, write_trust_root
+from pipeline.core.keys.secrets import read_or_create_secret
+from pipeline.sharing.trust.keys import author_signer, public_key, write_trust_root
 
 
 def write_root(workspace: Path, file: Path, site: str, *, accept_non_production: bool, recipient: str = "") -> str:

@@ -16,11 +16,11 @@ from typing import Any, Final
 
 from pipeline.core.digest import digest_json
 from pipeline.core.errors import EnvironmentProblem
-from pipeline.core.owner_files import read_owner_file, write_owner_file
-from pipeline.core.secrets import read_or_create_secret, read_secret
-from pipeline.core.whole_files import sync_folder
+from pipeline.core.files.owner import read_owner_file, write_owner_file
+from pipeline.core.files.whole import sync_folder
+from pipeline.core.keys.secrets import read_or_create_secret, read_secret
 from pipeline.ingest.withdrawn import NOBODY, Withdrawn
-from pipeline.sharing.log import append_log, read_log
+from pipeline.sharing.trust.log import append_log, read_log
 
 FOLDER: Final = "withdrawn"
 PURPOSE: Final = "withdrawn"

@@ -23,7 +23,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from pipeline.core.codec import from_plain, record_digest, to_plain
 from pipeline.core.digest import canonical_json
 from pipeline.core.errors import EnvironmentProblem, UsageError
-from pipeline.core.owner_files import OTHERS
+from pipeline.core.files.owner import OTHERS
 from pipeline.core.types import LeakageReport
 
 FILE_NAME: Final = "audits.sqlite"

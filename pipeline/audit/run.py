@@ -6,27 +6,27 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from pipeline.audit.aligned_pairs import AlignedPairs
-from pipeline.audit.attribute_inference import AttributeInference
-from pipeline.audit.attribute_set import AttributeInferenceFromSet
-from pipeline.audit.blind import BlindSeparation
-from pipeline.audit.byte_scan import ByteScan
-from pipeline.audit.canary_subjects import CanarySubjects
-from pipeline.audit.inversion import KnownKeyInversion
-from pipeline.audit.key_search import KeySearch, LongKeySearch
-from pipeline.audit.linkage_inference import Inference, Linkability
-from pipeline.audit.membership import Membership
-from pipeline.audit.missingness import MissingnessPattern
-from pipeline.audit.model_membership import ModelMembership
+from pipeline.audit.bytes.scan import ByteScan
+from pipeline.audit.encodings.aligned_pairs import AlignedPairs
+from pipeline.audit.encodings.attribute_inference import AttributeInference
+from pipeline.audit.encodings.blind import BlindSeparation
+from pipeline.audit.encodings.inversion import KnownKeyInversion
+from pipeline.audit.encodings.key_search import KeySearch, LongKeySearch
+from pipeline.audit.encodings.missingness import MissingnessPattern
+from pipeline.audit.encodings.profiles import ProfileLinkage, TwoKeys
+from pipeline.audit.games.canary_subjects import CanarySubjects
 from pipeline.audit.multiplicity import with_family
-from pipeline.audit.near_copies import NearCopies
-from pipeline.audit.profiles import ProfileLinkage, TwoKeys
 from pipeline.audit.scene import BytesScene, CondensedScene, CondensesAgain, LeakageAttack, Level, Scene
-from pipeline.audit.shadows import ShadowCondensation, n_kept
-from pipeline.audit.singling_out import SinglingOut
-from pipeline.audit.subgroups import SubgroupMembership
-from pipeline.audit.successive import SuccessiveReleases
-from pipeline.audit.two_sample import TwoSample
+from pipeline.audit.sets.attribute_set import AttributeInferenceFromSet
+from pipeline.audit.sets.linkage_inference import Inference, Linkability
+from pipeline.audit.sets.membership import Membership
+from pipeline.audit.sets.model_membership import ModelMembership
+from pipeline.audit.sets.near_copies import NearCopies
+from pipeline.audit.sets.shadows import ShadowCondensation, n_kept
+from pipeline.audit.sets.singling_out import SinglingOut
+from pipeline.audit.sets.subgroups import SubgroupMembership
+from pipeline.audit.sets.successive import SuccessiveReleases
+from pipeline.audit.sets.two_sample import TwoSample
 from pipeline.core.codec import to_plain
 from pipeline.core.errors import DataError
 from pipeline.core.protocols import OnStep, ignore_step

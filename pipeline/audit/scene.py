@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from pipeline.audit.release_game import Mechanism
+from pipeline.audit.games.release_game import Mechanism
 from pipeline.core.errors import DataError
 from pipeline.core.types import ArrayRecord, AttackResult, CondensedSet, EncodedCohort, Json, Split, ThreatModel
 

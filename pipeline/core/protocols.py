@@ -10,8 +10,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from pipeline.core.noise import NoiseSource
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import CondensedSet, EncodedCohort, Json
 
 OnStep = Callable[[int, int, float], None]

@@ -1,7 +1,7 @@
 """Randomness is an argument: one run seed, named children, so that adding a stage never moves another's draws.
 
 These generators are for *public* randomness (initialisation, shuffles, bootstraps). Privacy noise never comes from
-here: it is drawn from a site secret (`pipeline.core.noise`).
+here: it is drawn from a site secret (`pipeline.core.keys.noise`).
 """
 
 from __future__ import annotations

@@ -16,13 +16,13 @@ from pipeline.core.errors import DataError
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import generator
 from pipeline.core.types import EncodedCohort, Grouping, GroupValidation
-from pipeline.grouping.affinity import label_hamming, samplewise_multihead, summarise
-from pipeline.grouping.bank import fill_bank
-from pipeline.grouping.bank_affinities import AFFINITIES
+from pipeline.grouping.affinity.bank import fill_bank
+from pipeline.grouping.affinity.bank_affinities import AFFINITIES
+from pipeline.grouping.affinity.samplewise import label_hamming, samplewise_multihead, summarise
+from pipeline.grouping.affinity.taped import TrunkKind
 from pipeline.grouping.checks import N_SHUFFLES, note_on_halves, note_on_shuffles, rank_correlation, smaller_class
 from pipeline.grouping.cover import Limits
 from pipeline.grouping.partition import Groups, exact_partition
-from pipeline.grouping.taped import TrunkKind
 from pipeline.grouping.trainings import Trainer, train_here
 from pipeline.grouping.validated import validate_groups
 

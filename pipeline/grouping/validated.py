@@ -21,7 +21,7 @@ from pipeline.core.errors import DataError
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import child_seed, generator
 from pipeline.core.types import EncodedCohort, GroupsCompared, GroupValidation
-from pipeline.grouping.affinity import label_hamming, summarise
+from pipeline.grouping.affinity.samplewise import label_hamming, summarise
 from pipeline.grouping.batched_trainer import log_losses
 from pipeline.grouping.checks import smaller_class
 from pipeline.grouping.choose import Choice, choose

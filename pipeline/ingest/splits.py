@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 
 from pipeline.core.errors import DataError
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import Split
-from pipeline.ingest.tables import SourceTables
+from pipeline.ingest.source_tables import SourceTables
 
 START: Final = "(start)"
 """The column of the table of stays that says when each began: microseconds since 1970 in UTC."""

@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 
 from pipeline.core.digest import digest_json
-from pipeline.ingest.quarantine import Quarantine
-from pipeline.ingest.stay_table import EXCLUDED, StayTable
-from pipeline.ingest.tables import UNNAMED, SourceTables
+from pipeline.ingest.engine.quarantine import Quarantine
+from pipeline.ingest.engine.stay_table import EXCLUDED, StayTable
+from pipeline.ingest.source_tables import UNNAMED, SourceTables
 
 WITHDRAWN: Final = "subject withdrawn"
 SMALL: Final = 10  # fewer people than this are not counted in a sentence

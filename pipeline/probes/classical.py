@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from pipeline.core.errors import ConfigError
-from pipeline.core.mapped import row_chunks
+from pipeline.core.files.mapped import row_chunks
 
 SUMMARIES = ("last", "mean", "min", "max", "sd", "change")
 LOGISTIC_C = 0.01

@@ -16,7 +16,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from pipeline.core.errors import DataError
-from pipeline.core.mapped import file_of
+from pipeline.core.files.mapped import file_of
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import child_seed
 from pipeline.probes.networks import SeriesNetwork

@@ -17,7 +17,7 @@ import numpy as np
 
 from pipeline.core.codec import to_plain
 from pipeline.core.digest import digest_json
-from pipeline.core.mapped import row_chunks
+from pipeline.core.files.mapped import row_chunks
 from pipeline.core.types import Cohort
 from pipeline.report.suppress import SUPPRESSED, THRESHOLD, WITHHELD, is_small
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, final
 
 from pipeline.core.codec import to_plain
-from pipeline.core.drift_types import DriftReport
 from pipeline.core.types import (
     ContractResult,
     GateDecision,
@@ -22,6 +21,7 @@ from pipeline.core.types import (
     PrivacyGuarantee,
     UtilityReport,
 )
+from pipeline.core.types.drift import DriftReport
 from pipeline.report.suppress import suppress_small_cells
 
 SCHEMA = "decoct/site-report/1"

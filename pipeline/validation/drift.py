@@ -24,10 +24,10 @@ from typing import Final, Literal, final
 import numpy as np
 
 from pipeline.core.digest import digest_json
-from pipeline.core.drift_types import LEVELS, CohortProfile, Counts, DriftReport, DriftRow, Level
 from pipeline.core.errors import DriftError
-from pipeline.core.mapped import row_chunks
+from pipeline.core.files.mapped import row_chunks
 from pipeline.core.types import Cohort, ContractResult, Provenance, StaticVariable, Variable
+from pipeline.core.types.drift import LEVELS, CohortProfile, Counts, DriftReport, DriftRow, Level
 from pipeline.validation.expectations import Table, between, run_suite
 
 FINE_BINS: Final = 64  # on the clinical range, and half as many on the plausible one

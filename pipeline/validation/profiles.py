@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.errors import DataError
-from pipeline.core.mapped import row_chunks
+from pipeline.core.files.mapped import row_chunks
 from pipeline.core.types import Cohort, Json, Split, Variable
 
 PLAUSIBLE_SLACK: Final = 1e-5  # of a range: single precision moves a value at a limit by less

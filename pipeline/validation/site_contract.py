@@ -20,8 +20,8 @@ import numpy as np
 
 from pipeline.core.digest import digest_json
 from pipeline.core.errors import DataError
+from pipeline.core.files.whole import put_whole
 from pipeline.core.types import Cohort, ContractResult, IngestReport
-from pipeline.core.whole_files import put_whole
 from pipeline.validation.expectations import Rule, Table, between, run_suite
 
 FORMAT: Final = "decoct-contract/1"

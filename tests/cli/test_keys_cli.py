@@ -14,8 +14,8 @@ import pytest
 
 from flows.cli.keep.keys import keys_app
 from flows.cli.main import main
-from pipeline.core.custody import passphrase as phrases
-from pipeline.core.secrets import Secret, read_secret, write_secret
+from pipeline.core.keys.custody import passphrase as phrases
+from pipeline.core.keys.secrets import Secret, read_secret, write_secret
 
 PHRASE = "correct horse battery"
 VERBS = [command.name or "" for command in keys_app.registered_commands]

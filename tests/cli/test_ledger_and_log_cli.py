@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 
 from flows.cli.main import app
 from pipeline.core.errors import EnvironmentProblem, UsageError
-from pipeline.sharing.budget import Budget
-from pipeline.sharing.ledger import People, reserve
-from pipeline.sharing.log import log_path
+from pipeline.sharing.policy.budget import Budget
+from pipeline.sharing.policy.ledger import People, reserve
+from pipeline.sharing.trust.log import log_path
 
 EVENTS = ({"event": "GaussianDpEvent", "noise_multiplier": 5.0},)
 

@@ -19,7 +19,7 @@ SCRIPT = """
 import dataclasses, importlib, json, sys
 import numpy as np
 from threadpoolctl import threadpool_info
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.secrets import Secret
 from tests.contract.test_encoder_contract import cohort_of
 
 place, _, name = sys.argv[1].partition(":")

@@ -11,9 +11,9 @@ import pytest
 
 from pipeline.core.digest import digest_array
 from pipeline.core.errors import ConfigError, DataError
-from pipeline.core.noise import NoiseSource
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.protocols import Condenser, ignore_step
-from pipeline.core.secrets import Secret
 from pipeline.core.types import CondensedSet, EncodedCohort, Provenance, Task
 
 FACTORIES = {entry.name: entry.load() for entry in entry_points(group="decoct.condensers")}

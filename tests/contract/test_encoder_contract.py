@@ -23,9 +23,9 @@ from threadpoolctl import threadpool_limits
 from encoders.windows import encoded_channels
 from pipeline.core.digest import canonical_json
 from pipeline.core.errors import ConfigError, DataError
-from pipeline.core.noise import NoiseSource
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.protocols import Encoder, FittedEncoder
-from pipeline.core.secrets import Secret
 from pipeline.core.types import EncodedCohort, Provenance, Task
 
 REGISTERED = {entry.name: entry for entry in entry_points(group="decoct.encoders")}
@@ -75,7 +75,7 @@ IN_ANOTHER_PROCESS = """
 import hashlib, json, sys
 from importlib.metadata import entry_points
 import numpy as np
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import EncodedCohort, Provenance, Task
 registered = {entry.name: entry for entry in entry_points(group="decoct.encoders")}
 for name, options in json.load(sys.stdin):

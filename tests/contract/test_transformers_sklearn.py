@@ -38,10 +38,10 @@ from encoders.key_folder import KEYS_VARIABLE, current_key, find_key, key_folder
 from encoders.projection import RandomProjectionEncoder
 from encoders.quantum import QuantumEncoder
 from encoders.transformers import AliasingWarning, RandomProjectionTransformer, RandomQuantumTransformer
-from pipeline.core.custody.keyring import rotate_key
 from pipeline.core.errors import ConfigError, EnvironmentProblem
+from pipeline.core.keys.custody.keyring import rotate_key
+from pipeline.core.keys.secrets import Secret, new_secret, read_secret, write_secret
 from pipeline.core.protocols import Encoder
-from pipeline.core.secrets import Secret, new_secret, read_secret, write_secret
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "encode-in-a-pipeline.md"
 Transformer = RandomQuantumTransformer | RandomProjectionTransformer

@@ -11,7 +11,7 @@ import pytest
 
 from flows.workspace.job import KEY_PURPOSES, key_path
 from pipeline.core.config import Config, parse_config
-from pipeline.core.secrets import Secret, write_secret
+from pipeline.core.keys.secrets import Secret, write_secret
 
 POLICY = "trial.toml"
 SMALL_JOB: dict[str, Any] = {

@@ -15,7 +15,7 @@ from flows.attacks.tables import TableAudit, audit_tables, enforce, write
 from flows.workspace.history import history_of, remember
 from pipeline.core.digest import canonical_json
 from pipeline.core.errors import LeakageError
-from pipeline.ingest.embedded import DATA
+from pipeline.ingest.sources.embedded import DATA
 
 COLUMNS = ("Age", "Weight", "HR", "Temp", "GCS", "BUN", "Creatinine", "Glucose")
 

@@ -26,11 +26,11 @@ import dataclasses, json, sys, time
 from pathlib import Path
 import numpy as np
 from flows.attacks.shadows import announced
-from pipeline.audit.near_copies import NearCopies
+from pipeline.audit.sets.near_copies import NearCopies
 from pipeline.audit.run import audit
 from pipeline.audit.scene import CondensedScene
-from pipeline.audit.shadows import ShadowCondensation
-from pipeline.audit.successive import SuccessiveReleases
+from pipeline.audit.sets.shadows import ShadowCondensation
+from pipeline.audit.sets.successive import SuccessiveReleases
 from pipeline.core.codec import to_plain
 from pipeline.core.digest import canonical_json
 from pipeline.core.types import CondensedSet, Provenance, Task

@@ -22,18 +22,18 @@ from flows.environment import code_version
 from flows.stages import condensing, data, learn
 from flows.stages.candidates import train_by_workers
 from flows.workspace.job import Job, new_job
-from pipeline.audit.inversion import KnownKeyInversion
-from pipeline.audit.near_copies import NearCopies
-from pipeline.audit.shadows import ShadowCondensation
-from pipeline.audit.successive import SuccessiveReleases
-from pipeline.core import mapped
+from pipeline.audit.encodings.inversion import KnownKeyInversion
+from pipeline.audit.sets.near_copies import NearCopies
+from pipeline.audit.sets.shadows import ShadowCondensation
+from pipeline.audit.sets.successive import SuccessiveReleases
 from pipeline.core.codec import record_digest
 from pipeline.core.config import Config
-from pipeline.core.config_compute import ComputeConfig
+from pipeline.core.config.compute import ComputeConfig
 from pipeline.core.errors import DataError, DecoctError, EnvironmentProblem
+from pipeline.core.files import mapped
 from pipeline.core.types import Cohort, EncodedCohort
 from pipeline.grouping.trainings import Training, train_here
-from pipeline.ingest.scaling import prepare
+from pipeline.ingest.cohort.scaling import prepare
 
 STAYS = 300
 ENCODERS: dict[str, Any] = {

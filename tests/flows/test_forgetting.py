@@ -25,13 +25,13 @@ from flows.workspace.withdrawals import list_path, withdraw, withdrawn_of
 from pipeline.core.config import Config, parse_config
 from pipeline.core.errors import EnvironmentProblem, UsageError
 from pipeline.core.types import Cohort, EncodedCohort, GateDecision, IngestReport, ReleaseRecord
-from pipeline.ingest.embedded import DATA
+from pipeline.ingest.sources.embedded import DATA
 from pipeline.ingest.withdrawn import WITHDRAWN
-from pipeline.sharing.budget import Budget
-from pipeline.sharing.bundle import ReleaseNotes, bundle_name
-from pipeline.sharing.ledger import People, ledger_path, reserve, spent_by_cohort
-from pipeline.sharing.log import append_log, read_log
-from pipeline.sharing.policy import load_policy
+from pipeline.sharing.bundle.write import ReleaseNotes, bundle_name
+from pipeline.sharing.policy.budget import Budget
+from pipeline.sharing.policy.ledger import People, ledger_path, reserve, spent_by_cohort
+from pipeline.sharing.policy.load import load_policy
+from pipeline.sharing.trust.log import append_log, read_log
 from pipeline.store import Made
 
 STAYS = 150

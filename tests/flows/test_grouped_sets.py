@@ -14,7 +14,7 @@ from flows.run import walk_until
 from flows.stages import judge
 from flows.stages.condensing import condensed_sets, of_tasks, wanted_parts
 from flows.workspace.job import new_job, open_job
-from pipeline.audit.near_copies import NearCopies
+from pipeline.audit.sets.near_copies import NearCopies
 from pipeline.core.config import PrivateMoments, parse_config
 from pipeline.core.errors import ConfigError
 from pipeline.core.types import CondensedSet, Grouping, LeakageReport, Moments, Provenance, Task, UtilityReport

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from flows.cli.main import app
 from pipeline.core.errors import ConfigError, DataError, UsageError
 from pipeline.core.types import Cohort, IngestReport
-from pipeline.ingest.meds import read_meds_cohort
+from pipeline.ingest.sources.meds import read_meds_cohort
 from pipeline.store import Store
 
 MAPPING = """

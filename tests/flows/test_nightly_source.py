@@ -16,8 +16,9 @@ from flows.workspace.job import Job, new_job
 from pipeline import store as store_module
 from pipeline.core.config import parse_config
 from pipeline.core.errors import EnvironmentProblem
-from pipeline.ingest import physionet2012, watermarks
-from pipeline.ingest.embedded import DATA
+from pipeline.ingest.kept import watermarks
+from pipeline.ingest.sources import physionet2012
+from pipeline.ingest.sources.embedded import DATA
 from pipeline.store import Made, Store
 
 STAYS = 60

@@ -20,11 +20,11 @@ from flows.workspace.job import new_job, open_job
 from pipeline.core.config import Config
 from pipeline.core.errors import DataError
 from pipeline.core.types import CondensedSet
+from pipeline.sharing.bundle.payload import data_description, guarantee_description, method_description, payload_arrays
 from pipeline.sharing.canonical import plain
-from pipeline.sharing.keys import PublicKey
-from pipeline.sharing.payload import data_description, guarantee_description, method_description, payload_arrays
-from pipeline.sharing.receive import Received
-from pipeline.sharing.verify import VerifiedBundle
+from pipeline.sharing.receive.received import Received
+from pipeline.sharing.receive.verify import VerifiedBundle
+from pipeline.sharing.trust.keys import PublicKey
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
 TODAY = datetime.now(tz=UTC).date()

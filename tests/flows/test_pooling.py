@@ -15,20 +15,20 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
-from condensation.moments import signed_labels
-from condensation.private import samples_from_moments
+from condensation.private.condenser import samples_from_moments
+from condensation.private.moments import signed_labels
 from flows.cli.main import app
 from flows.receiving.pool import load_pool, pool
 from flows.run import walk_until
 from flows.workspace.job import KEY_PURPOSES, key_path, new_job, open_job
 from pipeline.core.config import Config
 from pipeline.core.errors import DataError, ReleaseRefused, UsageError
-from pipeline.core.secrets import Secret, read_secret, write_secret
+from pipeline.core.keys.secrets import Secret, read_secret, write_secret
 from pipeline.core.types import EncodedCohort, Split
-from pipeline.sharing.keys import author_signer, public_key, write_trust_root
-from pipeline.sharing.log import read_log
-from pipeline.sharing.receive import receive
-from pipeline.sharing.receiver_state import STATE_FILE, load_state, memory_of
+from pipeline.sharing.receive.received import receive
+from pipeline.sharing.receive.state import STATE_FILE, load_state, memory_of
+from pipeline.sharing.trust.keys import author_signer, public_key, write_trust_root
+from pipeline.sharing.trust.log import read_log
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
 TODAY = datetime.now(tz=UTC).date()

@@ -34,7 +34,7 @@ from pydantic import SecretStr
 
 from flows.environment import TELEMETRY_OFF
 from flows.workspace.job import KEY_PURPOSES, key_path
-from pipeline.core.secrets import Secret, write_secret
+from pipeline.core.keys.secrets import Secret, write_secret
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
 STAYS = 100

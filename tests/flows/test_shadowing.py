@@ -6,11 +6,11 @@ import numpy as np
 
 from condensation.coresets import Centroids as KMeans
 from flows.attacks.shadows import condenses_again
-from pipeline.audit.successive import OWN_SEED
+from pipeline.audit.sets.successive import OWN_SEED
 from pipeline.core.config import Centroids
-from pipeline.core.noise import NoiseSource
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.protocols import ignore_step
-from pipeline.core.secrets import Secret
 from pipeline.core.types import EncodedCohort, Provenance, Task
 
 

@@ -34,16 +34,16 @@ from flows.workspace.forgetting import forget
 from flows.workspace.job import KEY_PURPOSES, key_path
 from flows.workspace.locks import workspace_lock
 from flows.workspace.logs import read_log
-from pipeline.core.chained_file import read_chain
 from pipeline.core.config import load_config
 from pipeline.core.digest import digest_file
 from pipeline.core.errors import EnvironmentProblem
-from pipeline.core.secrets import Secret, write_secret
+from pipeline.core.files.chained import read_chain
+from pipeline.core.keys.secrets import Secret, write_secret
 from pipeline.core.types import AttackResult, LeakageReport, Provenance
-from pipeline.ingest.mapping import load_mapping
-from pipeline.ingest.readers import read_source
-from pipeline.sharing.budget import Budget
-from pipeline.sharing.ledger import ledger_path, spent_by_cohort
+from pipeline.ingest.mapping.load import load_mapping
+from pipeline.ingest.sources.readers import read_source
+from pipeline.sharing.policy.budget import Budget
+from pipeline.sharing.policy.ledger import ledger_path, spent_by_cohort
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
 POWERED = {"powered": True}

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.core.codec import record_digest
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import (
     AttackResult,
     CondensedSet,
@@ -30,15 +30,15 @@ from pipeline.core.types import (
     UtilityReport,
     UtilityScore,
 )
-from pipeline.sharing.approval import approve, publish
-from pipeline.sharing.bundle import ReleaseNotes, write_bundle
-from pipeline.sharing.gate import admit, decide
-from pipeline.sharing.keys import public_key, role_signer
+from pipeline.sharing.bundle.approval import approve, publish
+from pipeline.sharing.bundle.write import ReleaseNotes, write_bundle
 from pipeline.sharing.layout import ENVELOPE
-from pipeline.sharing.policy import load_policy
-from pipeline.sharing.receive import receive
-from pipeline.sharing.trust_root import draft_root, parse_root, sign_root
-from pipeline.sharing.verify import read_folder
+from pipeline.sharing.policy.gate import admit, decide
+from pipeline.sharing.policy.load import load_policy
+from pipeline.sharing.receive.received import receive
+from pipeline.sharing.receive.verify import read_folder
+from pipeline.sharing.trust.keys import public_key, role_signer
+from pipeline.sharing.trust.root import draft_root, parse_root, sign_root
 
 ISSUED, TODAY = datetime.date(2026, 3, 1), datetime.date(2026, 3, 10)
 SITE, RECIPIENT = "St. Elsewhere", "Hospital B"

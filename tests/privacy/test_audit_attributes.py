@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from pipeline.audit.advantage import other_people, same_people, shares
-from pipeline.audit.attribute_inference import AttributeInference
-from pipeline.audit.attribute_set import AttributeInferenceFromSet
+from pipeline.audit.encodings.attribute_inference import AttributeInference
 from pipeline.audit.scene import CondensedScene, EncodingScene
+from pipeline.audit.sets.attribute_set import AttributeInferenceFromSet
 from pipeline.core.types import CondensedSet, Provenance, Task
 
 STEPS, CHANNELS = 12, 6

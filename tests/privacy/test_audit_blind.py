@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from pipeline.audit.blind import BlindSeparation, by_moments, moments_of
-from pipeline.audit.inversion import known_layout
+from pipeline.audit.encodings.blind import BlindSeparation, by_moments, moments_of
+from pipeline.audit.encodings.inversion import known_layout
 from pipeline.audit.scene import EncodingScene
 
 STEPS, CHANNELS, WINDOW = 12, 6, 3

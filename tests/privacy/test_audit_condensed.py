@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.audit.distances import lag_distances
-from pipeline.audit.membership import Membership
-from pipeline.audit.near_copies import NearCopies
 from pipeline.audit.run import DEFAULT_ATTACKS, audit
 from pipeline.audit.scene import CondensedScene
+from pipeline.audit.sets.distances import lag_distances
+from pipeline.audit.sets.membership import Membership
+from pipeline.audit.sets.near_copies import NearCopies
 from pipeline.core.errors import DataError
 from pipeline.core.types import AttackResult, CondensedSet, Provenance, Task
 

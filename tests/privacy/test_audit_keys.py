@@ -9,11 +9,11 @@ import pytest
 
 from encoders.projection import RandomProjectionEncoder
 from encoders.quantum import QuantumEncoder
-from pipeline.audit.key_search import KEY_BYTES, WAYS, KeySearch, LongKeySearch, weak_keys
+from pipeline.audit.encodings.key_search import KEY_BYTES, WAYS, KeySearch, LongKeySearch, weak_keys
 from pipeline.audit.run import audit
 from pipeline.audit.scene import Encode, EncodingScene
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.protocols import Encoder
-from pipeline.core.secrets import Secret
 from pipeline.core.types import EncodedCohort, Provenance, Task
 
 

@@ -7,16 +7,16 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from pipeline.audit.distances import channel_scale, lag_distances, nearest
-from pipeline.audit.near_copies import NearCopies
 from pipeline.audit.scene import CondensedScene
-from pipeline.audit.singling_out import SinglingOut
-from pipeline.core.secrets import Secret
+from pipeline.audit.sets.distances import channel_scale, lag_distances, nearest
+from pipeline.audit.sets.near_copies import NearCopies
+from pipeline.audit.sets.singling_out import SinglingOut
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import CondensedSet, EncodedCohort, Provenance, Split
-from pipeline.ingest.cohort import build_cohort
-from pipeline.ingest.mapping import load_mapping
-from pipeline.ingest.readers import read_source
-from pipeline.ingest.scaling import prepare
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.cohort.scaling import prepare
+from pipeline.ingest.mapping.load import load_mapping
+from pipeline.ingest.sources.readers import read_source
 from pipeline.ingest.splits import keyed_hash_split
 
 FRACTIONS = (0.0, 0.01, 0.05, 0.2, 1.0)

@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from pipeline.audit.model_membership import ModelMembership, log_likelihood, overfitted, people
 from pipeline.audit.run import audit
 from pipeline.audit.scene import CondensedScene
+from pipeline.audit.sets.model_membership import ModelMembership, log_likelihood, overfitted, people
 from pipeline.core.types import CondensedSet, Provenance, Task
 from pipeline.probes.panel import fit_predict
 

@@ -10,20 +10,20 @@ import pytest
 
 from encoders.projection import RandomProjectionEncoder
 from encoders.quantum import QuantumEncoder
-from pipeline.audit.aligned_pairs import AlignedPairs, Knowledge
-from pipeline.audit.inversion import KnownKeyInversion
-from pipeline.audit.membership import Membership
-from pipeline.audit.missingness import MissingnessPattern
-from pipeline.audit.near_copies import NearCopies
+from pipeline.audit.encodings.aligned_pairs import AlignedPairs, Knowledge
+from pipeline.audit.encodings.inversion import KnownKeyInversion
+from pipeline.audit.encodings.missingness import MissingnessPattern
 from pipeline.audit.scene import CondensedScene, EncodingScene, encoding_scene
-from pipeline.core.noise import NoiseSource
+from pipeline.audit.sets.membership import Membership
+from pipeline.audit.sets.near_copies import NearCopies
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.protocols import Encoder
-from pipeline.core.secrets import Secret
 from pipeline.core.types import Cohort, CondensedSet, EncodedCohort, Provenance, Split
-from pipeline.ingest.cohort import build_cohort
-from pipeline.ingest.mapping import load_mapping
-from pipeline.ingest.readers import read_source
-from pipeline.ingest.scaling import prepare
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.cohort.scaling import prepare
+from pipeline.ingest.mapping.load import load_mapping
+from pipeline.ingest.sources.readers import read_source
 from pipeline.ingest.splits import keyed_hash_split
 
 ENCODERS = {"quantum": QuantumEncoder(), "projection": RandomProjectionEncoder()}

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from pipeline.audit.profiles import ProfileLinkage, TwoKeys, changed, comes_first, ranked
+from pipeline.audit.encodings.profiles import ProfileLinkage, TwoKeys, changed, comes_first, ranked
 from pipeline.audit.scene import EncodingScene
 
 STEPS, CHANNELS, WINDOW = 24, 5, 4

@@ -10,8 +10,8 @@ import pytest
 
 from pipeline.audit.run import audit
 from pipeline.audit.scene import CondensedScene, Recondense
-from pipeline.audit.shadows import ShadowCondensation, coins, likelihood_ratios
-from pipeline.audit.successive import SuccessiveReleases
+from pipeline.audit.sets.shadows import ShadowCondensation, coins, likelihood_ratios
+from pipeline.audit.sets.successive import SuccessiveReleases
 from pipeline.core.types import CondensedSet, Provenance, Task
 
 STEPS, CHANNELS, MEMBERS, OTHERS = 6, 3, 500, 700

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.audit.scene import CondensedScene
-from pipeline.audit.subgroups import ISOLATED, SubgroupMembership
+from pipeline.audit.sets.subgroups import ISOLATED, SubgroupMembership
 from pipeline.core.types import AttackResult, CondensedSet, Provenance, Task
 
 CHANNELS = ("heart_rate", "temperature", "sex", "age")

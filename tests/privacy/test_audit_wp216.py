@@ -10,16 +10,16 @@ import pytest
 from scipy import stats
 
 from pipeline.audit.excess import Arms, Excess, Hits, Told, best_variant, clustered_share, excess, excess_result
-from pipeline.audit.linkage_inference import Inference, Linkability
 from pipeline.audit.multiplicity import ADJUSTED, with_family
 from pipeline.audit.scene import CondensedScene, LeakageAttack
-from pipeline.audit.singling_out import SinglingOut, by_people
+from pipeline.audit.sets.linkage_inference import Inference, Linkability
+from pipeline.audit.sets.singling_out import SinglingOut, by_people
+from pipeline.audit.sets.summary_table import columns_of
 from pipeline.audit.statistics import Interval, clopper_pearson
-from pipeline.audit.summary_table import columns_of
 from pipeline.core.errors import DataError
 from pipeline.core.types import AttackResult, CondensedSet, LeakageReport, Provenance, Task
-from pipeline.sharing.policy import load_policy
-from pipeline.sharing.rules import attack_verdicts
+from pipeline.sharing.policy.load import load_policy
+from pipeline.sharing.policy.rules import attack_verdicts
 
 STEPS, CHANNELS = 12, 8
 ATTACKS = (SinglingOut(), Linkability(), Inference())

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from condensation.accounting import noise_multipliers
-from condensation.moments import clipped
-from pipeline.audit.canaries import CanaryAudit, one_run_audit
-from pipeline.core.noise import NoiseSource
-from pipeline.core.secrets import Secret
+from condensation.private.accounting import noise_multipliers
+from condensation.private.moments import clipped
+from pipeline.audit.games.one_run import CanaryAudit, one_run_audit
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 
 CLAIM, DELTA, CLIP, STEPS, SEED = 1.0, 1e-6, 1.0, 50, 7
 (ONE,) = noise_multipliers(CLAIM, DELTA, (1.0,))

@@ -1,8 +1,8 @@
 """The real mechanism, broken one way at a time, and the audit alone: it is handed the release and the claim, no hint.
 
-Every fault leaves the claim of epsilon 1 as it is. The game on releases (pipeline/audit/release_game.py) must put its
-lower bound above the claim for each, and below for the mechanism as it is. Its bound is wrong in at most 1 % of audits;
-seeds are fixed.
+Every fault leaves the claim of epsilon 1 as it is. The game on releases (pipeline/audit/games/release_game.py) must put
+its lower bound above the claim for each, and below for the mechanism as it is. Its bound is wrong in at most 1 % of
+audits; seeds are fixed.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from condensation import moments as mechanism_module
-from condensation.feature_map import LevelAndTrend
-from condensation.moments import release_moments
-from pipeline.audit.release_game import Game, Mechanism, play
+from condensation.private import moments as mechanism_module
+from condensation.private.feature_map import LevelAndTrend
+from condensation.private.moments import release_moments
+from pipeline.audit.games.release_game import Game, Mechanism, play
 from pipeline.core.errors import DataError
-from pipeline.core.noise import NoiseSource
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import EncodedCohort, Moments, Provenance, Task
 
 CLAIM, DELTA = 1.0, 1e-6

@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from pipeline.core.codec import record_digest
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import (
     AttackResult,
     CondensedSet,
@@ -28,10 +28,10 @@ from pipeline.core.types import (
     UtilityReport,
     UtilityScore,
 )
-from pipeline.sharing.bundle import ReleaseNotes, write_bundle
-from pipeline.sharing.gate import admit, decide
-from pipeline.sharing.keys import author_signer, public_key, write_trust_root
-from pipeline.sharing.policy import load_policy
+from pipeline.sharing.bundle.write import ReleaseNotes, write_bundle
+from pipeline.sharing.policy.gate import admit, decide
+from pipeline.sharing.policy.load import load_policy
+from pipeline.sharing.trust.keys import author_signer, public_key, write_trust_root
 
 PAGE = (Path(__file__).parents[2] / "docs" / "bundle-format.md").read_text(encoding="utf-8")
 FEATURES = np.random.default_rng(2).random((40, 3, 2), dtype=np.float32)

@@ -13,14 +13,14 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from condensation.private import PrivateMoments
-from pipeline.audit.byte_scan import scan_bytes
+from condensation.private.condenser import PrivateMoments
+from pipeline.audit.bytes.scan import scan_bytes
 from pipeline.audit.run import audit
 from pipeline.audit.scene import BytesScene, CondensedScene
 from pipeline.core.codec import record_digest
 from pipeline.core.errors import LeakageError
-from pipeline.core.noise import NoiseSource
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.seeds import generator
 from pipeline.core.types import (
     Cohort,
@@ -31,16 +31,16 @@ from pipeline.core.types import (
     UtilityReport,
     UtilityScore,
 )
-from pipeline.ingest.cohort import build_cohort
-from pipeline.ingest.embedded import read_embedded
-from pipeline.ingest.mapping import load_mapping
-from pipeline.ingest.scaling import prepare, to_clinical_units
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.cohort.scaling import prepare, to_clinical_units
+from pipeline.ingest.mapping.load import load_mapping
+from pipeline.ingest.sources.embedded import read_embedded
 from pipeline.ingest.splits import keyed_hash_split
-from pipeline.sharing.bundle import ReleaseNotes, write_bundle
-from pipeline.sharing.gate import admit, decide, leaks
-from pipeline.sharing.keys import TrustRoot, author_signer, public_key
-from pipeline.sharing.policy import load_policy
-from pipeline.sharing.receive import receive
+from pipeline.sharing.bundle.write import ReleaseNotes, write_bundle
+from pipeline.sharing.policy.gate import admit, decide, leaks
+from pipeline.sharing.policy.load import load_policy
+from pipeline.sharing.receive.received import receive
+from pipeline.sharing.trust.keys import TrustRoot, author_signer, public_key
 
 SITE = Secret(b"s" * 32, "split")
 NOISE = Secret(b"n" * 32, "noise")

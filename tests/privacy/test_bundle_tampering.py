@@ -18,16 +18,16 @@ import pytest
 
 from pipeline.core.codec import record_digest
 from pipeline.core.errors import EnvironmentProblem, ReleaseRefused
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import AttackResult, CondensedSet, LeakageReport, PrivacyGuarantee, Provenance, Task
-from pipeline.sharing.bundle import ReleaseNotes, write_bundle
+from pipeline.sharing.bundle.write import ReleaseNotes, write_bundle
 from pipeline.sharing.canonical import canonical
-from pipeline.sharing.gate import AuditedRelease, admit, decide
-from pipeline.sharing.keys import TrustRoot, author_signer, public_key, write_trust_root
 from pipeline.sharing.layout import ENVELOPE, MANIFEST, PAYLOAD, PREDICATE_KEYS, SIGNED_FILES
-from pipeline.sharing.policy import Policy, parse_policy
-from pipeline.sharing.signing import make_statement, sign_statement
-from pipeline.sharing.verify import read_folder, verify, verify_files
+from pipeline.sharing.policy.gate import AuditedRelease, admit, decide
+from pipeline.sharing.policy.load import Policy, parse_policy
+from pipeline.sharing.receive.verify import read_folder, verify, verify_files
+from pipeline.sharing.trust.keys import TrustRoot, author_signer, public_key, write_trust_root
+from pipeline.sharing.trust.signing import make_statement, sign_statement
 
 ISSUED = datetime.date(2026, 3, 1)
 TODAY = datetime.date(2026, 3, 2)
@@ -505,7 +505,7 @@ def test_verification_loads_no_heavy_library(own: Path) -> None:
     script = f"""
 import datetime, pathlib, sys, sysconfig
 before = set(sys.modules)
-from pipeline.sharing.verify import verify
+from pipeline.sharing.receive.verify import verify
 verify(pathlib.Path({str(own)!r}), pathlib.Path({str(root)!r}), today=datetime.date(2026, 3, 2))
 site = sysconfig.get_paths()["purelib"]
 for name in sorted(set(sys.modules) - before):

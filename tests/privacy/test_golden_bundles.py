@@ -17,9 +17,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from pipeline.core.errors import EnvironmentProblem, ReleaseRefused, UsageError
-from pipeline.sharing.encryption import decrypted, encrypted, encryption_description
-from pipeline.sharing.receive import receive
-from pipeline.sharing.verify import read_folder, verify
+from pipeline.sharing.bundle.encryption import decrypted, encrypted, encryption_description
+from pipeline.sharing.receive.received import receive
+from pipeline.sharing.receive.verify import read_folder, verify
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FOLDER = GOLDEN / "bundle-2"

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from condensation import moments as moments_module
-from condensation.accounting import centre_sensitivity, moment_sensitivity, task_weights
-from condensation.feature_map import LevelAndTrend
-from condensation.moments import (
+from condensation.private import moments as moments_module
+from condensation.private.accounting import centre_sensitivity, moment_sensitivity, task_weights
+from condensation.private.condenser import PrivateMoments, samples_from_moments
+from condensation.private.feature_map import LevelAndTrend
+from condensation.private.moments import (
     centre_parts,
     moment_parts,
     release_moments,
@@ -24,12 +25,11 @@ from condensation.moments import (
     standardised,
     subject_shares,
 )
-from condensation.pooling import add_moments, noise_scale, pooled
-from condensation.private import PrivateMoments, samples_from_moments
+from condensation.private.pooling import add_moments, noise_scale, pooled
 from pipeline.core.digest import digest_array
 from pipeline.core.errors import ConfigError, DataError
-from pipeline.core.noise import NoiseSource
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import EncodedCohort, Moments, Provenance, Task
 
 PUBLIC = {"kind": "scaling", "public": True}
@@ -186,10 +186,10 @@ def test_the_seed_moves_samples_and_never_noise() -> None:
 
 SCRIPT = """
 import numpy as np
-from condensation.private import PrivateMoments
+from condensation.private.condenser import PrivateMoments
 from pipeline.core.digest import digest_array
-from pipeline.core.noise import NoiseSource
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import EncodedCohort, Provenance, Task
 x = np.random.default_rng(5).uniform(size=(90, 6, 2)).astype(np.float32)
 encoded = EncodedCohort(x, (x[:, :1, 0] > 0.5).astype(np.float32), np.arange(90, dtype=np.int32),

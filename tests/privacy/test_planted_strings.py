@@ -34,7 +34,7 @@ from flows.run import walk_until
 from flows.stages import condensing
 from flows.workspace.job import KEY_PURPOSES, key_path, new_job
 from pipeline.core.config import load_config
-from pipeline.core.secrets import Secret, write_secret
+from pipeline.core.keys.secrets import Secret, write_secret
 
 FOLDER: Final = "ward-7b-quokka"
 PERSON: Final = "Quackenfeather-Zebulon"

@@ -20,7 +20,7 @@ import pytest
 
 from pipeline.core.codec import record_digest
 from pipeline.core.errors import DecoctError, EnvironmentProblem, ReleaseRefused, UsageError
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import (
     AttackResult,
     CondensedSet,
@@ -31,20 +31,20 @@ from pipeline.core.types import (
     UtilityReport,
     UtilityScore,
 )
-from pipeline.sharing.approval import approve, publish, publish_unapproved
-from pipeline.sharing.bundle import ReleaseNotes, write_bundle
+from pipeline.sharing.bundle.approval import approve, publish, publish_unapproved
+from pipeline.sharing.bundle.write import ReleaseNotes, write_bundle
 from pipeline.sharing.canonical import canonical, sha256_hex
-from pipeline.sharing.gate import AuditedRelease, admit, decide
-from pipeline.sharing.keys import PublicKey, TrustRoot, load_trust_root, public_key, role_signer, write_trust_root
 from pipeline.sharing.layout import ENVELOPE, LEAKAGE, MANIFEST, POLICY, PREDICATE_KEYS
-from pipeline.sharing.log import append_log, checkpoint, log_path, merkle_root, read_log
-from pipeline.sharing.policy import Policy, load_policy
-from pipeline.sharing.receipt import read_receipt, receipt_bytes, require_consistent, require_in_log
-from pipeline.sharing.receiver_state import load_state, memory_of, remember
-from pipeline.sharing.revocation import draft_revocations, parse_revocations, sign_revocations
-from pipeline.sharing.signing import make_statement, sign_statement
-from pipeline.sharing.trust_root import draft_root, fingerprint, parse_root, read_root, sign_root
-from pipeline.sharing.verify import read_folder, verify, verify_files
+from pipeline.sharing.policy.gate import AuditedRelease, admit, decide
+from pipeline.sharing.policy.load import Policy, load_policy
+from pipeline.sharing.receive.receipt import read_receipt, receipt_bytes, require_consistent, require_in_log
+from pipeline.sharing.receive.state import load_state, memory_of, remember
+from pipeline.sharing.receive.verify import read_folder, verify, verify_files
+from pipeline.sharing.trust.keys import PublicKey, TrustRoot, load_trust_root, public_key, role_signer, write_trust_root
+from pipeline.sharing.trust.log import append_log, checkpoint, log_path, merkle_root, read_log
+from pipeline.sharing.trust.revocation import draft_revocations, parse_revocations, sign_revocations
+from pipeline.sharing.trust.root import draft_root, fingerprint, parse_root, read_root, sign_root
+from pipeline.sharing.trust.signing import make_statement, sign_statement
 
 ISSUED = datetime.date(2026, 3, 1)
 TODAY = datetime.date(2026, 3, 10)
@@ -489,7 +489,7 @@ def test_the_receiver_holds_the_bundle_against_its_policy_again(tmp_path: Path) 
 
 def _signed(files: dict[str, bytes], manifest: dict, leakage: dict, policy: dict) -> dict[str, bytes]:
     """The bundle as author and approver would sign it with other contents."""
-    from pipeline.sharing.signing import add_signature
+    from pipeline.sharing.trust.signing import add_signature
 
     parts = {name: data for name, data in files.items() if name not in (ENVELOPE, MANIFEST)}
     parts |= {LEAKAGE: canonical(leakage), POLICY: canonical(policy)}
@@ -616,7 +616,7 @@ def test_verification_is_quick_and_light_with_everything_on(tmp_path: Path, root
     script = f"""
 import sys, datetime, pathlib, sysconfig
 before = set(sys.modules)
-from pipeline.sharing.verify import verify
+from pipeline.sharing.receive.verify import verify
 at = pathlib.Path({str(tmp_path)!r})
 verify(pathlib.Path({str(bundle)!r}), at / "root.json", today=datetime.date(2026, 3, 10),
        revocations=at / "list.json", state=at / "state.json")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.audit.membership import attack
+from pipeline.audit.sets.membership import attack
 from pipeline.audit.statistics import auroc, bootstrap_r2, clopper_pearson, epsilon_lower_bound, threshold_at_fpr
 
 REPEATS = 400

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.audit.membership import Membership
 from pipeline.audit.scene import CondensedScene
+from pipeline.audit.sets.membership import Membership
 from pipeline.core.types import AttackResult, CondensedSet, Provenance, Task
 
 STEPS, CHANNELS = 4, 3

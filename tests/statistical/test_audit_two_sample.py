@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.audit import two_sample
 from pipeline.audit.scene import CondensedScene
-from pipeline.audit.two_sample import LEVEL, People, TwoSample, examine
+from pipeline.audit.sets import two_sample
+from pipeline.audit.sets.two_sample import LEVEL, People, TwoSample, examine
 from pipeline.core.types import CondensedSet, Provenance, Task
 
 STEPS, CHANNELS = 12, 4

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from condensation.accounting import noise_multipliers
-from condensation.moments import release_moments
-from pipeline.audit.canaries import CanaryAudit, empirical_epsilon, one_run_audit, p_value
+from condensation.private.accounting import noise_multipliers
+from condensation.private.moments import release_moments
+from pipeline.audit.games.one_run import CanaryAudit, empirical_epsilon, one_run_audit, p_value
 from pipeline.core.errors import DataError
-from pipeline.core.noise import NoiseSource
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import EncodedCohort, Moments, Provenance, Task
 
 RUNS = 300

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from condensation.accounting import analytic_epsilon
-from pipeline.audit.canaries import empirical_epsilon
+from condensation.private.accounting import analytic_epsilon
+from pipeline.audit.games.one_run import empirical_epsilon
 from pipeline.audit.statistics import epsilon_lower_bound, gaussian_delta, gaussian_epsilon, gaussian_mu
 from pipeline.core.errors import DataError
 

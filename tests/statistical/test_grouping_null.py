@@ -9,13 +9,13 @@ import pytest
 from scipy.stats import binom
 
 from pipeline.core.types import EncodedCohort
-from pipeline.grouping.affinity import samplewise_multihead
+from pipeline.grouping.affinity.samplewise import samplewise_multihead
 from pipeline.grouping.checks import NOT_IDENTIFIABLE, note_on_shuffles, rank_correlation
 from pipeline.grouping.run import group_tasks
-from pipeline.ingest.cohort import build_cohort
-from pipeline.ingest.embedded import read_embedded
-from pipeline.ingest.mapping import load_mapping
-from pipeline.ingest.scaling import prepare
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.cohort.scaling import prepare
+from pipeline.ingest.mapping.load import load_mapping
+from pipeline.ingest.sources.embedded import read_embedded
 
 STAYS = 1000
 

@@ -23,8 +23,8 @@ from encoders.leakage import bayes_rmse, exposure
 from encoders.projection import RandomProjectionEncoder
 from encoders.quantum import QuantumEncoder
 from encoders.randomise import OutputNoise, randomised
-from pipeline.core.noise import NoiseSource
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import EncodedCohort, Provenance
 
 WindowMap = Callable[[np.ndarray], np.ndarray]

@@ -10,18 +10,18 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from condensation import moments as module
-from condensation.accounting import (
+from condensation.private import moments as module
+from condensation.private.accounting import (
     centre_sensitivity,
     moment_sensitivity,
     noise_multipliers,
     pack_symmetric,
     task_weights,
 )
-from condensation.feature_map import LevelAndTrend
-from condensation.granular import ROOM, grid_step, noisy_answer
-from pipeline.core.noise import NoiseSource
-from pipeline.core.secrets import Secret
+from condensation.private.feature_map import LevelAndTrend
+from condensation.private.granular import ROOM, grid_step, noisy_answer
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 
 PHI = LevelAndTrend(4, 3, 0.0, 1.0)
 ROWS = np.random.default_rng(0).uniform(-0.4, 0.4, (200, 6))

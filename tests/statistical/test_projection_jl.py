@@ -11,7 +11,7 @@ from scipy.stats import beta, chi2, kstest
 from encoders.projection import RandomProjectionEncoder
 from encoders.quantum import QuantumEncoder
 from encoders.random_matrices import Distribution, MatrixLaw
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import EncodedCohort, Provenance, Task
 
 FALSE_ALARM = 1e-6  # chance that a correct encoder fails a test below, had the keys been drawn afresh

@@ -6,7 +6,7 @@ import pyrage
 import pytest
 
 from pipeline.core.errors import ReleaseRefused
-from pipeline.sharing.age_header import SCHEME, require_recipients
+from pipeline.sharing.bundle.age_header import SCHEME, require_recipients
 
 KEYS = [pyrage.x25519.Identity.generate().to_public() for _ in range(3)]
 

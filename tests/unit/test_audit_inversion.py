@@ -9,13 +9,13 @@ from itertools import product
 import numpy as np
 import pytest
 
-from pipeline.audit.aligned_pairs import AlignedPairs, Knowledge, independent_rows, monomials
-from pipeline.audit.denoising import output_noise, run_means
-from pipeline.audit.inverse import Dictionary, Windows, by_group_regression, most_probable
-from pipeline.audit.inversion import KnownKeyInversion
+from pipeline.audit.encodings.aligned_pairs import AlignedPairs, Knowledge, independent_rows, monomials
+from pipeline.audit.encodings.denoising import output_noise, run_means
+from pipeline.audit.encodings.inverse import Dictionary, Windows, by_group_regression, most_probable
+from pipeline.audit.encodings.inversion import KnownKeyInversion
+from pipeline.audit.encodings.terms import coefficients, public_terms
+from pipeline.audit.encodings.windows import Layout
 from pipeline.audit.scene import Axis, Encode, EncodingScene
-from pipeline.audit.terms import coefficients, public_terms
-from pipeline.audit.windows import Layout
 from pipeline.core.errors import DataError
 
 STEPS, CHANNELS = 16, 3

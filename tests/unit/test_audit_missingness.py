@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.audit.missingness import (
+from pipeline.audit.encodings.missingness import (
     MissingnessPattern,
     auroc_interval,
     change_scores,
@@ -16,13 +16,13 @@ from pipeline.audit.missingness import (
     outputs_about,
     stratified_auroc,
 )
+from pipeline.audit.encodings.windows import Layout
 from pipeline.audit.scene import EncodingScene, encoding_scene
-from pipeline.audit.windows import Layout
 from pipeline.core.errors import DataError
 from pipeline.core.types import Cohort, Provenance, Task, Variable
-from pipeline.ingest.scaling import prepare
+from pipeline.ingest.cohort.scaling import prepare
 from pipeline.report import words
-from pipeline.sharing.card import MISSINGNESS, _limits_of_kind
+from pipeline.sharing.bundle.card import MISSINGNESS, _limits_of_kind
 
 STEPS, VARIABLES, WINDOW = 16, 3, 4
 MIX = np.random.default_rng(3).normal(0, 0.5, (WINDOW, WINDOW))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.audit.membership import roc
+from pipeline.audit.sets.membership import roc
 from pipeline.audit.statistics import (
     auroc,
     bootstrap_r2,

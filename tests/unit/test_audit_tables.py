@@ -11,12 +11,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.audit.byte_scan import ByteScan
-from pipeline.audit.near_copies import NearCopies
+from pipeline.audit.bytes.scan import ByteScan
 from pipeline.audit.run import audit
 from pipeline.audit.scene import BytesScene, CondensedScene
-from pipeline.audit.tabular import MIN_PEOPLE, Tables, read_table, tabular_scene
-from pipeline.audit.tabular_columns import MAX_CATEGORIES
+from pipeline.audit.sets.near_copies import NearCopies
+from pipeline.audit.tables.columns import MAX_CATEGORIES
+from pipeline.audit.tables.scene import MIN_PEOPLE, Tables, read_table, tabular_scene
 from pipeline.core.errors import DataError
 from pipeline.core.types import AttackResult
 

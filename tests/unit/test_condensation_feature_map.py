@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from condensation.feature_map import LevelAndTrend, from_description, map_digest, public_range
+from condensation.private.feature_map import LevelAndTrend, from_description, map_digest, public_range
 from pipeline.core.errors import DataError
 
 

@@ -16,8 +16,8 @@ from condensation.loop import Samples
 from condensation.teacher import RIDGE, Teacher, ridge_weights
 from pipeline.core.digest import digest_array
 from pipeline.core.errors import ConfigError
-from pipeline.core.noise import NoiseSource
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import EncodedCohort, Provenance, Task
 from pipeline.probes.classical import summary_features
 

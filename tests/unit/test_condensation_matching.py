@@ -19,8 +19,8 @@ from condensation.gradient_matching import GradientMatching, class_gradients, gr
 from condensation.loop import Samples
 from condensation.trajectory_matching import TrajectoryMatching, trajectory_loss
 from pipeline.core.errors import ConfigError
-from pipeline.core.noise import NoiseSource
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import EncodedCohort, Provenance, Task
 from pipeline.probes.networks import build_network
 

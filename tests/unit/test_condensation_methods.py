@@ -14,8 +14,8 @@ from condensation.distribution_matching import DistributionMatching, random_netw
 from condensation.loop import Samples, class_batches
 from pipeline.core.digest import digest_array
 from pipeline.core.errors import ConfigError, DataError
-from pipeline.core.noise import NoiseSource
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import EncodedCohort, Provenance, Task
 
 NOISE = NoiseSource(Secret(bytes(32), "noise"), "cohort")

@@ -18,9 +18,9 @@ from condensation.loop import WINDOW_STEPS
 from condensation.trajectory_matching import TrajectoryMatching
 from pipeline.core.digest import digest_array
 from pipeline.core.errors import ConfigError
-from pipeline.core.noise import NoiseSource
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.protocols import OnStep
-from pipeline.core.secrets import Secret
 from pipeline.core.types import EncodedCohort, Provenance, Task
 
 NOISE = NoiseSource(Secret(bytes(32), "noise"), "cohort")

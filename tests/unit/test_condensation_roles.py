@@ -11,9 +11,9 @@ import torch
 
 from condensation.loop import LoopSettings, Samples, optimise_samples
 from condensation.roles import Roles, roles_of
-from pipeline.core.noise import NoiseSource
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.protocols import ignore_step
-from pipeline.core.secrets import Secret
 from pipeline.core.types import CondensedSet, EncodedCohort, Provenance, Task
 from pipeline.validation.contracts import check_condensed
 from pipeline.validation.profiles import implausible_cells

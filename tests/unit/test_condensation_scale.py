@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from condensation import coresets, moments
+from condensation import coresets
 from condensation.coresets import class_centroids
 from condensation.kernel_matching import KernelMatching
-from pipeline.core import mapped
+from condensation.private import moments
 from pipeline.core.codec import record_digest
 from pipeline.core.digest import digest_array, digest_blocks
-from pipeline.core.noise import NoiseSource
+from pipeline.core.files import mapped
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.protocols import ignore_step
-from pipeline.core.secrets import Secret
 from pipeline.core.types import CondensedSet, EncodedCohort, Provenance, Task
 
 FACTORIES = {entry.name: entry.load() for entry in entry_points(group="decoct.condensers")}

@@ -16,9 +16,9 @@ from pipeline.core.codec import from_parts, to_parts, to_plain
 from pipeline.core.config import load_config, parse_config
 from pipeline.core.digest import digest_array
 from pipeline.core.errors import ConfigError, DataError, DecoctError, EnvironmentProblem
-from pipeline.core.noise import NoiseSource
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret, new_secret, read_or_create_secret, read_secret, write_secret
 from pipeline.core.redaction import scrubbed
-from pipeline.core.secrets import Secret, new_secret, read_or_create_secret, read_secret, write_secret
 from pipeline.core.seeds import child_seed, generator
 from pipeline.core.types import Cohort, Provenance, Split, StaticVariable, Task, Variable
 

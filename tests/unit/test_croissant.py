@@ -15,11 +15,11 @@ import pytest
 from pipeline.core.data_use import data_use_problem
 from pipeline.core.errors import UsageError
 from pipeline.core.types import CondensedSet, EncodedCohort, Moments, PrivacyGuarantee, Provenance, Task
-from pipeline.sharing.bundle import ReleaseNotes, _check_terms
+from pipeline.sharing.bundle.card import CardFacts
+from pipeline.sharing.bundle.croissant import croissant_bytes
+from pipeline.sharing.bundle.payload import data_description, guarantee_description, method_description, payload_bytes
+from pipeline.sharing.bundle.write import ReleaseNotes, _check_terms
 from pipeline.sharing.canonical import canonical, plain
-from pipeline.sharing.card import CardFacts
-from pipeline.sharing.croissant import croissant_bytes
-from pipeline.sharing.payload import data_description, guarantee_description, method_description, payload_bytes
 
 TASKS = (Task("death", "died in hospital"), Task("long_stay"))
 PREPARED = ({"kind": "missingness", "mode": "drop", "public": True}, {"kind": "public_ranges", "public": True})

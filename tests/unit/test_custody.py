@@ -18,13 +18,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flows.workspace.job import KEY_PURPOSES
-from pipeline.core.custody import passphrase as phrases
-from pipeline.core.custody.institutions import IDENTITY_FILE, import_key, new_identity, public_identity, share_key
-from pipeline.core.custody.keyring import PURPOSES, listed_keys, make_key, rotate_key
-from pipeline.core.custody.log import LOG_FILE, append_log, read_log
-from pipeline.core.custody.shares import join_shares, split_key, write_shares
 from pipeline.core.errors import EnvironmentProblem, UsageError
-from pipeline.core.secrets import Secret, key_text, read_secret, write_secret
+from pipeline.core.keys.custody import passphrase as phrases
+from pipeline.core.keys.custody.institutions import IDENTITY_FILE, import_key, new_identity, public_identity, share_key
+from pipeline.core.keys.custody.keyring import PURPOSES, listed_keys, make_key, rotate_key
+from pipeline.core.keys.custody.log import LOG_FILE, append_log, read_log
+from pipeline.core.keys.custody.shares import join_shares, split_key, write_shares
+from pipeline.core.keys.secrets import Secret, key_text, read_secret, write_secret
 
 PHRASE = "correct horse battery"
 
@@ -108,7 +108,7 @@ def test_an_unattended_run_takes_the_passphrase_from_a_descriptor(tmp_path: Path
     path = tmp_path / "noise.key"
     write_secret(path, Secret(bytes(range(32)), "noise"), PHRASE)
     code = (
-        "import sys; from pathlib import Path; from pipeline.core.secrets import read_secret\n"
+        "import sys; from pathlib import Path; from pipeline.core.keys.secrets import read_secret\n"
         "print([read_secret(Path(sys.argv[1]), 'noise').fingerprint for _ in range(2)])\n"
     )
     read_end, write_end = os.pipe()

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from pipeline.core.types import Cohort, IngestReport
-from pipeline.ingest.cohort import build_cohort
-from pipeline.ingest.embedded import read_embedded
-from pipeline.ingest.mapping import load_mapping
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.mapping.load import load_mapping
+from pipeline.ingest.sources.embedded import read_embedded
 from pipeline.report.data_look import look_at, look_html, look_json
 
 

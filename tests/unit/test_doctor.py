@@ -23,8 +23,8 @@ from flows.doctor.finding import Finding
 from flows.environment import TELEMETRY_OFF
 from flows.workspace.locks import workspace_lock
 from flows.workspace.logs import logged
-from pipeline.core.secrets import Secret, write_secret
-from pipeline.sharing.log import append_log
+from pipeline.core.keys.secrets import Secret, write_secret
+from pipeline.sharing.trust.log import append_log
 
 NOW = datetime.now(tz=UTC)
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from pipeline.core.config import DriftConfig
-from pipeline.core.drift_types import CohortProfile, Counts, DriftRow
 from pipeline.core.errors import DriftError
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import Cohort, Provenance
-from pipeline.ingest.cohort import build_cohort, latest_hour
-from pipeline.ingest.mapping import load_mapping
-from pipeline.ingest.readers import read_source
+from pipeline.core.types.drift import CohortProfile, Counts, DriftRow
+from pipeline.ingest.cohort.build import build_cohort, latest_hour
+from pipeline.ingest.mapping.load import load_mapping
+from pipeline.ingest.sources.readers import read_source
 from pipeline.ingest.splits import keyed_hash_split
 from pipeline.validation import drift
 

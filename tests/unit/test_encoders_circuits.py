@@ -10,9 +10,8 @@ import pennylane as qml
 import pytest
 import torch
 
-from encoders.circuit_products import Bilinear, Statevector, bilinear, output_signs
-from encoders.engines import Engine, engine_for
-from encoders.gates import (
+from encoders.circuits.engines import Engine, engine_for
+from encoders.circuits.gates import (
     EMBEDDINGS,
     TEMPLATES,
     Embedding,
@@ -24,8 +23,9 @@ from encoders.gates import (
     embedding_gates,
     unitary,
 )
-from encoders.pauli import expectation_words, observables
-from encoders.polynomial import Sparse, factorised
+from encoders.circuits.pauli import expectation_words, observables
+from encoders.circuits.polynomial import Sparse, factorised
+from encoders.circuits.products import Bilinear, Statevector, bilinear, output_signs
 
 
 def drawn(template: Template, n_layers: int, n_qubits: int, draw: int) -> Parameters:

@@ -23,15 +23,15 @@ from encoders.quantum import QuantumEncoder
 from encoders.windows import released_channels
 from pipeline.core.digest import canonical_json
 from pipeline.core.errors import ConfigError, DataError
-from pipeline.core.noise import NoiseSource
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.protocols import Encoder
-from pipeline.core.secrets import Secret
 from pipeline.core.seeds import generator
 from pipeline.core.types import Cohort, EncodedCohort, Provenance, Split, Task
-from pipeline.ingest.cohort import build_cohort
-from pipeline.ingest.mapping import load_mapping
-from pipeline.ingest.readers import read_source
-from pipeline.ingest.scaling import prepare
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.cohort.scaling import prepare
+from pipeline.ingest.mapping.load import load_mapping
+from pipeline.ingest.sources.readers import read_source
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "encode-in-a-pipeline.md"
 KEY = Secret(bytes(range(32)), "encoder")

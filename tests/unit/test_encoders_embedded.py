@@ -12,12 +12,12 @@ from sklearn.random_projection import GaussianRandomProjection
 from encoders.projection import RandomProjectionEncoder
 from encoders.quantum import QuantumEncoder
 from encoders.windows import Axis
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import Cohort, EncodedCohort, Split
-from pipeline.ingest.cohort import build_cohort
-from pipeline.ingest.mapping import load_mapping
-from pipeline.ingest.readers import read_source
-from pipeline.ingest.scaling import prepare
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.cohort.scaling import prepare
+from pipeline.ingest.mapping.load import load_mapping
+from pipeline.ingest.sources.readers import read_source
 
 KEY = Secret(bytes(range(32)), "encoder")
 

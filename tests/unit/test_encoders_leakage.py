@@ -33,7 +33,7 @@ from encoders.projection import RandomProjectionEncoder
 from encoders.quantum import QuantumEncoder
 from encoders.randomise import MAX_SHOTS, OutputNoise
 from pipeline.core.errors import ConfigError
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import EncodedCohort, Provenance
 
 MATRIX = np.random.default_rng(0).normal(size=(3, 4))

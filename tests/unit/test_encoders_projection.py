@@ -15,8 +15,8 @@ from encoders.projection import RandomProjectionEncoder
 from encoders.random_matrices import Distribution, MatrixLaw
 from encoders.windows import Axis
 from pipeline.core.errors import ConfigError, DataError, EnvironmentProblem
-from pipeline.core.noise import NoiseSource
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import EncodedCohort, Provenance, Task
 
 KEY = Secret(bytes(range(32)), "encoder")

@@ -16,13 +16,13 @@ import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
+from encoders.circuits.gates import TEMPLATES, circuit_gates
+from encoders.circuits.pauli import expectation_words, observables
 from encoders.fitted_quantum import FittedQuantumEncoder
-from encoders.gates import TEMPLATES, circuit_gates
-from encoders.pauli import expectation_words, observables
 from encoders.quantum import QuantumEncoder
 from pipeline.core.errors import ConfigError, DataError, EnvironmentProblem
-from pipeline.core.noise import NoiseSource
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import EncodedCohort, Provenance
 
 KEY = Secret(bytes(range(32)), "encoder")
@@ -230,7 +230,7 @@ def test_another_process_encodes_to_the_same_bytes() -> None:
     program = (
         "import hashlib, numpy as np\n"
         "from encoders.quantum import QuantumEncoder\n"
-        "from pipeline.core.secrets import Secret\n"
+        "from pipeline.core.keys.secrets import Secret\n"
         "class Cohort: features = np.zeros((1, 48, 3)); channels = ('a', 'b', 'c'); transforms = ()\n"
         "key = Secret(bytes(range(32)), 'encoder')\n"
         "x = np.random.default_rng(2).random((50, 49, 3), dtype=np.float32)\n"

@@ -13,8 +13,8 @@ from scipy.stats import binom, chisquare, kstest
 from encoders import randomise
 from encoders.randomise import MAX_SHOTS, OutputNoise, measured, randomised
 from pipeline.core.errors import ConfigError
-from pipeline.core.noise import NoiseSource
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 
 SECRET = Secret(bytes(range(32)), "noise")
 NOISE = NoiseSource(SECRET, "a cohort")

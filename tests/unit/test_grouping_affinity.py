@@ -11,9 +11,9 @@ from scipy.special import expit
 
 from pipeline.core.errors import DataError
 from pipeline.core.seeds import generator
-from pipeline.grouping.affinity import label_hamming, samplewise_multihead, samplewise_shared_head, summarise
-from pipeline.grouping.heads import one_step_heads, random_heads
-from pipeline.grouping.trunk import Trunk, activations, input_sizes, random_trunk, step_l1, trunk_deltas
+from pipeline.grouping.affinity.heads import one_step_heads, random_heads
+from pipeline.grouping.affinity.samplewise import label_hamming, samplewise_multihead, samplewise_shared_head, summarise
+from pipeline.grouping.affinity.trunk import Trunk, activations, input_sizes, random_trunk, step_l1, trunk_deltas
 
 
 def toy(n_stays: int = 60, n_features: int = 7, n_tasks: int = 4) -> tuple[np.ndarray, np.ndarray]:

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from pipeline.core.errors import ConfigError, DataError
-from pipeline.grouping.bank import fill_bank, sketch
-from pipeline.grouping.bank_affinities import AFFINITIES, bootstrap, lookahead, samplewise
-from pipeline.grouping.taped import Tape, TapedTrunk
+from pipeline.grouping.affinity.bank import fill_bank, sketch
+from pipeline.grouping.affinity.bank_affinities import AFFINITIES, bootstrap, lookahead, samplewise
+from pipeline.grouping.affinity.taped import Tape, TapedTrunk
 
 TRUNKS = ("mlp", "tcn", "gru")
 

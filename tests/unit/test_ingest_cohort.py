@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.core.errors import ConfigError, DataError
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import Cohort, IngestReport, Split
-from pipeline.ingest.cohort import build_cohort
-from pipeline.ingest.grid import REDUCTIONS, step_of, to_grid
-from pipeline.ingest.mapping import SourceMapping, parse_mapping
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.cohort.grid import REDUCTIONS, step_of, to_grid
+from pipeline.ingest.mapping.load import SourceMapping, parse_mapping
+from pipeline.ingest.source_tables import EVENT_SCHEMA, SourceTables
 from pipeline.ingest.splits import given_split, keyed_hash_split
-from pipeline.ingest.tables import EVENT_SCHEMA, SourceTables
 
 TRAIN, TUNING, HELD_OUT = int(Split.TRAIN), int(Split.TUNING), int(Split.HELD_OUT)
 

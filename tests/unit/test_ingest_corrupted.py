@@ -18,9 +18,9 @@ import pytest
 
 from pipeline.core.errors import DataError
 from pipeline.core.types import Cohort, IngestReport
-from pipeline.ingest.cohort import build_cohort
-from pipeline.ingest.mapping import SourceMapping, parse_mapping
-from pipeline.ingest.readers import read_source
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.mapping.load import SourceMapping, parse_mapping
+from pipeline.ingest.sources.readers import read_source
 
 SECRET = "Jane Roe 4711"
 """Stands for a patient's value: it must be in no message."""

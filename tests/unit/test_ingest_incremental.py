@@ -14,15 +14,15 @@ import pytest
 
 from pipeline.core.codec import record_digest
 from pipeline.core.errors import DataError, EnvironmentProblem
-from pipeline.ingest import pieces as pieces_module
-from pipeline.ingest import watermarks as watermarks_module
-from pipeline.ingest.cohort import build_cohort
-from pipeline.ingest.embedded import DATA
-from pipeline.ingest.mapping import load_mapping
-from pipeline.ingest.pieces import Pieces
-from pipeline.ingest.readers import read_source
-from pipeline.ingest.tables import SourceTables
-from pipeline.ingest.watermarks import SETTLED_SECONDS, Watermarks, files_below
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.kept import pieces as pieces_module
+from pipeline.ingest.kept import watermarks as watermarks_module
+from pipeline.ingest.kept.pieces import Pieces
+from pipeline.ingest.kept.watermarks import SETTLED_SECONDS, Watermarks, files_below
+from pipeline.ingest.mapping.load import load_mapping
+from pipeline.ingest.source_tables import SourceTables
+from pipeline.ingest.sources.embedded import DATA
+from pipeline.ingest.sources.readers import read_source
 from pipeline.ingest.withdrawn import NOBODY, WITHDRAWN, Withdrawn
 
 OUTCOMES = "RecordID,SAPS-I,SOFA,Length_of_stay,Survival,In-hospital_death\n"

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from pipeline.core.errors import DataError
-from pipeline.ingest import watermarks as watermarks_module
-from pipeline.ingest.mapping import SourceMapping, parse_mapping
-from pipeline.ingest.pieces import Pieces
-from pipeline.ingest.readers import read_source
-from pipeline.ingest.tables import SourceTables
-from pipeline.ingest.watermarks import Watermarks, files_below
+from pipeline.ingest.kept import watermarks as watermarks_module
+from pipeline.ingest.kept.pieces import Pieces
+from pipeline.ingest.kept.watermarks import Watermarks, files_below
+from pipeline.ingest.mapping.load import SourceMapping, parse_mapping
+from pipeline.ingest.source_tables import SourceTables
+from pipeline.ingest.sources.readers import read_source
 from pipeline.ingest.withdrawn import NOBODY, WITHDRAWN, Withdrawn
 
 NOW = time.time()

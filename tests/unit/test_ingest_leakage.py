@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from pipeline.core.types import Cohort, IngestReport
-from pipeline.ingest.cohort import build_cohort, latest_hour
-from pipeline.ingest.mapping import SourceMapping, load_mapping, parse_mapping
-from pipeline.ingest.readers import read_source
+from pipeline.ingest.cohort.build import build_cohort, latest_hour
+from pipeline.ingest.mapping.load import SourceMapping, load_mapping, parse_mapping
+from pipeline.ingest.sources.readers import read_source
 
 N, STEPS = 8, 4
 

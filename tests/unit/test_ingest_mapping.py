@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from pipeline.core.errors import ConfigError
-from pipeline.ingest.mapping import MAPPINGS, load_mapping
-from pipeline.ingest.tasks import ColumnRule, EventRule
+from pipeline.ingest.mapping.load import MAPPINGS, load_mapping
+from pipeline.ingest.mapping.tasks import ColumnRule, EventRule
 
 GOOD = """
 [variables]

@@ -14,11 +14,11 @@ import pytest
 
 from pipeline.core.errors import DataError
 from pipeline.core.types import Cohort, Provenance, Split, StaticVariable, Task, Variable
-from pipeline.ingest.cohort import build_cohort
-from pipeline.ingest.embedded import read_embedded
-from pipeline.ingest.mapping import load_mapping, parse_mapping
-from pipeline.ingest.meds import read_meds_cohort, write_meds
-from pipeline.ingest.readers import read_source
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.mapping.load import load_mapping, parse_mapping
+from pipeline.ingest.sources.embedded import read_embedded
+from pipeline.ingest.sources.meds import read_meds_cohort, write_meds
+from pipeline.ingest.sources.readers import read_source
 
 
 def assert_same(one: Cohort, other: Cohort) -> None:

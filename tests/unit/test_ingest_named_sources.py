@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 
 from pipeline.core.types import Cohort, IngestReport, Split
-from pipeline.ingest.cohort import build_cohort, latest_hour
-from pipeline.ingest.mapping import SourceMapping, load_mapping
-from pipeline.ingest.readers import read_source
+from pipeline.ingest.cohort.build import build_cohort, latest_hour
+from pipeline.ingest.mapping.load import SourceMapping, load_mapping
+from pipeline.ingest.sources.readers import read_source
 
 
 def write(path: Path, text: str) -> None:

@@ -14,9 +14,9 @@ import polars as pl
 import pytest
 
 from pipeline.core.errors import ConfigError, DataError
-from pipeline.ingest import physionet2012
-from pipeline.ingest.readers import read_source
-from pipeline.ingest.tables import SourceTables
+from pipeline.ingest.source_tables import SourceTables
+from pipeline.ingest.sources import physionet2012
+from pipeline.ingest.sources.readers import read_source
 
 HEADER = "Time,Parameter,Value\n"
 OUTCOMES = "RecordID,SAPS-I,SOFA,Length_of_stay,Survival,In-hospital_death\n"

@@ -11,11 +11,11 @@ import polars as pl
 import pytest
 
 from pipeline.core.types import Cohort, IngestReport
-from pipeline.ingest.cohort import build_cohort
-from pipeline.ingest.embedded import DATA
-from pipeline.ingest.mapping import load_mapping
-from pipeline.ingest.readers import read_source
-from pipeline.ingest.scaling import prepare
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.cohort.scaling import prepare
+from pipeline.ingest.mapping.load import load_mapping
+from pipeline.ingest.sources.embedded import DATA
+from pipeline.ingest.sources.readers import read_source
 
 NO_SERIES = {
     "a": ("140501", "140936", "141264"),

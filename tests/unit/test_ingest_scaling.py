@@ -11,7 +11,7 @@ import pytest
 from pipeline.core.digest import canonical_json
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.types import Cohort, Provenance, StaticVariable, Task, Variable
-from pipeline.ingest.scaling import prepare, to_clinical_units
+from pipeline.ingest.cohort.scaling import prepare, to_clinical_units
 
 N = np.nan
 VARIABLES = (Variable("HR", "/min", 0, 300, 50, 150, 80), Variable("K", "mmol/L", 0, 20, 2, 6, 4))

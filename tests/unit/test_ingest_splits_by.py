@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from pipeline.core.errors import DataError
+from pipeline.ingest.source_tables import EVENT_SCHEMA, SourceTables
 from pipeline.ingest.splits import START, site_split, time_split
-from pipeline.ingest.tables import EVENT_SCHEMA, SourceTables
 
 
 def tables(subjects: Sequence[str], sites: Sequence[str | None], starts: Sequence[int | None]) -> SourceTables:

@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 
 from pipeline.core.errors import ConfigError, DataError
-from pipeline.ingest.mapping import SourceMapping, parse_mapping
-from pipeline.ingest.readers import read_source
-from pipeline.ingest.tables import SourceTables
+from pipeline.ingest.mapping.load import SourceMapping, parse_mapping
+from pipeline.ingest.source_tables import SourceTables
+from pipeline.ingest.sources.readers import read_source
 
 STAYS = """id,who,ward,in,out,born,sex,death
 a,p1,A,2020-01-01 00:00,2020-01-03 00:00,1950-06-01,f,

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from pipeline.core.errors import DataError
-from pipeline.ingest.cohort import build_cohort
-from pipeline.ingest.mapping import parse_mapping
-from pipeline.ingest.readers import read_source
-from pipeline.ingest.suggest import suggest
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.mapping.load import parse_mapping
+from pipeline.ingest.mapping.suggest import suggest
+from pipeline.ingest.sources.readers import read_source
 
 
 def ward(folder: Path) -> Path:
@@ -53,7 +53,7 @@ def test_a_long_table_is_placed(tmp_path: Path) -> None:
 
 
 def test_a_draft_reads_once_a_task_is_added(tmp_path: Path) -> None:
-    from pipeline.ingest.mapping import MAPPINGS
+    from pipeline.ingest.mapping.load import MAPPINGS
 
     raw = tomllib.loads(suggest(ward(tmp_path)).toml)
     base = tomllib.loads((MAPPINGS / "physionet2012.toml").read_text())

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.ingest.cohort import build_cohort
-from pipeline.ingest.mapping import SourceMapping, load_mapping
-from pipeline.ingest.readers import read_source
-from pipeline.ingest.suggest import suggest
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.mapping.load import SourceMapping, load_mapping
+from pipeline.ingest.mapping.suggest import suggest
+from pipeline.ingest.sources.readers import read_source
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "read-tables.md"
 _BLOCK = re.compile(r"^```\w+ file=(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -76,7 +76,8 @@ def test_the_draft_of_the_tutorial_finds_what_has_a_known_name(tmp_path: Path) -
 
 
 def test_reasons_on_the_page_are_those_of_the_code() -> None:
-    from pipeline.ingest import event_rows, event_tables, event_values, repeats, tables
+    from pipeline.ingest import source_tables as tables
+    from pipeline.ingest.engine import event_rows, event_tables, event_values, repeats
 
     page = PAGE.read_text(encoding="utf-8")
     modules = (event_rows, event_tables, event_values, repeats)

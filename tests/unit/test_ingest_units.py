@@ -10,13 +10,13 @@ import pytest
 
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.types import Variable
-from pipeline.ingest.coded import Coded
-from pipeline.ingest.cohort import build_cohort
-from pipeline.ingest.event_values import Conversions, in_units, mend
-from pipeline.ingest.instants import ClockKinds, instants
-from pipeline.ingest.mapping import SourceMapping, load_mapping, parse_mapping
-from pipeline.ingest.tables import EVENT_SCHEMA, SourceTables
-from pipeline.ingest.units import conversion, spell
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.engine.coded import Coded
+from pipeline.ingest.engine.event_values import Conversions, in_units, mend
+from pipeline.ingest.engine.instants import ClockKinds, instants
+from pipeline.ingest.mapping.load import SourceMapping, load_mapping, parse_mapping
+from pipeline.ingest.mapping.units import conversion, spell
+from pipeline.ingest.source_tables import EVENT_SCHEMA, SourceTables
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
         "pipeline/report/templates/watch.html.j2",
         "pipeline/report/templates/watch.css",
         "pipeline/sharing/policies/strict.toml",
-        "pipeline/sharing/templates/card.html.j2",
+        "pipeline/sharing/bundle/templates/card.html.j2",
     ],
 )
 def test_the_wheel_holds_what_running_needs(wheel: dict[str, int], name: str) -> None:

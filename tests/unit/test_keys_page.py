@@ -11,15 +11,15 @@ import pytest
 
 from encoders.projection import RandomProjectionEncoder
 from encoders.quantum import QuantumEncoder
-from pipeline.core import keystream
-from pipeline.core.custody import passphrase as phrases
-from pipeline.core.custody.log import LOG_FILE, read_log
-from pipeline.core.custody.shares import join_shares
 from pipeline.core.digest import digest_bytes
-from pipeline.core.keystream import keystream_normal, keystream_uniform, keystream_words, normal_quantile
-from pipeline.core.noise import NoiseSource
-from pipeline.core.secrets import Secret, key_text, read_secret
-from pipeline.core.subkeys import hkdf_extract
+from pipeline.core.keys import keystream
+from pipeline.core.keys.custody import passphrase as phrases
+from pipeline.core.keys.custody.log import LOG_FILE, read_log
+from pipeline.core.keys.custody.shares import join_shares
+from pipeline.core.keys.keystream import keystream_normal, keystream_uniform, keystream_words, normal_quantile
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret, key_text, read_secret
+from pipeline.core.keys.subkeys import hkdf_extract
 
 PAGE = Path(__file__).parents[2] / "docs" / "keys.md"
 BLOCKS = re.findall(r"```([a-z-]+)\n(.*?\n)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)

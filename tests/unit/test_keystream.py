@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtri
 
-from pipeline.core import keystream, noise
 from pipeline.core.errors import EnvironmentProblem
-from pipeline.core.keystream import keystream_normal, keystream_uniform, keystream_words, normal_quantile
-from pipeline.core.subkeys import hkdf, hkdf_expand, hkdf_extract
+from pipeline.core.keys import keystream, noise
+from pipeline.core.keys.keystream import keystream_normal, keystream_uniform, keystream_words, normal_quantile
+from pipeline.core.keys.subkeys import hkdf, hkdf_expand, hkdf_extract
 
 SUBKEY = bytes(range(32))
 
@@ -201,7 +201,7 @@ def test_the_old_names_are_the_new_functions() -> None:
 def test_a_bare_machine_expands_keys() -> None:
     """Neither scipy nor any of ours but the errors: numpy and the standard library are enough."""
     code = (
-        "import sys\nfrom pipeline.core.noise import NoiseSource\nfrom pipeline.core.secrets import Secret\n"
+        "import sys\nfrom pipeline.core.keys.noise import NoiseSource\nfrom pipeline.core.keys.secrets import Secret\n"
         "NoiseSource(Secret(bytes(32), 'noise'), 'c').normal(1, 1.0, (3,))\n"
         "heavy = {'scipy', 'torch', 'pyrage', 'cryptography', 'pydantic', 'shamir_mnemonic'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"

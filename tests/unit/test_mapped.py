@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from pipeline import store as store_module
-from pipeline.core import mapped
 from pipeline.core.digest import digest_array
 from pipeline.core.errors import DataError
-from pipeline.core.mapped import all_finite, file_of, row_chunks, rows_of
+from pipeline.core.files import mapped
+from pipeline.core.files.mapped import all_finite, file_of, row_chunks, rows_of
 from pipeline.core.types import EncodedCohort, Provenance, Split, Task
 from pipeline.store import Store
 

@@ -25,9 +25,9 @@ from pydantic import ValidationError
 from flows.nights import night as night_module
 from flows.nights.night import read_record, run_night
 from flows.nights.notify import PASSWORD, PASSWORD_FILE, WEBHOOK, notice, notify
-from pipeline.core.chained_file import read_chain
 from pipeline.core.config import NightConfig, parse_config
 from pipeline.core.errors import DataError
+from pipeline.core.files.chained import read_chain
 
 NIGHT: dict[str, Any] = {
     "night": "20260101T020000-abc123",

@@ -8,9 +8,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from pipeline.ingest import pieces as module
-from pipeline.ingest.pieces import Pieces
-from pipeline.ingest.watermarks import Watermarks
+from pipeline.ingest.kept import pieces as module
+from pipeline.ingest.kept.pieces import Pieces
+from pipeline.ingest.kept.watermarks import Watermarks
 
 
 def frame(number: int) -> pl.DataFrame:

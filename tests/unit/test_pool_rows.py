@@ -14,10 +14,10 @@ import pytest
 from flows.receiving import pool as pools
 from flows.receiving.pool import load_pool, pool_bundles
 from pipeline.core.errors import DataError, ReleaseRefused, UsageError
-from pipeline.sharing.keys import PublicKey
-from pipeline.sharing.pooling import first_difference, pool_rows
-from pipeline.sharing.receive import Received
-from pipeline.sharing.verify import VerifiedBundle
+from pipeline.sharing.receive.pooling import first_difference, pool_rows
+from pipeline.sharing.receive.received import Received
+from pipeline.sharing.receive.verify import VerifiedBundle
+from pipeline.sharing.trust.keys import PublicKey
 
 TODAY = datetime.date(2026, 3, 2)
 DATA: dict[str, Any] = {

@@ -11,8 +11,8 @@ import torch
 from condensation.kernel_matching import KernelMatching
 from condensation.start import condense_with
 from pipeline.core.errors import ConfigError
-from pipeline.core.noise import NoiseSource
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import EncodedCohort, Provenance, Task
 from pipeline.probes.networks import build_network
 from pipeline.probes.precision import arithmetic

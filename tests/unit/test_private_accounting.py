@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from condensation.accounting import (
+from condensation.private.accounting import (
     analytic_epsilon,
     centre_sensitivity,
     moment_sensitivity,

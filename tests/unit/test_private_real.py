@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from condensation.feature_map import from_description
-from condensation.private import PrivateMoments
-from pipeline.core.noise import NoiseSource
-from pipeline.core.secrets import Secret
+from condensation.private.condenser import PrivateMoments
+from condensation.private.feature_map import from_description
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import EncodedCohort, Split
-from pipeline.ingest.cohort import build_cohort
-from pipeline.ingest.mapping import load_mapping
-from pipeline.ingest.readers import read_source
-from pipeline.ingest.scaling import prepare
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.cohort.scaling import prepare
+from pipeline.ingest.mapping.load import load_mapping
+from pipeline.ingest.sources.readers import read_source
 
 N_STAYS, N_TRAIN = 4000, 2500
 

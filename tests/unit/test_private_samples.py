@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from condensation.feature_map import from_description
-from condensation.moments import Standardiser, gains, release_moments, standardised
-from condensation.private import PrivateMoments, samples_from_moments
+from condensation.private.condenser import PrivateMoments, samples_from_moments
+from condensation.private.feature_map import from_description
+from condensation.private.moments import Standardiser, gains, release_moments, standardised
 from pipeline.core.digest import digest_array
 from pipeline.core.errors import ConfigError, DataError
-from pipeline.core.noise import NoiseSource
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.protocols import Condenser
-from pipeline.core.secrets import Secret
 from pipeline.core.types import EncodedCohort, Moments, Provenance, Task
 
 NOISE = NoiseSource(Secret(bytes(range(32)), "noise"), "cohort")
@@ -179,7 +179,7 @@ def test_gains_make_the_mean_square_norm_one_and_believe_no_zero_variance() -> N
 
 def test_many_chunks_give_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = release(cohort(500))
-    monkeypatch.setattr("condensation.moments.CHUNK_STAYS", 7)
+    monkeypatch.setattr("condensation.private.moments.CHUNK_STAYS", 7)
     assert digest_array(release(cohort(500)).gram) == digest_array(whole.gram)
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from pipeline.core import mapped
 from pipeline.core.errors import ConfigError, DataError
+from pipeline.core.files import mapped
 from pipeline.probes.classical import SUMMARIES, fit_predict_logistic, split_soft_labels, summary_features
 from pipeline.probes.networks import build_network
 from pipeline.probes.panel import DETERMINISTIC_MODELS, MODELS, fit_predict

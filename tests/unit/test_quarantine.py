@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from pipeline.core.errors import ConfigError, DataError
-from pipeline.ingest import quarantine as module
-from pipeline.ingest.cohort import build_cohort
-from pipeline.ingest.mapping import SourceMapping, parse_mapping
-from pipeline.ingest.quarantine import Quarantine, quarantine_counts, write_quarantine
-from pipeline.ingest.readers import read_source
-from pipeline.ingest.tables import SourceTables
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.engine import quarantine as module
+from pipeline.ingest.engine.quarantine import Quarantine, quarantine_counts, write_quarantine
+from pipeline.ingest.mapping.load import SourceMapping, parse_mapping
+from pipeline.ingest.source_tables import SourceTables
+from pipeline.ingest.sources.readers import read_source
 from pipeline.ingest.withdrawn import Withdrawn
 
 STAYS = """stay,person,begin,end,died
@@ -113,7 +113,7 @@ def test_a_reason_that_is_none_is_named(tmp_path: Path) -> None:
 
 
 def test_the_copies_are_capped_and_the_rest_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.ingest.row_fates.MOST_KEPT", 2)
+    monkeypatch.setattr("pipeline.ingest.engine.row_fates.MOST_KEPT", 2)
     quarantine = read(tmp_path, mapping(ALL)).quarantine
     assert quarantine is not None
     assert quarantine.frame.height == 2

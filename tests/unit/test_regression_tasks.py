@@ -11,21 +11,21 @@ import pytest
 from sklearn.metrics import mean_absolute_error, r2_score
 
 from condensation.coresets import Centroids
-from condensation.feature_map import LevelAndTrend
-from condensation.moments import signed_labels
-from condensation.private import PrivateMoments
+from condensation.private.condenser import PrivateMoments
+from condensation.private.feature_map import LevelAndTrend
+from condensation.private.moments import signed_labels
 from pipeline.core.codec import from_plain, to_plain
 from pipeline.core.errors import ConfigError, DataError
-from pipeline.core.noise import NoiseSource
-from pipeline.core.secrets import Secret
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import EncodedCohort, Provenance, Split, Task
 from pipeline.grouping.run import group_tasks
-from pipeline.ingest.cohort import build_cohort
-from pipeline.ingest.mapping import load_mapping, parse_mapping
-from pipeline.ingest.readers import read_source
-from pipeline.ingest.scaling import prepare
-from pipeline.ingest.tasks import LabelSource, NumberRule, task_of
-from pipeline.sharing.payload import data_description
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.cohort.scaling import prepare
+from pipeline.ingest.mapping.load import load_mapping, parse_mapping
+from pipeline.ingest.mapping.tasks import LabelSource, NumberRule, task_of
+from pipeline.ingest.sources.readers import read_source
+from pipeline.sharing.bundle.payload import data_description
 from pipeline.validation.contracts import check_encoded
 from pipeline.validation.metrics import REGRESSION_METRICS
 from pipeline.validation.utility import TrainingSet, measure_utility
@@ -159,7 +159,7 @@ def test_private_labels_of_a_number_are_its_regression_on_the_samples() -> None:
 
 
 def test_hard_labels_round_classes_and_leave_numbers() -> None:
-    from condensation.private import samples_from_moments
+    from condensation.private.condenser import samples_from_moments
 
     noise = NoiseSource(Secret(bytes(32), "noise"), "test")
     moments = PrivateMoments(epsilon=10.0).release(cohort(), noise=noise)

@@ -33,9 +33,9 @@ from pipeline.core.types import (
     UtilityReport,
     UtilityScore,
 )
-from pipeline.ingest.cohort import build_cohort
-from pipeline.ingest.mapping import load_mapping
-from pipeline.ingest.readers import read_source
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.mapping.load import load_mapping
+from pipeline.ingest.sources.readers import read_source
 from pipeline.report.record import CondensedSummary, RunRecord, StageRow, Trajectory, record_json
 from pipeline.report.render import render_json, render_report
 

@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 
 from pipeline.core.codec import record_digest
 from pipeline.core.errors import DataError, EnvironmentProblem, ReleaseRefused, UsageError
-from pipeline.core.secrets import Secret, new_secret, write_secret
+from pipeline.core.keys.secrets import Secret, new_secret, write_secret
 from pipeline.core.types import (
     AttackResult,
     CondensedSet,
@@ -31,9 +31,15 @@ from pipeline.core.types import (
     UtilityReport,
     UtilityScore,
 )
-from pipeline.sharing.bundle import ReleaseNotes, bundle_name, write_bundle
-from pipeline.sharing.gate import Circumstances, admit, decide
-from pipeline.sharing.keys import (
+from pipeline.sharing.bundle.payload import public_options
+from pipeline.sharing.bundle.rounding import published_bound
+from pipeline.sharing.bundle.write import ReleaseNotes, bundle_name, write_bundle
+from pipeline.sharing.policy.gate import Circumstances, admit, decide
+from pipeline.sharing.policy.load import load_policy
+from pipeline.sharing.policy.recovery import recovery
+from pipeline.sharing.receive.received import read_arrays, receive
+from pipeline.sharing.receive.verify import VerifiedBundle
+from pipeline.sharing.trust.keys import (
     TrustRoot,
     author_signer,
     load_trust_root,
@@ -43,12 +49,6 @@ from pipeline.sharing.keys import (
     read_author_signer,
     write_trust_root,
 )
-from pipeline.sharing.payload import public_options
-from pipeline.sharing.policy import load_policy
-from pipeline.sharing.receive import read_arrays, receive
-from pipeline.sharing.recovery import recovery
-from pipeline.sharing.rounding import published_bound
-from pipeline.sharing.verify import VerifiedBundle
 
 ISSUED = datetime.date(2026, 3, 1)
 SIGNER = author_signer(Secret(bytes(range(32)), "author"))

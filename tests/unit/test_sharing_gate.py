@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from condensation.accounting import analytic_epsilon
+from condensation.private.accounting import analytic_epsilon
 from pipeline.core.codec import record_digest
 from pipeline.core.errors import LeakageError, ReleaseRefused
 from pipeline.core.types import (
@@ -26,10 +26,10 @@ from pipeline.core.types import (
     UtilityReport,
     UtilityScore,
 )
-from pipeline.sharing.accounting import Unpriced, mismatch, recomputed_epsilon
-from pipeline.sharing.gate import AuditedRelease, Circumstances, admit, decide, judge_audit, leaks
-from pipeline.sharing.policy import Policy, load_policy
-from pipeline.sharing.recovery import recovery
+from pipeline.sharing.policy.accounting import Unpriced, mismatch, recomputed_epsilon
+from pipeline.sharing.policy.gate import AuditedRelease, Circumstances, admit, decide, judge_audit, leaks
+from pipeline.sharing.policy.load import Policy, load_policy
+from pipeline.sharing.policy.recovery import recovery
 from pipeline.store import Store
 
 STRICT = load_policy("strict")

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 from dp_accounting.pld import PLDAccountant
 
-from condensation.accounting import noise_multipliers
-from condensation.moments import CENTRE_SHARE, release_moments
-from condensation.private import samples_from_moments
-from pipeline.core.chained_file import read_chain
+from condensation.private.accounting import noise_multipliers
+from condensation.private.condenser import samples_from_moments
+from condensation.private.moments import CENTRE_SHARE, release_moments
 from pipeline.core.errors import BudgetError, EnvironmentProblem
-from pipeline.core.noise import NoiseSource
-from pipeline.core.secrets import Secret
+from pipeline.core.files.chained import read_chain
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import EncodedCohort, Provenance, Task
-from pipeline.sharing.budget import Budget
-from pipeline.sharing.ledger import People, composed_epsilon, ledger_path, reserve, spent_by_cohort
-from pipeline.sharing.log import log_path, read_log
+from pipeline.sharing.policy.budget import Budget
+from pipeline.sharing.policy.ledger import People, composed_epsilon, ledger_path, reserve, spent_by_cohort
+from pipeline.sharing.trust.log import log_path, read_log
 
 BUDGET = Budget(3.0, 1e-5, 365)
 GAUSS = ({"event": "GaussianDpEvent", "noise_multiplier": 5.0},)
@@ -116,7 +116,7 @@ def test_over_budget_nothing_is_drawn_and_nothing_is_written(tmp_path: Path, mon
     assert exact(*[5.0] * number) <= BUDGET.epsilon < exact(*[5.0] * (number + 1))
     ask(tmp_path, "q0")  # what was paid for stays paid for
     drawn: list[object] = []
-    monkeypatch.setattr("pipeline.core.noise.keystream_normal", lambda *given: drawn.append(given))
+    monkeypatch.setattr("pipeline.core.keys.noise.keystream_normal", lambda *given: drawn.append(given))
     seen = cohort(("died",))
     before = ledger_path(tmp_path).read_bytes()
     with pytest.raises(BudgetError):
@@ -131,7 +131,7 @@ def test_a_reservation_is_on_the_disk_before_the_noise_is_drawn(
     def crash(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.core.noise.keystream_normal", crash)
+    monkeypatch.setattr("pipeline.core.keys.noise.keystream_normal", crash)
     seen = cohort(("died",))
     with pytest.raises(KeyboardInterrupt):
         release_moments(seen, epsilon=1.0, delta=1e-6, noise=source(tmp_path, seen))
@@ -172,7 +172,7 @@ def test_lost_marks_count_as_everybody(tmp_path: Path) -> None:
 
 
 def test_queries_older_than_the_period_are_forgiven_but_not_forgotten(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("pipeline.core.chained_file.now", lambda: "2020-01-01T00:00:00+00:00")
+    monkeypatch.setattr("pipeline.core.files.chained.now", lambda: "2020-01-01T00:00:00+00:00")
     ask(tmp_path, "old")
     monkeypatch.undo()
     ask(tmp_path, "new")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.errors import ConfigError
-from pipeline.sharing.policy import load_policy, shipped_policies
+from pipeline.sharing.policy.load import load_policy, shipped_policies
 
 STRICT = (Path(__file__).parents[2] / "pipeline" / "sharing" / "policies" / "strict.toml").read_text()
 

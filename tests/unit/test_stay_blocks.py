@@ -11,20 +11,20 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.core import mapped
 from pipeline.core.codec import record_digest
+from pipeline.core.files import mapped
 from pipeline.core.types import Split
-from pipeline.ingest import spilled, stay_blocks
-from pipeline.ingest.cohort import build_cohort
-from pipeline.ingest.embedded import read_embedded
-from pipeline.ingest.mapping import load_mapping
-from pipeline.ingest.meds import write_meds
-from pipeline.ingest.readers import read_source
-from pipeline.ingest.slips import Values
-from pipeline.ingest.spilled import SpilledRows
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.cohort.slips import Values
+from pipeline.ingest.kept import spilled, stay_blocks
+from pipeline.ingest.kept.spilled import SpilledRows
+from pipeline.ingest.kept.stay_blocks import added_up
+from pipeline.ingest.mapping.load import load_mapping
+from pipeline.ingest.source_tables import SourceTables
+from pipeline.ingest.sources.embedded import read_embedded
+from pipeline.ingest.sources.meds import write_meds
+from pipeline.ingest.sources.readers import read_source
 from pipeline.ingest.splits import given_split
-from pipeline.ingest.stay_blocks import added_up
-from pipeline.ingest.tables import SourceTables
 from pipeline.ingest.withdrawn import Withdrawn, drop_withdrawn
 from pipeline.validation.contracts import check_event_blocks, check_events
 

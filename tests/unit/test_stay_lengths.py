@@ -9,16 +9,16 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from condensation.coresets import Centroids
-from condensation.private import PrivateMoments
+from condensation.private.condenser import PrivateMoments
 from pipeline.core.errors import ConfigError
-from pipeline.core.noise import NoiseSource
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.keys.secrets import Secret
 from pipeline.core.protocols import Condenser
-from pipeline.core.secrets import Secret
 from pipeline.core.types import Cohort, EncodedCohort, Split
-from pipeline.ingest.cohort import build_cohort
-from pipeline.ingest.mapping import load_mapping
-from pipeline.ingest.readers import read_source
-from pipeline.ingest.scaling import prepare
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.cohort.scaling import prepare
+from pipeline.ingest.mapping.load import load_mapping
+from pipeline.ingest.sources.readers import read_source
 from pipeline.probes.panel import fit_predict
 from pipeline.validation.contracts import check_encoded
 

@@ -20,8 +20,8 @@ from flows.workspace.locks import workspace_lock
 from flows.workspace.purge import Plan, carry_out, pending
 from pipeline.core.errors import EnvironmentProblem
 from pipeline.core.types import GateDecision, Grouping, ReleaseRecord
-from pipeline.ingest.pieces import Pieces, indexes
-from pipeline.ingest.watermarks import Watermarks
+from pipeline.ingest.kept.pieces import Pieces, indexes
+from pipeline.ingest.kept.watermarks import Watermarks
 from pipeline.store import Made, Store
 
 runner = CliRunner()

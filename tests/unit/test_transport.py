@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.errors import EnvironmentProblem, ReleaseRefused, UsageError
-from pipeline.sharing import places
 from pipeline.sharing.layout import ENVELOPE, PAYLOAD
-from pipeline.sharing.transport import fetch, send
-from pipeline.sharing.verify import read_folder
+from pipeline.sharing.receive import places
+from pipeline.sharing.receive.transport import fetch, send
+from pipeline.sharing.receive.verify import read_folder
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "bundle-1"
 BUNDLE, ROOT = GOLDEN / "site-set-v1", GOLDEN / "root.toml"

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from pipeline.core.errors import EnvironmentProblem, ReleaseRefused
-from pipeline.sharing import places
 from pipeline.sharing.layout import ENVELOPE
-from pipeline.sharing.transport import fetch, send
-from pipeline.sharing.verify import read_folder
+from pipeline.sharing.receive import places
+from pipeline.sharing.receive.transport import fetch, send
+from pipeline.sharing.receive.verify import read_folder
 
 obstore = pytest.importorskip("obstore")
 moto_server = pytest.importorskip("moto.server")

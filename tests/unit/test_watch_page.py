@@ -20,14 +20,14 @@ from flows.watch.releases import releases
 from flows.workspace.logs import logged
 from pipeline.audit.history import FILE_NAME, open_history
 from pipeline.core.config import parse_config
-from pipeline.core.drift_types import DriftReport, DriftRow
 from pipeline.core.errors import DataError, UsageError
-from pipeline.core.secrets import Secret, write_secret
+from pipeline.core.keys.secrets import Secret, write_secret
 from pipeline.core.types import AttackResult, LeakageReport, NotRun, Provenance, UtilityReport, UtilityScore
+from pipeline.core.types.drift import DriftReport, DriftRow
 from pipeline.report.watch import watch_page
-from pipeline.sharing.budget import Budget
-from pipeline.sharing.ledger import People, reserve
-from pipeline.sharing.log import append_log
+from pipeline.sharing.policy.budget import Budget
+from pipeline.sharing.policy.ledger import People, reserve
+from pipeline.sharing.trust.log import append_log
 from pipeline.store import Made, Store
 
 NOW = datetime(2026, 11, 20, 6, 0, tzinfo=UTC)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core import whole_files
-from pipeline.core.whole_files import put_whole, write_synced
+from pipeline.core.files import whole as whole_files
+from pipeline.core.files.whole import put_whole, write_synced
 
 
 def test_a_file_is_made_then_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def keys_new(
 
     Example: decoct keys new all --out decoct-work
     """
-    from pipeline.core.custody.keyring import PURPOSES, key_file, make_key
+    from pipeline.core.keys.custody.keyring import PURPOSES, key_file, make_key
 
     wanted = PURPOSES if purpose == "all" else (purpose,)
     if not set(wanted) <= set(PURPOSES):
@@ -64,9 +64,9 @@ def keys_show(out: Out = None, as_json: AsJson = False) -> None:
 
     Example: decoct keys show --out decoct-work
     """
-    from pipeline.core.custody.institutions import public_identity
-    from pipeline.core.custody.keyring import listed_keys
-    from pipeline.core.custody.log import read_log
+    from pipeline.core.keys.custody.institutions import public_identity
+    from pipeline.core.keys.custody.keyring import listed_keys
+    from pipeline.core.keys.custody.log import read_log
 
     keys = _keys(out)
     entries, log, identity, author = list(listed_keys(keys)), read_log(keys), public_identity(keys), _author(keys)
@@ -115,8 +115,8 @@ def keys_rotate(
 
     Example: decoct keys rotate encoder --out decoct-work
     """
-    from pipeline.core.custody.keyring import RETIRED, ROTATION_MEANS, is_key_sealed, key_file, rotate_key
-    from pipeline.core.secrets import read_secret
+    from pipeline.core.keys.custody.keyring import RETIRED, ROTATION_MEANS, is_key_sealed, key_file, rotate_key
+    from pipeline.core.keys.secrets import read_secret
 
     keys = _keys(out)
     path = key_file(keys, purpose)
@@ -139,7 +139,7 @@ def keys_identity(passphrase: Sealed = False, out: Out = None, as_json: AsJson =
 
     Example: decoct keys identity --out decoct-work
     """
-    from pipeline.core.custody.institutions import IDENTITY_FILE, new_identity
+    from pipeline.core.keys.custody.institutions import IDENTITY_FILE, new_identity
 
     keys = _keys(out)
     public = new_identity(keys, _new_passphrase(passphrase))
@@ -163,7 +163,7 @@ def keys_share(
 
     Example: decoct keys share for-st-elsewhere.age --to "St. Elsewhere" --recipient age1...
     """
-    from pipeline.core.custody.institutions import share_key
+    from pipeline.core.keys.custody.institutions import share_key
 
     shared = share_key(_keys(out), purpose, to, recipient, file)
     if as_json:
@@ -186,7 +186,7 @@ def keys_import(
 
     Example: decoct keys import for-st-elsewhere.age --fingerprint 0123456789abcdef --out decoct-work
     """
-    from pipeline.core.custody.institutions import import_key
+    from pipeline.core.keys.custody.institutions import import_key
 
     phrase = _new_passphrase(passphrase)
     found = import_key(_keys(out), file, fingerprint=fingerprint, retire=retire, passphrase=phrase)
@@ -216,7 +216,7 @@ def keys_split(
     """
     if (to is None) != print_shares:
         raise UsageError("say where the shares go: either --to FOLDER, or --print")
-    from pipeline.core.custody.shares import split_key, write_shares
+    from pipeline.core.keys.custody.shares import split_key, write_shares
 
     made = split_key(_keys(out), purpose, needed, shares)
     paths = write_shares(to, purpose, made) if to is not None else ()
@@ -241,8 +241,8 @@ def keys_join(
 
     Example: decoct keys join encoder shares/one.txt shares/four.txt shares/five.txt --out decoct-work
     """
-    from pipeline.core.custody.keyring import key_file
-    from pipeline.core.custody.shares import join_shares
+    from pipeline.core.keys.custody.keyring import key_file
+    from pipeline.core.keys.custody.shares import join_shares
 
     secret = join_shares(_keys(out), purpose, files, fingerprint=fingerprint, passphrase=_new_passphrase(passphrase))
     path = key_file(_keys(out), purpose)
@@ -287,19 +287,19 @@ def _keys(out: Path | None) -> Path:
 def _new_passphrase(wanted: bool) -> str | None:
     if not wanted:
         return None
-    from pipeline.core.custody.passphrase import new_passphrase
+    from pipeline.core.keys.custody.passphrase import new_passphrase
 
     return new_passphrase("the new file")
 
 
 def _author(keys: Path) -> str:
     """The author's public key; empty where there is none, or where only a passphrase would tell it."""
-    from pipeline.core.custody.keyring import is_key_sealed, key_file
-    from pipeline.core.secrets import read_secret
+    from pipeline.core.keys.custody.keyring import is_key_sealed, key_file
+    from pipeline.core.keys.secrets import read_secret
 
     if not key_file(keys, "author").exists() or is_key_sealed(keys, "author"):
         return ""
-    from pipeline.sharing.keys import author_signer, public_key
+    from pipeline.sharing.trust.keys import author_signer, public_key
 
     return public_key(author_signer(read_secret(key_file(keys, "author"), "author")), "").public
 

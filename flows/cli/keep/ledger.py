@@ -23,8 +23,8 @@ def ledger(
 
     Example: decoct ledger --out decoct-work
     """
-    from pipeline.sharing.ledger import last_budget, spent_by_cohort
-    from pipeline.sharing.policy import load_policy
+    from pipeline.sharing.policy.ledger import last_budget, spent_by_cohort
+    from pipeline.sharing.policy.load import load_policy
 
     workspace = out or Path("decoct-work")
     budget = last_budget(workspace) if policy is None else load_policy(policy).budget

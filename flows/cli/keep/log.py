@@ -24,7 +24,7 @@ def show(
 
     Example: decoct log show --out decoct-work
     """
-    from pipeline.sharing.log import checkpoint, read_log
+    from pipeline.sharing.trust.log import checkpoint, read_log
 
     log = read_log(_workspace(out))
     if as_json:
@@ -57,9 +57,9 @@ def verify(
 
     Example: decoct log verify --receipt from-st-b/receipt.json --out decoct-work
     """
-    from pipeline.sharing.keys import load_trust_root
-    from pipeline.sharing.log import checkpoint
-    from pipeline.sharing.receipt import read_receipt, require_consistent
+    from pipeline.sharing.receive.receipt import read_receipt, require_consistent
+    from pipeline.sharing.trust.keys import load_trust_root
+    from pipeline.sharing.trust.log import checkpoint
 
     trusted = None if root is None else load_trust_root(root)
     receipts = [read_receipt(path, trusted) for path in receipt or []]

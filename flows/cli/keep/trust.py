@@ -31,12 +31,12 @@ def key(
     """
     if role not in ("approver", "root"):
         raise UsageError("a key is made for the role approver or root; authors have theirs: decoct keys new author")
-    from pipeline.core.secrets import new_secret, write_secret
-    from pipeline.sharing.keys import public_key, role_signer
+    from pipeline.core.keys.secrets import new_secret, write_secret
+    from pipeline.sharing.trust.keys import public_key, role_signer
 
     phrase = None
     if passphrase:
-        from pipeline.core.custody.passphrase import new_passphrase
+        from pipeline.core.keys.custody.passphrase import new_passphrase
 
         phrase = new_passphrase("the new file")
     secret = new_secret(role)
@@ -57,8 +57,8 @@ def draft(
 
     Example: decoct trust draft keys.toml decoct-work/trust/root.json
     """
-    from pipeline.sharing.root_description import described_root
-    from pipeline.sharing.trust_root import fingerprint
+    from pipeline.sharing.trust.root import fingerprint
+    from pipeline.sharing.trust.root_description import described_root
 
     data = described_root(description, today())
     _write_new(out, data)
@@ -78,11 +78,11 @@ def sign(
 
     Example: decoct trust sign decoct-work/trust/root.json --key holder-one.key
     """
-    from pipeline.core.secrets import read_secret
-    from pipeline.core.whole_files import put_whole
-    from pipeline.sharing.keys import load_trust_root, role_signer
-    from pipeline.sharing.revocation import KIND, sign_revocations
-    from pipeline.sharing.trust_root import read_root, sign_root
+    from pipeline.core.files.whole import put_whole
+    from pipeline.core.keys.secrets import read_secret
+    from pipeline.sharing.trust.keys import load_trust_root, role_signer
+    from pipeline.sharing.trust.revocation import KIND, sign_revocations
+    from pipeline.sharing.trust.root import read_root, sign_root
 
     signer = role_signer(read_secret(key, "root"))
     data = read_root(file)
@@ -106,7 +106,7 @@ def show(
 
     Example: decoct trust show root.json
     """
-    from pipeline.sharing.trust_root import fingerprint, parse_root, read_root
+    from pipeline.sharing.trust.root import fingerprint, parse_root, read_root
 
     data = read_root(file)
     root = parse_root(data, f"trust root {file}")
@@ -133,8 +133,8 @@ def revoke(
 
     Example: decoct trust revoke revocations.json --root root.json --release "St. Elsewhere/private/1"
     """
-    from pipeline.sharing.keys import load_trust_root
-    from pipeline.sharing.revocation import draft_revocations, load_revocations
+    from pipeline.sharing.trust.keys import load_trust_root
+    from pipeline.sharing.trust.revocation import draft_revocations, load_revocations
 
     before = None if previous is None else load_revocations(previous, load_trust_root(root))
     keys, releases = list(key_id or []), list(release or [])

@@ -89,7 +89,7 @@ def ingest(
 def _suggest(source: Path, as_json: bool) -> None:
     from flows.progress import say
     from pipeline.core.redaction import scrubbed
-    from pipeline.ingest.suggest import suggest
+    from pipeline.ingest.mapping.suggest import suggest
 
     with scrubbed("suggest"):
         draft = suggest(source)
@@ -106,7 +106,7 @@ def _contract(folder: str, cohort: str, report: str, target: Path) -> dict[str, 
     from flows.workspace.job import open_job
     from pipeline.core.redaction import scrubbed
     from pipeline.core.types import Cohort, IngestReport
-    from pipeline.ingest.mapping import load_mapping
+    from pipeline.ingest.mapping.load import load_mapping
     from pipeline.validation.site_contract import draft_contract, write_contract
 
     with scrubbed("writing the contract"):
@@ -119,7 +119,7 @@ def _contract(folder: str, cohort: str, report: str, target: Path) -> dict[str, 
 
 
 def _quarantine(config: Any, out: Path | None, as_json: bool) -> None:
-    from pipeline.ingest.quarantine import quarantine_counts, told
+    from pipeline.ingest.engine.quarantine import quarantine_counts, told
 
     found = quarantine_counts(config.workspace if out is None else out.resolve(), config.name)
     if as_json:
@@ -154,7 +154,7 @@ def _to_meds(folder: str, cohort: str, target: Path) -> None:
     from flows.workspace.job import open_job
     from pipeline.core.redaction import scrubbed
     from pipeline.core.types import Cohort
-    from pipeline.ingest.meds import write_meds
+    from pipeline.ingest.sources.meds import write_meds
 
     with scrubbed("writing MEDS"):
         events = write_meds(open_job(folder, resume=True).store.get(cohort, Cohort), target)

@@ -33,7 +33,7 @@ def verify(
 
     Example: decoct verify decoct-demo/releases/demo-private-v1 --root trust-root.toml
     """
-    from pipeline.sharing.verify import verify as check
+    from pipeline.sharing.receive.verify import verify as check
 
     found = check(bundle, root, today=today(), revocations=revocations, recipient=recipient)
     if as_json:
@@ -63,7 +63,7 @@ def receive(
     """
     from flows.receiving.reception import record
     from flows.receiving.unpack import unpack
-    from pipeline.sharing.receive import receive as take
+    from pipeline.sharing.receive.received import receive as take
 
     if out.exists():
         raise UsageError(f"{out} exists already and is not overwritten")

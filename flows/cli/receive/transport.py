@@ -32,7 +32,7 @@ def send(
     Example: decoct send decoct-work/releases/st-elsewhere-private-v1 s3://shared-bucket/inbox
     """
     from flows.workspace.sending import log_sending
-    from pipeline.sharing.transport import send as carry
+    from pipeline.sharing.receive.transport import send as carry
 
     log_sending(bundle, address)
     sent = carry(bundle, address)
@@ -58,7 +58,7 @@ def fetch(
     Example: decoct fetch s3://shared-bucket/inbox/st-elsewhere-private-v1 --root trust-root.toml --out received
     """
     from flows.receiving.reception import log_use
-    from pipeline.sharing.transport import fetch as bring
+    from pipeline.sharing.receive.transport import fetch as bring
 
     found = bring(address, out, root, today=today(), revocations=revocations, recipient=recipient)
     log_use("fetch", found, root)

@@ -1,0 +1,1 @@
+"""Private condensation: noisy moments within an account, and the samples made from them."""

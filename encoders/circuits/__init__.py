@@ -1,0 +1,1 @@
+"""Circuits evaluated without a simulator: gates, three exact engines, and PennyLane as the definition."""

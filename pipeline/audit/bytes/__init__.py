@@ -1,0 +1,1 @@
+"""The search of every released byte for what must not leave."""

@@ -1,0 +1,85 @@
+"""T6, canaries: the lower bound on epsilon that calling the set's own mechanism gives, against the claim.
+
+The figure that decides is by how much the lower bound exceeds the claim: 0, or the implementation is not what the
+guarantee says and nothing it made may leave. The bound itself, and the largest that this audit could have found, are in
+the summary and the detail.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, final
+
+from pipeline.audit.games.release_game import CANARIES, CONFIDENCE, ROUNDS, Game, is_gaussian, play
+from pipeline.audit.scene import CondensedScene
+from pipeline.core.types import AttackResult, ThreatModel
+
+STATISTIC: Final = "epsilon_above_claim"
+
+
+@final
+@dataclass(frozen=True)
+class CanarySubjects:
+    """The game on releases, for sets and moments that carry a Gaussian claim."""
+
+    rounds: int = ROUNDS
+
+    name: ClassVar[str] = "canary_subjects"
+    threat_model: ClassVar[ThreatModel] = "T6"
+    scene_type: ClassVar[type] = CondensedScene
+
+    def unsupported(self, scene: Any) -> str | None:
+        """Nothing claimed, nothing to call, or a claim that is not Gaussian."""
+        if scene.condensed.guarantee is None:
+            return "the set carries no privacy guarantee, so there is no claim to refute"
+        if scene.mechanism is None:
+            return "the mechanism that made the set was not handed to the audit"
+        if not is_gaussian(scene.mechanism.guarantee):
+            return "the claim rests on other events than Gaussian queries"
+        return None
+
+    def run(self, scene: CondensedScene, seed: int) -> tuple[AttackResult, ...]:
+        """One result."""
+        assert scene.mechanism is not None  # `unsupported` says so otherwise
+        return (_result(scene, play(scene.mechanism, seed=seed, rounds=self.rounds)),)
+
+
+def _result(scene: CondensedScene, game: Game) -> AttackResult:
+    found, above = game.found, max(0.0, game.found.epsilon - game.claim)
+    verdict = "the claim is refuted" if above else "the claim stands"
+    return AttackResult(
+        attack=CanarySubjects.name,
+        threat_model="T6",
+        artefact=scene.artefact,
+        statistic=STATISTIC,
+        rate=above,
+        low=above,  # the bound is a bound already: it holds with the confidence in the detail
+        high=above,
+        n=found.rounds,
+        control=max(0.0, game.quiet.epsilon - game.claim),
+        positive_control=max(0.0, game.planted.epsilon - game.claim),
+        ceiling=max(0.0, found.ceiling - game.claim),
+        gates=True,
+        summary=f"Canaries put into the mechanism of {scene.artefact} show that its epsilon is at least "
+        f"{found.epsilon:.2f}; it claims {game.claim:g}, so {verdict} (at most {found.ceiling:.2f} could have been "
+        f"shown; half the noise would have shown {game.planted.epsilon:.2f}).",
+        detail={
+            "epsilon_lower_bound": round(found.epsilon, 4),
+            "epsilon_claimed": game.claim,
+            "epsilon_ceiling": round(found.ceiling, 4),
+            "delta": game.delta,
+            "confidence": CONFIDENCE,
+            "half_the_noise_shows": round(game.planted.epsilon, 4),
+            "without_canaries_shows": round(game.quiet.epsilon, 4),
+            "rounds_won": found.won,
+            "rounds": found.rounds,
+            "canary": CANARIES[game.canary],
+            "canaries_in_a_group": game.group,
+            "score": game.score,
+            "releases": game.releases,
+            "assumes": "the claim's own Gaussian trade-off; everybody but the canaries known",
+            "p_value": 1.0 - CONFIDENCE if above else 1.0,
+            "controls_held": game.controls_held,
+            "powered": found.ceiling > game.claim,
+        },
+    )

@@ -1,0 +1,1 @@
+"""Attacks on condensed sets and on the models that train on them."""

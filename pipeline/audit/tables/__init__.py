@@ -1,0 +1,1 @@
+"""The audit of anybody's tables: columns as channels, rows as a scene."""

@@ -1,0 +1,163 @@
+"""An append-only file of JSON lines, each holding the digest of the one before: the audit log and the epsilon ledger.
+
+A changed, removed or moved line is found, unless the file was cut at its end or written anew from some line on: against
+that its head has to be known elsewhere. A line counts once it ends with a newline; what a killed writer left of one was
+never acknowledged, is not read, and is cut off by the next writer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, BinaryIO, Final, final
+
+from pipeline.core.errors import EnvironmentProblem
+from pipeline.core.files.whole import sync_folder
+
+BEGINNING: Final = "0" * 64  # what the first line names as the digest of the line before it
+OTHERS: Final = 0o077
+OWN_KEYS: Final = frozenset({"line", "when", "what", "previous"})
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class Chain:
+    """A file whose chain holds: its lines as bytes without newlines, and what they say; oldest first."""
+
+    lines: tuple[bytes, ...]
+    entries: tuple[Mapping[str, Any], ...]
+
+    @property
+    def head(self) -> str:
+        """Hex SHA-256 of the last line."""
+        return self.head_at(len(self.lines))
+
+    def head_at(self, count: int) -> str:
+        """Hex SHA-256 of the line `count`, counted from 1; of no line, `BEGINNING`."""
+        return sha256(self.lines[count - 1]).hexdigest() if count else BEGINNING
+
+
+@final
+class Writer:
+    """A chain under an exclusive lock; see `writing`."""
+
+    def __init__(self, stream: BinaryIO, path: Path, chain: Chain) -> None:
+        self._stream, self._path, self.chain = stream, path, chain
+
+    def append(self, what: str, facts: Mapping[str, Any]) -> str:
+        """Add a line and wait until it is on the disk; returns its digest.
+
+        Raises:
+            EnvironmentProblem: the disk refuses.
+        """
+        entry = {
+            **facts,
+            "line": len(self.chain.lines) + 1,
+            "when": now(),
+            "what": what,
+            "previous": self.chain.head,
+        }
+        line = json.dumps(entry, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+        try:
+            self._stream.write(line + b"\n")
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+        except OSError as error:
+            raise EnvironmentProblem(f"{self._path} cannot be written: {error.strerror}") from None
+        self.chain = Chain((*self.chain.lines, line), (*self.chain.entries, entry))
+        return self.chain.head
+
+
+def now() -> str:
+    """The time in UTC, to the second, in ISO 8601."""
+    return datetime.now(tz=UTC).isoformat(timespec="seconds")
+
+
+def read_chain(path: Path) -> Chain:
+    """The chain in `path`; empty where there is no file.
+
+    Raises:
+        EnvironmentProblem: open to others than its owner, unreadable, or a line is not what was written; says which.
+    """
+    try:
+        with path.open("rb") as stream:
+            if os.fstat(stream.fileno()).st_mode & OTHERS:
+                raise EnvironmentProblem(f"{path} is open to group or others; run: chmod 600 {path}")
+            return _parsed(stream.read(), path)
+    except FileNotFoundError:
+        return Chain((), ())
+    except OSError as error:
+        raise EnvironmentProblem(f"{path} cannot be read: {error.strerror}") from None
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock, `path` beside what it protects; the file stays, as removing it would let two in.
+
+    Raises:
+        EnvironmentProblem: the disk refuses.
+    """
+    import fcntl  # not on Windows, where bundles are verified and nothing is kept
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise EnvironmentProblem(f"{path} cannot be written: {error.strerror}") from None
+    with os.fdopen(handle, "rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Writer]:
+    """Hold the file's lock: what is read, decided and appended inside happens as one step, whoever else writes.
+
+    Raises:
+        EnvironmentProblem: as `read_chain`, or the disk refuses.
+    """
+    import fcntl  # not on Windows, where bundles are verified and nothing is logged
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError as error:
+        raise EnvironmentProblem(f"{path} cannot be written: {error.strerror}") from None
+    with os.fdopen(handle, "r+b", buffering=0) as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)  # until closed
+        chain = read_chain(path)
+        whole = sum(len(line) + 1 for line in chain.lines)
+        if os.fstat(stream.fileno()).st_size != whole:
+            os.ftruncate(stream.fileno(), whole)
+        if not chain.lines:
+            sync_folder(path.parent)
+        yield Writer(stream, path, chain)
+
+
+def _parsed(data: bytes, path: Path) -> Chain:
+    lines = data.split(b"\n")[:-1]  # after the last newline: nothing, or what a killed writer left
+    entries: list[Mapping[str, Any]] = []
+    head = BEGINNING
+    for number, line in enumerate(lines, start=1):
+        entry = _entry(line)
+        if entry is None or (entry["line"], entry["previous"]) != (number, head):
+            raise EnvironmentProblem(
+                f"{path}: the chain breaks at line {number}; it or the line before it was changed, added or removed"
+            )
+        entries.append(entry)
+        head = sha256(line).hexdigest()
+    return Chain(tuple(lines), tuple(entries))
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return entry if isinstance(entry, dict) and set(entry) >= OWN_KEYS else None

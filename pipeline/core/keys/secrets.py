@@ -1,0 +1,152 @@
+"""Secrets: bytes that never show in a repr, a log, an error or an artefact, kept in files only their owner reads.
+
+docs/keys.md defines sub-keys and key files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Final, final
+
+from pipeline.core.errors import EnvironmentProblem
+from pipeline.core.files.owner import read_owner_file, write_owner_file
+from pipeline.core.keys.custody.passphrase import is_sealed, seal, unseal
+from pipeline.core.keys.subkeys import hkdf
+
+SECRET_BYTES: Final = 32
+VERSION: Final = 2
+_HEADER: Final = "decoct-secret v"
+_LINES: Final = {1: 3, 2: 5}  # of a key file, by its version
+
+
+@final
+class Secret:
+    """256 bits from the operating system; `repr`, `str`, pickle and equality give nothing away.
+
+    `version` says how sub-keys are derived: 2, HKDF; 1, the key files of Decoct 0.1, whose noise, split and signatures
+    must stay what they were. `made` is an ISO date, or empty where no file tells it.
+    """
+
+    __slots__ = ("_material", "made", "purpose", "version")
+
+    def __init__(self, material: bytes, purpose: str, version: int = VERSION, made: str = "") -> None:
+        if len(material) != SECRET_BYTES:
+            raise EnvironmentProblem(f"a {purpose} secret must be {SECRET_BYTES} bytes long")
+        if version not in _LINES:
+            raise EnvironmentProblem(f"a {purpose} secret of version {version} is unknown to this Decoct")
+        self._material = material
+        self.purpose = purpose
+        self.version = version
+        self.made = made
+
+    def derive(self, label: str) -> bytes:
+        """A 32-byte sub-key; different labels, purposes and versions are independent.
+
+        Version 2: HKDF-SHA256 (RFC 5869), no salt, info = "decoct/2", purpose and label, separated by zero bytes.
+        Version 1: HMAC-SHA256(secret, purpose || 0 || label).
+        """
+        named = f"{self.purpose}\0{label}".encode()
+        if self.version == 1:
+            return hmac.new(self._material, named, hashlib.sha256).digest()
+        return hkdf(self._material, b"decoct/2\0" + named)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that name the secret without helping to guess it (it holds 256 bits of entropy)."""
+        return self.derive("fingerprint").hex()[:16]
+
+    def reveal(self) -> bytes:
+        """The bytes themselves; only key files, custody and signing may ask."""
+        return self._material
+
+    def __repr__(self) -> str:
+        return f"Secret(purpose={self.purpose!r})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError("a Secret cannot be pickled: pass the path of its key file instead")
+
+
+def new_secret(purpose: str) -> Secret:
+    """A fresh secret from the operating system's CSPRNG, made today."""
+    return Secret(secrets.token_bytes(SECRET_BYTES), purpose, made=datetime.now(tz=UTC).date().isoformat())
+
+
+def key_text(secret: Secret) -> bytes:
+    """A key file's content, in the secret's own version."""
+    lines = [f"{_HEADER}{secret.version}", f"purpose {secret.purpose}", secret.reveal().hex()]
+    if secret.version > 1:
+        lines += [f"fingerprint {secret.fingerprint}", f"made {secret.made}"]
+    return ("\n".join(lines) + "\n").encode("ascii")
+
+
+def secret_from_text(text: bytes, purpose: str, source: str) -> Secret:
+    """The inverse of `key_text`; `source` names the file in errors.
+
+    Raises:
+        EnvironmentProblem: malformed, damaged, of an unknown version, or made for another purpose.
+    """
+    lines = text.decode("ascii", errors="replace").splitlines()
+    version = next((known for known in _LINES if lines[:1] == [f"{_HEADER}{known}"]), 0)
+    if not version or lines[1:2] != [f"purpose {purpose}"]:
+        raise EnvironmentProblem(f"{source} is not a version 1 or 2 key for purpose {purpose!r}")
+    try:
+        if len(lines) != _LINES[version]:
+            raise ValueError
+        material = bytes.fromhex(lines[2])
+        made = _made(lines[4]) if version > 1 else ""
+        secret = Secret(material, purpose, version, made)
+    except (ValueError, EnvironmentProblem):
+        raise EnvironmentProblem(f"{source} is damaged") from None
+    if version > 1 and lines[3] != f"fingerprint {secret.fingerprint}":
+        raise EnvironmentProblem(f"{source} is damaged: it does not have the fingerprint that it names")
+    return secret
+
+
+def _made(line: str) -> str:
+    """The date of a line "made DATE", or nothing of "made "."""
+    word, day = line.split(" ")
+    if word != "made" or (day and date.fromisoformat(day).isoformat() != day):
+        raise ValueError
+    return day
+
+
+def write_secret(path: Path, secret: Secret, passphrase: str | None = None) -> None:
+    """Write a key file readable by its owner only, under a passphrase if one is given; refuses to overwrite one.
+
+    Raises:
+        EnvironmentProblem: the file exists already or cannot be written.
+    """
+    text = key_text(secret)
+    if passphrase is not None:
+        clear = {"purpose": secret.purpose, "fingerprint": secret.fingerprint, "made": secret.made}
+        text = seal(text, passphrase, clear)
+    write_owner_file(path, text, "key file")
+
+
+def read_secret(path: Path, purpose: str) -> Secret:
+    """Read a key file; one under a passphrase asks for it (`pipeline.core.keys.custody.passphrase`).
+
+    Raises:
+        EnvironmentProblem: missing, readable by group or others, malformed, made for another purpose, or its
+            passphrase is wrong or cannot be had.
+    """
+    text = read_owner_file(path, "key file", f"; make one with: decoct keys new {purpose}")
+    source = f"key file {path}"
+    if is_sealed(text):
+        text = unseal(text, source)
+    return secret_from_text(text, purpose, source)
+
+
+def read_or_create_secret(path: Path, purpose: str) -> Secret:
+    """The key at `path`, made on first use; of several processes that start together one makes it and all read it."""
+    if not path.exists():
+        try:
+            write_secret(path, new_secret(purpose))
+        except EnvironmentProblem:
+            if not path.exists():
+                raise
+    return read_secret(path, purpose)

@@ -1,0 +1,247 @@
+"""Long events -> a cohort on a regular grid, with its labels and split, and a report of where every row went."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from pipeline.core.errors import ConfigError, DataError
+from pipeline.core.files.mapped import new_array
+from pipeline.core.types import Cohort, IngestReport, Provenance, Split, StaticVariable, Variable
+from pipeline.ingest.cohort.events import OUTSIDE, USED, FlatEvents, flatten, n_own
+from pipeline.ingest.cohort.grid import step_of, to_grid
+from pipeline.ingest.cohort.row_report import RowAccount, report_rows
+from pipeline.ingest.cohort.slips import Slips
+from pipeline.ingest.cohort.statics import column_notes, static_values
+from pipeline.ingest.kept.stay_blocks import added_up, stay_blocks
+from pipeline.ingest.mapping.load import SourceMapping
+from pipeline.ingest.mapping.tasks import LabelSource, NumberRule, TaskRule, task_of
+from pipeline.ingest.source_tables import SourceTables
+from pipeline.ingest.splits import SplitRule
+
+_GRID_STAYS: Final = 256
+"""Stays gridded at a time: small enough that memory is used again and stays in the cache."""
+
+
+def build_cohort(
+    tables: SourceTables,
+    mapping: SourceMapping,
+    *,
+    step_hours: float,
+    n_steps: int,
+    tasks: tuple[str, ...] = (),
+    split: np.ndarray | SplitRule,
+    scratch: Path | None = None,
+) -> tuple[Cohort, IngestReport]:
+    """Grid, labels and split of a source; stays in the order of `tables.stays`, those without a series kept.
+
+    `tasks` picks and orders the mapping's tasks (() = all); the first defines the classes. `split` is `(stay,)` int8 in
+    the order of `tables.stays`, or a rule from subject ids. Values are held in single precision from here on; a cell is
+    the aggregation of its plausible events; an event at exactly the window's end belongs to the last step.
+
+    Stays are taken in blocks: with `scratch`, a folder for the grid where it is large, what is held in memory grows
+    with the stays by their ids, statics and labels alone.
+
+    Raises:
+        ConfigError: a task that the mapping lacks, an empty grid, or a label window that begins within the input.
+        DataError: an unknown or never observed variable, a broken label column, or a single class in the first task.
+    """
+    if step_hours <= 0 or n_steps < 1:
+        raise ConfigError("the grid needs step_hours > 0 and n_steps >= 1")
+    rules = _pick(mapping, tasks)
+    _check_windows(rules, step_hours * n_steps)
+    _refuse_strangers(tables, mapping, step_hours, n_steps)
+    notes = column_notes(tables, mapping)
+    shape = (tables.stays.height, n_steps, len(mapping.variables))
+    values, observed = new_array(shape, np.float32, scratch), new_array(shape, np.bool_, scratch)
+    static = np.zeros((shape[0], len(mapping.static_variables)), np.float32)
+    labels, clipped = _labels_of_stays(rules, tables)
+    account, slips, label_notes = RowAccount(), Slips(mapping), list[str]()
+    for stays, part in stay_blocks(tables):
+        step = step_of(part.events["hours"].to_numpy(), step_hours, n_steps)
+        events = flatten(part, mapping, step, step_hours * n_steps)
+        _fill_series(values[stays], events, mapping, step)
+        observed[stays] = np.isfinite(values[stays])
+        static[stays] = static_values(part, mapping, events)
+        slips.add(events)
+        label_notes += _fill_labels(labels[stays], rules, part, mapping, events)
+        account.add(events, mapping)
+    subject_ids = tables.stays["subject_id"].to_numpy().astype(str)
+    cohort = Cohort(
+        values=values,
+        observed=observed,
+        static=static,
+        labels=labels,
+        stay_ids=tables.stays["stay_id"].to_numpy().astype(str),
+        subject_ids=subject_ids,
+        split=_split(split(subject_ids) if callable(split) else split, tables.source),
+        variables=mapping.variables,
+        static_variables=mapping.static_variables,
+        tasks=tuple(task_of(rule) for rule in rules),
+        step_hours=float(step_hours),
+        provenance=_provenance(tables, mapping, rules, step_hours, n_steps),
+        subjects_known=tables.subjects_known,
+        sites=_sites(tables),
+    )
+    _check(cohort, mapping, tables.source)
+    notes = (*tables.notes, *slips.notes(), *notes, *added_up(label_notes), *clipped)
+    return cohort, report_rows(cohort, tables, mapping, account, notes)
+
+
+def latest_hour(mapping: SourceMapping, horizon_hours: float, tasks: tuple[str, ...] = ()) -> float:
+    """The end of the input and of all label windows: nothing later in a stay has a say in the cohort."""
+    return max([horizon_hours, *(to for rule in _pick(mapping, tasks) for _, _, to in rule.windows)])
+
+
+def _pick(mapping: SourceMapping, tasks: tuple[str, ...]) -> tuple[TaskRule, ...]:
+    known = {rule.name: rule for rule in mapping.tasks}
+    unknown = [name for name in tasks if name not in known]
+    if unknown or len(set(tasks)) < len(tasks):
+        fault = f"has no task {unknown[0]}" if unknown else "is asked for the same task twice"
+        raise ConfigError(f"mapping {mapping.name} {fault}; its tasks are {', '.join(known)}")
+    if not known:
+        raise ConfigError(f"mapping {mapping.name} defines no task")
+    by_default = tuple(rule for rule in mapping.tasks if task_of(rule).kind == "binary")
+    return tuple(known[name] for name in tasks) or by_default or mapping.tasks
+
+
+def _check_windows(rules: tuple[TaskRule, ...], horizon_hours: float) -> None:
+    for rule in rules:
+        if any(after_hours < horizon_hours for _, after_hours, _ in rule.windows):
+            raise ConfigError(
+                f"task {rule.name}: its label window begins before the input ends ({horizon_hours:g} h), so the input "
+                "would hold the answer; choose fewer steps"
+            )
+
+
+def _refuse_strangers(tables: SourceTables, mapping: SourceMapping, step_hours: float, n_steps: int) -> None:
+    """Names that the mapping does not know are told with the count of all their rows, not of a block's.
+
+    What a reader has spilled it has looked at by the mapping already.
+    """
+    if mapping.unknown_variables == "error" and isinstance(tables.events, pl.DataFrame):
+        known = {**mapping.source_names, **mapping.static_sources}
+        if not set(tables.events["variable"].unique().to_list()) <= set(known):
+            flatten(tables, mapping, step_of(tables.events["hours"].to_numpy(), step_hours, n_steps))
+
+
+def _fill_series(values: np.ndarray, events: FlatEvents, mapping: SourceMapping, step: np.ndarray) -> None:
+    """Fill the grid `(stay, step, variable)`, a few stays at a time."""
+    n_stays, _, n_series = values.shape
+    aggregations = tuple(variable.aggregation for variable in mapping.variables)
+    in_order = bool((events.stay[1:] >= events.stay[:-1]).all())
+    rows = np.arange(len(events.stay)) if in_order else np.argsort(events.stay, kind="stable")
+    edges = np.searchsorted(events.stay[rows], np.arange(0, n_stays + _GRID_STAYS, _GRID_STAYS))
+    for block, (first, last) in enumerate(pairwise(edges)):
+        start = block * _GRID_STAYS
+        used = rows[first:last]
+        used = used[(events.fate[used] == USED) & (events.name[used] < n_series)]
+        part = values[start : start + _GRID_STAYS]
+        part[...] = to_grid(
+            events.stay[used] - start,
+            step[used],
+            events.name[used],
+            events.hours[used],
+            events.value[used],
+            aggregations,
+            part.shape,
+        )
+
+
+def _labels_of_stays(rules: tuple[TaskRule, ...], tables: SourceTables) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels `(stay, task)` of the rules that look at columns of the stays alone, NaN for the others, and notes."""
+    no_events = np.zeros(0, dtype=np.int32)
+    source = LabelSource(tables.stays, tables.source, no_events, no_events, no_events, no_events, ())
+    labels = np.full((tables.stays.height, len(rules)), np.nan, dtype=np.float32)
+    for index, rule in enumerate(rules):
+        if not rule.windows:
+            labels[:, index] = rule.labels(source)
+    return labels, _clipped_numbers(rules, source)
+
+
+def _fill_labels(
+    labels: np.ndarray, rules: tuple[TaskRule, ...], part: SourceTables, mapping: SourceMapping, events: FlatEvents
+) -> tuple[str, ...]:
+    """Fill the labels that rest on events; rows beyond the window that they rest on are used, not dropped: a note."""
+    n_series, n_statics = len(mapping.variables), len(mapping.static_variables)
+    usable = (events.fate == USED) | (events.fate == OUTSIDE)
+    series = usable & (events.name < n_series)
+    outcome = usable & (events.name >= n_series + n_statics) & (events.name < n_own(mapping))
+    source = LabelSource(
+        stays=part.stays,
+        source=part.source,
+        stay=events.stay,
+        variable=np.where(series, events.name, np.where(outcome, events.name - n_statics, -1)),
+        hours=events.hours,
+        value=events.value,
+        variable_names=tuple(variable.name for variable in (*mapping.variables, *mapping.label_variables)),
+    )
+    for index, rule in enumerate(rules):
+        if rule.windows:
+            labels[:, index] = rule.labels(source)
+    needed = [source.in_window(*window) for rule in rules for window in rule.windows]
+    for_labels = np.logical_or.reduce(needed) & (events.fate == OUTSIDE) if needed else np.zeros(0, dtype=bool)
+    if not for_labels.any():
+        return ()
+    events.fate[for_labels] = USED
+    return (f"{int(for_labels.sum())} rows beyond the input window were used for labels only",)
+
+
+def _clipped_numbers(rules: tuple[TaskRule, ...], source: LabelSource) -> tuple[str, ...]:
+    numbers = [(rule, rule.beyond(source)) for rule in rules if isinstance(rule, NumberRule)]
+    return tuple(
+        f"{beyond} stays have a {rule.name} beyond {rule.low:g} to {rule.high:g} {rule.unit}, taken as the nearer limit"
+        for rule, beyond in numbers
+        if beyond
+    )
+
+
+def _sites(tables: SourceTables) -> np.ndarray | None:
+    if "site" not in tables.stays.columns:
+        return None
+    return tables.stays["site"].cast(pl.String).fill_null("").to_numpy().astype(str)
+
+
+def _split(split: np.ndarray, source: str) -> np.ndarray:
+    parts = np.asarray(split)
+    if parts.dtype.kind not in "iu" or not np.isin(parts, [int(part) for part in Split]).all():
+        raise DataError(f"{source}: the split must be whole numbers 0 (train), 1 (tuning) or 2 (held_out)")
+    return parts.astype(np.int8)
+
+
+def _provenance(
+    tables: SourceTables, mapping: SourceMapping, rules: tuple[TaskRule, ...], step_hours: float, n_steps: int
+) -> Provenance:
+    config = {
+        "source": tables.source,
+        "mapping": mapping.name,
+        "mapping_digest": mapping.digest,
+        "step_hours": float(step_hours),
+        "n_steps": n_steps,
+        "tasks": [rule.name for rule in rules],
+    }
+    return Provenance(stage="ingest", config=config)
+
+
+def _check(cohort: Cohort, mapping: SourceMapping, source: str) -> None:
+    seen = [*np.any(cohort.observed, axis=(0, 1)).tolist(), *np.any(np.isfinite(cohort.static), axis=0).tolist()]
+    rows: tuple[Variable | StaticVariable, ...] = (*cohort.variables, *cohort.static_variables)
+    never = [row.name for row, any_seen in zip(rows, seen, strict=True) if not any_seen]
+    never = [name for name in never if name not in mapping.optional]
+    if never:
+        raise DataError(
+            f"{source}: {', '.join(never)} ha{'s' if len(never) == 1 else 've'} no usable value in any of "
+            f"{len(cohort.stay_ids)} stays; correct the mapping, or mark optional = true"
+        )
+    for part, chosen in (("all", cohort.split >= 0), ("training", cohort.split == Split.TRAIN)):
+        labels = cohort.labels[chosen, 0]
+        classes = np.unique(labels[np.isfinite(labels)] >= 0.5)  # of a number: the halves of its public range
+        if chosen.any() and len(classes) < 2:
+            raise DataError(
+                f"{source}: the first task, {cohort.tasks[0].name}, has {len(classes)} of 2 classes among {part} "
+                f"stays ({int(chosen.sum())})"
+            )

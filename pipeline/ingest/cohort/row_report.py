@@ -1,0 +1,81 @@
+"""The account of an ingest: where every row went, in our names, and what the cohort holds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+
+from pipeline.core.types import Cohort, IngestReport
+from pipeline.ingest.cohort.events import REASONS, USED, FlatEvents, printable
+from pipeline.ingest.mapping.load import SourceMapping
+from pipeline.ingest.source_tables import CountsByVariable, SourceTables, totals
+
+
+@final
+@dataclass
+class RowAccount:
+    """Events by name and fate, and the stays that have a series: added up over blocks of stays."""
+
+    fates: dict[tuple[str, int], int] = field(default_factory=dict)
+    stays_with_series: int = 0
+
+    def add(self, events: FlatEvents, mapping: SourceMapping) -> None:
+        """Count the events of some stays, which no other block holds."""
+        pairs = np.bincount(events.fate.astype(np.int64) * len(events.names) + events.name)
+        for pair in np.flatnonzero(pairs):
+            fate, name = divmod(int(pair), len(events.names))
+            told = (events.names[name], fate)
+            self.fates[told] = self.fates.get(told, 0) + int(pairs[pair])
+        self.stays_with_series += _stays_with_series(events, mapping)
+
+
+def _stays_with_series(events: FlatEvents, mapping: SourceMapping) -> int:
+    is_series, is_admission = np.zeros((2, len(events.names)), dtype=bool)
+    is_series[: len(mapping.variables)] = True
+    is_admission[: len(mapping.variables)] = [variable.name in mapping.admission for variable in mapping.variables]
+    series = (events.fate == USED) & is_series[events.name]
+    series &= ~(is_admission[events.name] & (events.hours == 0))
+    return int(np.count_nonzero(np.bincount(events.stay[series])))
+
+
+def report_rows(
+    cohort: Cohort, tables: SourceTables, mapping: SourceMapping, account: RowAccount, notes: tuple[str, ...]
+) -> IngestReport:
+    """Rows read, used and dropped by reason and variable, coverage and prevalence; `notes` come first of its notes."""
+    own = {**mapping.source_names, **mapping.static_sources}
+    by_variable: CountsByVariable = {}
+    for raw, counts in tables.dropped_by_variable.items():
+        found = by_variable.setdefault(own.get(raw, printable(raw)), {})
+        for reason, rows in counts.items():
+            found[reason] = found.get(reason, 0) + rows
+    for (name, fate), rows in account.fates.items():
+        if fate != USED:
+            found = by_variable.setdefault(name, {})
+            found[REASONS[fate]] = found.get(REASONS[fate], 0) + rows
+    without = len(cohort.stay_ids) - account.stays_with_series
+    covered = cohort.observed.any(axis=1).mean(axis=0)
+    known = np.isfinite(cohort.labels)
+    if without:
+        notes = (*notes, f"{without} stays have no series at all and are kept")
+    if not tables.subjects_known:
+        notes = (*notes, "the source has no subject ids: every stay counts as its own subject")
+    return IngestReport(
+        source=tables.source,
+        rows_read=tables.rows_read,
+        rows_used=sum(rows for (_, fate), rows in account.fates.items() if fate == USED),
+        rows_dropped=totals(by_variable),
+        dropped_by_variable=by_variable,
+        stays=len(cohort.stay_ids),
+        stays_without_series=without,
+        coverage={variable.name: float(covered[i]) for i, variable in enumerate(cohort.variables)},
+        prevalence={
+            task.name: float(cohort.labels[known[:, i], i].mean(dtype=np.float64)) if known[:, i].any() else math.nan
+            for i, task in enumerate(cohort.tasks)
+            if task.kind == "binary"
+        },
+        labels_missing={task.name: int((~known[:, i]).sum()) for i, task in enumerate(cohort.tasks)},
+        notes=notes,
+    )

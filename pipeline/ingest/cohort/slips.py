@@ -1,0 +1,134 @@
+"""Slips of unit that a distribution gives away: reported with what would mend them, never mended by themselves.
+
+Two signs. Many of a variable's implausible values would be ordinary in another unit of the same quantity (98.6 degrees
+Celsius). Or the middle of all its values lies beyond the clinical range, and would lie inside in another unit (a
+glucose of 6 mg/dL). Only counts are told, and only of ten values or more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, final
+
+import numpy as np
+
+from pipeline.core.types import Variable
+from pipeline.ingest.cohort.events import IMPLAUSIBLE, OUTSIDE, USED, FlatEvents
+from pipeline.ingest.mapping.load import SourceMapping
+from pipeline.ingest.mapping.source_codes import Line
+from pipeline.ingest.mapping.units import conversion
+
+_CANDIDATES: Final[Mapping[str, tuple[str, ...]]] = {  # unit -> units that such values are mistaken in
+    "degC": ("degF",),
+    "mmHg": ("kPa", "cmH2O"),
+    "mg/dL": ("mmol/L", "umol/L", "g/L"),
+    "mmol/L": ("mg/dL",),
+    "g/dL": ("g/L",),
+    "ug/L": ("ng/L",),
+    "fraction": ("%",),
+    "%": ("fraction",),
+    "kg": ("lb", "g"),
+    "cm": ("in", "m"),
+    "10^9/L": ("/uL",),
+}
+_FEWEST: Final = 10
+_MOST: Final = 0.5
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Values:
+    """Distinct values in order and how often each occurs: what is held grows with the values there are, not the rows.
+
+    A measurement has few: it is rounded before anybody stores it.
+    """
+
+    distinct: np.ndarray  # (value,) float64
+    counts: np.ndarray  # (value,) int64
+
+    def __len__(self) -> int:
+        return int(self.counts.sum())
+
+    def __add__(self, other: Values) -> Values:
+        values, place = np.unique(np.concatenate([self.distinct, other.distinct]), return_inverse=True)
+        counts = np.zeros(len(values), np.int64)
+        np.add.at(counts, place, np.concatenate([self.counts, other.counts]))
+        return Values(values, counts)
+
+    def within(self, line: Line, variable: Variable) -> int:
+        """How many would be ordinary, in the variable's clinical range, once moved by `line`."""
+        return int(self.counts[_within(self.distinct, line, variable)].sum())
+
+    def middle(self) -> np.ndarray:
+        """The median, `(1,)`."""
+        upto = np.cumsum(self.counts)
+        halves = self.distinct[np.searchsorted(upto, [(upto[-1] + 1) // 2, upto[-1] // 2 + 1])]
+        return np.asarray(np.mean(halves, keepdims=True))
+
+
+@final
+class Slips:
+    """Looks at the events of one block of stays after the other."""
+
+    def __init__(self, mapping: SourceMapping) -> None:
+        self._looked = [(i, variable, _lines(variable)) for i, variable in enumerate(mapping.variables)]
+        none = Values(np.zeros(0), np.zeros(0, np.int64))
+        self._bad, self._good = ([none for _ in mapping.variables] for _ in range(2))
+
+    def add(self, events: FlatEvents) -> None:
+        """Look at the events of further stays."""
+        name = np.minimum(events.name, len(self._looked)).astype(np.int16)  # two bytes are sorted by their digits
+        order = np.argsort(name, kind="stable")
+        edges = np.searchsorted(name[order], np.arange(len(self._looked) + 1))
+        for index, _, lines in self._looked:
+            here = order[edges[index] : edges[index + 1]] if lines else order[:0]
+            value, fate = events.value[here].astype(np.float64), events.fate[here]
+            self._bad[index] += _counted(value[fate == IMPLAUSIBLE])
+            self._good[index] += _counted(value[(fate == USED) | (fate == OUTSIDE)])
+
+    def notes(self) -> tuple[str, ...]:
+        """A sentence for each likely slip of unit, in the order of the mapping's variables."""
+        return slip_notes((variable, lines, self._bad[i], self._good[i]) for i, variable, lines in self._looked)
+
+
+def _counted(values: np.ndarray) -> Values:
+    return Values(*np.unique(values, return_counts=True))
+
+
+def slip_notes(looked: Iterable[tuple[Variable, list[tuple[str, Line]], Values, Values]]) -> tuple[str, ...]:
+    """The sentences; of each variable its lines to other units, its implausible values and the others."""
+    notes: list[str] = []
+    for variable, lines, bad, good in looked:
+        for unit, line in lines:
+            ordinary = bad.within(line, variable)
+            if ordinary >= _FEWEST and ordinary > _MOST * len(bad):
+                notes.append(
+                    f"{ordinary} of {len(bad)} implausible values of {variable.name} would be ordinary in {unit}: "
+                    f'declare the unit of their code, or set mend.{variable.name} = ["{unit}"]'
+                )
+                break
+            if len(good) >= _FEWEST and _misplaced(good, line, variable):
+                notes.append(
+                    f"the middle of {len(good)} values of {variable.name} lies outside its clinical range in "
+                    f"{variable.unit}, and would lie inside in {unit}: check the unit of their code"
+                )
+                break
+    return tuple(notes)
+
+
+def _lines(variable: Variable) -> list[tuple[str, Line]]:
+    found = [(unit, conversion(variable.name, unit, variable.unit)) for unit in _CANDIDATES.get(variable.unit, ())]
+    return [(unit, line) for unit, line in found if line is not None]
+
+
+def _within(values: np.ndarray, line: Line, variable: Variable) -> np.ndarray:
+    moved = values * line[0] + line[1]
+    inside: np.ndarray = (moved >= variable.scale_low) & (moved <= variable.scale_high)
+    return inside
+
+
+def _misplaced(values: Values, line: Line, variable: Variable) -> bool:
+    middle = values.middle()
+    outside = not variable.scale_low <= middle[0] <= variable.scale_high
+    return outside and bool(_within(middle, line, variable).all())

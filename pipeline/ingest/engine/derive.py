@@ -1,0 +1,58 @@
+"""Numeric columns of the stays by fixed public rules: codes as numbers, ages, durations, "is there an entry"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import polars as pl
+
+from pipeline.ingest.engine.instants import MICROSECONDS_PER_HOUR
+from pipeline.ingest.mapping.layout import Derived
+
+_HOURS_PER_DAY: Final = 24.0
+_START: Final = "(start)"
+
+
+def derive(item: Derived, frame: pl.DataFrame, clocks: Mapping[str, pl.Series]) -> pl.Series:
+    """Float64 `(stay,)`, null, or the rule's `otherwise`, where it has nothing to go by.
+
+    number: the first number in the text ("> 89" is 89). codes: the text's code. present: 1 where there is an entry,
+    else 0. age: the year of the start less the year of birth (or the anchor's age moved to the start's year).
+    hours_between, days_between: of two times.
+    """
+    values = _derive(item, frame, clocks)
+    return values if item.otherwise is None else values.fill_null(item.otherwise)
+
+
+def _derive(item: Derived, frame: pl.DataFrame, clocks: Mapping[str, pl.Series]) -> pl.Series:
+    if item.kind == "number":
+        return _number(frame[item.columns[0]])
+    if item.kind == "codes":
+        text = frame[item.columns[0]].cast(pl.String).str.strip_chars()
+        return text.replace_strict(dict(item.codes), default=None, return_dtype=pl.Float64)
+    if item.kind == "present":
+        column = frame[item.columns[0]]
+        return (column.is_not_null() & (column.cast(pl.String) != "")).fill_null(False).cast(pl.Float64)
+    if item.kind == "age":
+        year = pl.from_epoch(frame[_START], time_unit="us").dt.year().cast(pl.Float64)
+        if len(item.columns) == 1:
+            return year - _year(frame[item.columns[0]])
+        age, anchor = (_number(frame[name]) for name in item.columns)
+        return age + year - anchor
+    first, last = (clocks[name] for name in item.columns)
+    hours = (last - first).cast(pl.Float64) / MICROSECONDS_PER_HOUR
+    return hours if item.kind == "hours_between" else hours / _HOURS_PER_DAY
+
+
+def _number(column: pl.Series) -> pl.Series:
+    if column.dtype.is_numeric():
+        return column.cast(pl.Float64)
+    return column.cast(pl.String).str.extract(r"(-?\d+(?:\.\d+)?)").cast(pl.Float64, strict=False)
+
+
+def _year(column: pl.Series) -> pl.Series:
+    """The year of a date, of a text that begins with one, or of a number."""
+    if column.dtype == pl.Date or isinstance(column.dtype, pl.Datetime):
+        return column.dt.year().cast(pl.Float64)
+    return column.cast(pl.String).str.extract(r"^\s*(\d{4})").cast(pl.Float64, strict=False)

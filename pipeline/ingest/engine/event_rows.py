@@ -1,0 +1,271 @@
+"""What becomes of the rows of a batch: whose, when, how much, in which unit; or the reason that bars their use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final, final
+
+import numpy as np
+import polars as pl
+
+from pipeline.core.errors import DataError
+from pipeline.ingest.cohort.events import IMPLAUSIBLE, REASONS, own_names, plausible
+from pipeline.ingest.cohort.grid import TIME_TOLERANCE_HOURS
+from pipeline.ingest.engine.batches import Tally
+from pipeline.ingest.engine.coded import ABSENT, Batch, Coded, plain_text
+from pipeline.ingest.engine.event_stays import BETWEEN, FOUND, UNKNOWN, StayKeys
+from pipeline.ingest.engine.event_values import UNIT_STRANGE, VALUE_REASONS, Conversions, in_units, mend, numbers
+from pipeline.ingest.engine.instants import MICROSECONDS_PER_HOUR, ClockKinds, instants
+from pipeline.ingest.engine.row_fates import RowFates
+from pipeline.ingest.engine.stay_table import StayTable
+from pipeline.ingest.mapping.layout import EventsLayout, Layout
+from pipeline.ingest.mapping.load import SourceMapping
+from pipeline.ingest.source_tables import (
+    OUTSIDE_WINDOW,
+    TIME_MISSING,
+    TIME_NOT_FINITE,
+    UNKNOWN_VARIABLE,
+    UNNAMED,
+    VARIABLE_MISSING,
+)
+from pipeline.ingest.withdrawn import WITHDRAWN
+
+STAY_MISSING: Final = "stay or subject missing"
+STAY_UNKNOWN: Final = "no such stay or subject"
+STAY_EXCLUDED: Final = "stay excluded"
+BETWEEN_STAYS: Final = "outside every stay"
+TIME_UNREADABLE: Final = "unreadable time"
+
+_HOURS: Final = {"hours": 1.0, "minutes": 1.0 / 60.0, "days": 24.0}
+
+
+@final
+@dataclass
+class Reading:
+    """What the batches of all files share."""
+
+    mapping: SourceMapping
+    layout: Layout
+    stays: StayTable | None
+    until_hours: float
+    clock: ClockKinds = field(default_factory=ClockKinds)
+    tally: Tally = field(default_factory=Tally)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The source's names that mean something."""
+        return (*self.mapping.source_names, *self.mapping.static_sources)
+
+    @cached_property
+    def kind(self) -> pl.Enum:
+        """`names` as a column's type."""
+        return pl.Enum(self.names)
+
+    @cached_property
+    def place(self) -> dict[str, int]:
+        """The index of each of `names`."""
+        return {name: index for index, name in enumerate(self.names)}
+
+    @cached_property
+    def is_static(self) -> np.ndarray:
+        """`(name,)` bool."""
+        return np.array([name in self.mapping.static_sources for name in self.names], dtype=bool)
+
+    @cached_property
+    def own(self) -> np.ndarray:
+        """`(name,)` int32: the index among the mapping's own names."""
+        own = own_names(self.mapping)
+        sources = {**self.mapping.source_names, **self.mapping.static_sources}
+        return np.array([own.index(sources[name]) for name in self.names], dtype=np.int32)
+
+    @cached_property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """The plausible range of each source name of a series."""
+        rows = {v.name: v for v in (*self.mapping.variables, *self.mapping.label_variables)}
+        return {
+            source: (rows[name].plausible_low, rows[name].plausible_high)
+            for source, name in self.mapping.source_names.items()
+        }
+
+    @cached_property
+    def keys(self) -> StayKeys:
+        """The stays, to be found by id or by subject and time."""
+        assert self.stays is not None
+        return StayKeys.of(self.stays.frame)
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Located:
+    """The rows of a batch that belong to a stay, in order; the others by reason. `hours` since the stay's start."""
+
+    rows: np.ndarray
+    stay: np.ndarray  # (row,) int32, row of the table of stays
+    hours: np.ndarray
+    lost: list[tuple[str, np.ndarray]]
+
+
+@final
+@dataclass
+class Usable:
+    """The rows of a batch that can be used."""
+
+    stay: np.ndarray
+    hours: np.ndarray
+    name: np.ndarray
+    value: np.ndarray
+
+    def take(self, keep: np.ndarray) -> None:
+        """Only these rows."""
+        self.stay, self.hours, self.name, self.value = (
+            column[keep] for column in (self.stay, self.hours, self.name, self.value)
+        )
+
+
+def names_of(batch: Batch, table: EventsLayout, reading: Reading, fates: RowFates) -> np.ndarray:
+    """int32 `(row of the batch,)`: the index of each row's source name, `ABSENT` where it means nothing (counted).
+
+    Raises:
+        DataError: codes that the mapping does not know, unless it says to drop them.
+    """
+    assert table.code is not None
+    coded = batch.coded(table.code)
+    meant = plain_text(coded.distinct).to_list()
+    rows = np.bincount(coded.codes + 1, minlength=len(meant) + 1)
+    table_of = [reading.place.get(table.prefix + text, ABSENT) if text else ABSENT for text in meant]
+    empty = int(rows[0]) + sum(int(n) for text, n in zip(meant, rows[1:], strict=True) if not text)
+    strange = [int(n) for text, at, n in zip(meant, table_of, rows[1:], strict=True) if text and at == ABSENT and n]
+    if reading.mapping.unknown_variables == "error" and strange:
+        raise DataError(
+            f"{sum(strange)} rows of {len(strange)} codes that mapping {reading.mapping.name} does not know; "
+            'add them, or set unknown_variables = "drop" to drop and count them'
+        )
+    for reason, gone in ((VARIABLE_MISSING, empty), (UNKNOWN_VARIABLE, sum(strange))):
+        if gone:
+            fates.count(UNNAMED, reason, gone)
+    return coded.look_up(np.array(table_of, dtype=np.int32), ABSENT)
+
+
+def locate(batch: Batch, table: EventsLayout, reading: Reading, rows: np.ndarray) -> Located:
+    """Whose and when the rows `rows` of the batch are."""
+    lost: list[tuple[str, np.ndarray]] = []
+    coded = batch.coded(table.key)
+    codes = coded.codes[rows] if len(rows) < batch.height else coded.codes
+    texts = plain_text(coded.distinct)
+    named = Coded(codes, texts).look_up((texts.is_not_null() & (texts != "")).fill_null(False).to_numpy(), False)
+    rows, codes, time = _kept(named, STAY_MISSING, lost, rows, codes, batch.series(table.time, rows))
+    beside: Any = time  # what tells the hours: a moment, or the time as it is written
+    moment = None
+    if table.time_unit == "datetime":
+        rows, codes, moment = _moments(time, table, reading, rows, codes, lost)
+        beside = moment
+    stay, why = reading.keys.find(texts, codes, moment, by_subject=table.link == "subject")
+    for code, reason in ((UNKNOWN, STAY_UNKNOWN), (BETWEEN, BETWEEN_STAYS)):
+        if (why == code).any():
+            lost.append((reason, rows[why == code]))
+    if why.any():
+        rows, stay, beside = (_of(item, why == FOUND) for item in (rows, stay, beside))
+    if reading.keys.withdrawn.any():
+        rows, stay, beside = _kept(~reading.keys.withdrawn[stay], WITHDRAWN, lost, rows, stay, beside)
+    if reading.keys.excluded.any():
+        rows, stay, beside = _kept(~reading.keys.excluded[stay], STAY_EXCLUDED, lost, rows, stay, beside)
+    if table.time_unit == "datetime":
+        return Located(rows, stay, (beside - reading.keys.start[stay]) / MICROSECONDS_PER_HOUR, lost)
+    return _relative(beside, table, rows, stay, lost)
+
+
+def _moments(
+    time: pl.Series,
+    table: EventsLayout,
+    reading: Reading,
+    rows: np.ndarray,
+    codes: np.ndarray,
+    lost: list[tuple[str, np.ndarray]],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`rows` and `codes` of the rows whose time can be read, and the times in microseconds."""
+    clock = instants(time, reading.layout.timezone, reading.clock)
+    moment = clock.fill_null(0).to_numpy() + round(table.shift_hours * MICROSECONDS_PER_HOUR)
+    if not clock.null_count():
+        return rows, codes, moment
+    absent = (plain_text(time).fill_null("") == "").to_numpy()
+    rows, codes, moment, clock = _kept(~absent, TIME_MISSING, lost, rows, codes, moment, clock)
+    kept: tuple[np.ndarray, np.ndarray, np.ndarray]
+    kept = _kept(clock.is_not_null().to_numpy(), TIME_UNREADABLE, lost, rows, codes, moment)
+    return kept
+
+
+def use(
+    batch: Batch,
+    located: Located,
+    name: np.ndarray,
+    column: str,
+    unit: str | None,
+    reading: Reading,
+    fates: RowFates,
+    done: Conversions,
+) -> Usable:
+    """The rows that can be used; `name` `(row of the batch,)` says what each means, `column` holds the values."""
+    for reason, gone in located.lost:
+        fates.drop(reason, name[gone], batch, gone, column)
+    rows = located.rows
+    found = Usable(located.stay, located.hours, name[rows], np.zeros(0))
+    outside = found.hours > reading.until_hours + TIME_TOLERANCE_HOURS
+    early = found.hours < 0
+    if early.any():
+        outside |= early & ~reading.is_static[found.name]
+    if outside.any():
+        fates.drop(OUTSIDE_WINDOW, found.name[outside], batch, rows[outside], column)
+        rows, found.value = rows[~outside], np.zeros(len(outside))
+        found.take(~outside)
+    found.value, why = numbers(batch.series(column, rows), reading.layout)
+    if why.any():
+        for code in np.unique(why[why > 0]):
+            here = why == code
+            fates.drop(VALUE_REASONS[code], found.name[here], batch, rows[here], column)
+        rows = rows[why == 0]
+        found.take(why == 0)
+    units = None if unit is None else _at(batch.coded(unit), rows, batch.height)
+    found.value, strange = in_units(found.value, found.name, units, reading.names, reading.mapping.codes, done)
+    if strange.any():
+        fates.drop(UNIT_STRANGE, found.name[strange], batch, rows[strange], column)
+        rows = rows[~strange]
+        found.take(~strange)
+    codes = reading.mapping.codes
+    found.value = mend(found.value, found.name, reading.names, codes, reading.ranges, done)
+    if REASONS[IMPLAUSIBLE] in fates.criticality:  # such rows go on, and are counted where the cohort is made
+        bad = ~plausible(reading.own[found.name], found.value.astype(np.float32), reading.mapping)
+        fates.look(REASONS[IMPLAUSIBLE], found.name[bad], batch, rows[bad], column)
+    return found
+
+
+def _relative(
+    time: pl.Series, table: EventsLayout, rows: np.ndarray, stay: np.ndarray, lost: list[tuple[str, np.ndarray]]
+) -> Located:
+    """Times that count from the stay's start, in the table's unit."""
+    read = time.cast(pl.Float64, strict=False)
+    if read.null_count():
+        text = plain_text(time)
+        read = text.cast(pl.Float64, strict=False)
+        absent = (text.is_null() | (text == "")).fill_null(True).to_numpy()
+        rows, stay, read = _kept(~absent, TIME_MISSING, lost, rows, stay, read)
+        rows, stay, read = _kept(read.is_not_null().to_numpy(), TIME_UNREADABLE, lost, rows, stay, read)
+    hours = read.to_numpy() * _HOURS[table.time_unit] + table.shift_hours
+    rows, stay, hours = _kept(np.isfinite(hours), TIME_NOT_FINITE, lost, rows, stay, hours)
+    return Located(rows, stay, hours, lost)
+
+
+def _kept(keep: np.ndarray, reason: str, lost: list[tuple[str, np.ndarray]], rows: np.ndarray, *others: Any) -> Any:
+    """`rows` and what lies beside them, less the rows that are not to be kept, which go to `lost`."""
+    if keep.all():
+        return rows, *others
+    lost.append((reason, rows[~keep]))
+    return tuple(_of(item, keep) for item in (rows, *others))
+
+
+def _of(item: Any, keep: np.ndarray) -> Any:
+    return item.filter(pl.Series(keep)) if isinstance(item, pl.Series) else item[keep]
+
+
+def _at(coded: Coded, rows: np.ndarray, height: int) -> Coded:
+    return coded if len(rows) == height else Coded(coded.codes[rows], coded.distinct)

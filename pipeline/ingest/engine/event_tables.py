@@ -1,0 +1,309 @@
+"""Any source with a layout: stays, then every table of events batch by batch, every row with its fate.
+
+Rows that cannot be used are counted by reason and dropped while a batch is in memory; what is kept is narrow. Nothing
+later than `until_hours` (the end of the input and of all label windows) is kept at all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from pipeline.core.errors import ConfigError, DataError
+from pipeline.core.protocols import OnStep, ignore_step
+from pipeline.ingest.engine.batches import FILE_STEM, Tally, batches, coded_batches, find_files, header, stem
+from pipeline.ingest.engine.coded import Batch, plain_text
+from pipeline.ingest.engine.event_rows import Reading, Usable, locate, names_of, use
+from pipeline.ingest.engine.quarantine import MOST_KEPT, Quarantine
+from pipeline.ingest.engine.repeats import settle_repeats
+from pipeline.ingest.engine.row_fates import RowFates, add_count, gather
+from pipeline.ingest.engine.stay_table import END, EXCLUDED, KEY, StayTable, read_stays
+from pipeline.ingest.kept.file_part import FilePart
+from pipeline.ingest.kept.part_cache import PartCache
+from pipeline.ingest.kept.pieces import Pieces
+from pipeline.ingest.kept.rows import KeptRows
+from pipeline.ingest.kept.spilled import SpilledRows, are_large
+from pipeline.ingest.kept.stay_blocks import added_up
+from pipeline.ingest.mapping.layout import EventsLayout, Layout
+from pipeline.ingest.mapping.load import SourceMapping
+from pipeline.ingest.source_tables import UNKNOWN_VARIABLE, UNNAMED, CountsByVariable, SourceTables, totals
+from pipeline.ingest.splits import START
+from pipeline.ingest.withdrawn import NOBODY, WITHDRAWN, Withdrawn, exclude_withdrawn
+
+MALFORMED: Final = "malformed line"
+_MOST_WORKERS: Final = 4
+_MOST_UNPACKED: Final = 16  # bytes of usable rows per byte of file: 24 a row, of which a well packed shard needs two
+
+
+def read_event_tables(
+    *,
+    folder: Path | str,
+    mapping: SourceMapping,
+    until_hours: float = float("inf"),
+    on_step: OnStep = ignore_step,
+    scratch: Path | None = None,
+    pieces: Pieces | None = None,
+    withdrawn: Withdrawn = NOBODY,
+) -> SourceTables:
+    """Read a folder by the mapping's layout; stays in the order of their table (or by id where events name them).
+
+    With `pieces` only files are parsed that are new or changed, or whose stays are. Rows of `withdrawn` subjects are
+    counted and dropped.
+
+    `on_step` is called as (files read, files in all, rows per second). Events that are more than memory should hold are
+    spilled to a file in `scratch`, if there is one; then what is held in memory grows with the stays alone.
+
+    Raises:
+        ConfigError: the mapping has no layout.
+        DataError: a file or column is missing or damaged, ids are repeated, or no stay is left.
+    """
+    layout, root = mapping.layout, Path(folder)
+    if layout is None:
+        raise ConfigError(f"mapping {mapping.name} has no [layout], so it cannot read tables")
+    if not root.is_dir():
+        raise DataError(f"{root} not found; expected the folder that holds the source's tables")
+    reading = Reading(mapping, layout, None, until_hours)
+    if layout.stays.file is not None:
+        reading.stays = read_stays(root, layout, _needed(mapping), reading.clock, reading.tally)
+    found = [(table, find_files(root, table.file, optional=table.optional)) for table in layout.events]
+    work = [(table, path) for table, paths in found for path in paths]
+    absent = tuple(f"there is no table {table.file}, which is optional" for table, paths in found if not paths)
+    if layout.stays.file is None:
+        reading.stays = _stays_of_files(work, reading)
+    assert reading.stays is not None
+    reading.stays = exclude_withdrawn(reading.stays, withdrawn)
+    cache = None if pieces is None else PartCache(pieces, reading, withdrawn, _read_into)
+    rows_of: KeptRows | SpilledRows = KeptRows(reading.kind)
+    if scratch is not None and _may_be_large(work):
+        rows_of = SpilledRows(reading.stays.frame.height, reading.names, scratch)
+
+    def read(number: int) -> FilePart:
+        put = partial(rows_of.add, number)
+        return read_file(*work[number], reading, put) if cache is None else cache.part(*work[number], put)
+
+    parts, started, rows = [_stay_fates(reading)], time.monotonic(), 0
+    with ThreadPoolExecutor(max_workers=min(_MOST_WORKERS, os.cpu_count() or 1)) as pool:
+        for part in pool.map(read, range(len(work))):
+            parts.append(part)
+            rows += part.rows
+            on_step(len(parts) - 1, len(work), rows / max(time.monotonic() - started, 1e-9))
+    tables = _tables(parts, rows_of, reading, root.name)
+    return dataclasses.replace(tables, notes=(*absent, *tables.notes))
+
+
+def _may_be_large(work: list[tuple[EventsLayout, Path]]) -> bool:
+    """Whether the usable rows could be more than memory should hold, judged by the files' sizes before reading."""
+    return are_large(sum(path.stat().st_size for _, path in work) * _MOST_UNPACKED)
+
+
+def layout_files(folder: Path, layout: Layout) -> list[Path]:
+    """Every file that the layout reads under `folder`, each once, in order.
+
+    Raises:
+        DataError: one of them is not there.
+    """
+    patterns = [join.file for join in layout.stays.joins]
+    patterns += [] if layout.stays.file is None else [layout.stays.file]
+    events = [path for table in layout.events for path in find_files(folder, table.file, optional=table.optional)]
+    return sorted({*events, *(path for pattern in patterns for path in find_files(folder, pattern))})
+
+
+def _needed(mapping: SourceMapping) -> tuple[str, ...]:
+    columns = {getattr(rule, "column", "") for rule in mapping.tasks} | set(mapping.static_sources)
+    return tuple(sorted(columns - {""}))
+
+
+def _stays_of_files(work: list[tuple[EventsLayout, Path]], reading: Reading) -> StayTable:
+    """The stays that events name, by id: as the table of stays that there is not."""
+    ids: set[str] = set()
+    for table, path in work:
+        if table.key == FILE_STEM:
+            ids.add(stem(path))
+            continue
+        for frame in batches(path, (table.key,), Tally()):
+            ids.update(plain_text(frame[table.key]).drop_nulls().unique().to_list())
+    ordered = sorted(ids - {""}, key=lambda name: (len(name), name))
+    frame = pl.DataFrame({"stay_id": ordered}, schema={"stay_id": pl.String})
+    frame = frame.with_columns(
+        pl.col("stay_id").alias("subject_id"),
+        pl.col("stay_id").alias(KEY),
+        pl.lit(None, pl.Int64).alias(START),
+        pl.lit(None, pl.Int64).alias(END),
+        pl.lit(None, pl.String).alias(EXCLUDED),
+    )
+    return StayTable(frame, False, ())
+
+
+def _stay_fates(reading: Reading) -> FilePart:
+    """The stays that are excluded because something is wrong with them, where the mapping wants them looked at."""
+    assert reading.stays is not None
+    fates = RowFates(reading.layout.stays.file or "", None, reading.names, reading.layout.criticality)
+    frame = reading.stays.frame.filter(pl.col(EXCLUDED).is_in(list(fates.criticality)))
+    for reason in frame[EXCLUDED].unique().sort().to_list():
+        fates.stays(reason, frame.filter(pl.col(EXCLUDED) == reason)["stay_id"])
+    return FilePart(fates)
+
+
+def read_file(
+    table: EventsLayout, path: Path, reading: Reading, put: Callable[[pl.DataFrame], None] | None = None
+) -> FilePart:
+    """One file's usable events and the account of all its rows; the same file, stays and mapping give the same part.
+
+    With `put` each frame goes there as soon as it is made, and is not kept.
+
+    Raises:
+        DataError: the file is missing or damaged, or the mapping says that something in it stops the reading.
+    """
+    part = FilePart(RowFates(path.name, table, reading.names, reading.layout.criticality))
+    _read_into(table, path, reading, part.kept.append if put is None else put, part)
+    return part
+
+
+def _read_into(
+    table: EventsLayout, path: Path, reading: Reading, put: Callable[[pl.DataFrame], None], part: FilePart
+) -> None:
+    """Put the file's usable rows, batch by batch, and its account into `part`."""
+    tally = Tally(keep=MOST_KEPT if part.fates.criticality.get(MALFORMED) == "quarantine" else 0)
+    for batch in coded_batches(path, *_columns(table, path, reading), tally):
+        if part.keys is not None:
+            part.keys.update(plain_text(batch.coded(table.key).distinct).drop_nulls().to_list())
+        found = _long(batch, part, reading) if table.code is not None else _wide(batch, part, reading, path)
+        for frame in (part_of(usable, reading) for usable in found if len(usable.stay)):
+            put(frame)
+    part.rows += tally.malformed
+    part.fates.malformed(MALFORMED, tally.malformed, tally.lines)
+
+
+def part_of(usable: Usable, reading: Reading) -> pl.DataFrame:
+    """Rows in the form in which they are kept: row of the table of stays, hours, source name, value."""
+    return pl.DataFrame(
+        {
+            "row": usable.stay.astype(np.uint32),
+            "hours": usable.hours,
+            "variable": pl.Series(usable.name.astype(np.uint32)).cat.to(reading.kind),
+            "value": usable.value,
+        }
+    )
+
+
+def _columns(table: EventsLayout, path: Path, reading: Reading) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The columns to read, and those of them that are read as codes."""
+    if table.code is not None:
+        columns = (table.key, table.time, table.code, table.value, table.unit)
+        coded = (table.key, table.code, table.unit)
+        return tuple(dict.fromkeys(c for c in columns if c)), tuple(dict.fromkeys(c for c in coded if c))
+    return tuple(dict.fromkeys((table.key, table.time, *_wanted(table, path, reading)[0]))), (table.key,)
+
+
+def _wanted(table: EventsLayout, path: Path, reading: Reading) -> tuple[list[str], int]:
+    """A wide table's columns that mean something, and how many others it has."""
+    names = {name.lower(): name for name in header(path)}
+    apart = {table.key.lower(), table.time.lower()}
+    wanted = [source.removeprefix(table.prefix) for source in reading.names if source.startswith(table.prefix)]
+    wanted = list(dict.fromkeys(name for name in wanted if name.lower() in names and name.lower() not in apart))
+    return wanted, len(set(names) - apart - {name.lower() for name in wanted})
+
+
+def _long(batch: Batch, part: FilePart, reading: Reading) -> list[Usable]:
+    """A row per event."""
+    table = part.fates.table
+    assert table is not None
+    part.rows += batch.height
+    name = names_of(batch, table, reading, part.fates)
+    located = locate(batch, table, reading, np.flatnonzero(name >= 0))
+    return [use(batch, located, name, table.value, table.unit, reading, part.fates, part.done)]
+
+
+def _wide(batch: Batch, part: FilePart, reading: Reading, path: Path) -> list[Usable]:
+    """A cell per event; the cells of columns without a meaning are counted."""
+    table = part.fates.table
+    assert table is not None
+    wanted, others = _wanted(table, path, reading)
+    part.rows += (len(wanted) + others) * batch.height
+    if others and batch.height:
+        part.fates.count(UNNAMED, UNKNOWN_VARIABLE, others * batch.height)
+    located = locate(batch, table, reading, np.arange(batch.height))
+    found = []
+    for column in wanted:
+        name = np.full(batch.height, reading.place[table.prefix + column], dtype=np.int32)
+        found.append(use(batch, located, name, column, None, reading, part.fates, part.done))
+    return found
+
+
+def _tables(parts: list[FilePart], rows_of: KeptRows | SpilledRows, reading: Reading, source: str) -> SourceTables:
+    assert reading.stays is not None
+    counts: CountsByVariable = {}
+    for part in parts:
+        for name, reasons in part.fates.counts.items():
+            for reason, rows in reasons.items():  # of those who have withdrawn no variable is told
+                add_count(counts, UNNAMED if reason == WITHDRAWN else name, reason, rows)
+    read = sum(part.rows for part in parts)
+    if read == 0:
+        raise DataError(f"{source}: the tables of events hold no row")
+    stays = reading.stays.frame
+    is_in = stays[EXCLUDED].is_null().to_numpy()
+    place = np.where(is_in, np.cumsum(is_in) - 1, 0).astype(np.uint32)  # rows of the others are not kept
+    notes = list[str]()
+
+    def settle(rows: pl.DataFrame) -> pl.DataFrame:
+        rows, told = settle_repeats(rows, reading.mapping, reading.layout, counts)
+        notes.extend(told)
+        return rows.with_columns(row=pl.Series(place[rows["row"].to_numpy()]))
+
+    spilled = None
+    if isinstance(rows_of, SpilledRows):
+        spilled, kept = rows_of.changed(settle, int(is_in.sum())), KeptRows(reading.kind).changed(settle)
+    else:
+        kept = rows_of.changed(settle)
+    included = stays.filter(pl.Series(is_in)).drop(END, KEY, EXCLUDED)
+    if spilled is None:
+        stay_id = pl.Series("stay_id", kept["row"]).cat.to(pl.Enum(included["stay_id"]))
+    else:  # of no event: an enumeration of all stays is not made for nothing
+        stay_id = pl.Series("stay_id", [], dtype=pl.String)
+    quarantine = _without_withdrawn(gather(part.fates for part in parts), stays)
+    aside = () if quarantine is None else quarantine.notes()
+    return SourceTables(
+        events=kept.drop("row").insert_column(0, stay_id),
+        spilled=spilled,
+        stays=included,
+        rows_read=read,
+        rows_dropped=totals(counts),
+        dropped_by_variable=counts,
+        subjects_known=reading.stays.subjects_known,
+        source=source,
+        notes=(*reading.stays.notes, *added_up(notes), *_told(parts), *aside),
+        quarantine=quarantine,
+    )
+
+
+def _without_withdrawn(quarantine: Quarantine | None, stays: pl.DataFrame) -> Quarantine | None:
+    """Copies of rows of those who have withdrawn are not kept; they stay in the counts."""
+    gone = stays.filter(pl.col(EXCLUDED) == WITHDRAWN)
+    if quarantine is None or not gone.height:
+        return quarantine
+    keys = {*gone["stay_id"].to_list(), *gone[KEY].to_list()}
+    return quarantine.without(lambda names: [name in keys for name in names])
+
+
+def _told(parts: list[FilePart]) -> tuple[str, ...]:
+    converted, mended = Counter[tuple[str, str]](), Counter[str]()
+    for part in parts:
+        converted.update(part.done.converted)
+        mended.update(part.done.mended)
+    return (
+        *(f"{rows} values of {name} were converted from {unit}" for (name, unit), rows in sorted(converted.items())),
+        *(
+            f"{rows} implausible values of {name} were mended as the mapping says"
+            for name, rows in sorted(mended.items())
+        ),
+    )

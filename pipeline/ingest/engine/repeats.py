@@ -1,0 +1,94 @@
+"""Rows that say the same thing twice, or two things at once: same stay, time and source name.
+
+Most rows are alone in their cell, so a hash of the cell singles out the few that may not be; only these are compared.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from pipeline.ingest.engine.row_fates import add_count
+from pipeline.ingest.mapping.layout import Layout
+from pipeline.ingest.mapping.load import SourceMapping
+from pipeline.ingest.source_tables import CountsByVariable
+
+DUPLICATE: Final = "duplicate row"
+CONFLICT: Final = "conflicting value"
+_CELL: Final = ["row", "hours", "variable"]
+_ODD: Final = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F))
+_HIGH: Final = np.uint64(32)
+_SLOT_BITS: Final = np.uint32(10)
+
+
+def settle_repeats(
+    kept: pl.DataFrame, mapping: SourceMapping, layout: Layout, counts: CountsByVariable
+) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Drop exact repeats and settle conflicts by the layout's rule, in the source's order; both are counted.
+
+    Statics are left alone: the earliest counts. With `conflicts = "mean"` the first row carries the mean, and the
+    others are counted.
+    """
+    suspects = _suspects(kept)
+    series = kept[suspects].with_columns(order=pl.Series(suspects))
+    series = series.filter(~pl.col("variable").is_in(list(mapping.static_sources)))
+    gone = [np.zeros(0, dtype=np.int64)]
+    if layout.drop_duplicates:
+        once = series.unique([*_CELL, "value"], keep="first", maintain_order=True)
+        gone.append(_count(series, once, DUPLICATE, counts))
+        series = once
+    cell = series.select(pl.struct(_CELL)).to_series()
+    disputed = series.filter(cell.is_duplicated())
+    notes: tuple[str, ...] = ()
+    if disputed.height:
+        conflicts = disputed.select(pl.struct(_CELL).n_unique()).item()
+        notes = (f"{conflicts} times a stay has several values of one code at one time ({layout.conflicts})",)
+        if layout.conflicts != "keep":
+            settled = _settled(disputed, layout)
+            gone.append(_count(disputed, settled, CONFLICT, counts))
+            if layout.conflicts == "mean":
+                kept = kept.with_columns(kept["value"].scatter(settled["order"], settled["value"]))
+    lost = np.concatenate(gone)
+    if not len(lost):
+        return kept, notes
+    stays = np.ones(kept.height, dtype=bool)
+    stays[lost] = False
+    return kept.filter(pl.Series(stays)), notes
+
+
+def _settled(disputed: pl.DataFrame, layout: Layout) -> pl.DataFrame:
+    if layout.conflicts == "drop":
+        return disputed.head(0)
+    if layout.conflicts == "mean":
+        mean = disputed.with_columns(pl.col("value").mean().over(_CELL))
+        return mean.unique(_CELL, keep="first", maintain_order=True)
+    if layout.conflicts == "first":
+        return disputed.unique(_CELL, keep="first", maintain_order=True)
+    return disputed.unique(_CELL, keep="last", maintain_order=True)
+
+
+def _suspects(kept: pl.DataFrame) -> np.ndarray:
+    """The rows, in order, whose stay, time and name hash to what another row's do: all repeats, and a few others."""
+    hours: np.ndarray = (kept["hours"].to_numpy() + 0.0).view(np.uint64)  # adding 0 makes one zero of the two
+    name = kept["variable"].to_physical().to_numpy().astype(np.uint64)
+    row = kept["row"].to_numpy().astype(np.uint64)
+    mixed = (hours ^ (hours >> _HIGH)) * _ODD[0] + (row * np.uint64(65537) + name) * _ODD[1]
+    short = ((mixed ^ (mixed >> _HIGH)) * _ODD[0] >> _HIGH).astype(np.uint32)
+    ordered = np.sort(short)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not len(twice):
+        return np.zeros(0, dtype=np.int64)
+    slots = np.zeros(1 << 22, dtype=bool)
+    slots[twice >> _SLOT_BITS] = True
+    near = np.flatnonzero(slots[short >> _SLOT_BITS])
+    return near[np.isin(short[near], twice)]
+
+
+def _count(before: pl.DataFrame, after: pl.DataFrame, reason: str, counts: CountsByVariable) -> np.ndarray:
+    """The places of the rows that are in `before` and no more in `after`, which are counted by name."""
+    gone = before.filter(~pl.col("order").is_in(after["order"].implode()))
+    for name, rows in gone.group_by("variable").len().sort("variable").iter_rows():
+        add_count(counts, name, reason, rows)
+    return gone["order"].to_numpy()

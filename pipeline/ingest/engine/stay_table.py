@@ -1,0 +1,172 @@
+"""The stays of a source that has a layout: one row per stay, who is excluded, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, final
+
+import polars as pl
+
+from pipeline.core.errors import DataError
+from pipeline.ingest.engine.batches import Tally, batches, find_files, header
+from pipeline.ingest.engine.derive import derive
+from pipeline.ingest.engine.instants import MICROSECONDS_PER_HOUR, ClockKinds, instants
+from pipeline.ingest.mapping.layout import ROW_NUMBER, Inclusion, Join, Layout, StaysLayout
+from pipeline.ingest.source_tables import as_text_ids
+from pipeline.ingest.splits import START
+
+END: Final = "(end)"
+KEY: Final = "(key)"
+EXCLUDED: Final = "(excluded)"
+
+
+@final
+@dataclass(frozen=True)
+class StayTable:
+    """`frame`: stay_id, subject_id, (key), (start) and (end) in microseconds UTC, (excluded) = the reason or null,
+    and the columns that joins, derived columns, labels and statics need."""
+
+    frame: pl.DataFrame
+    subjects_known: bool
+    notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"StayTable(<{self.frame.height}>)"
+
+
+def read_stays(folder: Path, layout: Layout, needed: Iterable[str], clock: ClockKinds, tally: Tally) -> StayTable:
+    """Read, join, derive and select; `needed` are further columns that labels and statics would like.
+
+    Raises:
+        DataError: a file or column is missing, a stay or a joined key is there twice, or no stay is left.
+    """
+    stays = layout.stays
+    frame = _rows(folder, stays, set(needed), tally)
+    for join in stays.joins:
+        frame = _joined(frame, folder, join, tally)
+    times = [column for item in stays.derived if item.kind.endswith("between") for column in item.columns]
+    if stays.start is not None:
+        frame = frame.with_columns(instants(frame[stays.start], layout.timezone, clock).alias(START))
+        shift = round(stays.start_shift_hours * MICROSECONDS_PER_HOUR)
+        frame = frame.with_columns(pl.col(START) + shift)
+    else:
+        frame = frame.with_columns(pl.lit(None, pl.Int64).alias(START))
+    end = instants(frame[stays.end], layout.timezone, clock) if stays.end else pl.Series([None], dtype=pl.Int64)
+    frame = frame.with_columns(end.alias(END) if stays.end else pl.lit(None, pl.Int64).alias(END))
+    frame = _with_ids(frame, stays, folder)  # may sort
+    clocks = {name: instants(frame[name], layout.timezone, clock) for name in dict.fromkeys(times)}
+    for item in stays.derived:
+        frame = frame.with_columns(derive(item, frame, clocks).alias(item.name))
+    frame = _named(frame, stays)
+    frame = frame.with_columns(_excluded(frame, stays, layout.inclusion).alias(EXCLUDED))
+    out = frame[EXCLUDED].drop_nulls().value_counts().sort(EXCLUDED)
+    notes = tuple(f"{rows} stays excluded: {reason}" for reason, rows in out.iter_rows())
+    if frame[EXCLUDED].null_count() == 0:
+        raise DataError(f"{folder.name}: no stay is left; {'; '.join(notes) or 'the table of stays is empty'}")
+    return StayTable(frame, stays.subject is not None, notes)
+
+
+def _rows(folder: Path, stays: StaysLayout, needed: set[str], tally: Tally) -> pl.DataFrame:
+    assert stays.file is not None
+    files = find_files(folder, stays.file)
+    there = {name.lower() for name in header(files[0])}
+    joined = {new for join in stays.joins for new in join.columns}
+    named = {stays.subject, stays.subject_key, stays.start, stays.end, stays.site, stays.unit, stays.split, stays.stay}
+    named |= {key for join in stays.joins for key in join.on} | {c for item in stays.derived for c in item.columns}
+    wanted = sorted(({name for name in named if name is not None} | set(stays.where)) - joined - {ROW_NUMBER})
+    made = joined | {item.name for item in stays.derived} | set(wanted)
+    wanted += sorted(name for name in needed - made if name.lower() in there)
+    parts = []
+    for path in files:
+        for frame in batches(path, tuple(wanted), tally):
+            parts.append(frame.filter(*(_matches(name, kept) for name, kept in stays.where.items())))
+    frame = pl.concat(parts, how="vertical_relaxed") if parts else pl.DataFrame()
+    if frame.height == 0:
+        raise DataError(f"{folder.name}: {stays.file} holds no stay that the layout's `where` selects")
+    return frame.unique(maintain_order=True) if stays.distinct else frame
+
+
+def _matches(column: str, kept: tuple[str, ...]) -> pl.Expr:
+    text = pl.col(column).cast(pl.String).str.strip_chars()
+    exact = [item for item in kept if not item.endswith("*")]
+    found = text.is_in(exact)
+    for item in kept:
+        if item.endswith("*"):
+            found = found | text.str.starts_with(item[:-1])
+    return found.fill_null(False)
+
+
+def _joined(frame: pl.DataFrame, folder: Path, join: Join, tally: Tally) -> pl.DataFrame:
+    keys = [pl.col(name).cast(pl.String).alias(f"(on {name})") for name in join.on]
+    names = [f"(on {name})" for name in join.on]
+    left = frame.with_columns(keys)
+    wanted = left.select(names).unique()
+    columns = tuple(dict.fromkeys((*join.on, *join.columns.values())))
+    parts = []
+    for path in find_files(folder, join.file):
+        for batch in batches(path, columns, tally):
+            parts.append(batch.with_columns(keys).join(wanted, on=names, how="semi"))
+    if not parts:  # a file with a header and no row: nobody has an entry (no death, no label)
+        return left.drop(names).with_columns(pl.lit(None, pl.String).alias(new) for new in join.columns)
+    right = pl.concat(parts, how="vertical_relaxed")
+    right = right.select(*names, *(pl.col(old).alias(new) for new, old in join.columns.items()))
+    twice = right.height - right.select(names).n_unique()
+    if twice:
+        raise DataError(f"{folder.name}: {join.file} has {twice} rows that repeat {', '.join(join.on)}")
+    return left.join(right, on=names, how="left", maintain_order="left").drop(names)
+
+
+def _with_ids(frame: pl.DataFrame, stays: StaysLayout, folder: Path) -> pl.DataFrame:
+    where = f"{folder.name}: {stays.file}"
+    columns = []
+    if stays.subject_key is not None:  # first: it may be called subject_id, which is ours from here on
+        frame = frame.with_columns(as_text_ids(frame[stays.subject_key], where).str.strip_chars().alias(KEY))
+    if stays.subject is not None:
+        columns.append(as_text_ids(frame[stays.subject], where).str.strip_chars().alias("subject_id"))
+    if stays.stay != ROW_NUMBER:
+        ids = as_text_ids(frame[stays.stay], where).str.strip_chars().alias("stay_id")
+        twice = len(ids) - ids.n_unique()
+        if twice:
+            raise DataError(f"{where}: {twice} rows repeat a {stays.stay} that must be unique")
+        columns.append(ids)
+    frame = frame.with_columns(columns)
+    if stays.stay == ROW_NUMBER:
+        frame = frame.sort("subject_id", START, maintain_order=True)
+        number = pl.int_range(pl.len()).over("subject_id") + 1
+        frame = frame.with_columns(pl.format("{}/{}", "subject_id", number).alias("stay_id"))
+    if stays.subject is None:
+        frame = frame.with_columns(pl.col("stay_id").alias("subject_id"))
+    return frame if stays.subject_key is not None else frame.with_columns(pl.col("subject_id").alias(KEY))
+
+
+def _named(frame: pl.DataFrame, stays: StaysLayout) -> pl.DataFrame:
+    own = {"site": stays.site, "unit": stays.unit, "split": stays.split}
+    given = [pl.col(name).cast(pl.String).alias(new) for new, name in own.items() if name is not None]
+    frame = frame.with_columns(given)
+    return frame.drop([new for new, name in own.items() if name is None and new in frame.columns])
+
+
+def _excluded(frame: pl.DataFrame, stays: StaysLayout, inclusion: Inclusion) -> pl.Series:
+    """The first reason that applies to each stay, or null."""
+    rules: list[tuple[pl.Expr, str]] = []
+    if stays.start is not None:
+        rules.append((pl.col(START).is_null(), "no readable start"))
+    rules.append((pl.col(END) < pl.col(START), "ends before it starts"))
+    if inclusion.age is not None:
+        if "age" not in frame.columns:
+            raise DataError("inclusion by age needs a column age in the table of stays; derive it in layout.stays")
+        age = pl.col("age").cast(pl.Float64, strict=False)
+        rules += [(age.is_null(), "age unknown"), (~age.is_between(*inclusion.age), "age outside the inclusion")]
+    if inclusion.hours is not None:
+        hours = (pl.col(END) - pl.col(START)) / MICROSECONDS_PER_HOUR
+        rules += [(hours.is_null(), "length unknown"), (~hours.is_between(*inclusion.hours), "length not included")]
+    if inclusion.units:
+        if stays.unit is None:
+            raise DataError("inclusion by unit needs layout.stays.unit")
+        rules.append((~pl.col("unit").is_in(inclusion.units).fill_null(False), "another unit"))
+    if inclusion.first_stay:  # among all stays of the subject, included or not
+        rules.append((pl.col(START).rank("ordinal").over("subject_id") > 1, "not the first stay"))
+    applies = [pl.when(rule.fill_null(False)).then(pl.lit(reason)) for rule, reason in rules]
+    return frame.select(pl.coalesce(*applies, pl.lit(None, pl.String)).alias("(why)")).to_series()

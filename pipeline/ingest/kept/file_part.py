@@ -1,0 +1,23 @@
+"""One file's share of a reading."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import final
+
+import polars as pl
+
+from pipeline.ingest.engine.event_values import Conversions
+from pipeline.ingest.engine.row_fates import RowFates
+
+
+@final
+@dataclass
+class FilePart:
+    """Frames of a file's usable rows (see `event_tables.part_of`), and where the others went."""
+
+    fates: RowFates
+    kept: list[pl.DataFrame] = field(default_factory=list)  # none where they were put elsewhere
+    done: Conversions = field(default_factory=Conversions)
+    rows: int = 0
+    keys: set[str] | None = None  # whose rows the file holds, where somebody wants to know

@@ -1,0 +1,235 @@
+"""What a source's columns mean, as a TOML file read into a frozen dataclass: variables, statics, task labels.
+
+A mapping holds public clinical constants only. It is checked when it is read, so that a misspelt key or a range the
+wrong way round is found before any patient's data is opened.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final, Literal, final, get_args
+
+from pipeline.core.digest import digest_bytes
+from pipeline.core.errors import ConfigError
+from pipeline.core.types import Aggregation, StaticVariable, Variable
+from pipeline.ingest.mapping.layout import Layout, parse_layout
+from pipeline.ingest.mapping.source_codes import SourceCodes, apply_codes
+from pipeline.ingest.mapping.tasks import RULES, TaskRule
+from pipeline.ingest.mapping.toml_table import TomlTable
+
+MAPPINGS: Final = Path(__file__).parents[1] / "mappings"
+_NUMBER: Final = (int, float)
+_TASK_KEYS: Final[Mapping[str, tuple[Any, Any]]] = {  # key -> type, type of a list's entries
+    "column": (str, None),
+    "op": (str, None),
+    "threshold": (_NUMBER, None),
+    "within_days": (_NUMBER, None),
+    "after_hours": (_NUMBER, None),
+    "to_hours": (_NUMBER, None),
+    "unmeasured_is_zero": (bool, None),
+    "low": (_NUMBER, None),
+    "high": (_NUMBER, None),
+    "unit": (str, None),
+    "description": (str, None),
+    "missing": (list, _NUMBER),
+    "variables": (list, str),
+}
+UnknownVariables = Literal["error", "drop"]
+
+
+@final
+@dataclass(frozen=True)
+class SourceMapping:
+    """The meaning of a source; `source_names` and `static_sources` lead from the source's names to ours.
+
+    `optional` names the variables and statics that may be missing in every stay; any other such variable is an error.
+    `admission` names the series whose first row, at time 0, was written on admission: it does not make a stay one with
+    series. `label_variables` are read for labels and never enter the cohort's values. `layout` and `codes` say where
+    the source keeps what; None = the source's reader knows.
+    """
+
+    name: str
+    variables: tuple[Variable, ...]
+    static_variables: tuple[StaticVariable, ...]
+    tasks: tuple[TaskRule, ...]
+    unknown_variables: UnknownVariables
+    source_names: Mapping[str, str]
+    static_sources: Mapping[str, str]
+    optional: frozenset[str]
+    admission: frozenset[str]
+    digest: str
+    label_variables: tuple[Variable, ...] = ()
+    layout: Layout | None = None
+    codes: SourceCodes = field(default_factory=SourceCodes)
+
+
+def load_mapping(name_or_path: str) -> SourceMapping:
+    """A shipped mapping by its name, or any by the path of its TOML file.
+
+    A mapping with `base = "physionet2012"` takes the tables that it does not have itself from that shipped mapping.
+
+    Raises:
+        ConfigError: not found, not TOML, a misspelt or missing key, or a constant that breaks a rule.
+    """
+    shipped = {path.stem: path for path in sorted(MAPPINGS.glob("*.toml"))}
+    raw, path, digest = _read(name_or_path, shipped)
+    base = raw.pop("base", None)
+    if base is not None:
+        if base not in shipped or base == path.stem:
+            raise ConfigError(f"mapping {path}: base is one of the shipped mappings {', '.join(shipped)}")
+        parent, _, parent_digest = _read(base, shipped)
+        raw, digest = {**parent, **raw}, digest_bytes((parent_digest + digest).encode())
+    return parse_mapping(raw, path.stem, str(path), digest)
+
+
+def _read(name_or_path: str, shipped: dict[str, Path]) -> tuple[dict[str, Any], Path, str]:
+    path = shipped.get(name_or_path) or Path(name_or_path)
+    try:
+        content = path.read_bytes()
+        raw = tomllib.loads(content.decode("utf-8"))
+    except (OSError, UnicodeDecodeError):
+        known = ", ".join(shipped)
+        raise ConfigError(f"mapping {name_or_path} cannot be read; shipped are {known}, or give a TOML path") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"mapping {path} is not valid TOML: {error}") from None
+    return raw, path, digest_bytes(content)
+
+
+def parse_mapping(raw: dict[str, Any], name: str, where: str, digest: str) -> SourceMapping:
+    """Check a parsed mapping; `where` names the file in errors."""
+    layout = parse_layout(raw["layout"], raw.get("inclusion", {}), where) if "layout" in raw else None
+    raw, declared = apply_codes(raw, where)
+    top = TomlTable({key: raw[key] for key in raw if key not in ("layout", "inclusion")}, f"mapping {where}")
+    top.take("description", str, "-")
+    unknown = top.take("unknown_variables", str, "error")
+    if unknown not in get_args(UnknownVariables):
+        raise ConfigError(f"mapping {where}: unknown_variables is one of {', '.join(get_args(UnknownVariables))}")
+    variables, sources, optional, admission = _series(top.take("variables", dict), where)
+    statics, static_sources, optional_statics = _statics(top.take("statics", dict, {}), where)
+    outcomes, outcome_sources, *_ = _series(top.take("label_variables", dict, {}), where, "label_variables")
+    series = {variable.name for variable in (*variables, *outcomes)}
+    tasks = _tasks(top.take("tasks", dict, {}), where, series)
+    top.done()
+    if not variables:
+        raise ConfigError(f"mapping {where}: [variables] is empty")
+    names = [variable.name for variable in (*variables, *outcomes)]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"mapping {where}: a label variable has the name of a variable")
+    shared = (set(sources) & set(static_sources)) | (set(outcome_sources) & {*sources, *static_sources})
+    if shared:
+        kind = "both a series and a static" if min(shared) not in outcome_sources else "a label variable's, too"
+        raise ConfigError(f"mapping {where}: the source name {min(shared)} is {kind}")
+    return SourceMapping(
+        name=name,
+        variables=variables,
+        static_variables=statics,
+        tasks=tasks,
+        unknown_variables=unknown,
+        source_names={**sources, **outcome_sources},
+        static_sources=static_sources,
+        optional=optional | optional_statics,
+        admission=admission,
+        digest=digest,
+        label_variables=outcomes,
+        layout=layout,
+        codes=declared,
+    )
+
+
+def _ranges(table: TomlTable) -> dict[str, float]:
+    plausible, scale, normal = table.range("plausible"), table.range("scale"), table.number("normal")
+    if not plausible[0] <= normal <= plausible[1]:
+        raise ConfigError(f"{table.where}: the key normal lies outside plausible")
+    return {
+        "plausible_low": plausible[0],
+        "plausible_high": plausible[1],
+        "scale_low": scale[0],
+        "scale_high": scale[1],
+        "normal": normal,
+    }
+
+
+def _series(
+    raw: dict[str, Any], where: str, kind: str = "variables"
+) -> tuple[tuple[Variable, ...], dict[str, str], frozenset[str], frozenset[str]]:
+    variables, sources, optional, admission = [], dict[str, str](), set[str](), set[str]()
+    for name, entry in raw.items():
+        table = TomlTable(entry, f"mapping {where}: {kind}.{name}")
+        aggregation = table.take("aggregation", str, "mean")
+        if aggregation not in get_args(Aggregation):
+            raise ConfigError(f"{table.where}: aggregation is one of {', '.join(get_args(Aggregation))}")
+        variables.append(Variable(name, table.take("unit", str), **_ranges(table), aggregation=aggregation))
+        for source in table.names("sources", (name,)):
+            if sources.setdefault(source, name) != name:
+                raise ConfigError(f"{table.where}: the source name {source} is used twice")
+        if table.take("optional", bool, False):
+            optional.add(name)
+        if table.take("admission", bool, False):
+            admission.add(name)
+        table.done()
+    return tuple(variables), sources, frozenset(optional), frozenset(admission)
+
+
+def _statics(raw: dict[str, Any], where: str) -> tuple[tuple[StaticVariable, ...], dict[str, str], frozenset[str]]:
+    statics, sources, optional = [], dict[str, str](), set[str]()
+    for name, entry in raw.items():
+        table = TomlTable(entry, f"mapping {where}: statics.{name}")
+        categories = tuple(
+            (_code(code, table.where), str(label)) for code, label in table.take("categories", dict, {}).items()
+        )
+        if len(categories) == 1 or len(dict(categories)) < len(categories):
+            raise ConfigError(f"{table.where}: categories must be two or more different codes")
+        statics.append(StaticVariable(name, table.take("unit", str), **_ranges(table), categories=categories))
+        source = table.take("source", str, name)
+        if source in sources:
+            raise ConfigError(f"{table.where}: the source name {source} is used twice")
+        sources[source] = name
+        if table.take("optional", bool, False):
+            optional.add(name)
+        table.done()
+    return tuple(statics), sources, frozenset(optional)
+
+
+def _code(text: str, where: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"{where}: a category's code must be a whole number") from None
+
+
+def _tasks(raw: dict[str, Any], where: str, variables: set[str]) -> tuple[TaskRule, ...]:
+    tasks = []
+    for name, entry in raw.items():
+        spot = f"mapping {where}: tasks.{name}"
+        table = TomlTable(entry, spot)
+        kind = table.take("kind", str)
+        if kind not in RULES:
+            raise ConfigError(f"{spot}: kind is one of {', '.join(RULES)}")
+        rule = RULES[kind]
+        defaults = {item.name: item.default for item in fields(rule) if item.name != "name"}
+        options: dict[str, Any] = {key: _task_option(table, key) for key in defaults if key in table.raw}
+        for key in (key for key, default in defaults.items() if default is MISSING):
+            table.take(key, object)
+        table.done()
+        try:
+            task = rule(name=name, **options)
+        except ConfigError as error:
+            raise ConfigError(f"mapping {where}: {error}") from None
+        unknown = sorted({name for window in task.windows for name in window[0]} - variables)
+        if unknown:
+            raise ConfigError(f"{spot}: {unknown[0]} is no variable of the mapping")
+        tasks.append(task)
+    return tuple(tasks)
+
+
+def _task_option(table: TomlTable, key: str) -> Any:
+    kind, item = _TASK_KEYS[key]
+    value = table.take(key, kind)
+    if kind is not list:
+        return value
+    if not all(isinstance(entry, item) and not isinstance(entry, bool) for entry in value):
+        raise ConfigError(f"{table.where}: the key {key} has an entry of the wrong type")
+    return tuple(value)

@@ -1,0 +1,1 @@
+"""Source formats: one reader per file, found by name in `readers`."""

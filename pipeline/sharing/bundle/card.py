@@ -1,0 +1,202 @@
+"""The card: what a person should know before using the set, as Markdown and as one self-contained HTML page.
+
+It may hold accounted or public values, the policy's limits and bounds rounded up; exact figures never reach it, because
+`CardFacts` has none.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Final, final
+
+import jinja2
+
+from pipeline.core.data_use import data_use_words
+
+THREAT_MODELS: Final[Mapping[str, str]] = {
+    "T0": "has this release only",
+    "T1": "also has patients of their own",
+    "T2": "also knows part of a patient's record",
+    "T3": "has some series both plain and encoded",
+    "T4": "has the encoder and its key, as every recipient who is to use a model",
+    "T5": "has several releases",
+    "T6": "has this release and records to look up",
+    "T7": "has a model trained on it",
+    "bytes": "reads the files byte by byte",
+}
+
+STATISTICS: Final[Mapping[str, str]] = {
+    "r2": "share of the variation that can be recovered (R²)",
+    "auroc": "telling members from others (AUROC; 0.5 is chance)",
+    "tpr_at_1pct_fpr": "members found at 1 % false alarms",
+    "tpr_at_smallest_fpr": "members found at the fewest false alarms that could be measured",
+    "count": "samples closer to one person than strangers ever are, or identifiers found",
+}
+
+KINDS: Final[Mapping[str, str]] = {
+    "condensed": "A condensed set: a few synthetic time series with labels. No row is meant to be a person's.",
+    "encoded": "An encoded cohort: one row per stay, encoded. Every row belongs to a person.",
+    "moments": "Noisy sums over a cohort, to be added to those of other institutions. No row of a person.",
+}
+
+MISSINGNESS: Final[Mapping[str, str]] = {
+    "drop": "Which values were measured is in no channel, which does not hide it: values are carried forward, so that "
+    "they are flat where nothing was measured.",
+    "encode": "Which values were measured went through the encoder like the values themselves: whoever can undo the "
+    "encoding reads it, and others see when it changes.",
+    "release": "Which values were measured is shown as it is, in the channels whose names begin with observed; it "
+    "tells how closely somebody was watched.",
+}
+"""The transform `missingness` in a sentence, by its mode."""
+TASKS_CHOSEN: Final[Mapping[str, str]] = {
+    "real_stays": "Which tasks are in it was chosen on real patients' records, which no account covers.",
+    "private_moments": "Which tasks are in it was chosen from the private moments alone, at no further cost.",
+    "fixed": "Which tasks are in it was fixed by the site beforehand; no record was looked at for it.",
+}
+"""How the tasks of a group's set were chosen."""
+
+
+@final
+@dataclass(frozen=True)
+class CardFacts:
+    """All that a card may say. `leakage` is the content of leakage.json; `utility` is rounded or empty."""
+
+    manifest: Mapping[str, Any]  # without the file digests
+    leakage: Mapping[str, Any]
+    utility: tuple[tuple[str, float, float], ...]
+    intended_use: str
+    limits: tuple[str, ...]
+    agreement: str
+    contact: str
+
+
+def card_html(facts: CardFacts) -> str:
+    """The page: no script, no network, printable, light and dark."""
+    return _environment(html=True).get_template("card.html.j2").render(_context(facts))
+
+
+def card_markdown(facts: CardFacts) -> str:
+    """The same words as Markdown."""
+    return _environment(html=False).get_template("card.md.j2").render(_context(facts))
+
+
+def licence_text(facts: CardFacts) -> str:
+    """The licence and data-use statement that travels as a file of its own."""
+    return _environment(html=False).get_template("license.txt.j2").render(_context(facts))
+
+
+def _context(facts: CardFacts) -> dict[str, Any]:
+    manifest = facts.manifest
+    return {
+        "facts": facts,
+        "m": manifest,
+        "kind_words": KINDS[manifest["release"]["kind"]],
+        "guarantee": guarantee_words(manifest["guarantee"]),
+        "rows": attack_rows(facts),
+        "limits": limits_of(facts),
+        "data_use": data_use_words(manifest["data_use"]),
+        "shapes": [
+            (name, " × ".join(str(size) for size in array["shape"]), array["dtype"])
+            for name, array in sorted(manifest["data"]["arrays"].items())
+        ],
+        "transforms": [_transform_row(step) for step in manifest["data"]["transforms"]],
+    }
+
+
+def guarantee_words(guarantee: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The guarantee's figures as they are told, rounded to the unfavourable side; None without one."""
+    if guarantee is None:
+        return None
+    factor = math.exp(min(guarantee["epsilon"], 50.0))
+    found = min(100.0, factor + 100 * guarantee["delta"])  # true positives <= e^epsilon * false positives + delta
+    return {
+        "epsilon": f"{guarantee['epsilon']:g}",
+        "delta": f"{guarantee['delta']:g}",
+        "unit": {"subject": "patient", "stay": "stay"}[guarantee["unit"]],
+        "factor": f"{math.ceil(100 * factor) / 100:g}",
+        "found": f"{math.ceil(10 * found) / 10:g}",
+        "accountant": guarantee["accountant"],
+        "assumed_public": guarantee["assumed_public"],
+    }
+
+
+def attack_rows(facts: CardFacts) -> list[dict[str, str]]:
+    """The audit's figures in words, a row each."""
+    return [_attack_row(row) for row in facts.leakage["attacks"]]
+
+
+def limits_of(facts: CardFacts) -> tuple[str, ...]:
+    """What the release does not promise: what holds for its kind, then the author's own words."""
+    return (*_limits_of_kind(facts.manifest), *facts.limits)
+
+
+def _attack_row(row: Mapping[str, Any]) -> dict[str, str]:
+    limit = row["limit"]
+    return {
+        "attack": row["attack"].replace("_", " "),
+        "attacker": THREAT_MODELS.get(row["threat_model"], "unnamed"),
+        "threat_model": row["threat_model"],
+        "figure": STATISTICS.get(row["statistic"], row["statistic"]),
+        "bound": "not published" if row["upper_bound"] is None else f"{row['upper_bound']:g}",
+        "limit": "none set" if limit is None else f"{limit:g}",
+        "verdict": "shown, accepted" if limit is None else "within the limit",
+    }
+
+
+def _transform_row(step: Mapping[str, Any]) -> tuple[str, str]:
+    public = "public constants only" if step.get("public") else "constants computed from patients"
+    return str(step.get("kind", "unnamed")).replace("_", " "), public
+
+
+def _limits_of_kind(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """What holds for every release of its kind, so that nobody has to remember to say it."""
+    release, data = manifest["release"], manifest["data"]
+    limits = ["An audit finds what it looks for. Attacks that were not tried, or not yet known, may reach more."]
+    if manifest["guarantee"] is None:
+        limits.append("No privacy guarantee is given: the audit's bounds are all there is.")
+    else:
+        limits.append(
+            "The guarantee covers the payload alone. Further releases about the same people add to epsilon. "
+            "The noise is floating-point on a grid; attacks on its representation beyond six standard deviations are "
+            "not covered."
+        )
+        limits.append("That the gate let this release pass was judged on patients' data, outside the guarantee.")
+    if release["kind"] == "encoded":
+        limits.append("Encoding is pseudonymisation by a key: whoever holds the encoder can undo most of it.")
+    modes = [str(step.get("mode")) for step in data["transforms"] if step.get("kind") == "missingness"]
+    limits.extend(MISSINGNESS[mode] for mode in modes if mode in MISSINGNESS)
+    if release["starts_from_records"] and release["kind"] == "condensed":
+        limits.append("Samples were started from real stays and may resemble them.")
+    chosen = release["options"].get("tasks_chosen")
+    if chosen in TASKS_CHOSEN:
+        limits.append(TASKS_CHOSEN[chosen])
+    if data.get("soft_labels"):
+        limits.append("Labels are soft: probabilities between 0 and 1. Do not read them as anybody's outcome.")
+    return tuple(limits)
+
+
+@functools.cache
+def _environment(*, html: bool) -> jinja2.Environment:
+    folder = resources.files("pipeline.sharing.bundle") / "templates"
+    names = ("card.html.j2",) if html else ("card.md.j2", "license.txt.j2")
+    environment = jinja2.Environment(
+        loader=jinja2.DictLoader({name: (folder / name).read_text(encoding="utf-8") for name in names}),
+        autoescape=html,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["md"] = _markdown_escaped
+    environment.filters["line"] = lambda text: " ".join(str(text).split())
+    return environment
+
+
+def _markdown_escaped(text: object) -> str:
+    """One line of Markdown that renders as `text`: no markup, no HTML, no table break."""
+    return re.sub(r"([\\`*_{}\[\]<>|#!~&])", r"\\\1", " ".join(str(text).split()))

@@ -1,0 +1,1 @@
+"""What may leave: policies, their rules, the gate, and the epsilon ledger."""

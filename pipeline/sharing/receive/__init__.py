@@ -1,0 +1,1 @@
+"""What arrives: fetch, verify, load and pool bundles, and what a receiver remembers."""

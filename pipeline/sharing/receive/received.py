@@ -1,0 +1,219 @@
+"""Verify a bundle and hand its arrays to a learner: three lines from folder to fitted model.
+
+    received = receive("folder", "trust-root.toml", today=date.today())
+    X, y, weight = received.X_y("in_hospital_death")
+    model = LogisticRegression(max_iter=1000).fit(X, y, weight)
+
+numpy and safetensors; torch only if a torch data set is asked for.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from pipeline.core.errors import DataError, UsageError
+from pipeline.sharing.layout import PAYLOAD, payload_name
+from pipeline.sharing.receive.verify import VerifiedBundle, verify
+from pipeline.sharing.trust.keys import TrustRoot
+
+if TYPE_CHECKING:
+    from torch.utils.data import TensorDataset
+
+    from pipeline.core.types import CondensedSet, Moments
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Received:
+    """A verified bundle's arrays with their meaning; read from the verified bytes, never from the folder again."""
+
+    bundle: VerifiedBundle
+    arrays: Mapping[str, np.ndarray]
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name}={array.dtype}{list(array.shape)}" for name, array in self.arrays.items())
+        return f"Received({self.bundle.path.name!r}, {shapes})"
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        return self.bundle.manifest
+
+    @property
+    def features(self) -> np.ndarray:
+        """float32 (sample, step, channel)."""
+        return self._array("features")
+
+    @property
+    def labels(self) -> np.ndarray:
+        """float32 (sample, task) in [0, 1]; NaN = missing."""
+        return self._array("labels")
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        return tuple(self.manifest["data"]["channels"])
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return tuple(task["name"] for task in self.manifest["data"]["tasks"])
+
+    def X_y(self, task: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # noqa: N802 (scikit-learn's names)
+        """For scikit-learn: X (row, step * channel), y 0 or 1, weight (row); samples without the label are left out.
+
+        A hard label is one row of weight 1. A soft label p is two rows, y = 1 of weight p and y = 0 of weight 1 - p:
+        the weighted log loss is then exactly the cross-entropy against p.
+
+        Raises:
+            UsageError: no such task.
+        """
+        label = self._label(task)
+        known = np.flatnonzero(np.isfinite(label))
+        X = self.features[known].reshape(len(known), -1)
+        p = label[known].astype(np.float64)
+        rows = np.concatenate([np.flatnonzero(p > 0), np.flatnonzero(p < 1)])
+        y = np.repeat(np.array([1, 0]), [np.count_nonzero(p > 0), np.count_nonzero(p < 1)])
+        weight = np.where(y == 1, p[rows], 1 - p[rows])
+        return X[rows], y, weight
+
+    def torch_dataset(self, *tasks: str) -> TensorDataset:
+        """(features, labels) for torch; labels (sample, task), of the named tasks or all; NaN = missing."""
+        import torch
+        from torch.utils.data import TensorDataset
+
+        columns = [self._task(task) for task in tasks or self.tasks]
+        labels = np.ascontiguousarray(self.labels[:, columns])
+        return TensorDataset(torch.from_numpy(self.features.copy()), torch.from_numpy(labels))
+
+    def condensed_set(self) -> CondensedSet:
+        """The core type, for use in a pipeline of one's own.
+
+        Raises:
+            UsageError: the bundle holds another kind.
+        """
+        from pipeline.core.types import CondensedSet
+
+        release = self._release("condensed")
+        return CondensedSet(
+            features=self.features,
+            labels=self.labels,
+            method=release["method"],
+            starts_from_records=release["starts_from_records"],
+            **self._shared(),
+        )
+
+    def moments(self) -> Moments:
+        """The core type, ready to be added to other institutions' moments.
+
+        Raises:
+            UsageError: the bundle holds another kind.
+        """
+        from pipeline.core.types import Moments
+
+        self._release("moments")
+        data = self.manifest["data"]
+        return Moments(
+            gram=self._array("gram"),
+            signed_sums=self._array("signed_sums"),
+            signed_counts=self._array("signed_counts"),
+            feature_map=data["feature_map"],
+            feature_map_digest=data["feature_map_digest"],
+            n_steps=data["n_steps"],
+            **self._shared(),
+        )
+
+    def _shared(self) -> dict[str, Any]:
+        from pipeline.core.types import PrivacyGuarantee, Provenance, Task
+
+        data, guarantee = self.manifest["data"], self.manifest["guarantee"]
+        if guarantee is not None:
+            sequences = {name: tuple(guarantee[name]) for name in ("events", "assumed_public")}
+            guarantee = PrivacyGuarantee(**{**guarantee, **sequences})
+        source = {key: self.manifest[key] for key in ("site", "name", "version")}
+        options = self.manifest["release"]["options"]  # what post-processing needs, such as the scale of the noise
+        return {
+            "channels": self.channels,
+            "tasks": tuple(Task(**task) for task in data["tasks"]),
+            "step_hours": float(data["step_hours"]),
+            "transforms": tuple(data["transforms"]),
+            "guarantee": guarantee,
+            "provenance": Provenance(
+                stage="receive",
+                parents=(self.manifest["files"][payload_name(self.manifest)]["sha256"],),
+                config={**options, **source},
+            ),
+        }
+
+    def _release(self, kind: str) -> Mapping[str, Any]:
+        release: Mapping[str, Any] = self.manifest["release"]
+        if release["kind"] != kind:
+            raise UsageError(f"this bundle holds {release['kind']} data, not {kind}")
+        return release
+
+    def _array(self, name: str) -> np.ndarray:
+        if name not in self.arrays:
+            raise UsageError(f"a bundle of {self.manifest['release']['kind']} has no {name}")
+        return self.arrays[name]
+
+    def _task(self, task: str) -> int:
+        if task not in self.tasks:
+            raise UsageError(f"this bundle has no task {task!r}; it has {', '.join(self.tasks)}")
+        return self.tasks.index(task)
+
+    def _label(self, task: str) -> np.ndarray:
+        label: np.ndarray = self.labels[:, self._task(task)]
+        return label
+
+
+def receive(
+    bundle: Path | str,
+    root: Path | str | TrustRoot,
+    *,
+    today: datetime.date,
+    identity: Path | str | None = None,
+    revocations: Path | None = None,
+    recipient: str | None = None,
+) -> Received:
+    """Verify a bundle and read its arrays; `identity` is the receiver's age identity file, for an encrypted payload.
+
+    `revocations` and `recipient` as in `pipeline.sharing.receive.verify.verify`; nothing is written.
+
+    Raises:
+        ReleaseRefused: verification fails, see `receive.verify.verify`, or the payload is encrypted to others.
+        DataError: the signed payload is not what the signed manifest describes.
+    """
+    trusted = root if isinstance(root, TrustRoot) else Path(root)
+    mine = None if identity is None else Path(identity)
+    found = verify(Path(bundle), trusted, today=today, revocations=revocations, recipient=recipient)
+    return read_arrays(found, mine)
+
+
+def read_arrays(verified: VerifiedBundle, identity: Path | None = None) -> Received:
+    """The arrays of a verified bundle, checked against its manifest.
+
+    Raises:
+        ReleaseRefused: the payload is encrypted, and not to this identity.
+        DataError: the payload cannot be read, or names, shapes or types differ from the manifest's.
+    """
+    data = verified.files[payload_name(verified.manifest)]
+    if verified.manifest.get("encryption"):
+        from pipeline.sharing.bundle.encryption import decrypted
+
+        data = decrypted(data, verified.manifest, identity)
+    try:
+        arrays = load(data)
+    except SafetensorError:
+        raise DataError(f"{PAYLOAD} is signed but is not a safetensors file") from None
+    found = {name: {"dtype": array.dtype.name, "shape": list(array.shape)} for name, array in arrays.items()}
+    described = verified.manifest["data"]
+    if not isinstance(described, dict) or found != described.get("arrays"):
+        raise DataError(f"{PAYLOAD} does not hold the arrays that the manifest describes")
+    for array in arrays.values():
+        array.setflags(write=False)
+    return Received(verified, arrays)

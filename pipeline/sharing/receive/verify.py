@@ -1,0 +1,347 @@
+"""Is this bundle what people I trust released, whole, unaltered, approved, in force, and meant for me? Offline.
+
+Needs the standard library, cryptography and rfc8785; loads neither numpy nor torch. Nothing in the folder is believed
+before the signature over its digest is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from pipeline.core.errors import ReleaseRefused
+from pipeline.sharing.bundle.age_header import SCHEME, require_recipients
+from pipeline.sharing.canonical import read_canonical, sha256_hex
+from pipeline.sharing.layout import (
+    ARRAYS,
+    CROISSANT,
+    ENCRYPTED_PAYLOAD,
+    ENVELOPE,
+    FORMAT,
+    MANIFEST,
+    POLICY,
+    PREDICATE_KEYS,
+    PREVIOUS_FORMAT,
+    PREVIOUS_PREDICATE_KEYS,
+    RELEASE_KINDS,
+    signed_files,
+    size_limit,
+)
+from pipeline.sharing.policy.reevaluation import require_policy_kept
+from pipeline.sharing.receive.state import EMPTY, REVOCATIONS, STATE_FILE, check, check_root, load_state, memory_of
+from pipeline.sharing.trust.keys import PublicKey, TrustRoot, load_trust_root
+from pipeline.sharing.trust.log import parse_checkpoint
+from pipeline.sharing.trust.revocation import Revocations, load_revocations, require_fresh
+from pipeline.sharing.trust.root import read_root
+from pipeline.sharing.trust.signing import open_statement, statement_digest
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class VerifiedBundle:
+    """A bundle that passed every check. `files` are the very bytes that were checked: use them, not the folder."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+    files: Mapping[str, bytes]
+    signed_by: PublicKey
+    approved_by: tuple[PublicKey, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"VerifiedBundle({str(self.path)!r}, signed_by={self.signed_by.name!r})"
+
+    @property
+    def statement(self) -> str:
+        """Hex SHA-256 of the signed statement, which names the release in logs and receipts."""
+        return statement_digest(self.files[ENVELOPE])
+
+
+def verify(
+    bundle: Path,
+    root: Path | TrustRoot,
+    *,
+    today: datetime.date,
+    revocations: Path | Revocations | None = None,
+    state: Path | None = None,
+    recipient: str | None = None,
+) -> VerifiedBundle:
+    """Check a bundle folder against a trust root, and a revocation list where the bundle's policy asks for one.
+
+    `state` is the file in which the receiver remembers what it received; it is looked at, not written
+    (`pipeline.sharing.receive.state.remember` writes it). None: of a root that is given by its path, the revocation
+    list and the state beside it, where there are any. `recipient`: this receiver's name, instead of the root's.
+
+    Raises:
+        ReleaseRefused: any check fails; one sentence says which.
+    """
+    if isinstance(root, TrustRoot):
+        trusted, data = root, b""
+    else:
+        trusted, data = load_trust_root(root), read_root(root)
+        state = state or memory_of(root) / STATE_FILE
+        beside = root.parent / REVOCATIONS
+        revocations = revocations or (beside if beside.exists() else None)
+    if recipient is not None:
+        trusted = dataclasses.replace(trusted, recipient=recipient)
+    known = EMPTY if state is None else load_state(state)
+    check_root(known, trusted, data)
+    revoked = load_revocations(revocations, trusted) if isinstance(revocations, Path) else revocations
+    files = read_folder(bundle)
+    manifest, author, approvers = verify_files(files, trusted, today=today, revocations=revoked)
+    found = VerifiedBundle(bundle, manifest, files, author, approvers)
+    check(known, manifest, found.statement, revoked)
+    return found
+
+
+def verify_files(
+    files: Mapping[str, bytes],
+    root: TrustRoot,
+    *,
+    today: datetime.date,
+    revocations: Revocations | None = None,
+    proposal: bool = False,
+    anybody: bool = False,
+) -> tuple[dict[str, Any], PublicKey, tuple[PublicKey, ...]]:
+    """Check a bundle's files, given as name -> content; returns the manifest, the author's key and the approvers'.
+
+    A `proposal` is a bundle that waits for approvals: it needs none, and no revocation list either. `anybody` looks on
+    behalf of every recipient: the site itself is none.
+
+    Raises:
+        ReleaseRefused: as `verify`.
+    """
+    if ENVELOPE not in files:
+        raise ReleaseRefused(f"the bundle has no {ENVELOPE}, so nobody vouches for it")
+    statement, signers = open_statement(files[ENVELOPE], root)
+    predicate = statement["predicate"]
+    if not isinstance(predicate, dict) or predicate.get("format") not in (FORMAT, PREVIOUS_FORMAT):
+        raise ReleaseRefused(f"the bundle is of a format that this version does not know; it reads {_KNOWN}")
+    previous = predicate["format"] == PREVIOUS_FORMAT
+    found = {name: sha256_hex(data) for name, data in files.items()}
+    expected = signed_files(predicate["format"], encrypted=bool(predicate.get("encryption")))
+    _check_digests(found, statement["subject"], expected)
+    manifest = read_canonical(files[MANIFEST], MANIFEST)
+    sizes = {name: {"bytes": len(files[name]), "sha256": found[name]} for name in files}
+    _check_manifest(manifest, sizes, predicate["format"], expected)
+    if predicate != {key: manifest[key] for key in (PREVIOUS_PREDICATE_KEYS if previous else PREDICATE_KEYS)}:
+        raise ReleaseRefused(f"{MANIFEST} and the signed statement disagree")
+    author, approvers = check_signers(signers, manifest["site"], revocations)
+    _check_in_force(manifest, root, today, anybody=anybody)
+    if manifest.get("encryption") and manifest["encryption"]["scheme"] == SCHEME:  # others are named on opening
+        require_recipients(files[ENCRYPTED_PAYLOAD], manifest["encryption"])
+    needed, max_days = (0, 0) if previous else _asked(require_policy_kept(files, manifest))
+    if not proposal:
+        _check_approved(approvers, needed, manifest)
+        require_fresh(revocations, max_days, today)
+    _check_not_withdrawn(manifest, revocations)
+    return manifest, author, approvers
+
+
+def check_signers(
+    signers: Sequence[PublicKey], site: str, revocations: Revocations | None
+) -> tuple[PublicKey, tuple[PublicKey, ...]]:
+    """One author and any number of approvers, all of this site, different people, with keys that still stand.
+
+    Raises:
+        ReleaseRefused: another role signed, nobody approves his own, a key is revoked or speaks for another site.
+    """
+    for key in signers:
+        if revocations is not None and key.keyid in revocations.keys:
+            raise ReleaseRefused(f"the key of {key.name} is revoked, so it signs nothing")
+        if key.role not in ("author", "approver"):
+            raise ReleaseRefused(f"the key of {key.name} has the role {key.role}, which neither signs nor approves")
+        if key.site not in ("", site):
+            raise ReleaseRefused(f"the key of {key.name} speaks for {key.site}, not for {site}")
+    authors = [key for key in signers if key.role == "author"]
+    approvers = tuple(key for key in signers if key.role == "approver")
+    if len(authors) != 1:
+        raise ReleaseRefused(f"the bundle is signed by {len(authors)} authors, and by exactly one it must be")
+    if authors[0].name in {key.name for key in approvers}:
+        raise ReleaseRefused(f"{authors[0].name} approved a release of their own")
+    if len({key.name for key in approvers}) != len(approvers):
+        raise ReleaseRefused("somebody approved the bundle twice, with two keys")
+    return authors[0], approvers
+
+
+def _asked(policy: Mapping[str, Any]) -> tuple[int, int]:
+    """How many approvals the policy asks for, and how old a revocation list may be."""
+    needed, max_days = policy.get("approvals"), policy.get("revocation_days")
+    if type(needed) is not int or type(max_days) is not int or needed < 0 or max_days < 0:
+        raise ReleaseRefused(f"{POLICY} does not say how many approvals it asks for")
+    return needed, max_days
+
+
+def _check_approved(approvers: Sequence[PublicKey], needed: int, manifest: Mapping[str, Any]) -> None:
+    if len(approvers) < needed:
+        raise ReleaseRefused(
+            f"the bundle is approved by {len(approvers)} people, and policy {manifest['policy']['name']} asks for "
+            f"{needed}"
+        )
+
+
+def _check_not_withdrawn(manifest: Mapping[str, Any], revocations: Revocations | None) -> None:
+    release = f"{manifest['site']}/{manifest['name']}/{manifest['version']}"
+    if revocations is not None and release in revocations.releases:
+        raise ReleaseRefused(f"the site withdrew {release}")
+
+
+def read_folder(bundle: Path) -> dict[str, bytes]:
+    """The content of a bundle folder, which must hold exactly the format's files, all of them regular.
+
+    Raises:
+        ReleaseRefused: not a folder, a link, something missing, extra, oversize or unreadable.
+    """
+    if bundle.is_symlink() or not bundle.is_dir():
+        raise ReleaseRefused(f"{bundle} is not a bundle folder")
+    try:
+        with os.scandir(bundle) as entries:
+            found = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
+    except OSError:
+        raise ReleaseRefused(f"the bundle folder {bundle} cannot be read") from None
+    which = FORMAT if {CROISSANT, POLICY, ENCRYPTED_PAYLOAD} & set(found) else PREVIOUS_FORMAT
+    expected = {*signed_files(which, encrypted=ENCRYPTED_PAYLOAD in found), ENVELOPE}
+    if extra := sorted(set(found) - expected):
+        raise ReleaseRefused(f"the bundle holds {len(extra)} files that the format does not know, such as {extra[0]!r}")
+    if missing := sorted(expected - set(found)):
+        raise ReleaseRefused(f"the bundle lacks {missing[0]}")
+    if odd := sorted(name for name, regular in found.items() if not regular):
+        raise ReleaseRefused(f"{odd[0]} is a link or something else that is not a regular file")
+    return {name: _read(bundle / name, size_limit(name)) for name in sorted(expected)}
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    except OSError:
+        raise ReleaseRefused(f"{path.name} cannot be opened as a regular file") from None
+    with os.fdopen(handle, "rb") as stream:
+        info = os.fstat(stream.fileno())
+        if not stat.S_ISREG(info.st_mode):
+            raise ReleaseRefused(f"{path.name} is not a regular file")
+        if info.st_size > limit:
+            raise ReleaseRefused(f"{path.name} is larger than the format's {limit} bytes")
+        data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise ReleaseRefused(f"{path.name} is larger than the format's {limit} bytes")
+    return data
+
+
+def _check_digests(found: Mapping[str, str], subjects: Any, expected: Sequence[str]) -> None:
+    """The statement names every file of the format, nothing else, and each has the digest it says."""
+    if not isinstance(subjects, list):
+        raise ReleaseRefused("the signed statement lists no files")
+    digests: dict[str, str] = {}
+    for subject in subjects:
+        name = subject.get("name") if isinstance(subject, dict) else None
+        if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
+            raise ReleaseRefused("the signed statement names a file outside the bundle folder")
+        if name in digests:
+            raise ReleaseRefused(f"the signed statement names {name} twice")
+        digest = subject.get("digest")
+        if set(subject) != {"name", "digest"} or not isinstance(digest, dict) or set(digest) != {"sha256"}:
+            raise ReleaseRefused(f"the signed statement gives no SHA-256 of {name}")
+        digests[name] = digest["sha256"]
+    if set(digests) != set(expected):
+        raise ReleaseRefused("the signed statement does not cover exactly the format's files")
+    if set(found) != {*expected, ENVELOPE}:
+        raise ReleaseRefused("the bundle does not hold exactly the format's files")
+    for name, digest in digests.items():
+        if found[name] != digest:
+            raise ReleaseRefused(f"{name} was altered after signing")
+
+
+_MANIFEST_KEYS = {
+    "data",
+    "expires",
+    "files",
+    "format",
+    "guarantee",
+    "issued",
+    "licence",
+    "name",
+    "policy",
+    "recipients",
+    "release",
+    "site",
+    "version",
+}
+_NEW_KEYS = {"data_use", "encryption", "log"}
+_KNOWN = f"{FORMAT} and {PREVIOUS_FORMAT}"
+
+_DATA_KEYS = {"arrays", "channels", "n_steps", "step_hours", "tasks", "transforms"}
+_RELEASE_KEYS = {"code_version", "kind", "method", "options", "starts_from_records"}
+
+
+def _check_manifest(
+    manifest: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]], format_name: str, expected: Sequence[str]
+) -> None:
+    if manifest.get("format") != format_name:
+        raise ReleaseRefused(f"{MANIFEST} is of another format than the signed statement says, {format_name}")
+    if set(manifest) != (_MANIFEST_KEYS if format_name == PREVIOUS_FORMAT else _MANIFEST_KEYS | _NEW_KEYS):
+        raise ReleaseRefused(f"{MANIFEST} has missing or unknown keys")
+    described = set(expected) - {MANIFEST}
+    listed = manifest["files"]
+    if not isinstance(listed, dict) or set(listed) != described:
+        raise ReleaseRefused(f"{MANIFEST} does not describe exactly the format's files")
+    for name in sorted(described):
+        if listed[name] != found[name]:
+            raise ReleaseRefused(f"{MANIFEST} gives another size or digest of {name} than the file has")
+    policy, release, data = manifest["policy"], manifest["release"], manifest["data"]
+    kinds = {"name": str, "site": str, "version": int, "issued": str, "expires": str, "recipients": list}
+    if any(type(manifest[key]) is not kind for key, kind in kinds.items()):
+        raise ReleaseRefused(f"{MANIFEST} has a value of the wrong type")
+    if not isinstance(policy, dict) or set(policy) != {"name", "digest", "production"}:
+        raise ReleaseRefused(f"{MANIFEST} does not name the policy, its digest and whether it is for production")
+    if not isinstance(release, dict) or set(release) != _RELEASE_KEYS or release["kind"] not in RELEASE_KINDS:
+        raise ReleaseRefused(f"{MANIFEST} does not say what kind of release it is and how it was made")
+    if not isinstance(data, dict) or not set(data) >= _DATA_KEYS:
+        raise ReleaseRefused(f"{MANIFEST} does not say what the arrays mean")
+    if not isinstance(data["arrays"], dict) or set(data["arrays"]) != set(ARRAYS[release["kind"]]):
+        raise ReleaseRefused(f"{MANIFEST} names other arrays than a release of {release['kind']} has")
+    if format_name != PREVIOUS_FORMAT:
+        _check_terms(manifest)
+
+
+def _check_terms(manifest: Mapping[str, Any]) -> None:
+    """What format 2 adds: data-use terms, and to whom the payload is encrypted."""
+    if not isinstance(manifest["data_use"], list) or not all(isinstance(code, str) for code in manifest["data_use"]):
+        raise ReleaseRefused(f"{MANIFEST} does not list its data-use terms")
+    if manifest["log"] is not None:
+        parse_checkpoint(manifest["log"], MANIFEST)
+    encryption = manifest["encryption"]
+    if encryption is None:
+        return
+    if not isinstance(encryption, dict) or set(encryption) != {"scheme", "recipients"}:
+        raise ReleaseRefused(f"{MANIFEST} does not say how the payload is encrypted, and to whom")
+    named = encryption["recipients"]
+    if not isinstance(named, dict) or sorted(named) != sorted(manifest["recipients"]) or not named:
+        raise ReleaseRefused(f"{MANIFEST} names other recipients than those the payload is encrypted to")
+
+
+def _check_in_force(manifest: Mapping[str, Any], root: TrustRoot, today: datetime.date, *, anybody: bool) -> None:
+    try:
+        issued, expires = (datetime.date.fromisoformat(manifest[key]) for key in ("issued", "expires"))
+    except ValueError:
+        raise ReleaseRefused(f"{MANIFEST} has a date that is not one") from None
+    if root.expires and today > datetime.date.fromisoformat(root.expires):
+        raise ReleaseRefused(f"the trust root expired on {root.expires}: get the next version")
+    if today < issued:
+        raise ReleaseRefused(f"the bundle is dated {issued}, which is in the future")
+    if today > expires:
+        raise ReleaseRefused(f"the bundle expired on {expires}")
+    policy = manifest["policy"]
+    if policy["production"] is not True and not root.accept_non_production:
+        raise ReleaseRefused(f"policy {policy['name']} is not for production, and the trust root accepts no other")
+    if root.accepted_policies and not {policy["name"], policy["digest"]} & set(root.accepted_policies):
+        raise ReleaseRefused(f"the trust root does not accept releases under policy {policy['name']}")
+    if manifest["recipients"] and not anybody and root.recipient not in manifest["recipients"]:
+        raise ReleaseRefused("the bundle is addressed to other recipients than the trust root's")
+    least = root.minimum_versions.get(f"{manifest['site']}/{manifest['name']}", 0)
+    if manifest["version"] < least:
+        raise ReleaseRefused(f"version {manifest['version']} is older than {least}, the oldest the trust root accepts")

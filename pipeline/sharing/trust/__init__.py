@@ -1,0 +1,1 @@
+"""Whose word counts: keys, signatures, the trust root, revocations, the append-only log."""

@@ -1,0 +1,201 @@
+"""The signed trust root: whose keys count for what, agreed on by m of n root keys, versioned and expiring.
+
+It reaches a receiver by another way than the bundles, and people compare its fingerprint. A later version replaces it
+when m of the *old* root keys signed that one too (as in The Update Framework), so that one stolen key changes nothing.
+A key has one role: `author` signs releases, `approver` approves them, `root` signs roots and revocation lists. Authors
+and approvers speak for one site. Imports: the standard library, rfc8785, cryptography.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pipeline.core.errors import ReleaseRefused, UsageError
+from pipeline.sharing.canonical import canonical, read_canonical, sha256_hex
+from pipeline.sharing.trust.dsse import Envelope, open_envelope, with_signature
+from pipeline.sharing.trust.keys import ROLES, PublicKey, TrustRoot, public_key_from_hex
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import Signer  # type: ignore[attr-defined]  # it lists no exports
+
+FORMAT: Final = "decoct-trust-root/2"
+KIND: Final = "application/vnd.decoct.trust-root+json"
+MAX_BYTES: Final = 1 << 20
+_KEYS: Final[Mapping[str, type]] = {
+    "format": str,
+    "version": int,
+    "expires": str,
+    "threshold": int,
+    "keys": list,
+    "accepted_policies": list,
+    "accept_non_production": bool,
+    "minimum_versions": dict,
+}
+
+
+def draft_root(
+    keys: Sequence[PublicKey],
+    *,
+    threshold: int,
+    expires: datetime.date,
+    version: int = 1,
+    accepted_policies: Sequence[str] = (),
+    accept_non_production: bool = False,
+    minimum_versions: Mapping[str, int] | None = None,
+) -> bytes:
+    """The bytes of a root that nobody has signed yet.
+
+    Raises:
+        UsageError: it could never be trusted; the sentence says why.
+    """
+    content = {
+        "format": FORMAT,
+        "version": version,
+        "expires": expires.isoformat(),
+        "threshold": threshold,
+        "keys": [
+            {"keyid": key.keyid, "public": key.public, "name": key.name, "role": key.role, "site": key.site}
+            for key in sorted(keys, key=lambda key: key.keyid)
+        ],
+        "accepted_policies": list(accepted_policies),
+        "accept_non_production": accept_non_production,
+        "minimum_versions": dict(minimum_versions or {}),
+    }
+    try:
+        _parsed(content, "the root")
+    except ReleaseRefused as problem:
+        raise UsageError(str(problem)) from None
+    return Envelope(KIND, canonical(content), {}).data()
+
+
+def sign_root(data: bytes, signer: Signer, previous: TrustRoot | None = None) -> bytes:
+    """The root with one signature more, by a root key of its own or of the `previous` version.
+
+    Raises:
+        ReleaseRefused: malformed. UsageError: the key is a root key of neither.
+    """
+    envelope = open_envelope(data, KIND, "the root")
+    root = _parsed(read_canonical(envelope.payload, "the root"), "the root")
+    signed = with_signature(envelope, signer)
+    new = set(signed.signatures) - set(envelope.signatures)
+    known = {key.keyid for each in (root, previous) if each is not None for key in each.keys if key.role == "root"}
+    if not new <= known:
+        raise UsageError("only a root key of this version or of the one before signs a root")
+    return signed.data()
+
+
+def fingerprint(data: bytes) -> str:
+    """Hex SHA-256 of what the root says, whoever has signed it: what people compare, in groups of four."""
+    digest = sha256_hex(open_envelope(data, KIND, "the root").payload)
+    return " ".join(digest[place : place + 4] for place in range(0, len(digest), 4))
+
+
+def parse_root(data: bytes, name: str) -> TrustRoot:
+    """A root that enough of its own root keys have signed. Whether it has expired is asked where it is used.
+
+    Raises:
+        ReleaseRefused: malformed, or signed by too few.
+    """
+    envelope = open_envelope(data, KIND, name)
+    root = _parsed(read_canonical(envelope.payload, name), name)
+    require_root_signatures(envelope, root, name)
+    return dataclasses.replace(root, digest=sha256_hex(envelope.payload))
+
+
+def read_root(path: Path) -> bytes:
+    """The bytes of a root's file, if it is not larger than a root can be.
+
+    Raises:
+        ReleaseRefused: absent, unreadable or too large.
+    """
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise ReleaseRefused(f"there is no trust root at {path}, so no signature can be trusted") from None
+    except OSError:
+        raise ReleaseRefused(f"trust root {path} cannot be read") from None
+    if len(data) > MAX_BYTES:
+        raise ReleaseRefused(f"trust root {path} is larger than {MAX_BYTES} bytes")
+    return data
+
+
+def require_successor(data: bytes, old: TrustRoot, name: str) -> TrustRoot:
+    """The root in `data`, if it may replace `old`: a later version that m of the old root keys have signed as well.
+
+    Raises:
+        ReleaseRefused: as `parse_root`, or it may not.
+    """
+    root = parse_root(data, name)
+    if root.version <= old.version:
+        raise ReleaseRefused(f"{name} is version {root.version}, and version {old.version} was known before")
+    try:
+        require_root_signatures(open_envelope(data, KIND, name), old, name)
+    except ReleaseRefused:
+        raise ReleaseRefused(
+            f"{name} is a new version that fewer than {old.threshold} of the root keys known before have signed: "
+            "somebody may be replacing them"
+        ) from None
+    return root
+
+
+def require_root_signatures(envelope: Envelope, root: TrustRoot, name: str) -> None:
+    """Enough different people have signed with root keys of `root`.
+
+    Raises:
+        ReleaseRefused: too few.
+    """
+    signed = {key.name for key in root.keys if key.role == "root" and envelope.holds(key.keyid, key.public)}
+    if root.threshold < 1 or len(signed) < root.threshold:
+        raise ReleaseRefused(
+            f"{name} is signed by {len(signed)} of its root keys' holders, and {max(root.threshold, 1)} are needed"
+        )
+
+
+def _parsed(raw: Mapping[str, Any], name: str) -> TrustRoot:
+    if set(raw) != set(_KEYS) or any(type(raw[key]) is not kind for key, kind in _KEYS.items()):
+        raise ReleaseRefused(f"{name} has missing or unknown keys, or values of the wrong type")
+    if raw["format"] != FORMAT:
+        raise ReleaseRefused(f"{name} is of a format that this version does not know; it reads {FORMAT}")
+    try:
+        expires = datetime.date.fromisoformat(raw["expires"])
+    except ValueError:
+        raise ReleaseRefused(f"{name} expires on a date that is not one") from None
+    keys = tuple(_key(item, name) for item in raw["keys"])
+    if [key.keyid for key in keys] != sorted({key.keyid for key in keys}):
+        raise ReleaseRefused(f"{name} must list each key once, for one role, sorted by keyid")
+    holders = {key.name for key in keys if key.role == "root"}
+    if raw["version"] < 1 or not 1 <= raw["threshold"] <= len(holders):
+        raise ReleaseRefused(f"{name} needs a version of at least 1, and a threshold of 1 to its number of root keys")
+    policies, least = raw["accepted_policies"], raw["minimum_versions"]
+    if not all(type(item) is str for item in policies) or not all(type(item) is int for item in least.values()):
+        raise ReleaseRefused(f"{name}: accepted_policies are names and minimum_versions are whole numbers")
+    return TrustRoot(
+        keys=keys,
+        accepted_policies=tuple(policies),
+        accept_non_production=raw["accept_non_production"],
+        minimum_versions=least,
+        version=raw["version"],
+        expires=expires.isoformat(),
+        threshold=raw["threshold"],
+    )
+
+
+def _key(item: Any, name: str) -> PublicKey:
+    if not isinstance(item, dict) or set(item) != {"keyid", "public", "name", "role", "site"}:
+        raise ReleaseRefused(f"{name}: every key has keyid, public, name, role and site, and nothing else")
+    if not all(type(value) is str for value in item.values()) or not item["name"] or item["role"] not in ROLES:
+        raise ReleaseRefused(f"{name}: every key names its holder and one role, of {', '.join(ROLES)}")
+    if (item["role"] == "root") != (item["site"] == ""):
+        raise ReleaseRefused(f"{name}: authors and approvers speak for one site, root keys for none")
+    try:
+        key = public_key_from_hex(item["public"], item["name"], role=item["role"], site=item["site"])
+    except (UsageError, ValueError):
+        raise ReleaseRefused(f"{name}: a public key is not an Ed25519 key in hex") from None
+    if key.keyid != item["keyid"]:
+        raise ReleaseRefused(f"{name}: the keyid of {key.name} does not belong to its public key")
+    return key
