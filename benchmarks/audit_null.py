@@ -29,7 +29,7 @@ import scipy
 from reference import machine
 from scipy import stats
 
-from flows.attacks.model import receivers_model
+from flows.stages.attacks.model import receivers_model
 from pipeline.audit.advantage import other_people, same_people, shares
 from pipeline.audit.encodings.missingness import auroc_interval
 from pipeline.audit.excess import Arms, Hits, clustered_share, excess

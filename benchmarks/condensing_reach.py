@@ -27,9 +27,8 @@ from reference import machine
 from condensation.coresets import Centroids, RandomReal
 from condensation.kernel_matching import KernelMatching
 from condensation.private.condenser import PrivateMoments
-from flows.stages.learn import with_tasks
 from pipeline.core.protocols import Condenser
-from pipeline.core.types import CondensedSet, EncodedCohort, Split
+from pipeline.core.types import CondensedSet, EncodedCohort, Split, with_tasks
 from pipeline.validation.utility import FULL_DATA, TrainingSet, measure_utility
 
 MODELS = ("tcn", "lstm", "logistic_regression")

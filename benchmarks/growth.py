@@ -116,18 +116,22 @@ def job_of(place: Path, cluster: bool) -> Any:
 
 def run_cell(place: Path, stage: str, made: dict[str, list[str]], cluster: bool) -> dict[str, Any]:
     """One stage in this process: its digests, seconds and peaks."""
-    from flows.stages import condensing, data, learn
+    from flows.stages.condense import condense
+    from flows.stages.encode import encode
+    from flows.stages.ingest import ingest
+    from flows.stages.prepare import prepare
+    from flows.stages.validate import validate
     from pipeline.store import Made
 
     job = job_of(place, cluster)
     before = {name: Made(tuple(digests), 0.0, True) for name, digests in made.items()}
     work = {
-        "ingest": lambda: data.ingest(job),
-        "validate cohort": lambda: data.validate(job, "cohort", before["ingest"]),
-        "prepare": lambda: data.prepare(job, before["ingest"]),
-        "encode rqe": lambda: learn.encode(job, "rqe", before["prepare"]),
-        "validate rqe": lambda: data.validate(job, "rqe", before["encode rqe"]),
-        "condense private": lambda: condensing.condense(job, "private", before["encode rqe"], None),
+        "ingest": lambda: ingest(job),
+        "validate cohort": lambda: validate(job, "cohort", before["ingest"]),
+        "prepare": lambda: prepare(job, before["ingest"]),
+        "encode rqe": lambda: encode(job, "rqe", before["prepare"]),
+        "validate rqe": lambda: validate(job, "rqe", before["encode rqe"]),
+        "condense private": lambda: condense(job, "private", before["encode rqe"], None),
     }[stage]
     killed: list[dict[str, Any]] = []
     if cluster and stage == MAPS[-1]:

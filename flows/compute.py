@@ -235,3 +235,14 @@ QUIET_DASK: Final = {
     "logging": {"distributed": "critical", "distributed.scheduler": "critical", "distributed.worker": "critical"},
 }
 """No dashboard and no route that serves one, no log but ours; a piece may outlive so many workers."""
+
+
+def device(wanted: str) -> str:
+    """`auto` is the accelerator torch has, else the CPU."""
+    if wanted != "auto":
+        return wanted
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

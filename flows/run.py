@@ -19,7 +19,21 @@ from prefect.tasks import Task
 
 from flows.nights.notify import outward
 from flows.progress import say
-from flows.stages import condensing, data, drift, grouping, judge, learn, publish
+from flows.stages import (
+    audit,
+    candidate,
+    condense,
+    decide,
+    drift,
+    encode,
+    group,
+    ingest,
+    prepare,
+    release,
+    report,
+    utility,
+    validate,
+)
 from flows.workspace.job import open_job
 from flows.workspace.locks import shares_workspace
 from flows.workspace.logs import logged
@@ -50,28 +64,28 @@ class Walker:
 @shares_workspace("decoct run")
 def walk(plan: Config, step: Walker) -> None:
     """Source records -> a signed, audited bundle and a report."""
-    cohort = step("ingest", data.ingest)
-    step("validate cohort", data.validate, "cohort", cohort)
+    cohort = step("ingest", ingest.ingest)
+    step("validate cohort", validate.validate, "cohort", cohort)
     judged = step("drift", drift.drift, cohort)
     step("enough new", drift.enough_new, cohort, judged)
-    prepared = step("prepare", data.prepare, cohort)
-    encoded = {name: step(f"encode {name}", learn.encode, name, prepared) for name in plan.encode}
-    groups = step("group", grouping.group, prepared)
+    prepared = step("prepare", prepare.prepare, cohort)
+    encoded = {name: step(f"encode {name}", encode.encode, name, prepared) for name in plan.encode}
+    groups = step("group", group.group, prepared)
     condensed = {
-        name: step(f"condense {name}", condensing.condense, name, encoded[table.input], groups)
+        name: step(f"condense {name}", condense.condense, name, encoded[table.input], groups)
         for name, table in plan.condense.items()
     }
     for name, artefact in {**encoded, **condensed}.items():
-        step(f"validate {name}", data.validate, name, artefact)
-    utility = step("utility", judge.utility, encoded, condensed)
-    step("floor", publish.floor, utility, step.made)
-    candidate = step("candidate", publish.candidate, encoded, condensed)
-    leakage = step("audit", judge.audit, prepared, encoded, condensed, candidate)
-    decision = step("decide", judge.decide, candidate, leakage, utility)
-    released = step("release", publish.release, cohort, candidate, leakage, utility, decision)
+        step(f"validate {name}", validate.validate, name, artefact)
+    scores = step("utility", utility.utility, encoded, condensed)
+    step("floor", utility.floor, scores, step.made)
+    chosen = step("candidate", candidate.candidate, encoded, condensed)
+    leakage = step("audit", audit.audit, prepared, encoded, condensed, chosen)
+    decision = step("decide", decide.decide, chosen, leakage, scores)
+    released = step("release", release.release, cohort, chosen, leakage, scores, decision)
     step("accept", drift.accept, cohort, judged, released)
-    step("report", publish.report, step.made)
-    step("gate", judge.enforce, candidate, leakage, utility, decision)
+    step("report", report.report, step.made)
+    step("gate", decide.enforce, chosen, leakage, scores, decision)
 
 
 @flow(name="decoct", persist_result=False, validate_parameters=False)

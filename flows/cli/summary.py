@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from flows.stages.publish import REPORT_PAGE
+from flows.stages.report import REPORT_PAGE
 from flows.workspace.job import Job, open_job
 from flows.workspace.releases import is_proposal, place
 from pipeline.core.codec import to_plain

@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import final
 
+from flows.compute import device
 from flows.progress import steps
-from flows.stages.learn import device, with_tasks
 from flows.workspace.job import Job
-from pipeline.core.types import CondensedSet, EncodedCohort, Split, UtilityReport, UtilityScore
+from pipeline.core.types import CondensedSet, EncodedCohort, Split, UtilityReport, UtilityScore, with_tasks
 from pipeline.store import Made
 from pipeline.validation.utility import TrainingSet, measure_utility
 

@@ -77,7 +77,7 @@ def compare(folder: str, seed_of: str, *, resume: bool) -> dict[str, Any]:
     """
     from flows.comparing import compare as stage
     from flows.run import Walker, execute, walk_until  # imports Prefect, which reads its settings when it is imported
-    from flows.stages import condensing
+    from flows.stages.condense import condense
     from flows.workspace.job import open_job
     from pipeline.core.codec import to_plain
     from pipeline.core.types import UtilityReport
@@ -86,10 +86,7 @@ def compare(folder: str, seed_of: str, *, resume: bool) -> dict[str, Any]:
     source = next(iter(job.config.encode))
     encoded = walk_until(folder, "encode", resume=True)[f"encode {source}"]
     step = Walker(lambda label, what, inputs: execute(folder, resume, label, what, inputs))
-    condensed = {
-        name: step(f"condense {name}", condensing.condense, name, encoded, None, seed_of)
-        for name in job.config.condense
-    }
+    condensed = {name: step(f"condense {name}", condense, name, encoded, None, seed_of) for name in job.config.condense}
     report = job.only(step("utility on tuning", stage.tuning_utility, encoded, condensed), UtilityReport)
     return {
         "input": source,

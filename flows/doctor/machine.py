@@ -116,7 +116,7 @@ def device_works() -> Iterator[Finding]:
     """The device that would be chosen computes: a driver may be too old for the torch that sees its card."""
     import torch
 
-    from flows.stages.learn import device
+    from flows.compute import device
 
     chosen = device("auto")
     try:

@@ -39,7 +39,7 @@ from flows.nights.night import GOOD, Night, run_night
 from flows.nights.notify import outward
 from flows.progress import say
 from flows.run import Stage, Walker, told, walk, walk_as_tasks
-from flows.stages.publish import REPORT_PAGE
+from flows.stages.report import REPORT_PAGE
 from flows.watch.page import watched
 from pipeline.core.config import Config, load_config
 from pipeline.core.errors import DecoctError, EnvironmentProblem, UsageError

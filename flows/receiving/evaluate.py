@@ -9,15 +9,15 @@ from typing import Final
 
 import numpy as np
 
+from flows.compute import device
 from flows.progress import say, steps
 from flows.receiving.pool import load_pool
 from flows.receiving.reception import take_note
 from flows.run import walk_until
-from flows.stages.learn import device, with_tasks
 from flows.workspace.job import Job, open_job
 from pipeline.core.errors import DataError, UsageError
 from pipeline.core.transforms import require_same_space
-from pipeline.core.types import EncodedCohort, Json, Split, Task, UtilityReport
+from pipeline.core.types import EncodedCohort, Json, Split, Task, UtilityReport, with_tasks
 from pipeline.sharing.receive.pooling import Pool
 from pipeline.sharing.receive.received import receive
 from pipeline.store import Made

@@ -1,4 +1,4 @@
-"""What a job's private queries are charged to: the workspace's ledger, under the budget of the release's policy."""
+"""A job's privacy noise, and what its private queries are charged to: the ledger, under the release policy's budget."""
 
 from __future__ import annotations
 
@@ -8,11 +8,27 @@ from typing import Any
 import numpy as np
 
 from flows.workspace.job import Job
-from pipeline.core.keys.noise import Reserve
-from pipeline.core.types import Cohort, Split
+from pipeline.core.digest import digest_array, digest_json
+from pipeline.core.keys.noise import NoiseSource, Reserve
+from pipeline.core.types import Cohort, EncodedCohort, Split
 from pipeline.sharing.policy import ledger
 from pipeline.sharing.policy.load import load_policy
 from pipeline.store import Made
+
+
+def noise_source(job: Job, seen: EncodedCohort, ledger: Reserve | None = None) -> NoiseSource:
+    """Noise bound to the content that a private method sees: any change of it, and only that, draws afresh.
+
+    With `ledger` it is drawn only for queries that were reserved there; an encoder's noise is no accounted query.
+    """
+    arrays = {name: getattr(seen, name) for name in ("features", "labels", "subject_index")}
+    facts: Mapping[str, object] = {"channels": list(seen.channels), "tasks": [t.name for t in seen.tasks]}
+    digests = {name: digest_array(array) for name, array in arrays.items()}
+    return NoiseSource(job.secret("noise"), digest_json({**digests, **facts}), ledger)
+
+
+def noise_name(job: Job) -> dict[str, str]:
+    return {"noise_key": job.secret("noise").fingerprint}
 
 
 def ledger_of(job: Job, encoded: Made) -> Reserve:

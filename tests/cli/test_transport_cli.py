@@ -17,7 +17,7 @@ from flows.cli.receive import evaluate as evaluate_cli
 from flows.cli.receive import pool as pool_cli
 from flows.cli.receive import receive as sharing_cli
 from flows.cli.receive import transport as transport_cli
-from flows.stages.publish import _notes
+from flows.stages.release import _notes
 from pipeline.core.config import ReleaseConfig
 from pipeline.core.errors import DecoctError, ReleaseRefused, UsageError
 

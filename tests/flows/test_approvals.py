@@ -59,7 +59,7 @@ def site(
     """A workspace whose policy asks for one approval, run up to the proposal."""
     workspace = tmp_path_factory.mktemp("approvals")
     patched = pytest.MonkeyPatch()
-    patched.setattr("flows.attacks.scenes.audit", quiet_audit)
+    patched.setattr("flows.stages.attacks.scenes.audit", quiet_audit)
 
     def config(**changes: Any) -> Config:
         settled = {"encode": {"raw": {"kind": "identity"}}, "condense": PRIVATE, "group": None, "release": RELEASE}

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from flows.attacks.tables import TableAudit, audit_tables, enforce, write
+from flows.stages.attacks.tables import TableAudit, audit_tables, enforce, write
 from flows.workspace.history import history_of, remember
 from pipeline.core.digest import canonical_json
 from pipeline.core.errors import LeakageError

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.attacks.shadows import counted
+from flows.stages.attacks.shadows import counted
 from pipeline.audit.run import DEFAULT_ATTACKS
 from pipeline.audit.scene import CondensedScene
 
@@ -25,7 +25,7 @@ AUDIT = """
 import dataclasses, json, sys, time
 from pathlib import Path
 import numpy as np
-from flows.attacks.shadows import announced
+from flows.stages.attacks.shadows import announced
 from pipeline.audit.sets.near_copies import NearCopies
 from pipeline.audit.run import audit
 from pipeline.audit.scene import CondensedScene

@@ -16,11 +16,14 @@ import numpy as np
 import pytest
 
 from flows import compute
-from flows.attacks.scenes import SceneOf, attack_all
 from flows.compute import map_calls, rows_by_blocks
 from flows.environment import code_version
-from flows.stages import condensing, data, learn
-from flows.stages.candidates import train_by_workers
+from flows.stages.attacks.scenes import SceneOf, attack_all
+from flows.stages.encode import encode, fitted_encoder
+from flows.stages.group import train_by_workers
+from flows.stages.ingest import ingest
+from flows.stages.prepare import prepare
+from flows.workspace.accounted import noise_source
 from flows.workspace.job import Job, new_job
 from pipeline.audit.encodings.inversion import KnownKeyInversion
 from pipeline.audit.sets.near_copies import NearCopies
@@ -33,7 +36,7 @@ from pipeline.core.errors import DataError, DecoctError, EnvironmentProblem
 from pipeline.core.files import mapped
 from pipeline.core.types import Cohort, EncodedCohort
 from pipeline.grouping.trainings import Training, train_here
-from pipeline.ingest.cohort.scaling import prepare
+from pipeline.ingest.cohort import scaling
 
 STAYS = 300
 ENCODERS: dict[str, Any] = {
@@ -82,9 +85,9 @@ def using(job: Job, table: ComputeConfig) -> Job:
 
 
 def made(job: Job) -> dict[str, str]:
-    cohort = data.ingest(job)
-    prepared = data.prepare(job, cohort)
-    encoded = {name: learn.encode(job, name, prepared).first for name in ENCODERS}
+    cohort = ingest(job)
+    prepared = prepare(job, cohort)
+    encoded = {name: encode(job, name, prepared).first for name in ENCODERS}
     return {"cohort": cohort.first, "prepared": prepared.first, **encoded}
 
 
@@ -97,15 +100,15 @@ def test_one_block_is_what_the_library_makes_of_the_whole(job: Job, whole: dict[
     store = job.store
     raw = store.get(whole["cohort"], Cohort)
     assert len(raw.labels) == STAYS < compute.BLOCK_STAYS
-    expected = prepare(raw, **job.config.prepare.model_dump(mode="json"))
+    expected = scaling.prepare(raw, **job.config.prepare.model_dump(mode="json"))
     found = store.get(whole["prepared"], EncodedCohort)
     np.testing.assert_array_equal(found.features, expected.features)
     np.testing.assert_array_equal(found.subject_index, expected.subject_index)
     assert found.channels == expected.channels
     assert list(found.transforms[1:]) == list(expected.transforms)
     for name in ENCODERS:
-        fitted = learn.fitted_encoder(job.config.encode[name], found, job.secret("encoder"))
-        again = fitted.encode(found, noise=learn.noise_source(job, found))
+        fitted = fitted_encoder(job.config.encode[name], found, job.secret("encoder"))
+        again = fitted.encode(found, noise=noise_source(job, found))
         kept = store.get(whole[name], EncodedCohort)
         np.testing.assert_array_equal(kept.features, again.features)
         assert kept.channels == again.channels
@@ -252,9 +255,9 @@ def test_attacks_and_shadows_are_made_by_workers_as_by_one_process(
     condense = {"private": {"kind": "private_moments", "input": "raw", "n_per_class": 5}}
     audit = {"level": "full", "max_targets": 20, "n_bootstrap": 50}
     job = new_job(small_job(tmp_path, source=source, encode=encode, condense=condense, audit=audit, group=None))
-    prepared = data.prepare(job, data.ingest(job))
-    raw, rp = (learn.encode(job, name, prepared) for name in encode)
-    private = condensing.condense(job, "private", raw, None)
+    prepared = prepare(job, ingest(job))
+    raw, rp = (encode(job, name, prepared) for name in encode)
+    private = condense(job, "private", raw, None)
     told = [
         SceneOf("encoding", "rp", rp.first, rp, prepared),
         SceneOf("set", "private", private.first, private, raw),
@@ -287,9 +290,9 @@ def test_sets_of_a_table_are_made_by_workers_as_by_one_process(
     condense = {"several": {**matching, "input": "raw", "tasks": "each_task"}, "private": private}
     encode = {"raw": {"kind": "identity"}}
     job = new_job(small_job(tmp_path, source=source, cohort=cohort, encode=encode, condense=condense, group=None))
-    raw = learn.encode(job, "raw", data.prepare(job, data.ingest(job)))
-    here = condensing.condense(job, "several", raw, None)
-    there = condensing.condense(using(job, cluster), "several", raw, None)
+    raw = encode(job, "raw", prepare(job, ingest(job)))
+    here = condense(job, "several", raw, None)
+    there = condense(using(job, cluster), "several", raw, None)
     assert len(here.digests) == 2 * n_tasks
     assert not there.reused
     assert here.digests == there.digests

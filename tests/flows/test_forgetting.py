@@ -14,7 +14,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from flows.stages import data, learn
+from flows.stages.encode import encode
+from flows.stages.ingest import ingest
+from flows.stages.prepare import prepare
 from flows.workspace import forgetting, purge
 from flows.workspace.forgetting import Forgotten, forget, read_ids
 from flows.workspace.graph import graph_of
@@ -116,9 +118,9 @@ def configuration(source: Path, workspace: Path) -> Config:
 
 
 def night(job: Job) -> tuple[Made, Made, Made]:
-    cohort = data.ingest(job)
-    prepared = data.prepare(job, cohort)
-    return cohort, prepared, learn.encode(job, "raw", prepared)
+    cohort = ingest(job)
+    prepared = prepare(job, cohort)
+    return cohort, prepared, encode(job, "raw", prepared)
 
 
 def again(source: Path, workspace: Path) -> tuple[Job, Made, Made, Made]:
@@ -184,7 +186,7 @@ def test_the_next_night_leaves_them_out_and_says_so(source: Path, site: Path) ->
     assert scratch.digests == after.digests
     assert fresh.store.root == job.store.root
     whole = Job(job.config, job.folder, resume=False)
-    assert data.ingest(whole).digests == after.digests  # and nothing but a full reading
+    assert ingest(whole).digests == after.digests  # and nothing but a full reading
 
 
 def test_again_it_does_nothing_more(source: Path, site: Path) -> None:

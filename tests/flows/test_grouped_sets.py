@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows.attacks.scenes import attack_all
 from flows.run import walk_until
-from flows.stages import judge
-from flows.stages.condensing import condensed_sets, of_tasks, wanted_parts
+from flows.stages import audit as audit_stage
+from flows.stages.attacks.scenes import attack_all
+from flows.stages.condense import condensed_sets, of_tasks, wanted_parts
 from flows.workspace.job import new_job, open_job
 from pipeline.audit.sets.near_copies import NearCopies
 from pipeline.core.config import PrivateMoments, parse_config
@@ -75,9 +75,9 @@ def test_one_release_of_moments_serves_the_groups_and_their_sets(
     told = {(row.training_set, row.task) for row in report.scores}
     assert {(name, task) for name in ("together", "grouped", "single") for task in TASKS} <= told
 
-    monkeypatch.setattr(judge, "attack_all", partial(attack_all, attacks=(NearCopies(),)))
+    monkeypatch.setattr(audit_stage, "attack_all", partial(attack_all, attacks=(NearCopies(),)))
     tables = {name: made[f"condense {name}"] for name in ("grouped", "together")}
-    audit = judge.audit(job, made["prepare"], {"raw": made["encode raw"]}, tables, tables["together"])
+    audit = audit_stage.audit(job, made["prepare"], {"raw": made["encode raw"]}, tables, tables["together"])
     reports = [job.store.get(digest, LeakageReport) for digest in audit.digests]
     assert [report.artefact for report in reports] == ["grouped", "grouped / 2", "together"]
     assert [report.artefact_digest for report in reports[:2]] == list(made["condense grouped"].digests[::2])

@@ -11,7 +11,8 @@ import polars as pl
 import pytest
 
 from flows.run import execute
-from flows.stages import data, source
+from flows.stages import source
+from flows.stages.ingest import ingest
 from flows.workspace.job import Job, new_job
 from pipeline import store as store_module
 from pipeline.core.config import parse_config
@@ -64,7 +65,7 @@ def job_of(root: Path, *, resume: bool = True, name: str = "nightly") -> Job:
 
 
 def night(root: Path, *, resume: bool = True, name: str = "nightly") -> Made:
-    made = execute(str(job_of(root, resume=resume, name=name).folder), resume, "ingest", data.ingest, ())
+    made = execute(str(job_of(root, resume=resume, name=name).folder), resume, "ingest", ingest, ())
     assert made is not None
     return made
 
@@ -123,7 +124,7 @@ def test_a_full_disk_is_one_sentence_and_the_next_night_ends_the_same(
             with pytest.raises(
                 EnvironmentProblem, match="stage ingest could not use the file system: the disk is full"
             ):
-                execute(str(job.folder), True, "ingest", data.ingest, ())
+                execute(str(job.folder), True, "ingest", ingest, ())
         assert list((work / "store/tmp").iterdir()) == []
         assert list(Store(work / "store").entries()) == []
     assert night(export).digests == undisturbed.digests

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from flows import run as road_module
 from flows.receiving.evaluate import evaluate
-from flows.stages.publish import REPORT_DATA, REPORT_PAGE
+from flows.stages.report import REPORT_DATA, REPORT_PAGE
 from flows.workspace.job import KEY_PURPOSES, new_job, open_job
 from flows.workspace.trust import write_root
 from pipeline.core.config import Config

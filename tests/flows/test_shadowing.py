@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from condensation.coresets import Centroids as KMeans
-from flows.attacks.shadows import condenses_again
+from flows.stages.attacks.shadows import condenses_again
 from pipeline.audit.sets.successive import OWN_SEED
 from pipeline.core.config import Centroids
 from pipeline.core.keys.noise import NoiseSource

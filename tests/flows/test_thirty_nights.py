@@ -26,10 +26,10 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from flows.attacks import scenes as attacking
 from flows.nights.night import Night, read_record, run_night
 from flows.run import walk_here
 from flows.stages import drift as drift_stage
+from flows.stages.attacks import scenes as attacking
 from flows.workspace.forgetting import forget
 from flows.workspace.job import KEY_PURPOSES, key_path
 from flows.workspace.locks import workspace_lock

@@ -31,7 +31,7 @@ import typer
 
 from flows.cli.main import app, main
 from flows.run import walk_until
-from flows.stages import condensing
+from flows.stages import condense
 from flows.workspace.job import KEY_PURPOSES, key_path, new_job
 from pipeline.core.config import load_config
 from pipeline.core.keys.secrets import Secret, write_secret
@@ -342,7 +342,7 @@ def interrupted(site: Path, patch: pytest.MonkeyPatch) -> tuple[str, ...]:
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt(f"{PERSON} {KEYS['noise'].hex()}")
 
-    patch.setattr(condensing, "condense", stop)
+    patch.setattr(condense, "condense", stop)
     patch.setattr("flows.registry.condenser", stop)
     return ("condense", "run.toml")
 

@@ -81,7 +81,7 @@ def attack(
     from pipeline.core.redaction import scrubbed
 
     with scrubbed("audit"):
-        from flows.attacks.tables import audit_tables, enforce, write
+        from flows.stages.attacks.tables import audit_tables, enforce, write
         from flows.workspace.history import history_of, remember
 
         found = audit_tables(

@@ -1,256 +1,47 @@
 """The one configuration file: TOML -> frozen models, unknown keys refused, values never echoed in an error.
 
-The tables of data, encoders, condensers and nights live in `config_data`, `config_encode`, `config_condense` and
-`config_night`. Algorithms never see these models: the registry hands each plug-in its table as keyword arguments
-(`options`).
+One file per part of the configuration; `load` reads a whole one.
 """
 
-from __future__ import annotations
-
-import tomllib
-from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import Field, ValidationError, field_validator, model_validator
-
-from pipeline.core.config.compute import ComputeConfig
-from pipeline.core.config.condense import (
-    Centroids,
-    CharacteristicFunction,
-    Condense,
-    CondenseTable,
-    DistributionMatching,
-    GradientMatching,
-    Herding,
-    KernelMatching,
-    Matching,
-    PluginCondense,
-    PrivateMoments,
-    RandomReal,
-    TrajectoryMatching,
-    default_table,
-)
-from pipeline.core.config.data import (
-    CohortConfig,
-    EmbeddedSource,
-    LongTableSource,
-    PhysioNet2012Source,
-    PrepareConfig,
-    Source,
-    SplitConfig,
-    TablesSource,
-)
-from pipeline.core.config.encode import (
-    Encode,
-    EncodeTable,
-    IdentityEncode,
-    KeyedEncode,
-    PluginEncode,
-    ProjectionEncode,
-    QuantumEncode,
-)
-from pipeline.core.config.group import GroupConfig
-from pipeline.core.config.night import DriftConfig, NightConfig
-from pipeline.core.config.tables import Model, Name, Plugin, PositiveInt
-from pipeline.core.data_use import data_use_problem
-from pipeline.core.errors import ConfigError
-
-__all__ = [
-    "AuditConfig",
-    "Centroids",
-    "CharacteristicFunction",
-    "CohortConfig",
-    "ComputeConfig",
-    "Condense",
-    "CondenseTable",
-    "Config",
-    "DistributionMatching",
-    "DriftConfig",
-    "EmbeddedSource",
-    "Encode",
-    "EncodeTable",
-    "GradientMatching",
-    "GroupConfig",
-    "Herding",
-    "IdentityEncode",
-    "KernelMatching",
-    "KeyedEncode",
-    "LongTableSource",
-    "Matching",
-    "Model",
-    "Name",
-    "NightConfig",
-    "PhysioNet2012Source",
-    "Plugin",
-    "PluginCondense",
-    "PluginEncode",
-    "PrepareConfig",
-    "PrivateMoments",
-    "ProjectionEncode",
-    "QuantumEncode",
-    "RandomReal",
-    "ReleaseConfig",
-    "Source",
-    "SplitConfig",
-    "TablesSource",
-    "TrajectoryMatching",
-    "UtilityConfig",
-    "default_table",
-    "load_config",
-    "parse_config",
-]  # one place to import a table from, whichever room it lives in
-
-
-class UtilityConfig(Model):
-    """Train on condensed, test on real."""
-
-    models: tuple[str, ...] = ("tcn", "lstm", "gru", "gradient_boosting", "logistic_regression")
-    n_seeds: PositiveInt = 3
-    epochs: PositiveInt = 30  # of networks, within the limits on steps of `pipeline.probes.training`
-    n_random_draws: PositiveInt = 3
-    floor_auroc: Annotated[float, Field(ge=0, le=1)] | None = None
-    floor_model: str = "logistic_regression"
-
-
-class AuditConfig(Model):
-    """How hard to attack: `screen` takes minutes, `full` condenses again many times and takes hours."""
-
-    level: Literal["screen", "full"] = "screen"
-    max_targets: PositiveInt = 400
-    n_bootstrap: PositiveInt = 500
-
-
-class ReleaseConfig(Model):
-    """What leaves, and under which policy."""
-
-    kind: Literal["condensed", "encoded", "moments"] = "condensed"
-    artefact: Name  # name of an [encode.NAME] or [condense.NAME] table
-    policy: str = "strict"  # a shipped policy's name, or the path of a policy TOML
-    licence: str  # an SPDX identifier or the name of the terms; nobody else can choose it
-    site: str = "unnamed site"
-    contact: str = ""
-    intended_use: str = "Developing and comparing models; a model meant for care is to be validated on real data first."
-    recipients: tuple[str, ...] = ()  # named in the signed statement; some policies ask for them
-    recipient_keys: dict[str, str] = Field(default_factory=dict)  # recipient -> age public key; encrypts the payload
-    agreement: str = ""  # the data-use agreement's title or reference; likewise
-    duo: tuple[str, ...] = ()  # what receivers may do with it: terms of the Data Use Ontology
-    countersigned: str = ""  # the code of what recipients recover, given by the gate and set once somebody has read it
-
-    @model_validator(mode="after")
-    def _terms(self) -> ReleaseConfig:
-        if problem := data_use_problem(self.duo, self.agreement):
-            raise ValueError(problem)
-        if self.recipient_keys and set(self.recipient_keys) != set(self.recipients):
-            raise ValueError("recipient_keys names each of the recipients, and nobody else")
-        return self
-
-
-class Config(Model):
-    """The whole file."""
-
-    name: Name
-    seed: Annotated[int, Field(ge=0, lt=2**53)] = 0  # canonical JSON carries integers up to 2^53
-    workspace: Path = Path("decoct-work")
-    device: str = "auto"
-    source: Source
-    cohort: CohortConfig = CohortConfig()
-    prepare: PrepareConfig = PrepareConfig()
-    encode: Annotated[dict[Name, Encode], Field(min_length=1)]
-    condense: Annotated[dict[Name, CondenseTable], Field(min_length=1)]
-    utility: UtilityConfig = UtilityConfig()
-    group: GroupConfig | None = None
-    audit: AuditConfig = AuditConfig()
-    compute: ComputeConfig = ComputeConfig()
-    drift: DriftConfig = DriftConfig()
-    night: NightConfig = NightConfig()
-    release: ReleaseConfig
-
-    @field_validator("condense")
-    @classmethod
-    def _own_names(cls, condense: dict[str, Any]) -> dict[str, Any]:
-        reserved = {"full_data", "random_real_stays"} & set(condense)
-        if reserved:
-            raise ValueError(f"the name {sorted(reserved)[0]} is used by the utility table's own rows")
-        return condense
-
-    @model_validator(mode="after")
-    def _names_meet(self) -> Config:
-        for name, table in self.condense.items():
-            if table.input not in self.encode:
-                raise ValueError(f"condense.{name}.input names no [encode.*] table")
-            if table.by_group and self.group is None:
-                raise ValueError(f"condense.{name}.tasks = '{table.tasks}' needs a [group] table")
-            if table.by_group and self.group and self.group.looks_at_stays and isinstance(table, PrivateMoments):
-                raise ValueError(f"condense.{name}.tasks: a group chosen on real data is outside the privacy account")
-        known = self.encode if self.release.kind == "encoded" else self.condense
-        if self.release.artefact not in known:
-            raise ValueError("release.artefact names no table of the kind that release.kind asks for")
-        if self.release.kind == "condensed" and self.condense[self.release.artefact].makes_several:
-            raise ValueError("release.artefact makes a set for each group; name the tasks of the one that is to leave")
-        if self.release.kind == "moments" and self.condense[self.release.artefact].tasks == "group":
-            raise ValueError("release.kind = 'moments' takes the tasks that its table names by itself, not a group's")
-        if self.group and self.group.moments is not None:
-            source = self.condense.get(self.group.moments)
-            if not isinstance(source, PrivateMoments) or source.tasks in ("first", "group"):
-                raise ValueError("group.moments names a private_moments table that holds several tasks by itself")
-        return self
-
-
-def load_config(path: Path) -> Config:
-    """Read and check a configuration file; relative paths in it are relative to the file.
-
-    Raises:
-        ConfigError: unreadable, not TOML, or a rule is broken; every fault is named by its key.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"configuration file {path} not found; make one with: decoct config init") from None
-    except (OSError, UnicodeDecodeError):
-        raise ConfigError(f"configuration file {path} cannot be read as UTF-8 text") from None
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"configuration file {path} is not valid TOML: {error}") from None
-    return parse_config(raw, str(path), path.resolve().parent)
-
-
-def parse_config(raw: dict[str, Any], where: str, base: Path) -> Config:
-    """Check a parsed configuration and resolve its paths against `base`.
-
-    Raises:
-        ConfigError: as `load_config`.
-    """
-    try:
-        config = Config.model_validate(raw)
-    except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(str(part) for part in fault['loc']) or 'top level'}: {fault['msg']}"
-            for fault in error.errors(include_input=False, include_url=False)
-        )
-        raise ConfigError(f"{where}: {faults}") from None
-    return _resolve_paths(config, base)
-
-
-def _resolve_paths(config: Config, base: Path) -> Config:
-    source = config.source
-    if isinstance(source, PhysioNet2012Source):
-        records = tuple(base / path for path in source.records)
-        source = source.model_copy(
-            update={"records": records, "outcomes": tuple(base / path for path in source.outcomes)}
-        )
-    elif isinstance(source, LongTableSource):
-        stays = None if source.stays is None else base / source.stays
-        source = source.model_copy(update={"events": base / source.events, "stays": stays})
-    elif isinstance(source, TablesSource):
-        source = source.model_copy(update={"folder": base / source.folder})
-    update: dict[str, Any] = {"source": source, "workspace": base / config.workspace}
-    cohort: dict[str, Any] = {}
-    if config.cohort.mapping.endswith(".toml"):
-        cohort["mapping"] = str(base / config.cohort.mapping)
-    if config.cohort.contract is not None:
-        cohort["contract"] = base / config.cohort.contract
-    update["cohort"] = config.cohort.model_copy(update=cohort)
-    if config.release.policy.endswith(".toml"):
-        update["release"] = config.release.model_copy(update={"policy": str(base / config.release.policy)})
-    return config.model_copy(update=update)
+from pipeline.core.config.compute import ComputeConfig as ComputeConfig
+from pipeline.core.config.condense import Centroids as Centroids
+from pipeline.core.config.condense import CharacteristicFunction as CharacteristicFunction
+from pipeline.core.config.condense import Condense as Condense
+from pipeline.core.config.condense import CondenseTable as CondenseTable
+from pipeline.core.config.condense import DistributionMatching as DistributionMatching
+from pipeline.core.config.condense import GradientMatching as GradientMatching
+from pipeline.core.config.condense import Herding as Herding
+from pipeline.core.config.condense import KernelMatching as KernelMatching
+from pipeline.core.config.condense import Matching as Matching
+from pipeline.core.config.condense import PluginCondense as PluginCondense
+from pipeline.core.config.condense import PrivateMoments as PrivateMoments
+from pipeline.core.config.condense import RandomReal as RandomReal
+from pipeline.core.config.condense import TrajectoryMatching as TrajectoryMatching
+from pipeline.core.config.condense import default_table as default_table
+from pipeline.core.config.data import CohortConfig as CohortConfig
+from pipeline.core.config.data import EmbeddedSource as EmbeddedSource
+from pipeline.core.config.data import LongTableSource as LongTableSource
+from pipeline.core.config.data import PhysioNet2012Source as PhysioNet2012Source
+from pipeline.core.config.data import PrepareConfig as PrepareConfig
+from pipeline.core.config.data import Source as Source
+from pipeline.core.config.data import SplitConfig as SplitConfig
+from pipeline.core.config.data import TablesSource as TablesSource
+from pipeline.core.config.encode import Encode as Encode
+from pipeline.core.config.encode import EncodeTable as EncodeTable
+from pipeline.core.config.encode import IdentityEncode as IdentityEncode
+from pipeline.core.config.encode import KeyedEncode as KeyedEncode
+from pipeline.core.config.encode import PluginEncode as PluginEncode
+from pipeline.core.config.encode import ProjectionEncode as ProjectionEncode
+from pipeline.core.config.encode import QuantumEncode as QuantumEncode
+from pipeline.core.config.group import GroupConfig as GroupConfig
+from pipeline.core.config.load import AuditConfig as AuditConfig
+from pipeline.core.config.load import Config as Config
+from pipeline.core.config.load import ReleaseConfig as ReleaseConfig
+from pipeline.core.config.load import UtilityConfig as UtilityConfig
+from pipeline.core.config.load import load_config as load_config
+from pipeline.core.config.load import parse_config as parse_config
+from pipeline.core.config.night import DriftConfig as DriftConfig
+from pipeline.core.config.night import NightConfig as NightConfig
+from pipeline.core.config.tables import Model as Model
+from pipeline.core.config.tables import Name as Name
+from pipeline.core.config.tables import Plugin as Plugin

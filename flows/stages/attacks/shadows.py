@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from flows import registry
-from flows.stages.learn import device, with_tasks
+from flows.compute import device
 from pipeline.audit.run import condensations
 from pipeline.audit.scene import CondensedScene, Level, Recondense
 from pipeline.audit.sets.successive import OWN_SEED
@@ -19,7 +19,7 @@ from pipeline.core.digest import digest_array, digest_json
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.keys.secrets import Secret
 from pipeline.core.protocols import ignore_step
-from pipeline.core.types import CondensedSet, EncodedCohort, Split
+from pipeline.core.types import CondensedSet, EncodedCohort, Split, with_tasks
 
 
 def counted(recondense: Recondense, artefact: str, left: int, seconds: float, say: Callable[[str], None]) -> Recondense:

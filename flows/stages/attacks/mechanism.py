@@ -9,13 +9,12 @@ import numpy as np
 
 from condensation.private.feature_map import public_range
 from flows import registry
-from flows.stages.condensing import ReleasesMoments
-from flows.stages.learn import with_tasks
+from flows.stages.condense import ReleasesMoments
 from pipeline.audit.games.release_game import Mechanism
 from pipeline.core.config import Condense
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.keys.secrets import SECRET_BYTES, Secret
-from pipeline.core.types import CondensedSet, EncodedCohort, Moments
+from pipeline.core.types import CondensedSet, EncodedCohort, Moments, with_tasks
 
 GAME_STEPS: Final = 8  # of a made-up series: enough for every part of a feature map, a sixth of the time of 48
 

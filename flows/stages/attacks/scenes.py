@@ -8,13 +8,13 @@ from functools import lru_cache
 from typing import Final, Literal, final
 
 from flows import registry
-from flows.attacks.mechanism import private_mechanism
-from flows.attacks.model import receivers_model
-from flows.attacks.shadows import announced, condenses_again
 from flows.compute import calls, everywhere
 from flows.progress import say, steps
-from flows.stages.condensing import condensed_sets, set_name
-from flows.stages.learn import cohort_of, encoder_input, fitted_encoder, with_tasks
+from flows.stages.attacks.mechanism import private_mechanism
+from flows.stages.attacks.model import receivers_model
+from flows.stages.attacks.shadows import announced, condenses_again
+from flows.stages.condense import condensed_sets, set_name
+from flows.stages.encode import cohort_of, encoder_input, fitted_encoder
 from flows.workspace.job import Job, open_job
 from pipeline.audit.encodings.terms import MAX_WINDOW
 from pipeline.audit.run import DEFAULT_ATTACKS, Outcome, attempt, attempts, audit, condense_again, condensed_again
@@ -30,7 +30,7 @@ from pipeline.audit.scene import (
 from pipeline.core.config import Encode, QuantumEncode
 from pipeline.core.errors import EnvironmentProblem
 from pipeline.core.keys.secrets import SECRET_BYTES, Secret
-from pipeline.core.types import EncodedCohort, LeakageReport, Split
+from pipeline.core.types import EncodedCohort, LeakageReport, Split, with_tasks
 from pipeline.store import Made
 
 N_SURROGATES: Final = 6  # encoders under made-up keys, from which the audit learns the public circuit's structure

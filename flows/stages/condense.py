@@ -11,10 +11,9 @@ import numpy as np
 from condensation.loop import StopCondensing
 from condensation.private.condenser import samples_from_moments
 from flows import registry
-from flows.compute import calls
+from flows.compute import calls, device
 from flows.progress import say, steps
-from flows.stages.learn import device, noise_name, noise_source, with_tasks
-from flows.workspace.accounted import ledger_of
+from flows.workspace.accounted import ledger_of, noise_name, noise_source
 from flows.workspace.job import Job, open_job
 from pipeline.core.config import Condense, DistributionMatching, Matching
 from pipeline.core.digest import digest_json
@@ -22,7 +21,17 @@ from pipeline.core.errors import ConfigError, EnvironmentProblem
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.protocols import ignore_step
 from pipeline.core.threads import single_threaded
-from pipeline.core.types import CondensedSet, EncodedCohort, Grouping, LossCurve, Moments, Provenance, Split, Task
+from pipeline.core.types import (
+    CondensedSet,
+    EncodedCohort,
+    Grouping,
+    LossCurve,
+    Moments,
+    Provenance,
+    Split,
+    Task,
+    with_tasks,
+)
 from pipeline.store import Made
 
 MAX_CURVE_POINTS: Final = 400

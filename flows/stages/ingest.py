@@ -1,22 +1,19 @@
-"""From source files to a validated, prepared cohort."""
+"""From source files to a cohort, its report, and the contract that its events kept."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import polars as pl
 
 from flows.progress import steps
-from flows.stages import blocks
 from flows.stages.source import SourceState
 from flows.workspace.job import Job
 from pipeline.core.config import SplitConfig
 from pipeline.core.digest import digest_file
-from pipeline.core.errors import DataError
-from pipeline.core.types import Cohort, CondensedSet, ContractResult, EncodedCohort, IngestReport, Provenance
+from pipeline.core.types import Cohort, ContractResult, IngestReport, Provenance
 from pipeline.ingest.cohort.build import build_cohort, latest_hour
 from pipeline.ingest.engine.quarantine import write_quarantine
 from pipeline.ingest.kept.stay_blocks import stay_blocks
@@ -86,44 +83,6 @@ def ingest(job: Job) -> Made:
 
     made = job.once("ingest", (), plan, None, make)
     state.marks.save()
-    return made
-
-
-def prepare(job: Job, cohort: Made) -> Made:
-    """Cohort -> EncodedCohort of imputed series in [0, 1], every transform recorded."""
-    options = job.config.prepare.model_dump(mode="json")
-
-    def make(provenance: Provenance) -> tuple[EncodedCohort]:
-        raw, prepared = blocks.prepared(job, cohort, options)
-        subjects = {"kind": "subjects", "known": raw.subjects_known, "public": True}
-        return (dataclasses.replace(prepared, transforms=(subjects, *prepared.transforms), provenance=provenance),)
-
-    return job.once("prepare", (cohort.first,), options, None, make)
-
-
-_CHECKS: Final[Mapping[str, tuple[type[Any], Callable[[Any], ContractResult]]]] = {
-    "Cohort": (Cohort, contracts.check_cohort),
-    "EncodedCohort": (EncodedCohort, contracts.check_encoded),
-    "CondensedSet": (CondensedSet, contracts.check_condensed),
-}
-
-
-def validate(job: Job, name: str, artefact: Made) -> Made:
-    """Hold the artefact called `name` against the data contract of its kind.
-
-    Raises:
-        DataError: a critical rule is broken, or the artefact's kind has no contract.
-    """
-    kind = job.store.kind_of(artefact.first)
-    if kind not in _CHECKS:
-        raise DataError(f"artefact {artefact.first[:12]} is a {kind}; contracts exist for {', '.join(sorted(_CHECKS))}")
-    cls, check = _CHECKS[kind]
-
-    def make(_: Provenance) -> tuple[ContractResult]:
-        return (dataclasses.replace(check(job.only(artefact, cls)), artefact=name),)
-
-    made = job.once("validate", (artefact.first,), {"suite": kind, "name": name}, None, make)
-    contracts.require(job.only(made, ContractResult))
     return made
 
 

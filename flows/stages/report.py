@@ -1,8 +1,7 @@
-"""What leaves, and the two pages: the bundle with its card, and the site's own report."""
+"""The report of a run for its site: a page and its figures, restricted like everything in the workspace."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,17 +10,10 @@ from typing import Final
 import numpy as np
 
 from flows.environment import code_version, machine
-from flows.stages import condensing, judge
-from flows.workspace import history as audit_history
 from flows.workspace import releases
-from flows.workspace.changes import keep_outline, since_last_release
-from flows.workspace.job import KEY_PURPOSES, Job
-from pipeline.audit.bytes.scan import scan_bytes
-from pipeline.audit.scene import BytesScene
-from pipeline.core.codec import record_digest
-from pipeline.core.config import ReleaseConfig
-from pipeline.core.digest import canonical_json, digest_file, digest_json
-from pipeline.core.errors import LeakageError, ReleaseRefused, UtilityError
+from flows.workspace.changes import since_last_release
+from flows.workspace.job import Job
+from pipeline.core.digest import canonical_json
 from pipeline.core.types import (
     Cohort,
     CondensedSet,
@@ -40,111 +32,15 @@ from pipeline.core.types.drift import DriftReport
 from pipeline.ingest.cohort.scaling import to_clinical_units
 from pipeline.report.record import CondensedSummary, RunRecord, StageRow, Trajectory, record_json
 from pipeline.report.render import render_report
-from pipeline.sharing.bundle import write as bundles
 from pipeline.store import Made
 
 REPORT_PAGE: Final = "report.html"
+
+
 REPORT_DATA: Final = "report.json"
+
+
 MAX_TRAJECTORIES: Final = 6
-
-
-def candidate(job: Job, encoded: Mapping[str, Made], condensed: Mapping[str, Made]) -> Made:
-    """The artefact that [release] names: a condensed set, an encoding's training stays, or private moments."""
-    release = job.config.release
-    if release.kind == "condensed":
-        return condensed[release.artefact]
-    if release.kind == "moments":
-        return condensing.moments(job, release.artefact, encoded[job.config.condense[release.artefact].input])
-    source = encoded[release.artefact]
-
-    def make(provenance: object) -> tuple[EncodedCohort]:
-        return (dataclasses.replace(job.only(source, EncodedCohort).part(Split.TRAIN), provenance=provenance),)
-
-    return job.once("training part", (source.first,), {}, None, make)
-
-
-def release(job: Job, cohort: Made, candidate: Made, leakage: Made, utility: Made, decision: Made) -> Made | None:
-    """Sign and write the bundle when utility floor and gate allow it; None otherwise. It waits among the proposals
-    where the policy asks for approvals.
-
-    Every byte is scanned for identifiers and secrets before it is signed.
-
-    Raises:
-        LeakageError: the scan found one.
-    """
-    try:
-        audited = judge.admitted(job, candidate, leakage, utility, decision)
-    except (UtilityError, LeakageError, ReleaseRefused):
-        return None  # the report is written first; then the last stage stops the run with this very error
-    workspace, settings = job.config.workspace, job.config.release
-    scanned: list[LeakageReport] = []
-
-    def scan(files: Mapping[str, bytes]) -> None:
-        scanned.append(_scan(job, cohort, candidate, files))
-        found = [result.summary for result in scanned[0].results if result.rate > 0]
-        if found or not scanned[0].controls_held:
-            raise LeakageError(f"the bundle was not signed: {'; '.join(found) or 'the scan failed its own controls'}")
-
-    def make(_: object) -> tuple[ReleaseRecord, LeakageReport]:
-        notes = _notes(settings, releases.next_version(workspace, settings))
-        path = releases.write(job, audited, notes, scan)
-        files = {file.name: digest_file(file) for file in sorted(path.iterdir())}
-        return ReleaseRecord(path.name, digest_json(files), notes.version), scanned[0]
-
-    def once(job: Job) -> Made:
-        return job.once("release", (candidate.first, decision.first), settings.model_dump(mode="json"), None, make)
-
-    made = once(job)
-    if releases.place(workspace, job.only(made, ReleaseRecord).name) is None:  # moved away: write the next one
-        made = once(dataclasses.replace(job, resume=False))
-    if not made.reused:
-        for audit in judge.reports_on(job, candidate, leakage):
-            audit_history.has_left(job, record_digest(audit), job.only(made, ReleaseRecord).name)
-    keep_outline(job, cohort, job.only(made, ReleaseRecord).name)
-    return made
-
-
-def _notes(settings: ReleaseConfig, version: int) -> bundles.ReleaseNotes:
-    return bundles.ReleaseNotes(
-        name=settings.artefact,
-        site=settings.site,
-        version=version,
-        licence=settings.licence,
-        intended_use=settings.intended_use,
-        recipients=settings.recipients,
-        recipient_keys=settings.recipient_keys,
-        agreement=settings.agreement,
-        data_use=settings.duo,
-        contact=settings.contact,
-    )
-
-
-def _scan(job: Job, cohort: Made, candidate: Made, files: Mapping[str, bytes]) -> LeakageReport:
-    """Look for the site's ids, keys, seeds and folders in the bytes that are about to be signed."""
-    stays = job.only(cohort, Cohort)
-    secrets = [job.secret(purpose) for purpose in KEY_PURPOSES]
-    return scan_bytes(
-        BytesScene(
-            artefact="bundle",
-            artefact_digest=candidate.first,
-            files=files,
-            identifiers=[*stays.stay_ids.tolist(), *stays.subject_ids.tolist()],
-            secrets=[secret.reveal() for secret in secrets],
-            seeds=[seed for seed in (job.config.seed,) if seed],
-        ),
-        seed=job.seed("byte scan"),
-    )
-
-
-def floor(job: Job, utility: Made, made: Mapping[str, Made]) -> None:
-    """Stop before the audit, which takes longest, if the release would be of too little use; the page is written.
-
-    Raises:
-        UtilityError: below the utility floor.
-    """
-    if (why := judge.shortfall(job, job.only(utility, UtilityReport))) is not None:
-        report(job, made)
-        raise UtilityError(f"nothing was released: {why}")
 
 
 def report(job: Job, made: Mapping[str, Made]) -> None:

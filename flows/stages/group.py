@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from flows.compute import calls, device
 from flows.progress import steps
-from flows.stages.candidates import train_by_workers
-from flows.stages.condensing import moments
-from flows.stages.learn import device, encode
-from flows.workspace.job import Job
+from flows.stages.condense import moments
+from flows.stages.encode import encode
+from flows.workspace.job import Job, open_job
 from pipeline.core.config.group import GroupConfig
 from pipeline.core.types import EncodedCohort, Grouping, Moments, Provenance, Split
 from pipeline.grouping.accounted import fixed_groups, group_by_moments
+from pipeline.grouping.batched_trainer import Trained
 from pipeline.grouping.run import NamedLimits, group_tasks, validate_grouping
-from pipeline.grouping.trainings import train_here
+from pipeline.grouping.trainings import Training, train_here, trained
 from pipeline.grouping.validated import MIN_VALIDATED
 from pipeline.store import Made
 
@@ -74,3 +81,41 @@ def _by_moments(job: Job, table: GroupConfig, name: str, prepared: Made) -> Made
 
 def _limits(table: GroupConfig) -> NamedLimits:
     return NamedLimits(table.largest, table.must_link, table.cannot_link)
+
+
+def train_by_workers(
+    job: Job, inputs: np.ndarray, labels: np.ndarray, asked: Sequence[Training], *, device: str
+) -> Iterator[Trained]:
+    """As `train_here`; stays and predictions go through files of the store's scratch, rows and seeds are told.
+
+    Raises:
+        EnvironmentProblem: as `calls`. DataError: as `train_groups`. OSError: the disk is full.
+    """
+    name = secrets.token_hex(8)
+    try:
+        np.savez(_training_file(job, name), inputs=inputs, labels=labels)
+        told = [(str(job.folder), name, number, one, device) for number, one in enumerate(asked)]
+        for made in calls(job, _train_there, told):
+            with np.load(_training_file(job, made)) as arrays:
+                found = Trained(**{field.name: arrays[field.name] for field in fields(Trained)})
+            _training_file(job, made).unlink()
+            yield found
+    finally:
+        for path in job.store.scratch.glob(f"{name}*"):
+            path.unlink(missing_ok=True)
+
+
+def _train_there(folder: str, name: str, number: int, one: Training, device: str) -> str:
+    """On a worker: one training; the name of the file with what came of it, unless nobody waits for it any more."""
+    job = open_job(folder, resume=False)
+    with np.load(_training_file(job, name)) as stays:
+        found = trained(stays["inputs"], stays["labels"], one, device=device)
+    made = f"{name}-{number}"
+    np.savez(_training_file(job, made), **{field.name: getattr(found, field.name) for field in fields(Trained)})
+    if not _training_file(job, name).exists():  # another training failed, and its files were taken away
+        _training_file(job, made).unlink(missing_ok=True)
+    return made
+
+
+def _training_file(job: Job, name: str) -> Path:
+    return job.store.scratch / f"{name}.npz"

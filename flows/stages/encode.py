@@ -1,38 +1,25 @@
-"""Encode, and what condensing and its judges share with it: device, tasks, noise."""
+"""Encode prepared series, or summaries of them, with the key of the site."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 
 from encoders.calibrate import Randomisable, calibrated
 from encoders.dense import static_channels, summaries
 from flows import registry
+from flows.compute import device
 from flows.stages import blocks
+from flows.workspace.accounted import noise_name, noise_source
 from flows.workspace.job import Job
 from pipeline.core.config import EncodeTable, KeyedEncode
-from pipeline.core.digest import digest_array, digest_json
-from pipeline.core.keys.noise import NoiseSource, Reserve
 from pipeline.core.keys.secrets import Secret
 from pipeline.core.protocols import FittedEncoder
 from pipeline.core.types import (
     Cohort,
     EncodedCohort,
     Provenance,
-    Task,
 )
 from pipeline.store import Made
-
-
-def device(wanted: str) -> str:
-    """`auto` is the accelerator torch has, else the CPU."""
-    if wanted != "auto":
-        return wanted
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def encode(job: Job, name: str, prepared: Made) -> Made:
@@ -76,24 +63,3 @@ def cohort_of(job: Job, prepared: EncodedCohort) -> Cohort:
     """The raw cohort that the prepared series were made from."""
     cohort: Cohort = job.store.get(prepared.provenance.parents[0], Cohort)
     return cohort
-
-
-def with_tasks(cohort: EncodedCohort, tasks: tuple[Task, ...]) -> EncodedCohort:
-    """The cohort with those of its tasks only, in its own order."""
-    kept = [index for index, task in enumerate(cohort.tasks) if task in tasks]
-    return dataclasses.replace(cohort, labels=cohort.labels[:, kept], tasks=tuple(cohort.tasks[i] for i in kept))
-
-
-def noise_source(job: Job, seen: EncodedCohort, ledger: Reserve | None = None) -> NoiseSource:
-    """Noise bound to the content that a private method sees: any change of it, and only that, draws afresh.
-
-    With `ledger` it is drawn only for queries that were reserved there; an encoder's noise is no accounted query.
-    """
-    arrays = {name: getattr(seen, name) for name in ("features", "labels", "subject_index")}
-    facts: Mapping[str, object] = {"channels": list(seen.channels), "tasks": [t.name for t in seen.tasks]}
-    digests = {name: digest_array(array) for name, array in arrays.items()}
-    return NoiseSource(job.secret("noise"), digest_json({**digests, **facts}), ledger)
-
-
-def noise_name(job: Job) -> dict[str, str]:
-    return {"noise_key": job.secret("noise").fingerprint}

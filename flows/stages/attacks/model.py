@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flows.stages.learn import device
+from flows.compute import device
 from pipeline.audit.scene import Receiver
 from pipeline.core.config import UtilityConfig
 from pipeline.probes.networks import NETWORKS

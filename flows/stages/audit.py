@@ -1,0 +1,53 @@
+"""What leaks: every attack on every encoding and condensed set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flows.stages.attacks.model import receivers_choice
+from flows.stages.attacks.scenes import SceneOf, attack_all, has_key
+from flows.workspace import history
+from flows.workspace.job import Job
+from pipeline.core.types import (
+    LeakageReport,
+)
+from pipeline.store import Made
+
+
+def audit(
+    job: Job, prepared: Made, encoded: Mapping[str, Made], condensed: Mapping[str, Made], candidate: Made
+) -> Made:
+    """Attack every encoding and every condensed set; one LeakageReport for each.
+
+    The report on the release's table names the candidate: for an encoding that is its training part, for moments the
+    moments, whose set is a function of them and of nothing else.
+    """
+    table = job.config.audit
+    seed = job.seed("audit")
+    parents = tuple(made.first for made in (prepared, *encoded.values(), *condensed.values(), candidate))
+    options = {
+        "audit": table.model_dump(mode="json"),
+        "encoder_key": job.secret("encoder").fingerprint,
+        "receiver": [receivers_choice(job.config.utility), job.config.utility.epochs],
+    }
+
+    attacked = [
+        SceneOf(
+            "encoding", name, candidate.first if name == job.config.release.artefact else made.first, made, prepared
+        )
+        for name, made in encoded.items()
+        if has_key(job, made)
+    ]
+    for name, made in condensed.items():
+        source = encoded[job.config.condense[name].input]
+        for number, digest in enumerate(made.digests[::2]):
+            told = candidate.first if name == job.config.release.artefact else digest
+            attacked.append(SceneOf("set", name, told, made, source, number))
+
+    def make(_: object) -> tuple[LeakageReport, ...]:
+        return attack_all(job, attacked, seed)
+
+    made = job.once("audit", parents, options, seed, make)
+    if not made.reused:
+        history.remember_run(job, [job.store.get(digest, LeakageReport) for digest in made.digests])
+    return made

@@ -1,0 +1,87 @@
+"""May it leave: the decision of the gate, and the exit code of a run that released nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flows.stages.utility import shortfall
+from flows.workspace import history
+from flows.workspace.job import Job
+from pipeline.core.codec import record_digest
+from pipeline.core.errors import UtilityError
+from pipeline.core.types import (
+    CondensedSet,
+    EncodedCohort,
+    GateDecision,
+    LeakageReport,
+    Moments,
+    UtilityReport,
+)
+from pipeline.sharing.policy import gate
+from pipeline.sharing.policy.load import load_policy
+from pipeline.store import Made
+
+
+def decide(job: Job, candidate: Made, leakage: Made, utility: Made) -> Made:
+    """The gate's decision on what the configuration wants to release."""
+    policy = load_policy(job.config.release.policy)
+    parents = (candidate.first, *leakage.digests, utility.first)
+    around = circumstances(job, candidate)
+
+    def make(_: object) -> tuple[GateDecision]:
+        reports = reports_on(job, candidate, leakage)
+        artefact = released_artefact(job, candidate)
+        return (gate.decide(policy, artefact, reports, job.only(utility, UtilityReport), around),)
+
+    accepted = [record_digest(report) for report in around.accepted or ()]
+    options = {"policy": policy.digest, "countersigned": around.countersigned, "accepted": accepted}
+    return job.once("decide", parents, options, None, make)
+
+
+def circumstances(job: Job, candidate: Made) -> gate.Circumstances:
+    """What the gate looks at beside the artefact and its audit."""
+    accepted = history.last_accepted(job, candidate.first)
+    return gate.Circumstances(accepted=accepted, countersigned=job.config.release.countersigned)
+
+
+def reports_on(job: Job, candidate: Made, leakage: Made) -> tuple[LeakageReport, ...]:
+    """The leakage reports that are about the candidate."""
+    reports = (job.store.get(digest, LeakageReport) for digest in leakage.digests)
+    return tuple(report for report in reports if report.artefact_digest == candidate.first)
+
+
+def released_artefact(job: Job, candidate: Made) -> gate.Artefact:
+    """The candidate itself, of whichever kind it is."""
+    kinds: Mapping[str, type[gate.Artefact]] = {cls.__name__: cls for cls in (CondensedSet, EncodedCohort, Moments)}
+    artefact: gate.Artefact = job.store.get(candidate.first, kinds[job.store.kind_of(candidate.first)])
+    return artefact
+
+
+def admitted(job: Job, candidate: Made, leakage: Made, utility: Made, decision: Made) -> gate.AuditedRelease:
+    """The release, if utility floor and gate let it pass.
+
+    Raises:
+        UtilityError: below the utility floor.
+        LeakageError: the gate says FAIL and an attack decided it.
+        ReleaseRefused: the gate says FAIL or INCONCLUSIVE for another reason.
+    """
+    scores = job.only(utility, UtilityReport)
+    if (why := shortfall(job, scores)) is not None:
+        raise UtilityError(f"nothing was released: {why}")
+    return gate.admit(
+        load_policy(job.config.release.policy),
+        job.only(decision, GateDecision),
+        released_artefact(job, candidate),
+        reports_on(job, candidate, leakage),
+        scores,
+        circumstances(job, candidate),
+    )
+
+
+def enforce(job: Job, candidate: Made, leakage: Made, utility: Made, decision: Made) -> None:
+    """Stop the run with its exit code when nothing was released; the report has been written by now.
+
+    Raises:
+        DecoctError: as `admitted`.
+    """
+    admitted(job, candidate, leakage, utility, decision)

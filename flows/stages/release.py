@@ -1,0 +1,97 @@
+"""Sign and write the bundle, every byte of it scanned before."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from flows.stages.decide import admitted, reports_on
+from flows.workspace import history, releases
+from flows.workspace.changes import keep_outline
+from flows.workspace.job import KEY_PURPOSES, Job
+from pipeline.audit.bytes.scan import scan_bytes
+from pipeline.audit.scene import BytesScene
+from pipeline.core.codec import record_digest
+from pipeline.core.config import ReleaseConfig
+from pipeline.core.digest import digest_file, digest_json
+from pipeline.core.errors import LeakageError, ReleaseRefused, UtilityError
+from pipeline.core.types import (
+    Cohort,
+    LeakageReport,
+    ReleaseRecord,
+)
+from pipeline.sharing.bundle import write as bundles
+from pipeline.store import Made
+
+
+def release(job: Job, cohort: Made, candidate: Made, leakage: Made, utility: Made, decision: Made) -> Made | None:
+    """Sign and write the bundle when utility floor and gate allow it; None otherwise. It waits among the proposals
+    where the policy asks for approvals.
+
+    Every byte is scanned for identifiers and secrets before it is signed.
+
+    Raises:
+        LeakageError: the scan found one.
+    """
+    try:
+        audited = admitted(job, candidate, leakage, utility, decision)
+    except (UtilityError, LeakageError, ReleaseRefused):
+        return None  # the report is written first; then the last stage stops the run with this very error
+    workspace, settings = job.config.workspace, job.config.release
+    scanned: list[LeakageReport] = []
+
+    def scan(files: Mapping[str, bytes]) -> None:
+        scanned.append(_scan(job, cohort, candidate, files))
+        found = [result.summary for result in scanned[0].results if result.rate > 0]
+        if found or not scanned[0].controls_held:
+            raise LeakageError(f"the bundle was not signed: {'; '.join(found) or 'the scan failed its own controls'}")
+
+    def make(_: object) -> tuple[ReleaseRecord, LeakageReport]:
+        notes = _notes(settings, releases.next_version(workspace, settings))
+        path = releases.write(job, audited, notes, scan)
+        files = {file.name: digest_file(file) for file in sorted(path.iterdir())}
+        return ReleaseRecord(path.name, digest_json(files), notes.version), scanned[0]
+
+    def once(job: Job) -> Made:
+        return job.once("release", (candidate.first, decision.first), settings.model_dump(mode="json"), None, make)
+
+    made = once(job)
+    if releases.place(workspace, job.only(made, ReleaseRecord).name) is None:  # moved away: write the next one
+        made = once(dataclasses.replace(job, resume=False))
+    if not made.reused:
+        for audit in reports_on(job, candidate, leakage):
+            history.has_left(job, record_digest(audit), job.only(made, ReleaseRecord).name)
+    keep_outline(job, cohort, job.only(made, ReleaseRecord).name)
+    return made
+
+
+def _notes(settings: ReleaseConfig, version: int) -> bundles.ReleaseNotes:
+    return bundles.ReleaseNotes(
+        name=settings.artefact,
+        site=settings.site,
+        version=version,
+        licence=settings.licence,
+        intended_use=settings.intended_use,
+        recipients=settings.recipients,
+        recipient_keys=settings.recipient_keys,
+        agreement=settings.agreement,
+        data_use=settings.duo,
+        contact=settings.contact,
+    )
+
+
+def _scan(job: Job, cohort: Made, candidate: Made, files: Mapping[str, bytes]) -> LeakageReport:
+    """Look for the site's ids, keys, seeds and folders in the bytes that are about to be signed."""
+    stays = job.only(cohort, Cohort)
+    secrets = [job.secret(purpose) for purpose in KEY_PURPOSES]
+    return scan_bytes(
+        BytesScene(
+            artefact="bundle",
+            artefact_digest=candidate.first,
+            files=files,
+            identifiers=[*stays.stay_ids.tolist(), *stays.subject_ids.tolist()],
+            secrets=[secret.reveal() for secret in secrets],
+            seeds=[seed for seed in (job.config.seed,) if seed],
+        ),
+        seed=job.seed("byte scan"),
+    )

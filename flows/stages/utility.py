@@ -1,0 +1,117 @@
+"""Is a set worth sharing: models trained on it, tested on real stays, and the floor that a release must reach."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+
+from flows.compute import device
+from flows.progress import steps
+from flows.stages.condense import condensed_sets, set_name, table_of
+from flows.stages.report import report
+from flows.workspace.job import Job
+from pipeline.core.errors import UtilityError
+from pipeline.core.seeds import generator
+from pipeline.core.types import (
+    EncodedCohort,
+    Split,
+    UtilityReport,
+    with_tasks,
+)
+from pipeline.store import Made
+from pipeline.validation.utility import TrainingSet, measure_utility
+
+FULL_DATA: Final = "full_data"
+
+
+RANDOM_REAL: Final = "random_real_stays"
+
+
+def utility(job: Job, encoded: Mapping[str, Made], condensed: Mapping[str, Made]) -> Made:
+    """Train on every condensed set, on all real training stays and on equally many random ones; test on real stays."""
+    config, table = job.config, job.config.utility
+    seed = job.seed("utility")
+    where = device(config.device)
+    options = {"utility": table.model_dump(mode="json"), "reference": config.release.model_dump(mode="json")}
+    parents = tuple(made.first for made in (*encoded.values(), *condensed.values()))
+
+    def make(_: object) -> tuple[UtilityReport]:
+        with steps("training the panel", "") as on_step:
+            report = measure_utility(
+                _training_sets(job, encoded, condensed),
+                models=table.models,
+                n_seeds=table.n_seeds,
+                epochs=table.epochs,
+                seed=seed,
+                device=where,
+                on_step=on_step,
+            )
+        rows = tuple(dataclasses.replace(row, training_set=table_of(row.training_set)) for row in report.scores)
+        return (dataclasses.replace(report, scores=rows),)
+
+    return job.once("utility", parents, options, seed, make)
+
+
+def _training_sets(job: Job, encoded: Mapping[str, Made], condensed: Mapping[str, Made]) -> dict[str, TrainingSet]:
+    """The condensed sets, then their ceiling and their baseline in the reference set's encoding and tasks."""
+    tables = job.config.condense
+    sets: dict[str, TrainingSet] = {}
+    for name, made in condensed.items():
+        held_out = job.only(encoded[tables[name].input], EncodedCohort).part(Split.HELD_OUT)
+        for number, samples in enumerate(condensed_sets(job, made)):
+            test = with_tasks(held_out, samples.tasks)
+            key = set_name(name, number)
+            sets[key] = TrainingSet(tables[name].input, samples.features, samples.labels, test)
+    reference = _reference(job, sets)
+    table, test = tables[reference], sets[reference].test
+    source = job.config.release.artefact if job.config.release.kind == "encoded" else table.input
+    training = job.only(encoded[source], EncodedCohort)
+    test = with_tasks(training.part(Split.HELD_OUT), test.tasks)
+    training = with_tasks(training.part(Split.TRAIN), test.tasks)
+    draws = [_random_rows(job, training, table.n_per_class, draw) for draw in range(job.config.utility.n_random_draws)]
+    sets[FULL_DATA] = TrainingSet(source, training.features, training.labels, test)
+    sets[RANDOM_REAL] = TrainingSet(
+        source, tuple(training.features[rows] for rows in draws), tuple(training.labels[rows] for rows in draws), test
+    )
+    return sets
+
+
+def _reference(job: Job, sets: Mapping[str, TrainingSet]) -> str:
+    """The condensed set whose size and tasks the full-data and random rows take: the released one, else the first."""
+    return job.config.release.artefact if job.config.release.artefact in sets else next(iter(sets))
+
+
+def _random_rows(job: Job, training: EncodedCohort, n_per_class: int, draw: int) -> np.ndarray:
+    random = generator(job.seed("random real stays"), draw)
+    classes = [np.flatnonzero(training.labels[:, 0] < 0.5), np.flatnonzero(training.labels[:, 0] >= 0.5)]
+    return np.concatenate([random.choice(rows, min(n_per_class, len(rows)), replace=False) for rows in classes])
+
+
+def shortfall(job: Job, utility: UtilityReport) -> str | None:
+    """Why the utility floor is not met, or None."""
+    table = job.config.utility
+    if table.floor_auroc is None:
+        return None
+    task = next((row.task for row in utility.scores if row.training_set == job.config.release.artefact), "")
+    score = utility.score(job.config.release.artefact, table.floor_model, "auroc", task)
+    if score is None and not any(row.metric == "auroc" and row.task == task for row in utility.scores):
+        return f"the utility floor is an AUROC, which the first task, {task}, does not have"
+    if score is None:
+        return f"the utility floor asks for {table.floor_model}, which was not trained on {job.config.release.artefact}"
+    if score.mean >= table.floor_auroc:
+        return None
+    return f"{table.floor_model} reaches AUROC {score.mean:.3f}, below the floor of {table.floor_auroc:g}"
+
+
+def floor(job: Job, utility: Made, made: Mapping[str, Made]) -> None:
+    """Stop before the audit, which takes longest, if the release would be of too little use; the page is written.
+
+    Raises:
+        UtilityError: below the utility floor.
+    """
+    if (why := shortfall(job, job.only(utility, UtilityReport))) is not None:
+        report(job, made)
+        raise UtilityError(f"nothing was released: {why}")
