@@ -20,7 +20,8 @@ from reference import machine
 from threadpoolctl import threadpool_limits
 
 from condensation.private.moments import release_moments
-from pipeline.audit.games.release_game import Mechanism, play
+from pipeline.audit.games.release_game import play
+from pipeline.audit.scene import Mechanism
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.keys.secrets import SECRET_BYTES, Secret
 from pipeline.core.types import EncodedCohort, Moments, Provenance, Task

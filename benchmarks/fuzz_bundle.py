@@ -33,10 +33,10 @@ from pipeline.sharing.receive.received import read_arrays
 from pipeline.sharing.receive.state import check, check_root, load_state, remember
 from pipeline.sharing.receive.verify import VerifiedBundle, read_folder, verify, verify_files
 from pipeline.sharing.trust.dsse import Envelope, open_envelope, with_signature
-from pipeline.sharing.trust.keys import load_trust_root
 from pipeline.sharing.trust.revocation import KIND as REVOCATIONS
 from pipeline.sharing.trust.revocation import draft_revocations, load_revocations, sign_revocations
 from pipeline.sharing.trust.root import KIND as ROOT
+from pipeline.sharing.trust.root import load_trust_root
 from pipeline.sharing.trust.signing import make_statement
 
 HANG_SECONDS = 20

@@ -27,7 +27,7 @@ from sample_release import SIGNERS, SITE, TODAY, audited, propose, root_bytes, t
 from flows.receiving.reception import record
 from flows.receiving.unpack import unpack
 from flows.workspace.log_check import checked_log
-from pipeline.sharing.bundle.approval import approve, publish
+from pipeline.sharing.approval import approve, publish
 from pipeline.sharing.policy.budget import Budget
 from pipeline.sharing.policy.gate import AuditedRelease
 from pipeline.sharing.policy.ledger import People, reserve, spent_by_cohort

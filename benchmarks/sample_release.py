@@ -21,7 +21,7 @@ from pipeline.core.types import (
     UtilityReport,
     UtilityScore,
 )
-from pipeline.sharing.bundle.approval import approve, publish
+from pipeline.sharing.approval import approve, publish
 from pipeline.sharing.bundle.write import ReleaseNotes, write_bundle
 from pipeline.sharing.policy.gate import AuditedRelease, admit, decide
 from pipeline.sharing.policy.load import Policy, load_policy

@@ -10,10 +10,16 @@ their encodings, unless shots or noise that are not in the key blur it (docs/enc
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import logging
 import math
 from dataclasses import dataclass
 from typing import Final, Literal, final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
 
 from encoders.circuits.engines import engine_for
 from encoders.circuits.gates import (
@@ -26,14 +32,17 @@ from encoders.circuits.gates import (
     drawn_parameters,
 )
 from encoders.circuits.pauli import observables
+from encoders.circuits.pennylane_backend import DeviceCircuit, OnCircuits, Progress, ignore_circuits
 from encoders.circuits.windows import WindowCircuits
-from encoders.fitted_quantum import FittedQuantumEncoder
 from encoders.leakage import encoder_bound
 from encoders.randomise import OutputNoise
-from encoders.windows import Geometry, encoded_names
-from pipeline.core.errors import ConfigError
+from encoders.windows import Geometry, Sealed, check_features, encoded_cohort, encoded_names
+from pipeline.core.errors import ConfigError, DataError
+from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import EncodedCohort, Json
+
+logger = logging.getLogger("decoct")
 
 SCHEME: Final = "encoder/quantum/v2"
 MAX_QUBITS: Final = 10
@@ -147,3 +156,161 @@ class QuantumEncoder:
         )
         subkey = key.derive(label if channel is None else f"{label}/channel {channel}")
         return drawn_parameters(self.template, self.n_layers, self.n_qubits, subkey)
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class FittedQuantumEncoder(Sealed):
+    """The encoder with its key; made by `QuantumEncoder.fit`."""
+
+    circuit: QuantumEncoder
+    scheme: str
+    key_fingerprint: str
+    n_steps: int
+    channels: tuple[str, ...]
+    parameters: tuple[Parameters, ...]  # one, or one per channel
+    windows: WindowCircuits
+    leakage_bound: Json | None  # `encoders.leakage`; None without noise
+
+    def public_spec(self) -> Json:
+        """Options, key fingerprint, and how many positions repeat the last one to fill the last window."""
+        circuit = self.circuit
+        positions = circuit.geometry.positions(self.n_steps, len(self.channels))
+        noise = dict(OutputNoise(circuit.noise_sd, circuit.shots).public_spec())
+        if self._device_draws:
+            noise["shots_drawn_by"] = "device"  # not from the site's secret: encoding again gives other outcomes
+        return {
+            "kind": "quantum",
+            "public": True,
+            "scheme": self.scheme,
+            "window": circuit.n_qubits,
+            "stride": circuit.geometry.stride,
+            "axis": circuit.axis,
+            "n_qubits": circuit.n_qubits,
+            "n_layers": circuit.n_layers,
+            "template": circuit.template,
+            "embedding": circuit.embedding,
+            "embedding_range": list(circuit.embedding_range),
+            "correlations": circuit.correlations,
+            "key_scope": circuit.key_scope,
+            "key_fingerprint": self.key_fingerprint,
+            "padded_positions": circuit.geometry.padding(positions),
+            "noise": noise,
+            "leakage_bound": self.leakage_bound,
+            "backend": circuit.backend,
+            "pennylane_device": circuit.pennylane_device if circuit.backend == "pennylane" else None,
+        }
+
+    @property
+    def stays_apart(self) -> bool:
+        """Shots and noise are drawn by a stay's place in the cohort; the closed form has the same bits anywhere."""
+        return self.circuit.backend == "closed_form" and self.circuit.shots is None and self.circuit.noise_sd == 0
+
+    def encode(
+        self,
+        cohort: EncodedCohort,
+        noise: NoiseSource | None = None,
+        device: str = "cpu",
+        on_circuits: OnCircuits = ignore_circuits,
+    ) -> EncodedCohort:
+        """Encode a prepared cohort; names, hours per step and released channels: see `encoded_cohort`.
+
+        Warns, with the share, of values that alias. `device` is torch's and for the closed form; `on_circuits` hears of
+        PennyLane's progress.
+
+        Raises:
+            DataError: the cohort's steps or channels (with a circuit per channel: their names) are not those fitted to.
+            ConfigError: shots or noise without a noise source, released channels whose steps would not be kept, or a
+                PennyLane device that does not exist.
+            EnvironmentProblem: a device that is not there or fails.
+        """
+        if self.circuit.key_scope == "per_channel" and encoded_names(cohort) != self.channels:
+            raise DataError(
+                "the cohort's channels are not those whose circuits were drawn; fit it again with the same key"
+            )
+        _warn_outside(cohort.features)
+
+        def encode_array(features: np.ndarray) -> np.ndarray:
+            if self.circuit.backend == "closed_form":
+                return self.encode_array(features, device)
+            return self._on_pennylane(features, self.circuit.shots, on_circuits)
+
+        return encoded_cohort(
+            cohort,
+            spec=self.public_spec(),
+            encode_array=encode_array,
+            geometry=self.circuit.geometry,
+            components=self.circuit.components,
+            fitted_to=(self.n_steps, len(self.channels)),
+            how=OutputNoise(self.circuit.noise_sd, None if self._device_draws else self.circuit.shots),
+            noise=noise,
+        )
+
+    def encode_array(
+        self,
+        features: Float[np.ndarray, "stay step channel"],
+        device: str = "cpu",
+        on_circuits: OnCircuits = ignore_circuits,
+    ) -> Float[np.ndarray, "stay row column"]:
+        """Encode bare features of any number of steps and channels, in their own precision, into [-1, 1].
+
+        Without shots and noise: exact expectations, on PennyLane's device if that is the backend and draws no shots,
+        else in closed form, by numpy on the CPU and by torch on any other device. Besides input and output at most 256
+        MiB are held (for up to a million lanes), on the CPU a few. On the CPU the bits depend on neither the number of
+        threads nor on what else is encoded.
+
+        Raises:
+            DataError: not float32 or float64 `(stay, step, channel)`, or other channels than there are circuits for.
+            EnvironmentProblem: a device that is not there or fails.
+        """
+        check_features(features)
+        self._check_channels(features.shape[2])
+        if self.circuit.backend == "pennylane" and self.circuit.shots is None:
+            return self._on_pennylane(features, None, on_circuits)
+        return self.windows.encoded_array(features, device)
+
+    def encode_tensor(self, features: torch.Tensor) -> torch.Tensor:
+        """As `encode_array` in closed form, of a float32 or float64 tensor, on the tensor's device.
+
+        Raises:
+            DataError: as `encode_array`.
+        """
+        if features.ndim != 3 or features.dtype not in (torch.float32, torch.float64):
+            raise DataError("an encoder takes float32 or float64 features (stay, step, channel)")
+        self._check_channels(features.shape[2])
+        return self.windows.encoded_tensor(features)
+
+    def window_map(
+        self, windows: Float[np.ndarray, "n position"], channel: int = 0
+    ) -> Float64[np.ndarray, "n component"]:
+        """What one window encodes to, without shots or noise; `channel` says whose, where each has its own circuit."""
+        return self.windows.window_map(windows, channel)
+
+    @property
+    def _device_draws(self) -> bool:
+        return self.circuit.backend == "pennylane" and self.circuit.shots is not None
+
+    def _on_pennylane(
+        self, features: np.ndarray, shots: int | None, on_circuits: OnCircuits
+    ) -> Float[np.ndarray, "stay row column"]:
+        circuit = self.circuit
+        shape = (circuit.template, circuit.embedding, circuit.n_qubits, circuit.correlations)
+        progress = Progress(on_circuits)
+        runs = [DeviceCircuit(*shape, drawn, circuit.pennylane_device, shots, progress) for drawn in self.parameters]
+        positions = circuit.geometry.positions(*features.shape[1:])
+        lanes = features[0].size // positions if features.size else 0
+        progress.expect(runs[0].n_circuits(len(features) * lanes * circuit.geometry.count(positions)))
+        logger.info("%d circuits run on the PennyLane device %s", progress.total, circuit.pennylane_device)
+        return dataclasses.replace(self.windows, engines=tuple(runs)).encoded_array(features, threads=1)
+
+    def _check_channels(self, channels: int) -> None:
+        if self.circuit.key_scope == "per_channel" and channels != len(self.parameters):
+            raise DataError(
+                f"the encoder holds circuits for {len(self.parameters)} channels, the features have {channels}"
+            )
+
+
+def _warn_outside(features: np.ndarray) -> None:
+    if features.size and (features.min() < 0 or features.max() > 1):
+        share = float(np.mean((features < 0) | (features > 1)))
+        logger.warning("%.3g %% of the values lie outside [0, 1] and may alias in the quantum encoding", 100 * share)

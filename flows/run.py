@@ -17,7 +17,6 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Completed, Failed
 from prefect.tasks import Task
 
-from flows.nights.notify import outward
 from flows.progress import say
 from flows.stages import (
     audit,
@@ -39,7 +38,7 @@ from flows.workspace.locks import shares_workspace
 from flows.workspace.logs import logged
 from pipeline.core.config import Config
 from pipeline.core.errors import DecoctError, EnvironmentProblem, Held
-from pipeline.core.redaction import scrubbed
+from pipeline.core.redaction import outward, scrubbed
 from pipeline.store import Made
 
 Stage = Callable[..., Made | None]

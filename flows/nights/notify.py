@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import smtplib
 import ssl
 import subprocess
@@ -27,6 +26,7 @@ from flows.progress import say
 from pipeline.core.config import NightConfig
 from pipeline.core.errors import DecoctError, EnvironmentProblem
 from pipeline.core.files.owner import read_owner_file
+from pipeline.core.redaction import outward
 
 WEBHOOK: Final = "DECOCT_NIGHT_WEBHOOK"
 PASSWORD: Final = "DECOCT_NIGHT_SMTP_PASSWORD"
@@ -35,8 +35,6 @@ SMTP_PORTS: Final = {"none": 25, "starttls": 587, "tls": 465}
 WAIT_SECONDS: Final = 20
 TOLD: Final = ("night", "run", "started", "ended", "state", "exit_code", "sentence", "config", "release", "version")
 PREFIX: Final = 12
-_PATH: Final = re.compile(r"\S*[/\\]\S*|\S+\.(?:txt|csv|gz|parquet|psv|json|toml)\b")
-_NUMBER: Final = re.compile(r"(?<![\w-])\d[\w.,-]*")
 
 
 def notice(night: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,11 +42,6 @@ def notice(night: Mapping[str, Any]) -> dict[str, Any]:
     told = {name: night[name] for name in TOLD} | {"sentence": outward(str(night["sentence"]))}
     digests = {label: [digest[:PREFIX] for digest in found] for label, found in night["digests"].items()}
     return {"schema": "decoct/night/1", **told, "digests": digests}
-
-
-def outward(sentence: str) -> str:
-    """A sentence fit to leave the machine: without paths, as a file may be named by a stay, and without any figure."""
-    return _NUMBER.sub("…", _PATH.sub("…", sentence))
 
 
 def notify(settings: NightConfig, night: Mapping[str, Any], *, good: bool) -> tuple[str, ...]:

@@ -36,14 +36,13 @@ from pydantic import ValidationError
 
 from flows.environment import TELEMETRY_OFF, quiet
 from flows.nights.night import GOOD, Night, run_night
-from flows.nights.notify import outward
 from flows.progress import say
 from flows.run import Stage, Walker, told, walk, walk_as_tasks
 from flows.stages.report import REPORT_PAGE
 from flows.watch.page import watched
 from pipeline.core.config import Config, load_config
 from pipeline.core.errors import DecoctError, EnvironmentProblem, UsageError
-from pipeline.core.redaction import scrubbed
+from pipeline.core.redaction import outward, scrubbed
 from pipeline.store import Made
 
 LOOK_SECONDS: Final = 30.0

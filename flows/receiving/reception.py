@@ -10,10 +10,9 @@ from pipeline.core.files.whole import put_whole
 from pipeline.sharing.receive.receipt import receipt_bytes
 from pipeline.sharing.receive.state import REVOCATIONS, STATE_FILE, memory_of, remember
 from pipeline.sharing.receive.verify import VerifiedBundle
-from pipeline.sharing.trust.keys import load_trust_root
 from pipeline.sharing.trust.log import append_log
 from pipeline.sharing.trust.revocation import load_revocations
-from pipeline.sharing.trust.root import read_root
+from pipeline.sharing.trust.root import load_trust_root, read_root
 
 
 def record(verified: VerifiedBundle, root: Path, revocations: Path | None, today: datetime.date) -> Path:

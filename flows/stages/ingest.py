@@ -15,8 +15,8 @@ from pipeline.core.config import SplitConfig
 from pipeline.core.digest import digest_file
 from pipeline.core.types import Cohort, ContractResult, IngestReport, Provenance
 from pipeline.ingest.cohort.build import build_cohort, latest_hour
-from pipeline.ingest.engine.quarantine import write_quarantine
-from pipeline.ingest.kept.stay_blocks import stay_blocks
+from pipeline.ingest.cohort.stay_blocks import stay_blocks
+from pipeline.ingest.kept.quarantine import write_quarantine
 from pipeline.ingest.mapping.load import load_mapping
 from pipeline.ingest.source_tables import SourceTables
 from pipeline.ingest.sources.readers import read_source

@@ -9,7 +9,7 @@ from flows.stages.decide import admitted, reports_on
 from flows.workspace import history, releases
 from flows.workspace.changes import keep_outline
 from flows.workspace.job import KEY_PURPOSES, Job
-from pipeline.audit.bytes.scan import scan_bytes
+from pipeline.audit.run import scan_bytes
 from pipeline.audit.scene import BytesScene
 from pipeline.core.codec import record_digest
 from pipeline.core.config import ReleaseConfig

@@ -67,8 +67,8 @@ def _manifest(path: Path) -> Data | None:
 
 def _revoked(workspace: Path) -> frozenset[str]:
     """Releases on the workspace's own copy of the revocation list; none where there is no list that can be trusted."""
-    from pipeline.sharing.trust.keys import load_trust_root
     from pipeline.sharing.trust.revocation import load_revocations
+    from pipeline.sharing.trust.root import load_trust_root
 
     try:
         root = load_trust_root(workspace / "trust" / "root.json")

@@ -22,7 +22,7 @@ from flows.workspace.releases import PROPOSALS, RELEASES
 from flows.workspace.withdrawals import withdraw
 from pipeline.core.errors import UsageError
 from pipeline.core.types import Cohort, ReleaseRecord
-from pipeline.ingest.engine.quarantine import FOLDER as QUARANTINE
+from pipeline.ingest.kept.quarantine import FOLDER as QUARANTINE
 from pipeline.ingest.withdrawn import Withdrawn
 from pipeline.sharing.bundle.write import ReleaseNotes, bundle_name
 from pipeline.sharing.trust.log import append_log, read_log

@@ -13,8 +13,8 @@ from typing import Final
 
 from flows.workspace.job import Job
 from pipeline.core.config import ReleaseConfig
+from pipeline.sharing.approval import publish_unapproved
 from pipeline.sharing.bundle import write as bundles
-from pipeline.sharing.bundle.approval import publish_unapproved
 from pipeline.sharing.policy.gate import AuditedRelease
 from pipeline.sharing.trust.keys import author_signer
 from pipeline.sharing.trust.log import append_log, read_log

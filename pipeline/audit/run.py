@@ -158,6 +158,15 @@ def condensations(
     return planned, min(planned, n_kept(scene))
 
 
+def scan_bytes(scene: BytesScene, *, seed: int) -> LeakageReport:
+    """The byte scan alone as a report, for the moment before signing.
+
+    Raises:
+        DataError: there is nothing to scan or nothing to look for.
+    """
+    return audit([scene], seed=seed, attacks=(ByteScan(),))[0]
+
+
 def _of_another_level(attack: LeakageAttack, level: Level) -> str | None:
     if level == "screen" and getattr(attack, "level", "screen") == "full":
         return "part of the full audit only: set level = 'full' in the [audit] table"

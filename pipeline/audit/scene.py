@@ -5,14 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, final, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from pipeline.audit.games.release_game import Mechanism
 from pipeline.core.errors import DataError
-from pipeline.core.types import ArrayRecord, AttackResult, CondensedSet, EncodedCohort, Json, Split, ThreatModel
+from pipeline.core.types import (
+    ArrayRecord,
+    AttackResult,
+    CondensedSet,
+    EncodedCohort,
+    Json,
+    PrivacyGuarantee,
+    Split,
+    ThreatModel,
+)
 
 Encode = Callable[[np.ndarray], np.ndarray]
 """(stay, step, channel) float32 series in [0, 1] -> (stay, encoded step, encoded channel); any number of each."""
@@ -35,6 +43,23 @@ Axis = Literal["time", "variables", "record"]
 Level = Literal["screen", "full"]
 """The nightly screen takes minutes, the full audit hours."""
 MASK: str = "observed:"  # how the channels are called that hold the pattern of measurements
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Mechanism(ArrayRecord):
+    """A private mechanism as the auditor gets it.
+
+    `release(cohort, number)` gives the artefact of that cohort at a site whose noise secret is the made-up one of that
+    number; the same number and cohort give the same artefact. `shape` is any cohort, even an empty one, with the steps,
+    channels, tasks and transforms of the site; none of its stays is used. Features are meant to lie in [low, high].
+    """
+
+    release: Callable[[EncodedCohort, int], object]
+    shape: EncodedCohort
+    guarantee: PrivacyGuarantee
+    low: float = 0.0
+    high: float = 1.0
 
 
 @dataclass(frozen=True, eq=False, repr=False)

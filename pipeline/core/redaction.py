@@ -8,10 +8,12 @@ code. Python still hangs the original on it as a suppressed context, so that is 
 from __future__ import annotations
 
 import errno
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import PurePath
+from typing import Final
 
 from pipeline.core.errors import DecoctError, EnvironmentProblem
 
@@ -53,3 +55,12 @@ def _location(error: Exception) -> str:
         if code.co_filename != __file__
     ]
     return " in ".join([type(error).__name__, *places[:MAX_PLACES]])
+
+
+_PATH: Final = re.compile(r"\S*[/\\]\S*|\S+\.(?:txt|csv|gz|parquet|psv|json|toml)\b")
+_NUMBER: Final = re.compile(r"(?<![\w-])\d[\w.,-]*")
+
+
+def outward(sentence: str) -> str:
+    """A sentence fit to leave the machine: without paths, as a file may be named by a stay, and without any figure."""
+    return _NUMBER.sub("…", _PATH.sub("…", sentence))

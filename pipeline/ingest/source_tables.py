@@ -9,7 +9,7 @@ from typing import Final, final
 import polars as pl
 
 from pipeline.core.errors import DataError
-from pipeline.ingest.engine.quarantine import Quarantine
+from pipeline.ingest.kept.quarantine import Quarantine
 from pipeline.ingest.kept.spilled import SpilledRows
 
 EVENT_SCHEMA: Final = {"stay_id": pl.String, "hours": pl.Float64, "variable": pl.String, "value": pl.Float64}

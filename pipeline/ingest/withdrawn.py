@@ -11,8 +11,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.core.digest import digest_json
-from pipeline.ingest.engine.quarantine import Quarantine
-from pipeline.ingest.engine.stay_table import EXCLUDED, StayTable
+from pipeline.ingest.kept.quarantine import Quarantine
 from pipeline.ingest.source_tables import UNNAMED, SourceTables
 
 WITHDRAWN: Final = "subject withdrawn"
@@ -82,17 +81,6 @@ def _without(quarantine: Quarantine, gone: pl.DataFrame) -> Quarantine:
     """A copy of a failed row names a stay or a subject."""
     keys = pl.concat([gone["stay_id"].cast(pl.String), gone["subject_id"].cast(pl.String)])
     return quarantine.without(lambda named: pl.Series(named).is_in(keys.implode()).to_list())
-
-
-def exclude_withdrawn(stays: StayTable, withdrawn: Withdrawn) -> StayTable:
-    """The table of stays with those of withdrawn subjects excluded."""
-    gone = pl.Series(withdrawn.holds(stays.frame["subject_id"].cast(pl.String).to_list()), dtype=pl.Boolean)
-    if not gone.any():
-        return stays
-    why = pl.select(pl.when(gone).then(pl.lit(WITHDRAWN)).otherwise(stays.frame[EXCLUDED]).alias(EXCLUDED)).to_series()
-    return StayTable(
-        stays.frame.with_columns(why), stays.subjects_known, (*stays.notes, withdrawn_note(int(gone.sum())))
-    )
 
 
 def withdrawn_note(stays: int) -> str:

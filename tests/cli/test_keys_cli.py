@@ -14,7 +14,7 @@ import pytest
 
 from flows.cli.keep.keys import keys_app
 from flows.cli.main import main
-from pipeline.core.keys.custody import passphrase as phrases
+from pipeline.core.keys import passphrase as phrases
 from pipeline.core.keys.secrets import Secret, read_secret, write_secret
 
 PHRASE = "correct horse battery"

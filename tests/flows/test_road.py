@@ -25,12 +25,12 @@ from pipeline.core.config import Config
 from pipeline.core.errors import DataError, EnvironmentProblem, LeakageError, ReleaseRefused
 from pipeline.core.keys.secrets import new_secret, read_secret
 from pipeline.core.types import Cohort, CondensedSet, LossCurve, ReleaseRecord
-from pipeline.sharing.bundle.approval import approve, publish
+from pipeline.sharing.approval import approve, publish
 from pipeline.sharing.receive.received import Received, receive
 from pipeline.sharing.receive.verify import verify
-from pipeline.sharing.trust.keys import load_trust_root, public_key, role_signer
+from pipeline.sharing.trust.keys import public_key, role_signer
 from pipeline.sharing.trust.revocation import draft_revocations, load_revocations, sign_revocations
-from pipeline.sharing.trust.root import draft_root, sign_root
+from pipeline.sharing.trust.root import draft_root, load_trust_root, sign_root
 from pipeline.store import Made
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]

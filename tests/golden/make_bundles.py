@@ -30,7 +30,7 @@ from pipeline.core.types import (
     UtilityReport,
     UtilityScore,
 )
-from pipeline.sharing.bundle.approval import approve, publish
+from pipeline.sharing.approval import approve, publish
 from pipeline.sharing.bundle.write import ReleaseNotes, write_bundle
 from pipeline.sharing.layout import ENVELOPE
 from pipeline.sharing.policy.gate import admit, decide

@@ -17,7 +17,8 @@ from threadpoolctl import threadpool_limits
 from condensation.private import moments as mechanism_module
 from condensation.private.feature_map import LevelAndTrend
 from condensation.private.moments import release_moments
-from pipeline.audit.games.release_game import Game, Mechanism, play
+from pipeline.audit.games.release_game import Game, play
+from pipeline.audit.scene import Mechanism
 from pipeline.core.errors import DataError
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.keys.secrets import Secret

@@ -14,8 +14,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from condensation.private.condenser import PrivateMoments
-from pipeline.audit.bytes.scan import scan_bytes
-from pipeline.audit.run import audit
+from pipeline.audit.run import audit, scan_bytes
 from pipeline.audit.scene import BytesScene, CondensedScene
 from pipeline.core.codec import record_digest
 from pipeline.core.errors import LeakageError

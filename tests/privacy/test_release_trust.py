@@ -31,7 +31,7 @@ from pipeline.core.types import (
     UtilityReport,
     UtilityScore,
 )
-from pipeline.sharing.bundle.approval import approve, publish, publish_unapproved
+from pipeline.sharing.approval import approve, publish, publish_unapproved
 from pipeline.sharing.bundle.write import ReleaseNotes, write_bundle
 from pipeline.sharing.canonical import canonical, sha256_hex
 from pipeline.sharing.layout import ENVELOPE, LEAKAGE, MANIFEST, POLICY, PREDICATE_KEYS
@@ -40,10 +40,10 @@ from pipeline.sharing.policy.load import Policy, load_policy
 from pipeline.sharing.receive.receipt import read_receipt, receipt_bytes, require_consistent, require_in_log
 from pipeline.sharing.receive.state import load_state, memory_of, remember
 from pipeline.sharing.receive.verify import read_folder, verify, verify_files
-from pipeline.sharing.trust.keys import PublicKey, TrustRoot, load_trust_root, public_key, role_signer, write_trust_root
+from pipeline.sharing.trust.keys import PublicKey, TrustRoot, public_key, role_signer, write_trust_root
 from pipeline.sharing.trust.log import append_log, checkpoint, log_path, merkle_root, read_log
 from pipeline.sharing.trust.revocation import draft_revocations, parse_revocations, sign_revocations
-from pipeline.sharing.trust.root import draft_root, fingerprint, parse_root, read_root, sign_root
+from pipeline.sharing.trust.root import draft_root, fingerprint, load_trust_root, parse_root, read_root, sign_root
 from pipeline.sharing.trust.signing import make_statement, sign_statement
 
 ISSUED = datetime.date(2026, 3, 1)

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save
 
-from pipeline.audit.bytes.scan import ByteScan, scan_bytes
-from pipeline.audit.run import audit
+from pipeline.audit.bytes.scan import ByteScan
+from pipeline.audit.run import audit, scan_bytes
 from pipeline.audit.scene import BytesScene
 from pipeline.core.types import AttackResult
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from flows.workspace.job import KEY_PURPOSES
 from pipeline.core.errors import EnvironmentProblem, UsageError
-from pipeline.core.keys.custody import passphrase as phrases
+from pipeline.core.keys import passphrase as phrases
 from pipeline.core.keys.custody.institutions import IDENTITY_FILE, import_key, new_identity, public_identity, share_key
 from pipeline.core.keys.custody.keyring import PURPOSES, listed_keys, make_key, rotate_key
 from pipeline.core.keys.custody.log import LOG_FILE, append_log, read_log

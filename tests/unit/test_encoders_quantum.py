@@ -18,8 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from encoders.circuits.gates import TEMPLATES, circuit_gates
 from encoders.circuits.pauli import expectation_words, observables
-from encoders.fitted_quantum import FittedQuantumEncoder
-from encoders.quantum import QuantumEncoder
+from encoders.quantum import FittedQuantumEncoder, QuantumEncoder
 from pipeline.core.errors import ConfigError, DataError, EnvironmentProblem
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.keys.secrets import Secret

@@ -11,8 +11,8 @@ import pytest
 
 from pipeline.ingest.cohort.build import build_cohort
 from pipeline.ingest.mapping.load import SourceMapping, load_mapping
-from pipeline.ingest.mapping.suggest import suggest
 from pipeline.ingest.sources.readers import read_source
+from pipeline.ingest.suggest import suggest
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "read-tables.md"
 _BLOCK = re.compile(r"^```\w+ file=(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -13,7 +13,7 @@ from encoders.projection import RandomProjectionEncoder
 from encoders.quantum import QuantumEncoder
 from pipeline.core.digest import digest_bytes
 from pipeline.core.keys import keystream
-from pipeline.core.keys.custody import passphrase as phrases
+from pipeline.core.keys import passphrase as phrases
 from pipeline.core.keys.custody.log import LOG_FILE, read_log
 from pipeline.core.keys.custody.shares import join_shares
 from pipeline.core.keys.keystream import keystream_normal, keystream_uniform, keystream_words, normal_quantile

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from flows.nights.notify import WEBHOOK, notice, notify, outward
+from flows.nights.notify import WEBHOOK, notice, notify
 from pipeline.core.config import NightConfig
+from pipeline.core.redaction import outward
 
 NIGHT: dict[str, Any] = {
     "night": "20260101T020000-abc123",

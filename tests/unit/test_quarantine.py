@@ -11,8 +11,8 @@ import pytest
 
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.ingest.cohort.build import build_cohort
-from pipeline.ingest.engine import quarantine as module
-from pipeline.ingest.engine.quarantine import Quarantine, quarantine_counts, write_quarantine
+from pipeline.ingest.kept import quarantine as module
+from pipeline.ingest.kept.quarantine import Quarantine, quarantine_counts, write_quarantine
 from pipeline.ingest.mapping.load import SourceMapping, parse_mapping
 from pipeline.ingest.source_tables import SourceTables
 from pipeline.ingest.sources.readers import read_source

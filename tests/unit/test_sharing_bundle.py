@@ -42,13 +42,13 @@ from pipeline.sharing.receive.verify import VerifiedBundle
 from pipeline.sharing.trust.keys import (
     TrustRoot,
     author_signer,
-    load_trust_root,
     public_key,
     public_key_from_hex,
     public_key_text,
     read_author_signer,
     write_trust_root,
 )
+from pipeline.sharing.trust.root import load_trust_root
 
 ISSUED = datetime.date(2026, 3, 1)
 SIGNER = author_signer(Secret(bytes(range(32)), "author"))

@@ -14,11 +14,12 @@ import pytest
 from pipeline.core.codec import record_digest
 from pipeline.core.files import mapped
 from pipeline.core.types import Split
+from pipeline.ingest.cohort import stay_blocks
 from pipeline.ingest.cohort.build import build_cohort
 from pipeline.ingest.cohort.slips import Values
-from pipeline.ingest.kept import spilled, stay_blocks
+from pipeline.ingest.cohort.stay_blocks import added_up
+from pipeline.ingest.kept import spilled
 from pipeline.ingest.kept.spilled import SpilledRows
-from pipeline.ingest.kept.stay_blocks import added_up
 from pipeline.ingest.mapping.load import load_mapping
 from pipeline.ingest.source_tables import SourceTables
 from pipeline.ingest.sources.embedded import read_embedded

@@ -287,7 +287,7 @@ def _keys(out: Path | None) -> Path:
 def _new_passphrase(wanted: bool) -> str | None:
     if not wanted:
         return None
-    from pipeline.core.keys.custody.passphrase import new_passphrase
+    from pipeline.core.keys.passphrase import new_passphrase
 
     return new_passphrase("the new file")
 

@@ -58,8 +58,8 @@ def verify(
     Example: decoct log verify --receipt from-st-b/receipt.json --out decoct-work
     """
     from pipeline.sharing.receive.receipt import read_receipt, require_consistent
-    from pipeline.sharing.trust.keys import load_trust_root
     from pipeline.sharing.trust.log import checkpoint
+    from pipeline.sharing.trust.root import load_trust_root
 
     trusted = None if root is None else load_trust_root(root)
     receipts = [read_receipt(path, trusted) for path in receipt or []]

@@ -36,7 +36,7 @@ def key(
 
     phrase = None
     if passphrase:
-        from pipeline.core.keys.custody.passphrase import new_passphrase
+        from pipeline.core.keys.passphrase import new_passphrase
 
         phrase = new_passphrase("the new file")
     secret = new_secret(role)
@@ -80,9 +80,9 @@ def sign(
     """
     from pipeline.core.files.whole import put_whole
     from pipeline.core.keys.secrets import read_secret
-    from pipeline.sharing.trust.keys import load_trust_root, role_signer
+    from pipeline.sharing.trust.keys import role_signer
     from pipeline.sharing.trust.revocation import KIND, sign_revocations
-    from pipeline.sharing.trust.root import read_root, sign_root
+    from pipeline.sharing.trust.root import load_trust_root, read_root, sign_root
 
     signer = role_signer(read_secret(key, "root"))
     data = read_root(file)
@@ -133,8 +133,8 @@ def revoke(
 
     Example: decoct trust revoke revocations.json --root root.json --release "St. Elsewhere/private/1"
     """
-    from pipeline.sharing.trust.keys import load_trust_root
     from pipeline.sharing.trust.revocation import draft_revocations, load_revocations
+    from pipeline.sharing.trust.root import load_trust_root
 
     before = None if previous is None else load_revocations(previous, load_trust_root(root))
     keys, releases = list(key_id or []), list(release or [])

@@ -89,7 +89,7 @@ def ingest(
 def _suggest(source: Path, as_json: bool) -> None:
     from flows.progress import say
     from pipeline.core.redaction import scrubbed
-    from pipeline.ingest.mapping.suggest import suggest
+    from pipeline.ingest.suggest import suggest
 
     with scrubbed("suggest"):
         draft = suggest(source)
@@ -119,7 +119,7 @@ def _contract(folder: str, cohort: str, report: str, target: Path) -> dict[str, 
 
 
 def _quarantine(config: Any, out: Path | None, as_json: bool) -> None:
-    from pipeline.ingest.engine.quarantine import quarantine_counts, told
+    from pipeline.ingest.kept.quarantine import quarantine_counts, told
 
     found = quarantine_counts(config.workspace if out is None else out.resolve(), config.name)
     if as_json:

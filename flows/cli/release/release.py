@@ -86,7 +86,7 @@ def approve(
     Example: decoct release approve decoct-work/proposals/st-elsewhere-private-v1 --key ann.key
     """
     from pipeline.core.keys.secrets import read_secret
-    from pipeline.sharing.bundle.approval import approve as add_approval
+    from pipeline.sharing.approval import approve as add_approval
     from pipeline.sharing.trust.keys import role_signer
     from pipeline.sharing.trust.signing import statement_digest
 
@@ -107,7 +107,7 @@ def publish(proposal: Proposal, root: SignedRoot = None, revocations: List = Non
 
     Example: decoct release publish decoct-work/proposals/st-elsewhere-private-v1
     """
-    from pipeline.sharing.bundle.approval import publish as move
+    from pipeline.sharing.approval import publish as move
 
     workspace = workspace_of(proposal)
     trusted, revoked = _trusted(proposal, root, revocations)
@@ -132,8 +132,8 @@ def workspace_of(proposal: Path) -> Path:
 
 
 def _trusted(proposal: Path, root: Path | None, revocations: Path | None) -> tuple[Any, Any]:
-    from pipeline.sharing.trust.keys import load_trust_root
     from pipeline.sharing.trust.revocation import load_revocations
+    from pipeline.sharing.trust.root import load_trust_root
 
     folder = workspace_of(proposal) / "trust"
     trusted = load_trust_root(root or folder / "root.json")

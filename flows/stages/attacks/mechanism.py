@@ -10,7 +10,7 @@ import numpy as np
 from condensation.private.feature_map import public_range
 from flows import registry
 from flows.stages.condense import ReleasesMoments
-from pipeline.audit.games.release_game import Mechanism
+from pipeline.audit.scene import Mechanism
 from pipeline.core.config import Condense
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.keys.secrets import SECRET_BYTES, Secret

@@ -17,7 +17,7 @@ from pipeline.audit.bytes.containers import opened
 from pipeline.audit.bytes.patterns import Hits, Patterns, patterns_of, read, scan_files, shown_names
 from pipeline.audit.scene import BytesScene
 from pipeline.core.seeds import generator
-from pipeline.core.types import AttackResult, LeakageReport, ThreatModel
+from pipeline.core.types import AttackResult, ThreatModel
 
 KINDS = ("identifiers", "secrets", "dates", "seeds", "paths")
 
@@ -63,17 +63,6 @@ class ByteScan:
         return tuple(
             _result(scene, kind, patterns, found, decoys, planted, n_bytes, closed) for kind in KINDS if asked[kind]
         )
-
-
-def scan_bytes(scene: BytesScene, *, seed: int) -> LeakageReport:
-    """The byte scan alone as a report, for the moment before signing.
-
-    Raises:
-        DataError: there is nothing to scan or nothing to look for.
-    """
-    from pipeline.audit.run import audit  # the other way round at import time
-
-    return audit([scene], seed=seed, attacks=(ByteScan(),))[0]
 
 
 def _result(

@@ -26,10 +26,11 @@ from typing import Any, Final, final
 import numpy as np
 from scipy.stats import norm
 
+from pipeline.audit.scene import Mechanism
 from pipeline.audit.statistics import clopper_pearson, gaussian_epsilon, gaussian_mu
 from pipeline.core.errors import DataError, DecoctError
 from pipeline.core.seeds import child_seed
-from pipeline.core.types import ArrayRecord, EncodedCohort, PrivacyGuarantee
+from pipeline.core.types import EncodedCohort, PrivacyGuarantee
 
 ROUNDS: Final = 300  # the control (half the noise) is then missed in at most about one audit in 1,000
 CONFIDENCE: Final = 0.99  # one-sided; an audit that blocks a correct release once in a hundred runs at most
@@ -39,23 +40,6 @@ AMPLIFIED: Final = 100  # copies from which the direction of a canary's effect i
 LEARNING_ROUNDS: Final = 60
 MANY_STAYS: Final = 20
 FAR: Final = 100.0  # ranges beyond the range
-
-
-@final
-@dataclass(frozen=True, eq=False, repr=False)
-class Mechanism(ArrayRecord):
-    """A private mechanism as the auditor gets it.
-
-    `release(cohort, number)` gives the artefact of that cohort at a site whose noise secret is the made-up one of that
-    number; the same number and cohort give the same artefact. `shape` is any cohort, even an empty one, with the steps,
-    channels, tasks and transforms of the site; none of its stays is used. Features are meant to lie in [low, high].
-    """
-
-    release: Callable[[EncodedCohort, int], object]
-    shape: EncodedCohort
-    guarantee: PrivacyGuarantee
-    low: float = 0.0
-    high: float = 1.0
 
 
 @final

@@ -1,4 +1,4 @@
-"""The tables of utility, audit and release, and the whole of a configuration: TOML -> frozen models, or one clear error.
+"""The tables of utility, audit and release, and a whole configuration: TOML -> frozen models, or one clear error.
 
 Unknown keys are refused and values never echoed. Algorithms never see these models: the registry hands each plug-in its
 table as keyword arguments (`options`).

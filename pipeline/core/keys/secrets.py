@@ -14,7 +14,7 @@ from typing import Final, final
 
 from pipeline.core.errors import EnvironmentProblem
 from pipeline.core.files.owner import read_owner_file, write_owner_file
-from pipeline.core.keys.custody.passphrase import is_sealed, seal, unseal
+from pipeline.core.keys.passphrase import is_sealed, seal, unseal
 from pipeline.core.keys.subkeys import hkdf
 
 SECRET_BYTES: Final = 32
@@ -128,7 +128,7 @@ def write_secret(path: Path, secret: Secret, passphrase: str | None = None) -> N
 
 
 def read_secret(path: Path, purpose: str) -> Secret:
-    """Read a key file; one under a passphrase asks for it (`pipeline.core.keys.custody.passphrase`).
+    """Read a key file; one under a passphrase asks for it (`pipeline.core.keys.passphrase`).
 
     Raises:
         EnvironmentProblem: missing, readable by group or others, malformed, made for another purpose, or its

@@ -17,7 +17,7 @@ from pipeline.ingest.cohort.grid import step_of, to_grid
 from pipeline.ingest.cohort.row_report import RowAccount, report_rows
 from pipeline.ingest.cohort.slips import Slips
 from pipeline.ingest.cohort.statics import column_notes, static_values
-from pipeline.ingest.kept.stay_blocks import added_up, stay_blocks
+from pipeline.ingest.cohort.stay_blocks import added_up, stay_blocks
 from pipeline.ingest.mapping.load import SourceMapping
 from pipeline.ingest.mapping.tasks import LabelSource, NumberRule, TaskRule, task_of
 from pipeline.ingest.source_tables import SourceTables

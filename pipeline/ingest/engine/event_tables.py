@@ -21,24 +21,24 @@ import polars as pl
 
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.protocols import OnStep, ignore_step
+from pipeline.ingest.cohort.stay_blocks import added_up
 from pipeline.ingest.engine.batches import FILE_STEM, Tally, batches, coded_batches, find_files, header, stem
 from pipeline.ingest.engine.coded import Batch, plain_text
 from pipeline.ingest.engine.event_rows import Reading, Usable, locate, names_of, use
-from pipeline.ingest.engine.quarantine import MOST_KEPT, Quarantine
+from pipeline.ingest.engine.file_part import FilePart
+from pipeline.ingest.engine.part_cache import PartCache
 from pipeline.ingest.engine.repeats import settle_repeats
 from pipeline.ingest.engine.row_fates import RowFates, add_count, gather
-from pipeline.ingest.engine.stay_table import END, EXCLUDED, KEY, StayTable, read_stays
-from pipeline.ingest.kept.file_part import FilePart
-from pipeline.ingest.kept.part_cache import PartCache
+from pipeline.ingest.engine.stay_table import END, EXCLUDED, KEY, StayTable, exclude_withdrawn, read_stays
 from pipeline.ingest.kept.pieces import Pieces
+from pipeline.ingest.kept.quarantine import MOST_KEPT, Quarantine
 from pipeline.ingest.kept.rows import KeptRows
 from pipeline.ingest.kept.spilled import SpilledRows, are_large
-from pipeline.ingest.kept.stay_blocks import added_up
 from pipeline.ingest.mapping.layout import EventsLayout, Layout
 from pipeline.ingest.mapping.load import SourceMapping
 from pipeline.ingest.source_tables import UNKNOWN_VARIABLE, UNNAMED, CountsByVariable, SourceTables, totals
 from pipeline.ingest.splits import START
-from pipeline.ingest.withdrawn import NOBODY, WITHDRAWN, Withdrawn, exclude_withdrawn
+from pipeline.ingest.withdrawn import NOBODY, WITHDRAWN, Withdrawn
 
 MALFORMED: Final = "malformed line"
 _MOST_WORKERS: Final = 4

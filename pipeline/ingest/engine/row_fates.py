@@ -12,7 +12,7 @@ import polars as pl
 
 from pipeline.core.errors import DataError
 from pipeline.ingest.engine.coded import Batch
-from pipeline.ingest.engine.quarantine import MOST_KEPT, QUARANTINE_SCHEMA, Quarantine
+from pipeline.ingest.kept.quarantine import MOST_KEPT, QUARANTINE_SCHEMA, Quarantine
 from pipeline.ingest.mapping.layout import Criticality, EventsLayout
 from pipeline.ingest.source_tables import UNNAMED, CountsByVariable
 

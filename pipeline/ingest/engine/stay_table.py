@@ -16,6 +16,7 @@ from pipeline.ingest.engine.instants import MICROSECONDS_PER_HOUR, ClockKinds, i
 from pipeline.ingest.mapping.layout import ROW_NUMBER, Inclusion, Join, Layout, StaysLayout
 from pipeline.ingest.source_tables import as_text_ids
 from pipeline.ingest.splits import START
+from pipeline.ingest.withdrawn import WITHDRAWN, Withdrawn, withdrawn_note
 
 END: Final = "(end)"
 KEY: Final = "(key)"
@@ -170,3 +171,14 @@ def _excluded(frame: pl.DataFrame, stays: StaysLayout, inclusion: Inclusion) -> 
         rules.append((pl.col(START).rank("ordinal").over("subject_id") > 1, "not the first stay"))
     applies = [pl.when(rule.fill_null(False)).then(pl.lit(reason)) for rule, reason in rules]
     return frame.select(pl.coalesce(*applies, pl.lit(None, pl.String)).alias("(why)")).to_series()
+
+
+def exclude_withdrawn(stays: StayTable, withdrawn: Withdrawn) -> StayTable:
+    """The table of stays with those of withdrawn subjects excluded."""
+    gone = pl.Series(withdrawn.holds(stays.frame["subject_id"].cast(pl.String).to_list()), dtype=pl.Boolean)
+    if not gone.any():
+        return stays
+    why = pl.select(pl.when(gone).then(pl.lit(WITHDRAWN)).otherwise(stays.frame[EXCLUDED]).alias(EXCLUDED)).to_series()
+    return StayTable(
+        stays.frame.with_columns(why), stays.subjects_known, (*stays.notes, withdrawn_note(int(gone.sum())))
+    )

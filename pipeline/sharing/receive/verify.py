@@ -35,10 +35,10 @@ from pipeline.sharing.layout import (
 )
 from pipeline.sharing.policy.reevaluation import require_policy_kept
 from pipeline.sharing.receive.state import EMPTY, REVOCATIONS, STATE_FILE, check, check_root, load_state, memory_of
-from pipeline.sharing.trust.keys import PublicKey, TrustRoot, load_trust_root
+from pipeline.sharing.trust.keys import PublicKey, TrustRoot
 from pipeline.sharing.trust.log import parse_checkpoint
 from pipeline.sharing.trust.revocation import Revocations, load_revocations, require_fresh
-from pipeline.sharing.trust.root import read_root
+from pipeline.sharing.trust.root import load_trust_root, read_root
 from pipeline.sharing.trust.signing import open_statement, statement_digest
 
 

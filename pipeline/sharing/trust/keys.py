@@ -8,15 +8,14 @@ which brings along whatever cloud library it finds.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Final, final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from pipeline.core.errors import ReleaseRefused, UsageError
+from pipeline.core.errors import UsageError
 from pipeline.core.keys.secrets import Secret, read_secret
 from pipeline.sharing.canonical import canonical, sha256_hex
 
@@ -150,68 +149,6 @@ def write_trust_root(
             stream.write("\n".join(lines) + "\n")
     except FileExistsError:
         raise UsageError(f"trust root {path} exists already and is never overwritten") from None
-
-
-_KINDS: Final[Mapping[str, type]] = {
-    "format": str,
-    "version": int,
-    "keys": list,
-    "accepted_policies": list,
-    "accept_non_production": bool,
-    "recipient": str,
-    "minimum_versions": dict,
-}
-
-
-def load_trust_root(path: Path) -> TrustRoot:
-    """Read a trust root: one that its root keys signed (JSON), or a list of keys that the receiver vouches for (TOML).
-
-    In the TOML file only format and keys must be there, what is left out is as strict as `TrustRoot`'s defaults.
-
-    Raises:
-        ReleaseRefused: absent, malformed, an unknown key in the file, a keyid that is not its public key's, or signed
-            by too few.
-    """
-    from pipeline.sharing.trust.root import parse_root, read_root
-
-    data = read_root(path)
-    if data.startswith(b"{"):
-        return parse_root(data, f"trust root {path}")
-    try:
-        raw = tomllib.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError):
-        raise ReleaseRefused(f"trust root {path} cannot be read as TOML") from None
-    for key, value in raw.items():
-        if key not in _KINDS or type(value) is not _KINDS[key]:
-            raise ReleaseRefused(f"trust root {path}: {key} is unknown or of the wrong type")
-    if raw.get("format") != ROOT_FORMAT:
-        raise ReleaseRefused(f"trust root {path} is not of format {ROOT_FORMAT}")
-    keys = tuple(_parse_key(item, path) for item in raw.get("keys", []))
-    if not keys or len({key.keyid for key in keys}) != len(keys):
-        raise ReleaseRefused(f"trust root {path} must list at least one key, and none twice")
-    policies, least = raw.get("accepted_policies", []), raw.get("minimum_versions", {})
-    if not all(type(name) is str for name in policies) or not all(type(item) is int for item in least.values()):
-        raise ReleaseRefused(f"trust root {path}: accepted_policies are names and minimum_versions are whole numbers")
-    return TrustRoot(
-        keys=keys,
-        accepted_policies=tuple(policies),
-        accept_non_production=raw.get("accept_non_production", False),
-        recipient=raw.get("recipient", ""),
-        minimum_versions=least,
-        version=raw.get("version", 1),
-    )
-
-
-def _parse_key(item: Any, path: Path) -> PublicKey:
-    if not isinstance(item, dict) or set(item) != {"keyid", "public", "name"}:
-        raise ReleaseRefused(f"trust root {path}: every key has keyid, public and name, and nothing else")
-    try:
-        key = public_key_from_hex(str(item["public"]), str(item["name"]))
-    except (UsageError, ValueError):
-        raise ReleaseRefused(f"trust root {path}: a public key is not an Ed25519 key in hex") from None
-    if key.keyid != item["keyid"]:
-        raise ReleaseRefused(f"trust root {path}: the keyid of {key.name} does not belong to its public key")
-    return key
 
 
 def _quoted(text: str) -> str:

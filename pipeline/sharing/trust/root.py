@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pipeline.core.errors import ReleaseRefused, UsageError
 from pipeline.sharing.canonical import canonical, read_canonical, sha256_hex
 from pipeline.sharing.trust.dsse import Envelope, open_envelope, with_signature
-from pipeline.sharing.trust.keys import ROLES, PublicKey, TrustRoot, public_key_from_hex
+from pipeline.sharing.trust.keys import ROLES, ROOT_FORMAT, PublicKey, TrustRoot, public_key_from_hex
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Signer  # type: ignore[attr-defined]  # it lists no exports
@@ -198,4 +199,64 @@ def _key(item: Any, name: str) -> PublicKey:
         raise ReleaseRefused(f"{name}: a public key is not an Ed25519 key in hex") from None
     if key.keyid != item["keyid"]:
         raise ReleaseRefused(f"{name}: the keyid of {key.name} does not belong to its public key")
+    return key
+
+
+def load_trust_root(path: Path) -> TrustRoot:
+    """Read a trust root: one that its root keys signed (JSON), or a list of keys that the receiver vouches for (TOML).
+
+    In the TOML file only format and keys must be there, what is left out is as strict as `TrustRoot`'s defaults.
+
+    Raises:
+        ReleaseRefused: absent, malformed, an unknown key in the file, a keyid that is not its public key's, or signed
+            by too few.
+    """
+    data = read_root(path)
+    if data.startswith(b"{"):
+        return parse_root(data, f"trust root {path}")
+    try:
+        raw = tomllib.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError):
+        raise ReleaseRefused(f"trust root {path} cannot be read as TOML") from None
+    for key, value in raw.items():
+        if key not in _KINDS or type(value) is not _KINDS[key]:
+            raise ReleaseRefused(f"trust root {path}: {key} is unknown or of the wrong type")
+    if raw.get("format") != ROOT_FORMAT:
+        raise ReleaseRefused(f"trust root {path} is not of format {ROOT_FORMAT}")
+    keys = tuple(_parse_key(item, path) for item in raw.get("keys", []))
+    if not keys or len({key.keyid for key in keys}) != len(keys):
+        raise ReleaseRefused(f"trust root {path} must list at least one key, and none twice")
+    policies, least = raw.get("accepted_policies", []), raw.get("minimum_versions", {})
+    if not all(type(name) is str for name in policies) or not all(type(item) is int for item in least.values()):
+        raise ReleaseRefused(f"trust root {path}: accepted_policies are names and minimum_versions are whole numbers")
+    return TrustRoot(
+        keys=keys,
+        accepted_policies=tuple(policies),
+        accept_non_production=raw.get("accept_non_production", False),
+        recipient=raw.get("recipient", ""),
+        minimum_versions=least,
+        version=raw.get("version", 1),
+    )
+
+
+_KINDS: Final[Mapping[str, type]] = {
+    "format": str,
+    "version": int,
+    "keys": list,
+    "accepted_policies": list,
+    "accept_non_production": bool,
+    "recipient": str,
+    "minimum_versions": dict,
+}
+
+
+def _parse_key(item: Any, path: Path) -> PublicKey:
+    if not isinstance(item, dict) or set(item) != {"keyid", "public", "name"}:
+        raise ReleaseRefused(f"trust root {path}: every key has keyid, public and name, and nothing else")
+    try:
+        key = public_key_from_hex(str(item["public"]), str(item["name"]))
+    except (UsageError, ValueError):
+        raise ReleaseRefused(f"trust root {path}: a public key is not an Ed25519 key in hex") from None
+    if key.keyid != item["keyid"]:
+        raise ReleaseRefused(f"trust root {path}: the keyid of {key.name} does not belong to its public key")
     return key

@@ -17,7 +17,7 @@ from pipeline.core.errors import EnvironmentProblem, UsageError
 from pipeline.core.files.owner import read_owner_file, write_owner_file
 from pipeline.core.keys.custody.keyring import key_file, replace_key
 from pipeline.core.keys.custody.log import append_log, read_log
-from pipeline.core.keys.custody.passphrase import clear_facts, is_sealed, seal, unseal
+from pipeline.core.keys.passphrase import clear_facts, is_sealed, seal, unseal
 from pipeline.core.keys.secrets import key_text, read_secret, secret_from_text, write_secret
 
 SHARED_PURPOSE: Final = "encoder"

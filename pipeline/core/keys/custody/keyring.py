@@ -13,7 +13,7 @@ from pipeline.core.errors import EnvironmentProblem, UsageError
 from pipeline.core.files.owner import read_owner_file, write_owner_file
 from pipeline.core.files.whole import sync_folder
 from pipeline.core.keys.custody.log import append_log, read_log
-from pipeline.core.keys.custody.passphrase import clear_facts, is_sealed
+from pipeline.core.keys.passphrase import clear_facts, is_sealed
 from pipeline.core.keys.secrets import Secret, new_secret, read_secret, write_secret
 
 PURPOSES: Final = ("encoder", "noise", "split", "author")
