@@ -19,6 +19,7 @@ from flows import compute
 from flows.compute import map_calls, rows_by_blocks
 from flows.environment import code_version
 from flows.stages.attacks.scenes import SceneOf, attack_all
+from flows.stages.condense import condense
 from flows.stages.encode import encode, fitted_encoder
 from flows.stages.group import train_by_workers
 from flows.stages.ingest import ingest
@@ -57,9 +58,9 @@ def job(
     workspace = tmp_path_factory.mktemp("workspace")
     fixed_keys(workspace)
     source = {"kind": "embedded", "sets": ["a"], "max_stays": STAYS}
-    condense = {"private": {"kind": "private_moments", "input": "rqe", "n_per_class": 5}}
+    tables = {"private": {"kind": "private_moments", "input": "rqe", "n_per_class": 5}}
     masks = {"observed": "encode", "lengths": "mask"}
-    return new_job(small_job(workspace, source=source, encode=ENCODERS, condense=condense, prepare=masks, group=None))
+    return new_job(small_job(workspace, source=source, encode=ENCODERS, condense=tables, prepare=masks, group=None))
 
 
 @pytest.fixture(scope="module")
@@ -251,12 +252,12 @@ def test_attacks_and_shadows_are_made_by_workers_as_by_one_process(
     """The full audit: every shadow once, by a worker; the same reports, byte for byte."""
     fixed_keys(tmp_path)
     source = {"kind": "embedded", "sets": ["a"], "max_stays": 1500}
-    encode = {"raw": {"kind": "identity"}, "rp": {"kind": "random_projection"}}
-    condense = {"private": {"kind": "private_moments", "input": "raw", "n_per_class": 5}}
+    encodings = {"raw": {"kind": "identity"}, "rp": {"kind": "random_projection"}}
+    tables = {"private": {"kind": "private_moments", "input": "raw", "n_per_class": 5}}
     audit = {"level": "full", "max_targets": 20, "n_bootstrap": 50}
-    job = new_job(small_job(tmp_path, source=source, encode=encode, condense=condense, audit=audit, group=None))
+    job = new_job(small_job(tmp_path, source=source, encode=encodings, condense=tables, audit=audit, group=None))
     prepared = prepare(job, ingest(job))
-    raw, rp = (encode(job, name, prepared) for name in encode)
+    raw, rp = (encode(job, name, prepared) for name in encodings)
     private = condense(job, "private", raw, None)
     told = [
         SceneOf("encoding", "rp", rp.first, rp, prepared),
@@ -287,9 +288,9 @@ def test_sets_of_a_table_are_made_by_workers_as_by_one_process(
     cohort = {"tasks": ["in_hospital_death", "los_gt_7d", "sofa_ge_10"][:n_tasks]}
     matching = {"kind": "distribution_matching", "n_per_class": 5, "iterations": 4}
     private = {"kind": "private_moments", "input": "raw", "n_per_class": 5}
-    condense = {"several": {**matching, "input": "raw", "tasks": "each_task"}, "private": private}
-    encode = {"raw": {"kind": "identity"}}
-    job = new_job(small_job(tmp_path, source=source, cohort=cohort, encode=encode, condense=condense, group=None))
+    tables = {"several": {**matching, "input": "raw", "tasks": "each_task"}, "private": private}
+    encodings = {"raw": {"kind": "identity"}}
+    job = new_job(small_job(tmp_path, source=source, cohort=cohort, encode=encodings, condense=tables, group=None))
     raw = encode(job, "raw", prepare(job, ingest(job)))
     here = condense(job, "several", raw, None)
     there = condense(using(job, cluster), "several", raw, None)
