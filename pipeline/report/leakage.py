@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from pipeline.report.plots import strip
-from pipeline.report.terms import mapping
 from pipeline.report.threats import curves, reconstructions, residual, threat_sentences
-from pipeline.report.words import STATISTICS, THREAT_MODELS
+from pipeline.report.words import STATISTICS, THREAT_MODELS, mapping
 
 Data = dict[str, Any]
 BUNDLE: Final = "bundle"  # the artefact name of the scan of released bytes
