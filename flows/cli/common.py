@@ -11,7 +11,6 @@ import typer
 
 from flows.environment import quiet
 from pipeline.core.errors import UsageError
-from pipeline.core.extras import require_site
 
 ConfigPath = Annotated[Path, typer.Argument(help="The run's TOML file.", show_default=False)]
 Seed = Annotated[int | None, typer.Option(help="Seed of all public randomness; instead of the file's.")]
@@ -41,12 +40,7 @@ def walk(verb: str, job_folder: str, resume: bool, as_json: bool) -> None:
 def start(
     config: Any, seed: int | None, device: str | None, out: Path | None, verbose: int, only: list[str] | None
 ) -> str:
-    """Apply the flags that differ from run to run, quieten the surroundings, write the run's folder.
-
-    Raises:
-        NotInstalled: this is a receiver's installation; no folder is made.
-    """
-    require_site()
+    """Apply the flags that differ from run to run, quieten the surroundings, write the run's folder."""
     changes: dict[str, Any] = {}
     if seed is not None:
         changes["seed"] = seed
