@@ -15,15 +15,19 @@ from decoct._owner import require_own_packages
 if TYPE_CHECKING:
     from condensation.kernel_matching import KernelMatching as KernelMatching
     from condensation.private.condenser import PrivateMoments as PrivateMoments
+    from encoders.dense import summaries as summaries
     from encoders.transformers import RandomProjectionTransformer as RandomProjectionTransformer
     from encoders.transformers import RandomQuantumTransformer as RandomQuantumTransformer
     from flows.direct.condense import condense as condense
+    from flows.direct.example import example_cohort as example_cohort
     from flows.direct.workspace import Workspace as Workspace
     from flows.stages.attacks.tables import audit as audit
     from flows.stages.attacks.tables import audit_tables as audit_tables
+    from pipeline.core.errors import DecoctError as DecoctError
     from pipeline.core.types import Cohort as Cohort
     from pipeline.core.types import CondensedSet as CondensedSet
     from pipeline.core.types import EncodedCohort as EncodedCohort
+    from pipeline.ingest.cohort.scaling import prepare as prepare
     from pipeline.sharing.policy.load import Policy as Policy
     from pipeline.sharing.receive.loading import load as load
     from pipeline.sharing.receive.loading import read_bundle as read_bundle
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
 _ROOMS: Final = {
     "Cohort": "pipeline.core.types",
     "CondensedSet": "pipeline.core.types",
+    "DecoctError": "pipeline.core.errors",
     "EncodedCohort": "pipeline.core.types",
     "KernelMatching": "condensation.kernel_matching",
     "Policy": "pipeline.sharing.policy.load",
@@ -44,8 +49,11 @@ _ROOMS: Final = {
     "audit": "flows.stages.attacks.tables",
     "audit_tables": "flows.stages.attacks.tables",
     "condense": "flows.direct.condense",
+    "example_cohort": "flows.direct.example",
     "load": "pipeline.sharing.receive.loading",
+    "prepare": "pipeline.ingest.cohort.scaling",
     "read_bundle": "pipeline.sharing.receive.loading",
+    "summaries": "encoders.dense",
     "verify": "pipeline.sharing.receive.loading",
 }
 

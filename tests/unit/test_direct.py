@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import polars as pl
 import pytest
 
 from condensation.coresets import Centroids
-from decoct import KernelMatching, PrivateMoments, Workspace, audit, audit_tables, condense
+from decoct import KernelMatching, PrivateMoments, Workspace, audit, audit_tables, condense, example_cohort, prepare
 from flows.workspace.job import CONFIG_FILE
 from pipeline.audit.tables.frames import frame_of
+from pipeline.audit.tables.scene import Tables, tabular_scene
 from pipeline.core.errors import BudgetError, ConfigError, DataError, UsageError
 from pipeline.core.types import EncodedCohort, Provenance, Split, Task
 from pipeline.sharing.policy.ledger import People, reserve
@@ -147,3 +149,23 @@ def test_a_workspace_is_looked_at_and_not_written(tmp_path: Path, encoded: Encod
     assert balance is not None
     assert balance["budget"]["epsilon"] == budget.epsilon
     assert 0 < balance["cohorts"][0]["epsilon"] < budget.epsilon
+
+
+def test_the_page_on_other_peoples_data_makes_its_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "audit-other-data.md"
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    (makes,) = (block for block in blocks if "example_cohort" in block)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(makes, str(page), "exec"), {})
+    sizes = {path.stem: pl.read_parquet(path).shape for path in tmp_path.iterdir()}
+    assert sizes == {"real": (1500, 14), "holdout": (1500, 14), "noisy": (400, 13), "fresh": (400, 13)}
+    frames = (pl.read_parquet(tmp_path / f"{name}.parquet") for name in ("real", "fresh", "holdout"))
+    tabular_scene(Tables(*frames, subject_column="stay_id"))  # they are tables that can be audited
+
+
+def test_the_example_is_split_by_patient_the_same_way_everywhere() -> None:
+    small, larger = example_cohort(max_stays=300), example_cohort(max_stays=400)
+    np.testing.assert_array_equal(small.split, larger.split[:300])
+    shares = np.bincount(larger.split) / 400
+    np.testing.assert_allclose(shares, [0.7, 0.1, 0.2], atol=0.07)
+    assert prepare(small).features.shape[:2] == (300, 48)
