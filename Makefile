@@ -3,6 +3,7 @@ VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(VENV)/bin
 WHEELHOUSE ?= wheelhouse
+EXTRAS ?= site,quantum
 STAMP := $(VENV)/.installed
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
@@ -37,7 +38,7 @@ format: $(STAMP)  ## rewrite in the house's style
 
 wheelhouse:  ## all wheels for a machine without a network, with their digests (docs/how-to/offline-install.md)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip wheel --quiet --constraint constraints-py311.txt --wheel-dir $(WHEELHOUSE) .
+	$(BIN)/python -m pip wheel --quiet --constraint constraints-py311.txt --wheel-dir $(WHEELHOUSE) '.$(if $(EXTRAS),[$(EXTRAS)])'
 	cp constraints-py311.txt $(WHEELHOUSE)/
 	cd $(WHEELHOUSE) && sha256sum -- *.whl constraints-py311.txt > SHA256SUMS
 

@@ -27,7 +27,7 @@ BUNDLE = GOLDEN / "st-elsewhere-plain-v1"
 BEGIN = f"""
 import datetime, json, sys, time
 begun = time.perf_counter()
-from pipeline.sharing import load
+from decoct import load
 data = load({str(BUNDLE)!r}, {str(GOLDEN / "root.json")!r}, today=datetime.date(2026, 3, 10))
 loaded = time.perf_counter()
 """

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -64,7 +65,10 @@ def machine() -> dict[str, str | int]:
             model = next((line.split(":", 1)[1].strip() for line in stream if line.startswith("model name")), model)
     except OSError:
         pass
-    libraries = {name: version(name) for name in ("torch", "numpy", "scikit-learn", "pennylane", "prefect")}
+    libraries = {}
+    for name in ("torch", "numpy", "scikit-learn", "pennylane", "prefect"):
+        with suppress(PackageNotFoundError):  # an extra that this installation does without
+            libraries[name] = version(name)
     return {
         "processor": model,
         "cores": os.cpu_count() or 1,

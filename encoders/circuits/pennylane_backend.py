@@ -16,6 +16,7 @@ from jaxtyping import Float64
 from encoders.circuits.gates import Embedding, Parameters, Template
 from encoders.circuits.pauli import observables
 from pipeline.core.errors import ConfigError, EnvironmentProblem
+from pipeline.core.extras import not_installed
 
 OnCircuits = Callable[[int, int], None]
 """Called as (circuits done, circuits in all), with 0 done before the first."""
@@ -126,10 +127,10 @@ def pennylane() -> Any:
     """The library.
 
     Raises:
-        EnvironmentProblem: it is not installed.
+        NotInstalled: it is not there.
     """
     try:
         import pennylane as qml
     except ImportError:
-        raise EnvironmentProblem("this backend needs PennyLane; install it with: pip install pennylane") from None
+        raise not_installed("quantum") from None
     return qml

@@ -46,6 +46,7 @@ from flows.cli.receive.transport import register as register_transport
 from flows.cli.release.release import release_app
 from flows.environment import quiet
 from pipeline.core.errors import DecoctError, UsageError
+from pipeline.core.extras import explained
 
 INTERRUPTED: Final = 130
 
@@ -199,11 +200,12 @@ def main() -> None:
         if code == INTERRUPTED:  # Typer turns Ctrl-C into a return value
             raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
-    except DecoctError as error:
-        _stop(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         _stop("interrupted; nothing is half-written, and --resume goes on from the last finished stage", INTERRUPTED)
-    except Exception as error:
+    except Exception as problem:
+        error = explained(problem) if isinstance(problem, ImportError) else problem
+        if isinstance(error, DecoctError):
+            _stop(str(error), error.exit_code)
         if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # the command line's own usage errors
             _stop(error.format_message(), int(error.exit_code))
         _stop(f"failed with {type(error).__name__}: a bug in Decoct, please report it", DecoctError.exit_code)

@@ -14,6 +14,7 @@ from typing import Final
 
 from flows.doctor.finding import Finding
 from flows.environment import TELEMETRY_OFF, memory_gib
+from pipeline.core.extras import OPTIONAL, SITE
 
 MEMORY_GIB: Final = 4
 AVAILABLE_GIB: Final = 2
@@ -23,20 +24,23 @@ _NAMED: Final = 6  # differing packages that are told by name
 
 
 def versions() -> Iterator[Finding]:
-    """Every requirement of the installed Decoct is met."""
+    """Every requirement of a site's installation is met, and of the other extras what is there."""
     from packaging.requirements import Requirement
 
-    wanted = [Requirement(text) for text in requires("decoct") or ()]
-    wrong = []
-    for need in wanted:
-        if need.marker is not None and not need.marker.evaluate({"extra": ""}):
+    wanted, wrong = 0, []
+    for need in [Requirement(text) for text in requires("decoct") or ()]:
+        needed = need.marker is None or any(need.marker.evaluate({"extra": extra}) for extra in ("", SITE))
+        if not needed and not any(need.marker and need.marker.evaluate({"extra": extra}) for extra in OPTIONAL):
             continue
         try:
-            if not need.specifier.contains(version(need.name), prereleases=True):
-                wrong.append(f"{need.name} {version(need.name)} is outside {need.specifier}")
+            found = version(need.name)
         except PackageNotFoundError:
-            wrong.append(f"{need.name} is missing")
-    yield Finding("versions", not wrong, "; ".join(wrong) or f"{len(wanted)} requirements met")
+            wrong += [f"{need.name} is missing"] * needed
+            continue
+        wanted += 1
+        if not need.specifier.contains(found, prereleases=True):
+            wrong.append(f"{need.name} {found} is outside {need.specifier}")
+    yield Finding("versions", not wrong, "; ".join(wrong) or f"{wanted} requirements met")
 
 
 def tested_set() -> Iterator[Finding]:

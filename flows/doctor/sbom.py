@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from pipeline.core.digest import digest_json
 from pipeline.core.errors import EnvironmentProblem
+from pipeline.core.extras import OPTIONAL, SITE
 from pipeline.core.files.whole import put_whole
 
 ROOT: Final = "decoct"
@@ -81,15 +82,16 @@ def installed(root: str) -> dict[str, Distribution]:
 
 
 def needed(item: Distribution) -> Iterator[str]:
-    """Normalised names of what a distribution needs on this machine, without extras."""
+    """Normalised names of what a distribution needs on this machine; of our own extras, all but those of tests."""
     from packaging.requirements import InvalidRequirement, Requirement
 
+    extras = ("", SITE, *OPTIONAL) if normalised(item.metadata["Name"]) == ROOT else ("",)
     for text in item.requires or ():
         try:
             need = Requirement(text)
         except InvalidRequirement:
             continue
-        if need.marker is None or need.marker.evaluate({"extra": ""}):
+        if need.marker is None or any(need.marker.evaluate({"extra": extra}) for extra in extras):
             yield normalised(need.name)
 
 

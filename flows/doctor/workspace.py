@@ -14,12 +14,12 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from flows.doctor.finding import Finding
-from flows.workspace.job import key_path
 from flows.workspace.locks import holders
 from flows.workspace.logs import read_log as read_stages
 from pipeline.audit.history import FILE_NAME as HISTORY
 from pipeline.core.errors import DecoctError
 from pipeline.core.files.chained import read_chain
+from pipeline.core.keys.custody.keyring import keys_of
 from pipeline.sharing.policy.ledger import ledger_path
 from pipeline.sharing.trust.log import log_path
 
@@ -82,7 +82,7 @@ def mounted_at(place: Path, mounts: Path) -> tuple[str, frozenset[str]] | None:
 
 def keys(workspace: Path) -> Iterator[Finding]:
     """Each key, and their folder, is closed to everybody but its owner, who runs this."""
-    folder = key_path(workspace, "encoder").parent
+    folder = keys_of(workspace)
     if not folder.is_dir():
         return
     found = (*folder.glob("*.key"), *folder.glob("retired/*.key"), *folder.glob("identity.age"))

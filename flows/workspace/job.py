@@ -20,7 +20,7 @@ from pipeline.core.config import Config
 from pipeline.core.digest import digest_json
 from pipeline.core.errors import ConfigError
 from pipeline.core.files.whole import put_whole
-from pipeline.core.keys.custody.keyring import PURPOSES
+from pipeline.core.keys.custody.keyring import PURPOSES, keys_of
 from pipeline.core.keys.secrets import Secret, read_or_create_secret
 from pipeline.core.seeds import child_seed
 from pipeline.core.types import Provenance
@@ -109,4 +109,4 @@ def open_job(folder: str, *, resume: bool) -> Job:
 
 def key_path(workspace: Path, purpose: str) -> Path:
     """Where a workspace keeps the secret for `purpose`."""
-    return workspace / "keys" / f"{purpose}.key"
+    return keys_of(workspace) / f"{purpose}.key"

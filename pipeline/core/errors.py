@@ -51,6 +51,10 @@ class EnvironmentProblem(DecoctError):
     exit_code = 15
 
 
+class NotInstalled(EnvironmentProblem, ImportError):
+    """A library of an extra is not installed; also an `ImportError`, as `import` statements raise it."""
+
+
 class DriftError(DecoctError):
     """The cohort has drifted too far from the last accepted one; names what, never whose."""
 

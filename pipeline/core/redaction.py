@@ -16,6 +16,7 @@ from pathlib import PurePath
 from typing import Final
 
 from pipeline.core.errors import DecoctError, EnvironmentProblem
+from pipeline.core.extras import explained
 
 MAX_PLACES = 3
 
@@ -40,6 +41,8 @@ def scrubbed(stage: str) -> Iterator[None]:
 def _clean(stage: str, error: Exception) -> DecoctError:
     if isinstance(error, MemoryError):
         return EnvironmentProblem(f"stage {stage} ran out of memory")
+    if isinstance(error, ImportError) and isinstance(missing := explained(error), DecoctError):
+        return missing
     if isinstance(error, OSError):
         what = "the disk is full" if error.errno == errno.ENOSPC else f"{type(error).__name__} ({error.strerror})"
         return EnvironmentProblem(f"stage {stage} could not use the file system: {what}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import decoct
 from flows.cli.main import app, config_app, keys_app, log_app, release_app, store_app, trust_app
 from flows.templates import commented_config, demo_config
 from pipeline.core.config import Config, parse_config
@@ -33,6 +34,36 @@ def test_links_lead_to_files(page: Path) -> None:
 def test_commands_in_pages_exist(page: Path) -> None:
     for verb in re.findall(r"(?:^|`|\$ |    )decoct ([a-z]+)", page.read_text(encoding="utf-8"), re.MULTILINE):
         assert verb in verbs(), verb
+
+
+def code(page: Path) -> list[str]:
+    """The fenced blocks of a page or of a card's template, whatever their language, and its indented ones."""
+    text = page.read_text(encoding="utf-8")
+    fenced = re.findall(r"^```.*?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return [*fenced, *re.findall(r"(?:^(?: {4}|\t).*\n)+", text, re.MULTILINE)]
+
+
+ROOMS = re.compile(r"^\W*(?:from|import) +(?:pipeline|encoders|condensation|flows)\b", re.MULTILINE)
+FROM_THE_FACE = re.compile(r"from decoct import ([\w, ]+)")
+CARDS = sorted((ROOT / "pipeline").rglob("card.*.j2"))
+
+
+@pytest.mark.parametrize("page", [*PAGES, *CARDS], ids=lambda page: page.name)
+def test_examples_import_from_the_face_alone(page: Path) -> None:
+    for block in code(page):
+        assert not ROOMS.search(block), block
+    for names in FROM_THE_FACE.findall(page.read_text(encoding="utf-8")):
+        assert set(names.replace(" ", "").split(",")) <= set(dir(decoct)), names
+
+
+def test_an_import_from_a_room_would_be_missed_nowhere(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    for line in ("from pipeline.core.types import Split", ">>> import flows", "import encoders.dense as dense"):
+        for block in (f"```python\n{line}\n```\n", f"```\nx = 1\n{line}\n```\n", f"text\n\n    {line}\n"):
+            page.write_text(block, encoding="utf-8")
+            assert any(ROOMS.search(found) for found in code(page)), block
+    page.write_text("```python\nfrom decoct import load  # not from pipeline\npipeline = 1\n```\n", encoding="utf-8")
+    assert not any(ROOMS.search(found) for found in code(page))
 
 
 def test_the_readme_names_every_verb() -> None:

@@ -1,7 +1,8 @@
-"""What installs Decoct elsewhere: the wheel holds what running needs, no more; the container file keeps its rules."""
+"""What installs Decoct elsewhere: the wheel, a receiver's small environment, the container file and its rules."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -13,27 +14,38 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 CONTAINER = ROOT / "docs" / "how-to" / "container" / "Containerfile"
+GOLDEN = ROOT / "tests" / "golden" / "bundle-2"
+PACKAGES = ("decoct", "pipeline", "encoders", "condensation", "flows")
+BASE_BYTES = 120 * 10**6  # files of all distributions, without bytecode, pip and setuptools
+NEEDS_SITE = "this needs the site installation: pip install 'decoct[site]'"
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
-    """The names and sizes in a wheel built from a copy of the sources, without a network."""
+def wheel_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from a copy of the sources, without a network."""
     source, out = tmp_path_factory.mktemp("source") / "decoct", tmp_path_factory.mktemp("wheel")
     source.mkdir()
-    for name in ("pipeline", "encoders", "condensation", "flows"):
+    for name in PACKAGES:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE", "constraints-py311.txt"):
         shutil.copy(ROOT / name, source)
     command = [sys.executable, "-m", "pip", "wheel", "--no-index", "--no-deps", "--no-build-isolation", "--quiet"]
     subprocess.run([*command, "--wheel-dir", str(out), str(source)], check=True, timeout=300)
     (path,) = out.glob("decoct-*.whl")
-    with zipfile.ZipFile(path) as archive:
+    return path
+
+
+@pytest.fixture(scope="module")
+def wheel(wheel_file: Path) -> dict[str, int]:
+    """The names and sizes in it."""
+    with zipfile.ZipFile(wheel_file) as archive:
         return {item.filename: item.file_size for item in archive.infolist()}
 
 
 @pytest.mark.parametrize(
     "name",
     [
+        "decoct/__main__.py",
         "flows/cli/main.py",
         "flows/templates/commented.toml",
         "flows/templates/constraints-py311.txt",
@@ -51,19 +63,73 @@ def test_the_wheel_holds_what_running_needs(wheel: dict[str, int], name: str) ->
 
 
 def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel: dict[str, int]) -> None:
-    packages = ("pipeline", "encoders", "condensation", "flows")
     wanted = {
         path.relative_to(ROOT).as_posix()
-        for package in packages
+        for package in PACKAGES
         for path in (ROOT / package).rglob("*")
         if path.is_file() and path.suffix in {".py", ".toml", ".j2", ".css", ".parquet", ".md", ".txt", ".yaml"}
-    }
+    } | {f"{package}/py.typed" for package in PACKAGES}
     ours = {name for name in wheel if not name.startswith("decoct-")}
-    assert {name.split("/")[0] for name in ours} == set(packages)
+    assert {name.split("/")[0] for name in ours} == set(PACKAGES)
     assert ours - {"flows/templates/constraints-py311.txt"} >= wanted
     assert not [
         name for name in ours if re.search(r"(^|/)(tests?|benchmarks|docs|__pycache__)(/|$)|\.pyc$|\.key$", name)
     ]
+
+
+RECEIVE = """
+import datetime, json, sys
+from importlib.metadata import distributions
+from pathlib import Path
+from decoct import load, read_bundle, verify
+bundle, root, day = sys.argv[1], sys.argv[2], datetime.date(2026, 3, 10)
+X, y, weight = load(bundle, root, today=day).X_y("death")
+told = {"X": X.shape, "by": verify(bundle, root, today=day).signed_by.name}
+told["type"] = type(read_bundle(bundle, root, today=day)).__name__
+try:
+    from decoct import condense
+    condense(None)
+except ImportError as error:
+    told["condense"] = str(error)
+ours = [dist for dist in distributions() if dist.name not in ("pip", "setuptools")]
+files = [Path(dist.locate_file(file)) for dist in ours for file in dist.files or ()]
+told["bytes"] = sum(file.stat().st_size for file in files if file.suffix != ".pyc" and file.is_file())
+told["installed"] = sorted(dist.name.lower() for dist in ours)
+print(json.dumps(told))
+"""
+
+
+@pytest.mark.slow
+def test_the_base_installation_verifies_and_loads_a_bundle_and_is_small(wheel_file: Path, tmp_path: Path) -> None:
+    """In an environment of its own, with what the wheel itself asks for and nothing else."""
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "env")], check=True, timeout=120)
+    python, script = str(tmp_path / "env" / "bin" / "python"), str(tmp_path / "env" / "bin" / "decoct")
+    install = [python, "-m", "pip", "install", "--quiet", "--constraint", str(ROOT / "constraints-py311.txt")]
+    subprocess.run([*install, str(wheel_file)], check=True, timeout=500)
+    root, bundle = tmp_path / "root.json", GOLDEN / "st-elsewhere-plain-v1"
+    shutil.copy(GOLDEN / "root.json", root)
+
+    def ran(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
+
+    answer = ran(python, "-c", RECEIVE, str(bundle), str(root))
+    assert answer.returncode == 0, answer.stderr
+    told = json.loads(answer.stdout)
+    assert (told["X"], told["by"], told["type"]) == ([40, 6], "Otto", "CondensedSet")
+    assert told["condense"] == NEEDS_SITE
+    assert not set(told["installed"]) & {"torch", "prefect", "pandas", "scipy", "scikit-learn", "polars"}
+    assert told["bytes"] <= BASE_BYTES
+    for words in (
+        ("verify", str(bundle)),
+        ("receive", str(bundle), "--out", "got"),
+        ("fetch", str(bundle), "--out", "here"),
+    ):
+        answer = ran(script, *words, "--root", str(root))
+        assert answer.returncode == 0, answer.stderr
+    assert sorted(path.name for path in (tmp_path / "got").iterdir()) == ["features.npy", "labels.npy", "manifest.json"]
+    answer = ran(script, "demo")
+    assert (answer.returncode, answer.stderr) == (15, f"decoct: {NEEDS_SITE}\n")
+    assert not (tmp_path / "decoct-demo").exists()
 
 
 def test_the_wheel_is_small_enough_to_carry(wheel: dict[str, int]) -> None:

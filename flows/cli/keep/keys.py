@@ -279,9 +279,9 @@ def _workspace(out: Path | None) -> Path:
 
 
 def _keys(out: Path | None) -> Path:
-    from flows.workspace.job import key_path
+    from pipeline.core.keys.custody.keyring import keys_of
 
-    return key_path(_workspace(out), "encoder").parent
+    return keys_of(_workspace(out))
 
 
 def _new_passphrase(wanted: bool) -> str | None:

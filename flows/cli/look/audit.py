@@ -98,13 +98,11 @@ def attack(
         if out is not None or url is not None:
             remember(history_of(out or Path(), url), (found.report,), name=name, source="tables")
         if as_json:
-            import sys
-
-            from pipeline.core.digest import canonical_json
-
-            sys.stdout.write(canonical_json(found.data()).decode() + "\n")
+            print(found.to_json())
         else:
-            _print_tables(found, written)
+            print(found)
+            for path in written:
+                print(f"wrote   {path}")
         enforce(found.decision)
 
 
@@ -181,23 +179,6 @@ def _workspace(out: Path | None, url: str | None) -> Path:
     if url is None and not os.environ.get(HISTORY_URL) and not (folder / FILE_NAME).exists():
         raise UsageError(f"there is no audit history at {folder / FILE_NAME}; name the workspace with --out")
     return folder
-
-
-def _print_tables(found: Any, written: tuple[Path, ...]) -> None:
-    people = found.scene.people
-    print(
-        f"audited {found.name}: {people['shared']} rows, {len(found.scene.columns)} columns, against {people['real']} "
-        f"real people and {people['holdout']} others"
-    )
-    for note in found.scene.notes:
-        print(f"note    {note}")
-    for result in found.report.results:
-        print(f"{'decides' if result.gates else 'shown':<8}{result.threat_model}: {result.summary}")
-    for item in found.report.not_run:
-        print(f"NOT RUN {item.attack} ({item.threat_model}): {item.reason}")
-    print(f"limits  {found.decision.verdict} under policy {found.decision.policy}")
-    for path in written:
-        print(f"wrote   {path}")
 
 
 def _interval(row: Any) -> str:

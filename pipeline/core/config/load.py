@@ -33,6 +33,7 @@ from pipeline.core.config.night import DriftConfig, NightConfig
 from pipeline.core.config.tables import Model, Name, PositiveInt
 from pipeline.core.data_use import data_use_problem
 from pipeline.core.errors import ConfigError
+from pipeline.core.extras import require_site
 
 
 class UtilityConfig(Model):
@@ -153,8 +154,9 @@ def parse_config(raw: dict[str, Any], where: str, base: Path) -> Config:
     """Check a parsed configuration and resolve its paths against `base`.
 
     Raises:
-        ConfigError: as `load_config`.
+        ConfigError: as `load_config`. NotInstalled: this installation could not run it, so no verb begins.
     """
+    require_site()
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:

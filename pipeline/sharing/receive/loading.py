@@ -1,19 +1,48 @@
 """Three lines from a bundle to a trained model, for those who receive one.
 
-    from pipeline.sharing import load
-    X, y, weight = load("st-elsewhere-private-v1", "trust-root.toml").X_y("died")
+    from decoct import load
+    X, y, weight = load("st-elsewhere-private-v1", "root.json").X_y("died")
     model = LogisticRegression(max_iter=1000).fit(X, y, weight)
 
 Loads numpy, safetensors, cryptography and rfc8785; torch when a torch data set is asked for, pyrage when the payload is
-encrypted; nothing else of Decoct's.
+encrypted; nothing else of Decoct's. `verify` loads cryptography and rfc8785 alone.
 """
 
 from __future__ import annotations
 
 import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pipeline.sharing.receive.received import Received, receive
+from pipeline.sharing.receive.verify import VerifiedBundle
+from pipeline.sharing.receive.verify import verify as check
+
+if TYPE_CHECKING:
+    from pipeline.core.types import CondensedSet, Moments
+    from pipeline.sharing.receive.received import Received
+
+
+def verify(
+    bundle: Path | str,
+    root: Path | str,
+    *,
+    recipient: str | None = None,
+    today: datetime.date | None = None,
+) -> VerifiedBundle:
+    """Check a bundle's folder against a trust root file: every byte, signature, approval, policy and date.
+
+    The revocation list and what you received before are looked up beside the root. Nothing is written.
+
+    Args:
+        recipient, today: as in `load`.
+
+    Returns:
+        `.manifest`, `.signed_by`, `.approved_by`, and `.files`, the very bytes that were checked.
+
+    Raises:
+        ReleaseRefused: the bundle does not verify; one sentence says why.
+    """
+    return check(Path(bundle), Path(root), today=_day(today), recipient=recipient)
 
 
 def load(
@@ -40,5 +69,28 @@ def load(
         ReleaseRefused: the bundle does not verify, or is encrypted to others; one sentence says why.
         DataError: the signed payload is not what the signed manifest describes.
     """
-    day = datetime.datetime.now(tz=datetime.UTC).date() if today is None else today
-    return receive(bundle, root, today=day, identity=identity, recipient=recipient)
+    from pipeline.sharing.receive.received import receive
+
+    return receive(bundle, root, today=_day(today), identity=identity, recipient=recipient)
+
+
+def read_bundle(
+    bundle: Path | str,
+    root: Path | str,
+    *,
+    identity: Path | str | None = None,
+    recipient: str | None = None,
+    today: datetime.date | None = None,
+) -> CondensedSet | Moments:
+    """`load` for a pipeline of one's own: the verified bundle as the data type that was released.
+
+    Raises:
+        UsageError: it holds encoded rows, which have no type without the site's records; `load` reads them.
+        ReleaseRefused, DataError: as `load`.
+    """
+    received = load(bundle, root, identity=identity, recipient=recipient, today=today)
+    return received.moments() if received.manifest["release"]["kind"] == "moments" else received.condensed_set()
+
+
+def _day(today: datetime.date | None) -> datetime.date:
+    return datetime.datetime.now(tz=datetime.UTC).date() if today is None else today

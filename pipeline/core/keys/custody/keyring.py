@@ -47,6 +47,11 @@ class KeyEntry:
         return (datetime.now(tz=UTC).date() - date.fromisoformat(self.made)).days if self.made else None
 
 
+def keys_of(workspace: Path) -> Path:
+    """The folder in which a workspace keeps its keys."""
+    return workspace / "keys"
+
+
 def key_file(keys: Path, purpose: str) -> Path:
     """Where the folder `keys` holds the key for `purpose`.
 
