@@ -271,7 +271,7 @@ class LeakageAttack(Protocol):
         ...
 
     def run(self, scene: Any, seed: int) -> tuple[AttackResult, ...]:
-        """Run it; deterministic given the seed. `detail["controls_held"]` says whether both controls behaved."""
+        """Run it; deterministic given the seed. `pipeline.audit.result` makes a result."""
         ...
 
 

@@ -72,7 +72,10 @@ def result(attack: str, statistic: str, high: float, **changes: Any) -> AttackRe
         ceiling=1.0,
         gates=True,
         summary="s",
-        detail={"powered": True},
+        controls_held=True,
+        powered=True,
+        held_back=False,
+        p_value=None,
     )
     return dataclasses.replace(plain, **changes)
 
@@ -121,7 +124,7 @@ def test_silence_is_never_a_pass() -> None:
     assert verdict(*GOOD[:2]) == "INCONCLUSIVE"  # a required figure is absent
     assert verdict(*GOOD, not_run=(NotRun("density_membership", "T6", "private", "too few"),)) == "INCONCLUSIVE"
     assert verdict(*GOOD[:2], dataclasses.replace(GOOD[2], gates=False)) == "INCONCLUSIVE"
-    assert verdict(*GOOD[:2], dataclasses.replace(GOOD[2], detail={"powered": False})) == "INCONCLUSIVE"
+    assert verdict(*GOOD[:2], dataclasses.replace(GOOD[2], powered=False)) == "INCONCLUSIVE"
     assert verdict(*GOOD[:2], dataclasses.replace(GOOD[2], n=199)) == "INCONCLUSIVE"
     for field in ("rate", "low", "high"):
         assert verdict(*GOOD[:2], dataclasses.replace(GOOD[2], **{field: nan})) == "INCONCLUSIVE", field
@@ -145,7 +148,7 @@ def test_the_upper_bound_is_held_against_the_limit() -> None:
 
 
 def test_a_leak_that_is_certain_fails_however_weak_the_attack_was() -> None:
-    found = result("density_membership", "tpr_at_1pct_fpr", 0.9, low=0.5, rate=0.7, n=20, detail={"powered": False})
+    found = result("density_membership", "tpr_at_1pct_fpr", 0.9, low=0.5, rate=0.7, n=20, powered=False)
     assert verdict(*GOOD[:2], found) == "FAIL"
     unsure = dataclasses.replace(found, low=0.0)
     assert verdict(*GOOD[:2], unsure) == "INCONCLUSIVE"
