@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Final, get_args
 
 import numpy as np
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from pipeline.audit.scene import LeakageAttack, Scene
 
 
+NUMBERS: Final = ("rate", "low", "high", "control", "positive_control", "ceiling", "p_value")
+MAY_LACK: Final = ("control", "positive_control", "ceiling", "p_value")
 FLAGS: Final = ("gates", "controls_held", "powered", "held_back")
 
 
@@ -87,6 +91,12 @@ def unsound(found: object, attack: LeakageAttack, scene: Scene) -> str | None:
             return "it gave a result under no threat model"
         if not all(isinstance(getattr(item, name), bool | np.bool_) for name in FLAGS):
             return f"it gave something else than true or false for one of {', '.join(FLAGS)}"
+        told = {name: getattr(item, name) for name in NUMBERS}
+        numbers = [value for name, value in told.items() if not (value is None and name in MAY_LACK)]
+        if not all(isinstance(value, Real) for value in (*numbers, item.n)):
+            return "it gave something else than a number for a figure"
+        if not (isinstance(item.statistic, str) and isinstance(item.summary, str) and isinstance(item.detail, Mapping)):
+            return "it gave something else than words for its statistic, sentence or detail"
         if item.p_value is not None and not 0 <= item.p_value <= 1:
             return "it gave a p-value outside 0 to 1"
     return None

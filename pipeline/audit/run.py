@@ -16,7 +16,7 @@ from pipeline.audit.encodings.missingness import MissingnessPattern
 from pipeline.audit.encodings.profiles import ProfileLinkage, TwoKeys
 from pipeline.audit.games.canary_subjects import CanarySubjects
 from pipeline.audit.multiplicity import with_family
-from pipeline.audit.result import FLAGS, unsound
+from pipeline.audit.result import FLAGS, NUMBERS, unsound
 from pipeline.audit.scene import BytesScene, CondensedScene, CondensesAgain, LeakageAttack, Level, Scene
 from pipeline.audit.sets.attribute_set import AttributeInferenceFromSet
 from pipeline.audit.sets.linkage_inference import Inference, Linkability
@@ -132,6 +132,7 @@ def attempt(scene: Scene, attack: LeakageAttack, *, seed: int, level: Level) -> 
             return NotRun(*told, str(reason))
         found = attack.run(scene, child_seed(seed, "audit", scene.artefact, attack.name))
         wrong = unsound(found, attack, scene)
+        found = () if wrong else tuple(map(_as_stored, found))
     except (EnvironmentProblem, OSError, MemoryError):
         raise  # the machine's fault, not the attack's
     except Exception as error:  # whoever wrote it: where, and not its text, which may hold a patient's value
@@ -207,7 +208,7 @@ def _report(
     seed: int,
 ) -> LeakageReport:
     config: dict[str, Any] = {"attacks": [attack.name for attack in attacks]}
-    plain = with_family([_as_stored(result) for result in results])
+    plain = with_family(results)
     return LeakageReport(
         artefact=artefact,
         artefact_digest=digest,
@@ -227,8 +228,7 @@ def _controls_held(results: Sequence[AttackResult], not_run: Sequence[NotRun]) -
 def _as_stored(result: AttackResult) -> AttackResult:
     """Plain Python throughout, as when read back."""
     figures: dict[str, Any] = {
-        name: None if (value := getattr(result, name)) is None else float(value)
-        for name in ("rate", "low", "high", "control", "positive_control", "ceiling", "p_value")
+        name: None if (value := getattr(result, name)) is None else float(value) for name in NUMBERS
     }
     figures |= {name: bool(getattr(result, name)) for name in FLAGS}
     return dataclasses.replace(result, **figures, n=int(result.n), detail=to_plain(result.detail))

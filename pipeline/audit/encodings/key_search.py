@@ -74,7 +74,6 @@ def search(pair: _Pair, encode_under: Callable[[bytes], Encode], numbers: int) -
     return 0, tried
 
 
-@final
 @dataclass(frozen=True)
 class KeySearch:
     """Number of weak keys that reproduce the encoding, among those of the nightly screen."""
@@ -95,22 +94,12 @@ class KeySearch:
 
 @final
 @dataclass(frozen=True)
-class LongKeySearch:
+class LongKeySearch(KeySearch):
     """The same over all integers up to 10,000: an attack of the full audit."""
 
     name: ClassVar[str] = "key_enumeration_long"
-    threat_model: ClassVar[ThreatModel] = "T3"
-    scene_type: ClassVar[type] = EncodingScene
     level: ClassVar[Level] = "full"
     numbers: int = SEARCHED
-
-    def unsupported(self, scene: Any) -> str | None:
-        """See `unsupported_search`."""
-        return unsupported_search(scene)
-
-    def run(self, scene: EncodingScene, seed: int) -> tuple[AttackResult, ...]:
-        """One result."""
-        return (searched(scene, seed, self),)
 
 
 def unsupported_search(scene: EncodingScene) -> str | None:
@@ -122,7 +111,7 @@ def unsupported_search(scene: EncodingScene) -> str | None:
     return scene.not_understood
 
 
-def searched(scene: EncodingScene, seed: int, attack: KeySearch | LongKeySearch) -> AttackResult:
+def searched(scene: EncodingScene, seed: int, attack: KeySearch) -> AttackResult:
     """Try all weak keys; the same search must find a weak key that is planted, and no random one."""
     rng = generator(seed, "audit", "key search", attack.name)
     numbers = attack.numbers

@@ -204,13 +204,9 @@ class Membership:
     threat_model: ClassVar[ThreatModel] = "T6"
     scene_type: ClassVar[type] = CondensedScene
 
-    def unsupported(self, scene: Any) -> str | None:
+    def unsupported(self, scene: CondensedScene) -> str | None:
         """Too few subjects on one side, or no sample."""
-        if len(scene.condensed.features) == 0:
-            return "the set holds no sample"
-        if min(len(np.unique(scene.member_subjects)), len(np.unique(scene.holdout_subjects))) < 4 * MIN_SUBJECTS:
-            return f"fewer than {4 * MIN_SUBJECTS} subjects among members or holdout"
-        return None
+        return scene.lacks(subjects=4 * MIN_SUBJECTS)
 
     def run(self, scene: CondensedScene, seed: int) -> tuple[AttackResult, ...]:
         """AUROC; TPR at 1 % FPR (at the smallest that n supports: under-powered); at 0.1 % too where n allows."""

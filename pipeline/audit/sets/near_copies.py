@@ -14,7 +14,7 @@ set with one verbatim copy of the rarest stay can have a perfect one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import numpy as np
 from scipy import stats
@@ -69,13 +69,9 @@ class NearCopies:
     threat_model: ClassVar[ThreatModel] = "T6"
     scene_type: ClassVar[type] = CondensedScene
 
-    def unsupported(self, scene: Any) -> str | None:
+    def unsupported(self, scene: CondensedScene) -> str | None:
         """Too few subjects on one side, or no sample."""
-        if len(scene.condensed.features) == 0:
-            return "the set holds no sample"
-        if min(len(np.unique(scene.member_subjects)), len(np.unique(scene.holdout_subjects))) < 2 * MIN_SUBJECTS:
-            return f"fewer than {2 * MIN_SUBJECTS} subjects among members or holdout"
-        return None
+        return scene.lacks(subjects=2 * MIN_SUBJECTS)
 
     def run(self, scene: CondensedScene, seed: int) -> tuple[AttackResult, ...]:
         """Three results: near copies, excess of members among the nearest records, closest-record distance."""

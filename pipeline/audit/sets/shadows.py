@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import numpy as np
 
@@ -185,13 +185,11 @@ class ShadowCondensation:
     n_shadows: int = SHADOWS
     run_shadows: Run = map
 
-    def unsupported(self, scene: Any) -> str | None:
+    def unsupported(self, scene: CondensedScene) -> str | None:
         """No way to condense again, or too few subjects."""
         if scene.recondense is None or scene.member_labels is None or scene.holdout_labels is None:
             return "no way to condense other stays in the same way was given"
-        if min(len(np.unique(scene.member_subjects)), len(np.unique(scene.holdout_subjects))) < 10 * MIN_SUBJECTS:
-            return f"fewer than {10 * MIN_SUBJECTS} subjects among members or holdout"
-        return None
+        return scene.lacks(subjects=10 * MIN_SUBJECTS)
 
     def condensations(self) -> int:
         """How often it condenses again."""

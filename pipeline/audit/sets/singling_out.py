@@ -33,9 +33,7 @@ def unsupported_people(scene: CondensedScene) -> str | None:
     """Why a condensed set cannot be held against members and control, or None."""
     if len(scene.condensed.features) < MIN_SAMPLES:
         return f"the set holds fewer than {MIN_SAMPLES} samples: no excess of 0.1 could be excluded"
-    if min(len(np.unique(scene.member_subjects)), len(np.unique(scene.holdout_subjects))) < 10 * MIN_SUBJECTS:
-        return f"fewer than {10 * MIN_SUBJECTS} subjects among members or holdout"
-    return None
+    return scene.lacks(subjects=10 * MIN_SUBJECTS)
 
 
 @dataclass(frozen=True)

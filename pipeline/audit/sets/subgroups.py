@@ -10,7 +10,7 @@ and not deciding; a group whose interval is too wide is said to be inconclusive,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, final
+from typing import ClassVar, Final, final
 
 import numpy as np
 from scipy import stats
@@ -58,13 +58,9 @@ class SubgroupMembership:
     threat_model: ClassVar[ThreatModel] = "T6"
     scene_type: ClassVar[type] = CondensedScene
 
-    def unsupported(self, scene: Any) -> str | None:
+    def unsupported(self, scene: CondensedScene) -> str | None:
         """Too few subjects on one side, or no sample."""
-        if len(scene.condensed.features) == 0:
-            return "the set holds no sample"
-        if min(len(np.unique(scene.member_subjects)), len(np.unique(scene.holdout_subjects))) < 10 * MIN_SUBJECTS:
-            return f"fewer than {10 * MIN_SUBJECTS} subjects among members or holdout"
-        return None
+        return scene.lacks(subjects=10 * MIN_SUBJECTS)
 
     def run(self, scene: CondensedScene, seed: int) -> tuple[AttackResult, ...]:
         """One result: the group with the largest AUROC; all groups in the detail."""

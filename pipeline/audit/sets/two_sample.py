@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, final
+from typing import ClassVar, Final, final
 
 import numpy as np
 
@@ -90,13 +90,9 @@ class TwoSample:
     threat_model: ClassVar[ThreatModel] = "T6"
     scene_type: ClassVar[type] = CondensedScene
 
-    def unsupported(self, scene: Any) -> str | None:
+    def unsupported(self, scene: CondensedScene) -> str | None:
         """Too few subjects on one side, or no sample."""
-        if len(scene.condensed.features) == 0:
-            return "the set holds no sample"
-        if min(len(np.unique(scene.member_subjects)), len(np.unique(scene.holdout_subjects))) < 10 * MIN_SUBJECTS:
-            return f"fewer than {10 * MIN_SUBJECTS} subjects among members or holdout"
-        return None
+        return scene.lacks(subjects=10 * MIN_SUBJECTS)
 
     def run(self, scene: CondensedScene, seed: int) -> tuple[AttackResult, ...]:
         """One result: how many views tell members."""
