@@ -109,8 +109,19 @@ def condensed(prepared: EncodedCohort, samples: np.ndarray, labels: np.ndarray) 
 
 def told(result: AttackResult, seconds: float) -> dict[str, Any]:
     """What is kept of a result."""
-    names = ("threat_model", "statistic", "rate", "low", "high", "n", "control", "positive_control")
-    kept = ("controls_held", "powered", "method", "attribute", "known", "variant", "score", "keys_tried")
+    names = (
+        "threat_model",
+        "statistic",
+        "rate",
+        "low",
+        "high",
+        "n",
+        "control",
+        "positive_control",
+        "controls_held",
+        "powered",
+    )
+    kept = ("method", "attribute", "known", "variant", "score", "keys_tried")
     kept += ("k", "choice", "distinct_pairs")
     row = {name: getattr(result, name) for name in names}
     row = {name: round(value, 5) if isinstance(value, float) else value for name, value in row.items()}

@@ -35,7 +35,7 @@ from pipeline.audit.encodings.missingness import auroc_interval
 from pipeline.audit.excess import Arms, Hits, clustered_share, excess
 from pipeline.audit.games.one_run import empirical_epsilon
 from pipeline.audit.games.release_game import epsilon_of_rounds
-from pipeline.audit.multiplicity import HELD_BACK, leaks_found, p_value
+from pipeline.audit.multiplicity import leaks_found, p_value
 from pipeline.audit.scene import CondensedScene, LeakageAttack
 from pipeline.audit.sets import two_sample
 from pipeline.audit.sets.linkage_inference import Inference, Linkability
@@ -130,7 +130,7 @@ def real_stays(population: EncodedCohort, audits: int, attacks: Sequence[str], f
         scene = _independent(population, generator(number, "real stays"))
         results = [result for name in attacks for result in ATTACKS[name].run(scene, number)]
         deciding = [result for result in results if result.gates]
-        for result in (result for result in results if result.gates or result.detail.get(HELD_BACK)):
+        for result in (result for result in results if result.gates or result.held_back):
             p = p_value(result)
             name = f"{result.attack}: {result.statistic}"
             alarms.setdefault(name, []).append(p is not None and p <= 0.05)
@@ -138,7 +138,7 @@ def real_stays(population: EncodedCohort, audits: int, attacks: Sequence[str], f
         alarms.setdefault("the gate says INCONCLUSIVE", []).append("INCONCLUSIVE" in verdicts)
         alarms.setdefault("family-wise (Holm 5 %)", []).append(bool(leaks_found(results)))
         alarms.setdefault("the gate says FAIL", []).append("FAIL" in verdicts)
-        alarms.setdefault("a control did not hold", []).append(not all(r.detail["controls_held"] for r in deciding))
+        alarms.setdefault("a control did not hold", []).append(not all(r.controls_held for r in deciding))
     return {name: {"alarms": int(np.sum(rows)), "audits": len(rows)} for name, rows in alarms.items()}
 
 

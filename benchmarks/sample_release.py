@@ -86,7 +86,7 @@ def audited(seed: int = 2, samples: int = 40, steps: int = 4) -> AuditedRelease:
         provenance=Provenance("condense"),
     )
     results = tuple(
-        AttackResult(name, "T6", "p", what, high / 2, 0.0, high, 500, 0.0, 1.0, 1.0, True, "s")
+        AttackResult(name, "T6", "p", what, high / 2, 0.0, high, 500, 0.0, 1.0, 1.0, True, "s", True, True, False, None)
         for name, what, high in FIGURES
     )
     report = LeakageReport("p", record_digest(condensed), results, (), True, Provenance("audit"))

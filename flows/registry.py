@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import entry_points
-from typing import Any, Final, cast
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from pipeline.core.config import Condense, Plugin
+from pipeline.core.digest import digest_bytes, digest_json
 from pipeline.core.errors import ConfigError
 from pipeline.core.protocols import Condenser, Encoder
 
+if TYPE_CHECKING:
+    from pipeline.audit.scene import LeakageAttack
+    from pipeline.sharing.policy.rules import Rule
+
 ENCODERS: Final = "decoct.encoders"
 CONDENSERS: Final = "decoct.condensers"
+ATTACKS: Final = "decoct.attacks"
+READERS: Final = "decoct.readers"
+RULES: Final = "decoct.policy_rules"
+OWN: Final = "decoct"
+"""The name of the product's own entry point where one holds all that a distribution brings."""
 
 
 def names(group: str) -> tuple[str, ...]:
@@ -42,13 +55,84 @@ def load(group: str, name: str, options: Mapping[str, Any]) -> object:
     Raises:
         ConfigError: unknown name, a name with two owners, or options that the factory does not take.
     """
+    factory = _loaded(group, name)
+    try:
+        return factory(**options)
+    except TypeError:
+        raise ConfigError(f"{group} {name!r} does not take the options {', '.join(sorted(options))}") from None
+
+
+def attacks() -> tuple[LeakageAttack, ...]:
+    """Every installed attack, the product's own first; an entry point holds the attacks of a distribution in a tuple.
+
+    Raises:
+        ConfigError: something else than attacks is registered, or two have one name.
+    """
+    from pipeline.audit.scene import LeakageAttack
+
+    suites = _suites(ATTACKS)
+    found = tuple(attack for suite in suites if isinstance(suite, tuple) for attack in suite)
+    if not all(isinstance(suite, tuple) for suite in suites) or not all(
+        isinstance(one, LeakageAttack) for one in found
+    ):
+        raise ConfigError(f"a {ATTACKS} entry point holds something else than attacks")
+    _once(ATTACKS, [attack.name for attack in found])
+    return found
+
+
+def readers() -> Mapping[str, Any]:
+    """Every installed reader by its `source.kind`; an entry point holds those of a distribution in a mapping."""
+    return _by_name(READERS)
+
+
+def policy_rules() -> Mapping[str, Rule]:
+    """Every installed rule by its name, likewise; the gate looks at its own in any case, and at these besides."""
+    return _by_name(RULES)
+
+
+@cache
+def brought(group: str) -> dict[str, dict[str, str]]:
+    """What others registered in a group, by the digest of their source: part of a stage's key, where there is any."""
+    found = {}
+    for point in entry_points(group=group):
+        if point.dist is not None and point.dist.name == OWN:
+            continue
+        spec = find_spec(point.module.partition(".")[0])
+        places = (
+            [] if spec is None else [Path(place) for place in spec.submodule_search_locations or [spec.origin or ""]]
+        )
+        files = [file for place in places for file in (sorted(place.rglob("*.py")) if place.is_dir() else [place])]
+        found[point.name] = digest_json([digest_bytes(file.read_bytes()) for file in files])
+    return {group: found} if found else {}
+
+
+def _by_name(group: str) -> Mapping[str, Any]:
+    suites = _suites(group)
+    if not all(isinstance(suite, Mapping) and all(map(callable, suite.values())) for suite in suites):
+        raise ConfigError(f"a {group} entry point holds something else than functions by their names")
+    _once(group, [name for suite in suites for name in suite])
+    return {name: function for suite in suites for name, function in suite.items()}
+
+
+def _once(group: str, found: list[str]) -> None:
+    twice = sorted({name for name in found if found.count(name) > 1})
+    if twice:
+        raise ConfigError(f"{group}: {twice[0]!r} is there twice; uninstall all distributions that bring it but one")
+
+
+def _suites(group: str) -> list[Any]:
+    """What the entry points of a group hold, the product's own first."""
+    return [_loaded(group, name) for name in sorted(names(group), key=lambda name: (name != OWN, name))]
+
+
+def _loaded(group: str, name: str) -> Any:
     found = {point.value: point for point in entry_points(group=group, name=name)}
     if not found:
         raise ConfigError(f"no {group} entry point is named {name!r}; there are: {', '.join(names(group))}")
     if len(found) > 1:
         raise ConfigError(f"the {group} entry point {name!r} has {len(found)} owners; uninstall all but one")
-    factory = next(iter(found.values())).load()
+    point: EntryPoint = next(iter(found.values()))
     try:
-        return factory(**options)
-    except TypeError:
-        raise ConfigError(f"{group} {name!r} does not take the options {', '.join(sorted(options))}") from None
+        return point.load()
+    except Exception as error:
+        raise ConfigError(f"the {group} entry point {name!r} cannot be loaded: {type(error).__name__}") from None

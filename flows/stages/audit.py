@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from flows import registry
 from flows.stages.attacks.model import receivers_choice
 from flows.stages.attacks.scenes import SceneOf, attack_all, has_key
 from flows.workspace import history
@@ -29,6 +30,7 @@ def audit(
         "audit": table.model_dump(mode="json"),
         "encoder_key": job.secret("encoder").fingerprint,
         "receiver": [receivers_choice(job.config.utility), job.config.utility.epochs],
+        **registry.brought(registry.ATTACKS),
     }
 
     attacked = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from flows import registry
 from flows.stages.utility import shortfall
 from flows.workspace import history
 from flows.workspace.job import Job
@@ -34,14 +35,20 @@ def decide(job: Job, candidate: Made, leakage: Made, utility: Made) -> Made:
         return (gate.decide(policy, artefact, reports, job.only(utility, UtilityReport), around),)
 
     accepted = [record_digest(report) for report in around.accepted or ()]
-    options = {"policy": policy.digest, "countersigned": around.countersigned, "accepted": accepted}
+    options = {
+        "policy": policy.digest,
+        "countersigned": around.countersigned,
+        "accepted": accepted,
+        **registry.brought(registry.RULES),
+    }
     return job.once("decide", parents, options, None, make)
 
 
 def circumstances(job: Job, candidate: Made) -> gate.Circumstances:
     """What the gate looks at beside the artefact and its audit."""
     accepted = history.last_accepted(job, candidate.first)
-    return gate.Circumstances(accepted=accepted, countersigned=job.config.release.countersigned)
+    rules = registry.policy_rules()
+    return gate.Circumstances(accepted=accepted, countersigned=job.config.release.countersigned, rules=rules)
 
 
 def reports_on(job: Job, candidate: Made, leakage: Made) -> tuple[LeakageReport, ...]:

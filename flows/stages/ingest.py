@@ -8,10 +8,11 @@ from typing import Any
 
 import polars as pl
 
+from flows import registry
 from flows.progress import steps
 from flows.stages.source import SourceState
 from flows.workspace.job import Job
-from pipeline.core.config import SplitConfig
+from pipeline.core.config import SplitConfig, reader_options
 from pipeline.core.digest import digest_file
 from pipeline.core.types import Cohort, ContractResult, IngestReport, Provenance
 from pipeline.ingest.cohort.build import build_cohort, latest_hour
@@ -29,11 +30,11 @@ from pipeline.validation.site_contract import check_site_contract, read_contract
 def ingest(job: Job) -> Made:
     """Source -> (Cohort, IngestReport, ContractResult of the events)."""
     config, state = job.config, SourceState(job)
-    options = config.source.model_dump(exclude={"kind"})
+    options = reader_options(config.source)
     withdrawn = state.withdrawn
     site = None if config.cohort.contract is None else read_contract(config.cohort.contract)
     plan = {
-        "source": {"kind": config.source.kind, "content": state.content()},
+        "source": {"kind": config.source.kind, "content": state.content(), **registry.brought(registry.READERS)},
         "cohort": config.cohort.model_dump(mode="json", exclude={"contract"}),
         "mapping": _mapping_digest(config.cohort.mapping),
         "split_key": job.secret("split").fingerprint,
@@ -54,6 +55,7 @@ def ingest(job: Job) -> Made:
                 withdrawn=withdrawn,
                 on_step=on_step,
                 scratch=job.store.scratch,
+                readers=registry.readers(),
                 **options,
             )
         state.finish()

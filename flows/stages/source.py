@@ -12,7 +12,7 @@ from flows.environment import code_version
 from flows.progress import say
 from flows.workspace.job import Job
 from flows.workspace.withdrawals import withdrawn_of
-from pipeline.core.config import Config, TablesSource
+from pipeline.core.config import Config, TablesSource, reader_options
 from pipeline.core.digest import digest_json
 from pipeline.ingest.engine.event_tables import layout_files
 from pipeline.ingest.kept.pieces import Pieces
@@ -72,7 +72,7 @@ def _source_digest(config: Config, digest: Callable[[Path], str]) -> str:
     source = config.source
     layout = load_mapping(config.cohort.mapping).layout if isinstance(source, TablesSource) else None
     if not isinstance(source, TablesSource) or layout is None or not source.folder.is_dir():
-        return _content_digest(source.model_dump(exclude={"kind"}), digest)
+        return _content_digest(reader_options(source), digest)
     files = layout_files(source.folder, layout)
     return digest_json({path.relative_to(source.folder).as_posix(): digest(path) for path in files})
 

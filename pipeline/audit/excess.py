@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
-from pipeline.audit.multiplicity import HELD_BACK
+from pipeline.audit.result import Controls, Figure, result
+from pipeline.audit.scene import LeakageAttack, Scene
 from pipeline.audit.statistics import CONTROL_LEVEL, LEVEL, Interval
 from pipeline.core.errors import DataError
-from pipeline.core.types import AttackResult, Json, ThreatModel
+from pipeline.core.types import AttackResult, Json
 
 STATISTIC = "excess_risk"
 WIDEST = 0.10  # an interval wider than +- this does not decide
@@ -189,60 +189,53 @@ def _parts(clusters: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, 
 
 @dataclass(frozen=True)
 class Told:
-    """How a result is told: of which attack, in which words; `unit` is what was counted, `statistic` its figure.
+    """How a result is told: in which words; `unit` is what was counted, `statistic` its figure.
 
     `gates`: the figure decides when it can, that is when its interval is no wider than +- `widest`, half of what the
     shipped policies allow, or when even its lower bound is above twice that. Else it is held back: few people would
     stop every release, and an attack that a policy does not ask for by name is none to wait for.
     """
 
-    attack: str
-    threat_model: ThreatModel
-    artefact: str
     does: str
     unit: str
     statistic: str = STATISTIC
     gates: bool = False
     widest: float = WIDEST
-    detail: Json = field(default_factory=dict)
 
 
-def excess_result(told: Told, found: Excess, positive: Excess, negative: Excess) -> AttackResult:
+def excess_result(
+    scene: Scene,
+    attack: LeakageAttack,
+    told: Told,
+    found: Excess,
+    positive: Excess,
+    negative: Excess,
+    detail: Json,
+    p_value: float | None = None,
+) -> AttackResult:
     """The result of an attack, its planted leak and its set of strangers."""
-    narrow = (found.figure.high - found.figure.low) / 2 <= told.widest
-    powered = narrow and min(found.n, found.n_control) >= MIN_CLUSTERS
+    powered = found.figure.half_width <= told.widest and min(found.n, found.n_control) >= MIN_CLUSTERS
     decides = told.gates and (powered or found.figure.low > 2 * told.widest)
-    detail: dict[str, Any] = {
-        "variant": found.variant,
-        "member_rate": _rounded(found.main),
-        "control_rate": _rounded(found.control),
-        "baseline_rate": _rounded(found.baseline),
-        "n_control": found.n_control,
-        "positive_control_variant": positive.variant,
-        "negative_control": _rounded(negative.figure),
-        "unit": told.unit,
-        "controls_held": positive.figure.value >= FOUND and negative.quiet,
-        "powered": powered,
-        HELD_BACK: told.gates and not decides,
-        **told.detail,
-    }
-    return AttackResult(
-        attack=told.attack,
-        threat_model=told.threat_model,
-        artefact=told.artefact,
-        statistic=told.statistic,
-        rate=found.figure.value,
-        low=found.figure.low,
-        high=found.figure.high,
-        n=found.n,
-        control=negative.figure.value,
-        positive_control=positive.figure.value,
-        ceiling=1.0,
-        gates=decides,
-        summary=f"From {told.artefact} an attacker {told.does} in {found.main.value:.1%} of his tries on members and "
+    held_back = told.gates and not decides
+    return result(
+        scene,
+        attack,
+        Figure(told.statistic, found.figure, found.n, powered, gates=decides, p_value=p_value, held_back=held_back),
+        Controls(negative.figure.value, positive.figure.value, positive.figure.value >= FOUND and negative.quiet),
+        summary=f"From {scene.artefact} an attacker {told.does} in {found.main.value:.1%} of his tries on members and "
         f"{found.control.value:.1%} on others: excess risk {found.figure} ({found.n} {told.unit}); without the "
         f"artefact {found.baseline.value:.1%}.",
-        detail=detail,
+        detail={
+            "variant": found.variant,
+            "member_rate": _rounded(found.main),
+            "control_rate": _rounded(found.control),
+            "baseline_rate": _rounded(found.baseline),
+            "n_control": found.n_control,
+            "positive_control_variant": positive.variant,
+            "negative_control": _rounded(negative.figure),
+            "unit": told.unit,
+            **detail,
+        },
     )
 
 

@@ -22,7 +22,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from pipeline.core.codec import from_plain, record_digest, to_plain
 from pipeline.core.digest import canonical_json
-from pipeline.core.errors import EnvironmentProblem, UsageError
+from pipeline.core.errors import DataError, EnvironmentProblem, UsageError
 from pipeline.core.files.owner import OTHERS
 from pipeline.core.types import LeakageReport
 
@@ -227,11 +227,9 @@ def _insert_report(connection: sa.Connection, audit: int, report: LeakageReport)
         "json": canonical_json(plain).decode(),
     }
     number = _inserted(connection, _report, row)
-    shared = {column.name for column in _result.columns} - {"report_id", "place", "powered", "controls_held"}
+    shared = {column.name for column in _result.columns} - {"report_id", "place"}
     rows = [
-        {name: result[name] for name in shared}
-        | {"report_id": number, "place": place}
-        | {name: result["detail"].get(name) for name in ("powered", "controls_held")}
+        {name: result[name] for name in shared} | {"report_id": number, "place": place}
         for place, result in enumerate(plain["results"])
     ]
     if rows:
@@ -258,5 +256,8 @@ def _night(connection: sa.Connection, row: Any, artefact: str | None) -> Night:
 
 
 def _read(text: str) -> LeakageReport:
-    report: LeakageReport = from_plain(LeakageReport, json.loads(text))
+    try:
+        report: LeakageReport = from_plain(LeakageReport, json.loads(text))
+    except DataError:
+        raise EnvironmentProblem("the audit history was kept by another version: begin a new one") from None
     return report

@@ -17,15 +17,10 @@ from typing import Final
 import numpy as np
 from scipy import stats
 
-from pipeline.audit.statistics import poisson_tail
 from pipeline.core.errors import DataError
 from pipeline.core.types import AttackResult
 
 LEVEL: Final = 0.05
-ADJUSTED: Final = "p_value_of_the_family"
-HELD_BACK: Final = "held_back"
-"""In the detail of a figure that would decide had there been more people: it stays in the family, or being left out
-would depend on what was found."""
 WITHOUT_LEAK: Final[Mapping[str, float]] = {
     "auroc": 0.5,
     "r2": 0.0,
@@ -57,19 +52,16 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 def p_value(result: AttackResult) -> float | None:
     """One-sided p-value of "nothing leaks" from a figure; None where no such thing can be said of it.
 
-    The attack's own (`p_value` in its detail), else: counts against what chance gives (Poisson); hits at a false-alarm
-    rate against the false alarms there were (Fisher's exact test); else the normal law of the interval.
+    The attack's own, else the normal law of the interval; a count of which nobody said what chance gives is a leak.
     """
-    own = result.detail.get("p_value", result.detail.get("auroc_p_value") if result.statistic == "auroc" else None)
-    if own is not None:
-        return float(own)
+    if result.p_value is not None:
+        return result.p_value
+    if not result.low <= result.rate <= result.high:
+        return None
     if result.statistic == "count":
-        expected = result.detail.get("expected_by_chance", 0.0)
-        return poisson_tail(round(result.rate), float(expected)) if result.rate > 0 else 1.0
-    if result.statistic.startswith("tpr_at"):
-        return _fisher(result)
+        return float(result.rate <= 0)
     usual = WITHOUT_LEAK.get(result.statistic)
-    if usual is None or not result.low <= result.rate <= result.high:
+    if usual is None:
         return None
     reach = result.rate - result.low
     if reach <= 0:
@@ -77,29 +69,22 @@ def p_value(result: AttackResult) -> float | None:
     return float(stats.norm.sf((result.rate - usual) / reach * stats.norm.ppf(0.975)))
 
 
-def _fisher(result: AttackResult) -> float | None:
-    detail = result.detail
-    if not {"n_members", "n_others", "realised_fpr"} <= set(detail):
-        return None
-    members, others = int(detail["n_members"]), int(detail["n_others"])
-    hits, alarms = round(result.rate * members), round(float(detail["realised_fpr"]) * others)
-    table = [[hits, members - hits], [alarms, others - alarms]]
-    return float(stats.fisher_exact(table, alternative="greater").pvalue)
+def p_of_hits(hits: int, n: int, alarms: int, others: int) -> float:
+    """Of `hits` among n where among `others` there are `alarms` (Fisher's exact test)."""
+    return float(stats.fisher_exact([[hits, n - hits], [alarms, others - alarms]], alternative="greater").pvalue)
 
 
 def with_family(results: Sequence[AttackResult]) -> tuple[AttackResult, ...]:
-    """The results of one artefact, each that decides, or would, with its adjusted p-value in the detail."""
-    family = {place: result for place, result in enumerate(results) if result.gates or result.detail.get(HELD_BACK)}
+    """The results of one artefact, each that decides, or would, with its adjusted p-value."""
+    family = {place: result for place, result in enumerate(results) if result.gates or result.held_back}
     found = {place: p for place, result in family.items() if (p := p_value(result)) is not None}
     adjusted = dict(zip(found, holm(list(found.values())).tolist(), strict=True))
     return tuple(
-        dataclasses.replace(result, detail={**result.detail, ADJUSTED: adjusted[place]})
-        if place in adjusted
-        else result
-        for place, result in enumerate(results)
+        dataclasses.replace(result, p_value_of_the_family=adjusted.get(place)) for place, result in enumerate(results)
     )
 
 
 def leaks_found(results: Sequence[AttackResult]) -> tuple[AttackResult, ...]:
     """Those that say "it leaks" at `LEVEL`, family-wise."""
-    return tuple(result for result in with_family(results) if result.detail.get(ADJUSTED, 1.0) <= LEVEL)
+    adjusted = ((result, result.p_value_of_the_family) for result in with_family(results))
+    return tuple(result for result, p in adjusted if p is not None and p <= LEVEL)

@@ -16,6 +16,7 @@ from pipeline.audit.encodings.missingness import MissingnessPattern
 from pipeline.audit.encodings.profiles import ProfileLinkage, TwoKeys
 from pipeline.audit.games.canary_subjects import CanarySubjects
 from pipeline.audit.multiplicity import with_family
+from pipeline.audit.result import FLAGS, NUMBERS, unsound
 from pipeline.audit.scene import BytesScene, CondensedScene, CondensesAgain, LeakageAttack, Level, Scene
 from pipeline.audit.sets.attribute_set import AttributeInferenceFromSet
 from pipeline.audit.sets.linkage_inference import Inference, Linkability
@@ -28,8 +29,9 @@ from pipeline.audit.sets.subgroups import SubgroupMembership
 from pipeline.audit.sets.successive import SuccessiveReleases
 from pipeline.audit.sets.two_sample import TwoSample
 from pipeline.core.codec import to_plain
-from pipeline.core.errors import DataError
+from pipeline.core.errors import DataError, EnvironmentProblem
 from pipeline.core.protocols import OnStep, ignore_step
+from pipeline.core.redaction import location
 from pipeline.core.seeds import child_seed
 from pipeline.core.threads import single_threaded
 from pipeline.core.types import AttackResult, LeakageReport, NotRun, Provenance
@@ -119,12 +121,25 @@ def attempts(
 def attempt(scene: Scene, attack: LeakageAttack, *, seed: int, level: Level) -> Outcome:
     """The results of one attack on one scene, or why it did not run; `seed` and `level` are the audit's.
 
+    An attack that fails, or whose results are none, is no pass: the report's controls then have not held.
+
     On one thread, as how a sum is cut among threads decides its last digit: a report is the same bytes on any worker.
     """
-    reason = _of_another_level(attack, level) or attack.unsupported(scene)
-    if reason is not None:
-        return NotRun(attack.name, attack.threat_model, scene.artefact, reason)
-    return attack.run(scene, child_seed(seed, "audit", scene.artefact, attack.name))
+    told = attack.name, attack.threat_model, scene.artefact
+    try:
+        reason = _of_another_level(attack, level) or attack.unsupported(scene)
+        if reason is not None:
+            return NotRun(*told, str(reason))
+        found = attack.run(scene, child_seed(seed, "audit", scene.artefact, attack.name))
+        wrong = unsound(found, attack, scene)
+        found = () if wrong else tuple(map(_as_stored, found))
+    except (EnvironmentProblem, OSError, MemoryError):
+        raise  # the machine's fault, not the attack's
+    except Exception as error:  # whoever wrote it: where, and not its text, which may hold a patient's value
+        wrong = f"it failed with {location(error)}"
+    if wrong is not None:
+        return NotRun(*told, wrong, failed=True)
+    return found or NotRun(*told, "it found nobody and nothing to judge")
 
 
 def condensed_again(
@@ -193,27 +208,27 @@ def _report(
     seed: int,
 ) -> LeakageReport:
     config: dict[str, Any] = {"attacks": [attack.name for attack in attacks]}
-    plain = with_family([_as_stored(result) for result in results])
+    plain = with_family(results)
     return LeakageReport(
         artefact=artefact,
         artefact_digest=digest,
         results=plain,
         not_run=tuple(not_run),
-        controls_held=_controls_held(plain),
+        controls_held=_controls_held(plain, not_run),
         provenance=Provenance(stage="audit", parents=(digest,), config=config, seed=seed),
     )
 
 
-def _controls_held(results: Sequence[AttackResult]) -> bool:
+def _controls_held(results: Sequence[AttackResult], not_run: Sequence[NotRun]) -> bool:
     """Of every figure that decides; one that is only shown says for itself when its controls failed."""
     deciding = [result for result in results if result.gates]
-    return bool(deciding) and all(result.detail.get("controls_held") is True for result in deciding)
+    return bool(deciding) and all(r.controls_held for r in deciding) and not any(item.failed for item in not_run)
 
 
 def _as_stored(result: AttackResult) -> AttackResult:
-    """Plain Python throughout, as when read back: flags are compared by `is`, which numpy's True does not pass."""
+    """Plain Python throughout, as when read back."""
     figures: dict[str, Any] = {
-        name: None if (value := getattr(result, name)) is None else float(value)
-        for name in ("rate", "low", "high", "control", "positive_control", "ceiling")
+        name: None if (value := getattr(result, name)) is None else float(value) for name in NUMBERS
     }
-    return dataclasses.replace(result, **figures, detail=to_plain(result.detail))
+    figures |= {name: bool(getattr(result, name)) for name in FLAGS}
+    return dataclasses.replace(result, **figures, n=int(result.n), detail=to_plain(result.detail))

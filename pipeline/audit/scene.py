@@ -232,6 +232,14 @@ class CondensedScene(ArrayRecord):
         if shared:
             raise DataError(f"scene {self.artefact}: {shared} subjects are both member and holdout")
 
+    def lacks(self, subjects: int) -> str | None:
+        """Why nothing can be said of it: no sample, or fewer than so many subjects among members or others; or None."""
+        if len(self.condensed.features) == 0:
+            return "the set holds no sample"
+        if min(len(np.unique(self.member_subjects)), len(np.unique(self.holdout_subjects))) < subjects:
+            return f"fewer than {subjects} subjects among members or holdout"
+        return None
+
 
 @dataclass(frozen=True)
 class BytesScene:
@@ -271,7 +279,7 @@ class LeakageAttack(Protocol):
         ...
 
     def run(self, scene: Any, seed: int) -> tuple[AttackResult, ...]:
-        """Run it; deterministic given the seed. `detail["controls_held"]` says whether both controls behaved."""
+        """Run it; deterministic given the seed. `pipeline.audit.result` makes a result."""
         ...
 
 

@@ -31,6 +31,11 @@ class Interval:
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
     @property
+    def half_width(self) -> float:
+        """Half of its length."""
+        return (self.high - self.low) / 2
+
+    @property
     def standard_error(self) -> float:
         """Of the normal distribution that has this 95 % interval."""
         return (self.high - self.low) / (2 * 1.96)

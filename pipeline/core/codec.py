@@ -85,14 +85,22 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(hint: Any, value: Any) -> Any:
-    """Rebuild a value of the annotated type from plain JSON data."""
+    """Rebuild a value of the annotated type from plain JSON data.
+
+    Raises:
+        DataError: a record has fields that are not its class's, or lacks some: another version wrote it.
+    """
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, python_types.UnionType):
         inner = [option for option in args if option is not type(None)]
         return None if value is None else from_plain(inner[0], value)
     if dataclasses.is_dataclass(hint):
         hints = get_type_hints(hint)
-        return hint(**{name: from_plain(hints[name], item) for name, item in value.items()})  # type: ignore[operator]
+        try:
+            return hint(**{name: from_plain(hints[name], item) for name, item in value.items()})  # type: ignore[operator]
+        except (KeyError, TypeError):
+            told = f"a stored {hint.__name__} has other fields than this version's"  # type: ignore[union-attr]
+            raise DataError(f"{told}: make it again") from None
     if origin is tuple:
         kinds = args[:1] * len(value) if len(args) == 2 and args[1] is Ellipsis else args
         return tuple(from_plain(kind, item) for kind, item in zip(kinds, value, strict=True))

@@ -46,10 +46,10 @@ def _clean(stage: str, error: Exception) -> DecoctError:
     if isinstance(error, OSError):
         what = "the disk is full" if error.errno == errno.ENOSPC else f"{type(error).__name__} ({error.strerror})"
         return EnvironmentProblem(f"stage {stage} could not use the file system: {what}")
-    return DecoctError(f"stage {stage} failed with {_location(error)}")
+    return DecoctError(f"stage {stage} failed with {location(error)}")
 
 
-def _location(error: Exception) -> str:
+def location(error: Exception) -> str:
     """Type and last places of an unexpected error, innermost first: function, file name and line, no values."""
     frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     places = [

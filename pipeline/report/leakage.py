@@ -47,8 +47,8 @@ def leakage_view(report: Data, number: int) -> Data:
             **row,
             "statistic_name": STATISTICS.get(row["statistic"], row["statistic"].replace("_", " ")),
             "strip": strip(f"attack-{number}-{place}", row),
-            "weak": row["detail"].get("powered") is False,
-            "broken": row["detail"].get("controls_held") is False,
+            "weak": not row["powered"],
+            "broken": not row["controls_held"],
         }
         for place, row in enumerate(results)
     ]

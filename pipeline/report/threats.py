@@ -22,7 +22,7 @@ def threat_sentences(reports: list[Data]) -> list[Data]:
         if rows:
             worst = max(rows, key=_weight)
             told = f"{worst['summary']}{_variables(worst)}"
-            weak = worst["detail"].get("powered") is False
+            weak = not worst["powered"]
             found.append({"name": name, "holds": holds, "told": told, "state": "weak" if weak else "played"})
         elif missed:
             attacks = ", ".join(dict.fromkeys(row["attack"].replace("_", " ") for row in missed))
@@ -101,7 +101,7 @@ def _points(row: Data) -> list[tuple[float, float]]:
 def residual(reports: list[Data], sentences: list[Data], guaranteed: bool) -> str:
     """What remains after this audit, in one paragraph."""
     missed = sorted({row["attack"] for report in reports for row in report["not_run"]})
-    weak = {row["attack"] for report in reports for row in report["results"] if row["detail"].get("powered") is False}
+    weak = {row["attack"] for report in reports for row in report["results"] if not row["powered"]}
     silent = [row["name"] for row in sentences if row["state"] == "not played"]
     parts = [
         "What remains is everything that these attacks do not reach."

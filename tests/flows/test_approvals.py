@@ -36,7 +36,23 @@ def quiet_audit(scenes: Sequence[Any], **_: Any) -> tuple[LeakageReport, ...]:
 
     def figure(scene: Any, attack: str, statistic: str, high: float) -> AttackResult:
         return AttackResult(
-            attack, "T6", scene.artefact, statistic, high / 2, 0.0, high, 900, 0.0, 1.0, 1.0, True, "quiet"
+            attack,
+            "T6",
+            scene.artefact,
+            statistic,
+            high / 2,
+            0.0,
+            high,
+            900,
+            0.0,
+            1.0,
+            1.0,
+            True,
+            "quiet",
+            True,
+            True,
+            False,
+            None,
         )
 
     return tuple(

@@ -46,7 +46,6 @@ from pipeline.sharing.policy.budget import Budget
 from pipeline.sharing.policy.ledger import ledger_path, spent_by_cohort
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
-POWERED = {"powered": True}
 VARIABLES = ("HR", "BUN", "Creatinine", "GCS", "Temp", "WBC")
 MIN_NEW = 30
 EPSILON, DELTA = 1.0, 1e-6
@@ -236,7 +235,23 @@ def told_of(scene: Any, leaks: bool) -> LeakageReport:
     figures = (("near_copies", "count", 0.0), ("density_membership", "auroc", 1.0 if leaks else 0.55))
     results = tuple(
         AttackResult(
-            attack, "T6", scene.artefact, statistic, high / 2, 0.0, high, 1000, 0.0, 1.0, 1.0, True, "s", POWERED
+            attack,
+            "T6",
+            scene.artefact,
+            statistic,
+            high / 2,
+            0.0,
+            high,
+            1000,
+            0.0,
+            1.0,
+            1.0,
+            True,
+            "s",
+            True,
+            True,
+            False,
+            None,
         )
         for attack, statistic, high in figures
     )

@@ -87,7 +87,9 @@ def released(folder: Path, name: str, artefact: Any, notes: ReleaseNotes, root: 
     figures = (("near_copies", "count", 0.0), ("density_membership", "auroc", 0.55))
     figures += (("density_membership", "tpr_at_1pct_fpr", 0.03),)
     results = tuple(
-        AttackResult(attack, "T6", "p", what, high / 2, 0.0, high, 500, 0.0, 1.0, 1.0, True, "s")
+        AttackResult(
+            attack, "T6", "p", what, high / 2, 0.0, high, 500, 0.0, 1.0, 1.0, True, "s", True, True, False, None
+        )
         for attack, what, high in figures
     )
     report = LeakageReport("p", record_digest(artefact), results, (), True, Provenance("audit"))

@@ -50,7 +50,7 @@ def scene() -> EncodingScene:
 def test_a_projection_is_undone_without_key_or_pairs() -> None:
     (result,) = BlindSeparation().run(scene(), 0)
     assert result.rate >= 0.9
-    assert result.detail["controls_held"]
+    assert result.controls_held
     assert result.threat_model == "T1"
 
 

@@ -60,14 +60,14 @@ def test_a_small_integer_is_found_and_a_random_key_is_not(encoder: Encoder) -> N
     for key, count in ((WAYS["big-endian integer"](42), 1), (bytes([7]) * KEY_BYTES, 1), (RANDOM, 0)):
         (result,) = KeySearch(numbers=50).run(scene(encoder, key), 0)
         assert result.rate == count
-        assert result.detail["controls_held"]
+        assert result.controls_held
     assert result.n == len(list(weak_keys(50)))
 
 
 def test_the_full_audit_searches_as_far_as_it_says() -> None:
     (result,) = LongKeySearch(numbers=400).run(scene(RandomProjectionEncoder(), WAYS["digest of a number"](397)), 0)
     assert result.rate == 1
-    assert result.detail["controls_held"]
+    assert result.controls_held
     assert LongKeySearch().numbers == 10_001  # 0 to 10,000
 
 

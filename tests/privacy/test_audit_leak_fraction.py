@@ -61,7 +61,7 @@ def test_one_copy_of_the_rarest_stay_among_fresh_rows_is_counted(prepared: Encod
     assert found[0].statistic == "count"
     assert found[0].gates
     assert found[0].rate == without[0].rate + 1
-    assert found[0].detail["controls_held"]
+    assert found[0].controls_held
 
 
 def test_more_copies_are_more_risk(prepared: EncodedCohort) -> None:

@@ -63,10 +63,10 @@ def test_a_model_of_strangers_is_a_coin_and_an_overfitted_one_is_found() -> None
     assert ranked.low <= 0.5 <= ranked.high
     assert ranked.positive_control is not None
     assert ranked.positive_control >= 0.7
-    assert ranked.detail["controls_held"]
+    assert ranked.controls_held
     assert named.detail["realised_fpr"] < 0.1
     assert (ranked.statistic, named.statistic) == ("auroc", "tpr_at_smallest_fpr")
-    assert not named.detail["powered"]
+    assert not named.powered
     assert ranked.threat_model == "T7"
     assert (ranked.gates, named.gates) == (True, False)
 

@@ -72,7 +72,7 @@ def test_every_recipient_recovers_the_series(encoding: EncodingScene) -> None:
     assert attack.unsupported(encoding) is None
     (result,) = attack.run(encoding, 0)
     assert result.rate >= 0.95
-    assert result.detail["controls_held"]
+    assert result.controls_held
 
 
 def test_few_pairs_give_the_encoding_away(encoding: EncodingScene) -> None:
@@ -84,7 +84,7 @@ def test_few_pairs_give_the_encoding_away(encoding: EncodingScene) -> None:
     (result,) = attack.run(encoding, 0)
     assert result.rate >= bar
     assert result.detail["distinct_pairs"] <= k
-    assert result.detail["controls_held"]
+    assert result.controls_held
 
 
 def test_two_pairs_say_much_about_a_public_circuit(prepared: EncodedCohort, cohort: Cohort) -> None:
@@ -95,8 +95,8 @@ def test_two_pairs_say_much_about_a_public_circuit(prepared: EncodedCohort, coho
     assert eight.rate >= 0.95
     assert eight.rate > attack.run(dataclasses.replace(scene, surrogates=()), 0)[1].rate + 0.3
     assert two.rate > 0.3
-    assert two.detail["controls_held"]
-    assert eight.detail["controls_held"]
+    assert two.controls_held
+    assert eight.controls_held
 
 
 @pytest.mark.parametrize(("mode", "least"), [("drop", 0.85), ("encode", 0.99), ("release", 1.0)])
@@ -106,7 +106,7 @@ def test_the_pattern_of_measurements_is_told_whatever_is_done_with_it(cohort: Co
     assert attack.unsupported(scene) is None
     results = attack.run(scene, 0)
     assert max(result.rate for result in results) >= least
-    assert all(result.detail["controls_held"] for result in results)
+    assert all(result.controls_held for result in results)
 
 
 def test_noise_is_reckoned_with(prepared: EncodedCohort, cohort: Cohort) -> None:
@@ -114,14 +114,14 @@ def test_noise_is_reckoned_with(prepared: EncodedCohort, cohort: Cohort) -> None
     (result,) = KnownKeyInversion().run(scene_with(QuantumEncoder(noise_sd=0.1), prepared, cohort), 0)
     assert 0.3 < result.rate < 0.95
     assert result.rate > result.detail["r2_by_method"]["gauss-newton"] + 0.2
-    assert result.detail["controls_held"]
+    assert result.controls_held
 
 
 def test_a_fresh_matrix_per_window_is_no_secret_from_who_holds_the_key(prepared: EncodedCohort, cohort: Cohort) -> None:
     scene = scene_with(RandomProjectionEncoder(fresh=True), prepared, cohort)
     (result,) = KnownKeyInversion().run(scene, 0)
     assert result.rate >= 0.95
-    assert result.detail["controls_held"]
+    assert result.controls_held
 
 
 def scene_of(prepared: EncodedCohort, samples: np.ndarray) -> CondensedScene:
@@ -154,7 +154,7 @@ def test_random_real_stays_are_caught(prepared: EncodedCohort) -> None:
     scene = scene_of(prepared, stays)
     copies = NearCopies().run(scene, 0)[0]
     assert copies.rate >= 76  # stays with hardly a measurement have twins and identify nobody
-    assert copies.detail["controls_held"]
+    assert copies.controls_held
     rate = Membership().run(scene, 0)[1]
     assert rate.low > rate.detail["fpr"]
     assert rate.detail["epsilon_lower_bound"] > 0.5
@@ -167,4 +167,4 @@ def test_stays_of_strangers_pass(prepared: EncodedCohort) -> None:
     assert copies.rate == 0
     auroc = Membership().run(scene, 0)[0]
     assert auroc.detail["auroc_p_value"] > 0.001
-    assert auroc.detail["controls_held"]
+    assert auroc.controls_held

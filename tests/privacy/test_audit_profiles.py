@@ -53,7 +53,7 @@ def test_a_known_record_is_found_without_a_key() -> None:
     assert whole.low > 0.9
     assert 0.02 < part.rate <= whole.rate
     for result in (whole, part):
-        assert result.detail["controls_held"]
+        assert result.controls_held
         assert result.control is not None
         assert result.control < 0.05
 
@@ -61,7 +61,7 @@ def test_a_known_record_is_found_without_a_key() -> None:
 def test_two_keys_do_not_keep_two_releases_apart() -> None:
     (result,) = TwoKeys().run(scene(), 0)
     assert result.low > 0.9
-    assert result.detail["controls_held"]
+    assert result.controls_held
     assert "second key" in str(TwoKeys().unsupported(dataclasses.replace(scene(), surrogates=())))
 
 

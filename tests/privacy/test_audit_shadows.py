@@ -61,16 +61,16 @@ def test_copies_are_named_by_shadows() -> None:
     ranked, named = ShadowCondensation(n_shadows=8).run(scene(copying), 0)
     assert ranked.low > 0.8
     assert named.low > named.detail["fpr"]
-    assert ranked.detail["controls_held"]
+    assert ranked.controls_held
     assert named.statistic == "tpr_at_smallest_fpr"
     assert "not_measurable" in named.detail
-    assert not named.detail["powered"]
+    assert not named.powered
 
 
 def test_averages_name_nobody() -> None:
     ranked, named = ShadowCondensation(n_shadows=8).run(scene(averaging), 0)
     assert ranked.low <= 0.5
-    assert ranked.detail["controls_held"]
+    assert ranked.controls_held
     assert named.detail["epsilon_lower_bound"] < 1
 
 
@@ -116,7 +116,7 @@ def test_the_ratio_has_the_sign_of_the_nearer_mean() -> None:
 def test_who_was_withdrawn_is_seen_where_the_set_copies() -> None:
     (result,) = SuccessiveReleases(n_releases=4).run(scene(lambda s, *_: s), 0)
     assert result.low > 0.8
-    assert result.detail["controls_held"]
+    assert result.controls_held
 
 
 def test_who_was_withdrawn_is_not_seen_where_noise_is_fresh() -> None:
@@ -126,7 +126,7 @@ def test_who_was_withdrawn_is_not_seen_where_noise_is_fresh() -> None:
     again = dataclasses.replace(given, recondense=lambda s, y, who, _: averaging(s, y, who, next(fresh)))
     (result,) = SuccessiveReleases(n_releases=4).run(again, 0)
     assert result.low <= 0.5
-    assert result.detail["controls_held"]
+    assert result.controls_held
 
 
 def test_the_screen_leaves_them_out() -> None:

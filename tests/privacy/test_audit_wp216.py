@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from pipeline.audit.excess import Arms, Excess, Hits, Told, best_variant, clustered_share, excess, excess_result
-from pipeline.audit.multiplicity import ADJUSTED, with_family
+from pipeline.audit.multiplicity import with_family
 from pipeline.audit.scene import CondensedScene, LeakageAttack
 from pipeline.audit.sets.linkage_inference import Inference, Linkability
 from pipeline.audit.sets.singling_out import SinglingOut, by_people
@@ -68,7 +68,7 @@ def mixed(share: float) -> tuple[np.ndarray, np.ndarray]:
 def test_a_set_of_strangers_is_quiet(attack: LeakageAttack) -> None:
     for result in attack.run(scene_of(STRANGERS), 0):
         assert result.low <= 0
-        assert result.detail["controls_held"]
+        assert result.controls_held
         assert result.positive_control is not None
         assert result.positive_control >= 0.8
 
@@ -185,24 +185,25 @@ def told(main: float, control: float, n: int, widest: float = 0.1) -> AttackResu
         figure, main, control = excess(Arms(arm(p), arm(c), arm(0)))
         return Excess("one", figure, main, control, main, n, n, True)
 
-    how = Told("linkability", "T2", "set", "links", "subjects", gates=True, widest=widest)
-    return excess_result(how, found(main, control), found(1.0, 0.0), found(0.0, 0.0))
+    how = Told("links", "subjects", gates=True, widest=widest)
+    arms = found(main, control), found(1.0, 0.0), found(0.0, 0.0)
+    return excess_result(scene_of(STRANGERS), Linkability(), how, *arms, {})
 
 
 def test_few_people_hold_a_figure_back_unless_the_leak_is_plain() -> None:
     """+-.1 at 1,000 people decides; 40 people cannot; but nine of ten members hit, and no other, needs no more."""
     many, few, plain = told(0.3, 0.3, 1000), told(0.3, 0.3, 40), told(0.9, 0.0, 40)
     assert (many.gates, few.gates, plain.gates) == (True, False, True)
-    assert few.detail["held_back"]
-    assert not few.detail["powered"]
-    assert not many.detail["held_back"]
-    assert not plain.detail["held_back"]
+    assert few.held_back
+    assert not few.powered
+    assert not many.held_back
+    assert not plain.held_back
 
 
 def test_a_figure_that_is_held_back_stays_in_the_family() -> None:
     """Left out only where it found nothing, it would make the others' p-values smaller than they are."""
     alone, with_few = with_family([told(0.4, 0.3, 1000)]), with_family([told(0.4, 0.3, 1000), told(0.3, 0.3, 40)])
-    assert with_few[0].detail[ADJUSTED] == pytest.approx(2 * alone[0].detail[ADJUSTED])
+    assert with_few[0].p_value_of_the_family == pytest.approx(2 * alone[0].p_value_of_the_family)
 
 
 def test_people_singled_out_are_members_by_their_number_only() -> None:

@@ -93,7 +93,23 @@ def release(rules: Policy, *, steps: int = 6) -> AuditedRelease:
         ),
     )
     result = AttackResult(
-        "membership", "T6", "private", "auroc", 0.513, 0.471, 0.5552, 400, 0.5, 0.99, 0.55, True, "m", {"powered": True}
+        "membership",
+        "T6",
+        "private",
+        "auroc",
+        0.513,
+        0.471,
+        0.5552,
+        400,
+        0.5,
+        0.99,
+        0.55,
+        True,
+        "m",
+        True,
+        True,
+        False,
+        None,
     )
     report = LeakageReport(
         "private", record_digest(condensed), (result,), (), True, Provenance("audit", (COHORT_DIGEST,), seed=SEED)

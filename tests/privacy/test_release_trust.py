@@ -119,7 +119,7 @@ def audited(policy: Policy, seed: int = 2) -> AuditedRelease:
     figures = (("near_copies", "count", 0.0), ("density_membership", "auroc", 0.55))
     figures += (("density_membership", "tpr_at_1pct_fpr", 0.03),)
     results = tuple(
-        AttackResult(name, "T6", "p", what, high / 2, 0.0, high, 500, 0.0, 1.0, 1.0, True, "s")
+        AttackResult(name, "T6", "p", what, high / 2, 0.0, high, 500, 0.0, 1.0, 1.0, True, "s", True, True, False, None)
         for name, what, high in figures
     )
     report = LeakageReport("p", record_digest(condensed), results, (), True, Provenance("audit"))

@@ -40,11 +40,11 @@ def test_enough_people_show_one_in_a_thousand() -> None:
     results = found(8800)
     assert set(results) == {"auroc", "tpr_at_1pct_fpr", "tpr_at_01pct_fpr"}
     sharp = results["tpr_at_01pct_fpr"]
-    assert sharp.detail["powered"]
+    assert sharp.powered
     assert sharp.detail["fpr"] == 0.001
     assert "not_measurable" not in sharp.detail
     assert sharp.low > 0.1  # a quarter of the members lie in the set verbatim
-    assert sharp.detail["controls_held"]
+    assert sharp.controls_held
 
 
 def test_fewer_people_are_told_which_rate_they_support() -> None:

@@ -57,8 +57,8 @@ def test_a_set_of_strangers_is_quiet_and_controls_hold() -> None:
     (found,) = TwoSample().run(scene(STRANGERS), 0)
     assert found.rate == found.control == 0
     assert found.positive_control > 0
-    assert found.detail["controls_held"]
-    assert found.detail["powered"]
+    assert found.controls_held
+    assert found.powered
     assert TwoSample().run(scene(STRANGERS), 0) == (found,)
 
 
@@ -82,7 +82,7 @@ def test_leaks_that_it_was_not_made_for_are_found(name: str) -> None:
     assert name not in FIXTURES_OF_THE_AUDIT
     (found,) = TwoSample().run(scene(LEAKS[name]()), 0)
     assert found.rate > 0, found.detail["p_by_view"]
-    assert found.detail["controls_held"]
+    assert found.controls_held
 
 
 def test_few_subjects_are_not_run() -> None:

@@ -98,7 +98,15 @@ def test_chance_is_not_counted(data: bytes) -> None:
 def test_random_bytes_hold_numbers_by_chance_and_it_is_said() -> None:
     found = scan({"payload": np.random.default_rng(1).bytes(8_000_000)})["identifiers"]
     assert found.detail["expected_by_chance"] == pytest.approx(2 * 8e6 * 4000 / 2**32, rel=0.05)
-    assert found.rate == 0
+    assert (found.rate, found.p_value) == (0, 1)
+
+
+def test_one_identifier_among_many_that_chance_gives_is_weak_evidence() -> None:
+    (found,) = (
+        scan({"payload": np.random.default_rng(1).bytes(8_000_000) + b" 134000 "})[kind] for kind in ["identifiers"]
+    )
+    assert found.rate == 1
+    assert found.p_value == pytest.approx(1 - np.exp(-found.detail["expected_by_chance"]))
 
 
 @pytest.mark.parametrize(
@@ -134,13 +142,13 @@ def test_dense_short_identifiers_are_not_looked_for() -> None:
     found = scan({"a.json": b'{"issued": "2026-11-22", "n": 4000}'}, identifiers=[str(i) for i in range(1, 10_000)])
     assert found["identifiers"].rate == 0
     assert found["identifiers"].detail["too_common_to_look_for"] >= 9990
-    assert found["identifiers"].detail["powered"] is False
+    assert found["identifiers"].powered is False
     assert found["identifiers"].positive_control is None
 
 
 def test_what_cannot_be_opened_is_under_powered() -> None:
     found = scan({"a.zst": b"\x28\xb5\x2f\xfd" + bytes(50)})
-    assert found["identifiers"].detail["powered"] is False
+    assert found["identifiers"].powered is False
     assert found["identifiers"].detail["not_opened"] == ["a.zst"]
 
 
@@ -183,4 +191,4 @@ def test_bytes_outside_the_tensors_make_the_scan_under_powered() -> None:
     data = safetensors({"a": np.zeros(8, np.float32)}) + b"more"
     found = scan({"set.safetensors": data})["identifiers"]
     assert found.detail["not_opened"] == ["set.safetensors"]
-    assert found.detail["powered"] is False
+    assert found.powered is False

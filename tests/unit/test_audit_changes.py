@@ -14,7 +14,9 @@ from pipeline.core.types import AttackResult, LeakageReport, Provenance
 
 
 def result(rate: float, low: float, high: float, statistic: str = "auroc", gates: bool = True) -> AttackResult:
-    return AttackResult("a", "T6", "set", statistic, rate, low, high, 100, 0.5, 1.0, 1.0, gates, "s")
+    return AttackResult(
+        "a", "T6", "set", statistic, rate, low, high, 100, 0.5, 1.0, 1.0, gates, "s", True, True, False, None
+    )
 
 
 def report(*results: AttackResult, artefact: str = "set") -> LeakageReport:

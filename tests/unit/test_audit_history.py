@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import sqlite3
 import stat
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,7 +35,11 @@ def report(rate: float = 0.5, artefact: str = "private", digest: str = "a") -> L
         ceiling=1.0,
         gates=True,
         summary="s",
-        detail={"powered": True, "controls_held": True, "roc": {"fpr": [0.1], "tpr": [0.2]}},
+        controls_held=True,
+        powered=True,
+        held_back=False,
+        p_value=None,
+        detail={"roc": {"fpr": [0.1], "tpr": [0.2]}},
     )
     gap = NotRun("model_membership", "T7", artefact, "no model")
     return LeakageReport(artefact, digest * 64, (figure,), (gap,), True, Provenance("audit", seed=3, code_version="1"))
@@ -124,3 +130,16 @@ def test_an_audit_without_reports_is_kept_too(history: History) -> None:
     empty = dataclasses.replace(report(), results=(), not_run=())
     number = history.record([empty], name="nightly", source="run")
     assert history.night(number).reports == (empty,)
+
+
+def test_a_report_of_another_version_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    """As earlier versions kept it: what a decision rests on among the things that are only shown."""
+    history = open_history(tmp_path / "audits.sqlite")
+    history.record([report()], name="run", source="run")
+    (text,) = sqlite3.connect(tmp_path / "audits.sqlite").execute("select json from report").fetchone()
+    old = json.loads(text)
+    old["results"][0]["detail"]["powered"] = old["results"][0].pop("powered")
+    with sqlite3.connect(tmp_path / "audits.sqlite") as connection:
+        connection.execute("update report set json = ?", (json.dumps(old),))
+    with pytest.raises(EnvironmentProblem, match="kept by another version"):
+        history.nights()

@@ -120,7 +120,7 @@ def test_who_holds_the_key_recovers_the_series(name: str) -> None:
     assert result.positive_control >= 0.99
     assert result.control is not None
     assert result.control < 0.1
-    assert result.detail["controls_held"]
+    assert result.controls_held
     assert result.n == 80
 
 
@@ -128,7 +128,7 @@ def test_an_encoding_without_content_is_not_inverted() -> None:
     """The control on the artefact's side: a constant encoding gives nothing away and the attack says so."""
     (result,) = KnownKeyInversion().run(scene(on_series(lambda w: np.zeros_like(w))), 0)
     assert result.rate <= 0.05
-    assert result.detail["controls_held"]
+    assert result.controls_held
 
 
 def test_the_same_seed_gives_the_same_result() -> None:
@@ -177,7 +177,7 @@ def test_overlapping_windows_along_any_axis_are_inverted(stride: int, axis: Axis
     assert KnownKeyInversion().unsupported(given) is None
     (result,) = KnownKeyInversion().run(given, 0)
     assert result.rate >= 0.99
-    assert result.detail["controls_held"]
+    assert result.controls_held
 
 
 def per_channel(series: np.ndarray) -> np.ndarray:
@@ -218,7 +218,7 @@ def test_knowing_the_noise_helps_and_more_noise_hides_more() -> None:
         scores = result.detail["r2_by_method"]
         assert result.rate > scores["gauss-newton"] + 0.05
         assert result.rate > scores["linear inverse with intercept"]
-        assert result.detail["controls_held"]
+        assert result.controls_held
         rates.append(result.rate)
     assert rates[0] > rates[1] > rates[2]
 
@@ -276,11 +276,11 @@ def test_redrawing_for_every_window_hides_nothing_from_who_can_redraw() -> None:
     (result,) = KnownKeyInversion().run(known, 0)
     assert result.detail["method"] == "maps computed again"
     assert result.rate >= 0.95
-    assert result.detail["controls_held"]
+    assert result.controls_held
     (norms,) = KnownKeyInversion().run(dataclasses.replace(known, target_rows=None), 0)
     assert 0.1 < norms.rate < result.rate
     assert norms.detail["method"].startswith("norms")
-    assert norms.detail["controls_held"]
+    assert norms.controls_held
     assert "afresh" in str(AlignedPairs().unsupported(known))
 
 
@@ -330,7 +330,7 @@ def results_by(encode: Callable[[np.ndarray], np.ndarray], ladder: tuple[Knowled
     attack = AlignedPairs(ladder=ladder)
     assert attack.unsupported(given) is None
     found = attack.run(given, 0)
-    assert all(result.detail["controls_held"] for result in found)
+    assert all(result.controls_held for result in found)
     return {str(step): result.rate for step, result in zip(ladder, found, strict=True)}
 
 
@@ -381,7 +381,7 @@ def test_a_few_pairs_identify_a_public_circuit() -> None:
     assert after[0].rate >= 0.95
     assert after[0].rate > before[0].rate + 0.1
     assert after[1].rate > before[1].rate
-    assert all(result.detail["circuit_known"] and result.detail["controls_held"] for result in after)
+    assert all(result.detail["circuit_known"] and result.controls_held for result in after)
 
 
 def test_wrong_pairs_teach_nothing() -> None:

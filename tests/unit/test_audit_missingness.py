@@ -148,7 +148,7 @@ def test_dropping_the_masks_does_not_hide_them(mode: str, least: float) -> None:
         assert result.low <= result.rate <= result.high
         assert result.control is not None
         assert abs(result.control - 0.5) < 0.05
-        assert result.detail["controls_held"]
+        assert result.controls_held
         assert not result.gates
 
 
@@ -156,7 +156,7 @@ def test_heavy_noise_hides_the_pattern() -> None:
     """The negative side: with noise a hundred times the signal nothing is left to tell."""
     for result in MissingnessPattern().run(scene("drop", sd=50.0), 0):
         assert result.low <= 0.52
-        assert result.detail["controls_held"]
+        assert result.controls_held
 
 
 def test_what_cannot_be_looked_for_has_a_reason() -> None:

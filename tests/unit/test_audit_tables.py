@@ -57,7 +57,7 @@ def test_one_copied_row_is_found_among_fresh_ones() -> None:
     with_one = pl.concat([FRESH[1:], REAL[17:18].drop("pid")])
     found = copies(with_one)
     assert found.rate == 1
-    assert found.detail["controls_held"] is True
+    assert found.controls_held is True
 
 
 def test_gaps_are_channels_of_their_own() -> None:

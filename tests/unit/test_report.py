@@ -104,6 +104,10 @@ def _attack(
         ceiling=ceiling,
         gates=other.get("gates", True),
         summary=summary,
+        controls_held=True,
+        powered=True,
+        held_back=False,
+        p_value=None,
     )
 
 
@@ -564,7 +568,7 @@ def test_a_result_that_cannot_tell_says_so(record: RunRecord) -> None:
     section = render_report(record).split('id="leakage"')[1].split("</section>")[0]
     assert "too few to tell" not in section
     assert "control failed" not in section
-    weak = dataclasses.replace(private.results[0], detail={"powered": False, "controls_held": False})
+    weak = dataclasses.replace(private.results[0], powered=False, controls_held=False)
     changed = dataclasses.replace(record, leakage=(dataclasses.replace(private, results=(weak,)),))
     section = render_report(changed).split('id="leakage"')[1].split("</section>")[0]
     assert "too few to tell" in section

@@ -129,7 +129,7 @@ UTILITY = UtilityReport(
 
 def figure(attack: str, statistic: str, high: float, model: Any = "T6") -> AttackResult:
     return AttackResult(
-        attack, model, "art", statistic, 0.5 * high, 0.0, high, 1234, 0.5, 1.0, 1.0, True, "s", {"powered": True}
+        attack, model, "art", statistic, 0.5 * high, 0.0, high, 1234, 0.5, 1.0, 1.0, True, "s", True, True, False, None
     )
 
 

@@ -18,6 +18,7 @@ from pipeline.core.types import (
     AttackResult,
     CondensedSet,
     EncodedCohort,
+    GateDecision,
     LeakageReport,
     NotRun,
     PrivacyGuarantee,
@@ -30,6 +31,7 @@ from pipeline.sharing.policy.accounting import Unpriced, mismatch, recomputed_ep
 from pipeline.sharing.policy.gate import AuditedRelease, Circumstances, admit, decide, judge_audit, leaks
 from pipeline.sharing.policy.load import Policy, load_policy
 from pipeline.sharing.policy.recovery import recovery
+from pipeline.sharing.policy.rules import RULES, Finding
 from pipeline.store import Store
 
 STRICT = load_policy("strict")
@@ -72,7 +74,10 @@ def result(attack: str, statistic: str, high: float, **changes: Any) -> AttackRe
         ceiling=1.0,
         gates=True,
         summary="s",
-        detail={"powered": True},
+        controls_held=True,
+        powered=True,
+        held_back=False,
+        p_value=None,
     )
     return dataclasses.replace(plain, **changes)
 
@@ -121,7 +126,7 @@ def test_silence_is_never_a_pass() -> None:
     assert verdict(*GOOD[:2]) == "INCONCLUSIVE"  # a required figure is absent
     assert verdict(*GOOD, not_run=(NotRun("density_membership", "T6", "private", "too few"),)) == "INCONCLUSIVE"
     assert verdict(*GOOD[:2], dataclasses.replace(GOOD[2], gates=False)) == "INCONCLUSIVE"
-    assert verdict(*GOOD[:2], dataclasses.replace(GOOD[2], detail={"powered": False})) == "INCONCLUSIVE"
+    assert verdict(*GOOD[:2], dataclasses.replace(GOOD[2], powered=False)) == "INCONCLUSIVE"
     assert verdict(*GOOD[:2], dataclasses.replace(GOOD[2], n=199)) == "INCONCLUSIVE"
     for field in ("rate", "low", "high"):
         assert verdict(*GOOD[:2], dataclasses.replace(GOOD[2], **{field: nan})) == "INCONCLUSIVE", field
@@ -145,7 +150,7 @@ def test_the_upper_bound_is_held_against_the_limit() -> None:
 
 
 def test_a_leak_that_is_certain_fails_however_weak_the_attack_was() -> None:
-    found = result("density_membership", "tpr_at_1pct_fpr", 0.9, low=0.5, rate=0.7, n=20, detail={"powered": False})
+    found = result("density_membership", "tpr_at_1pct_fpr", 0.9, low=0.5, rate=0.7, n=20, powered=False)
     assert verdict(*GOOD[:2], found) == "FAIL"
     unsure = dataclasses.replace(found, low=0.0)
     assert verdict(*GOOD[:2], unsure) == "INCONCLUSIVE"
@@ -390,3 +395,69 @@ def test_an_audit_alone_is_judged_by_the_limits() -> None:
     assert judge_audit(load_policy("research"), "condensed", [leak]).verdict == "FAIL"
     assert judge_audit(load_policy("research"), "condensed", []).verdict == "INCONCLUSIVE"
     assert judge_audit(load_policy("research"), "condensed", [report(controls_held=False)]).verdict == "INCONCLUSIVE"
+
+
+# --- rules of others --------------------------------------------------------------------------------------------------
+
+
+def with_rule(rule: Any, *results: AttackResult) -> GateDecision:
+    return decide(STRICT, SET, [report(*results)], UTILITY, Circumstances(rules={"guest": rule}))
+
+
+def test_a_rule_of_others_is_one_more_reason() -> None:
+    plain = decide(STRICT, SET, [report()], UTILITY)
+    passed = with_rule(lambda *case: [Finding("PASS", "fine")])
+    assert passed.verdict == "PASS"
+    assert passed.reasons == (*plain.reasons, ("PASS", "rule guest: fine"))
+    for verdict in ("FAIL", "INCONCLUSIVE"):
+        stopped = with_rule(lambda *case, verdict=verdict: iter([Finding(verdict, "not on Sundays")]))
+        assert (stopped.verdict, stopped.reasons[-1]) == (verdict, (verdict, "rule guest: not on Sundays"))
+
+
+def test_a_rule_of_others_overrules_none_and_its_objection_is_no_attacks() -> None:
+    leak = result("density_membership", "auroc", 0.9, low=0.8, rate=0.85)
+    assert (
+        with_rule(lambda *case: [Finding("PASS", "attack density_membership is wrong")], *GOOD[:1], leak).verdict
+        == "FAIL"
+    )
+    assert not leaks(with_rule(lambda *case: [Finding("FAIL", "attack of nerves")]))
+    assert not leaks(with_rule(lambda *case: 1 / 0))
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        lambda *case: [],
+        lambda *case: None,
+        lambda *case: 1 / 0,
+        lambda *case: ["PASS"],
+        lambda *case: [Finding("pass", "fine")],  # type: ignore[arg-type]
+        lambda *case: [Finding("PASS", "fine"), ("PASS", "fine")],
+        lambda: [Finding("PASS", "takes nothing")],
+        "PASS",
+    ],
+    ids=["silent", "nothing", "fails", "a word", "no verdict", "a pair", "takes nothing", "no function"],
+)
+def test_a_rule_of_others_that_says_nothing_sound_is_inconclusive(rule: Any) -> None:
+    assert with_rule(rule).verdict == "INCONCLUSIVE"
+
+
+def test_a_rule_cannot_be_left_out_between_decision_and_release() -> None:
+    case = SET, [report()], UTILITY
+    strict = Circumstances(rules={"guest": lambda *case: [Finding("FAIL", "no")]})
+    for decided, admitted in ((Circumstances(), strict), (strict, Circumstances())):
+        with pytest.raises(ReleaseRefused, match="does not follow"):
+            admit(STRICT, decide(STRICT, *case, decided), *case, admitted)
+
+
+def test_the_gates_own_rules_are_looked_at_whatever_is_registered() -> None:
+    """Registered like any, under the product's name, and neither run twice nor left out."""
+    plain = decide(STRICT, SET, [report()], UTILITY)
+    assert decide(STRICT, SET, [report()], UTILITY, Circumstances(rules=RULES)) == plain
+
+
+def test_an_attack_that_failed_is_inconclusive_whatever_else_was_found() -> None:
+    broken = NotRun("guest", "T6", "private", "it failed with KeyError", failed=True)
+    assert decide(STRICT, SET, [report(not_run=(broken,))], UTILITY).verdict == "INCONCLUSIVE"
+    skipped = dataclasses.replace(broken, failed=False)
+    assert decide(STRICT, SET, [report(not_run=(skipped,))], UTILITY).verdict == "PASS"

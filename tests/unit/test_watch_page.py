@@ -58,7 +58,10 @@ def figure(statistic: str, rate: float, n: int, attack: str = "density_membershi
         1.0,
         True,
         "s",
-        {"powered": True},
+        True,
+        True,
+        False,
+        None,
     )
 
 

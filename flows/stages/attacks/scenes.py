@@ -17,7 +17,7 @@ from flows.stages.condense import condensed_sets, set_name
 from flows.stages.encode import cohort_of, encoder_input, fitted_encoder
 from flows.workspace.job import Job, open_job
 from pipeline.audit.encodings.terms import MAX_WINDOW
-from pipeline.audit.run import DEFAULT_ATTACKS, Outcome, attempt, attempts, audit, condense_again, condensed_again
+from pipeline.audit.run import Outcome, attempt, attempts, audit, condense_again, condensed_again
 from pipeline.audit.scene import (
     CondensedScene,
     CondensesAgain,
@@ -60,26 +60,31 @@ class RunOf:
 
 
 def attack_all(
-    job: Job, attacked: Sequence[SceneOf], seed: int, attacks: Sequence[LeakageAttack] = DEFAULT_ATTACKS
+    job: Job, attacked: Sequence[SceneOf], seed: int, attacks: Sequence[LeakageAttack] | None = None
 ) -> tuple[LeakageReport, ...]:
-    """One report for each artefact, by the engine that the [compute] table names.
+    """One report for each artefact, by the engine that the [compute] table names; `attacks` None = all installed ones.
 
     Attacks train networks, whose random state belongs to a process: `threads` runs them one after the other.
     """
+    given = registry.attacks() if attacks is None else attacks
     try:
         scenes: list[Scene] = [scene_of(job, told) for told in attacked]
         if job.config.compute.kind != "threads":
-            return _by_workers(job, scenes, attacked, seed, attacks)
-        scenes = [_announced(job, scene, told) for scene, told in zip(scenes, attacked, strict=True)]
+            return _by_workers(job, scenes, attacked, seed, given)
+        scenes = [_announced(job, scene, told, given) for scene, told in zip(scenes, attacked, strict=True)]
         with steps("attacking", "") as on_step:
-            return audit(scenes, seed=seed, attacks=attacks, level=job.config.audit.level, on_step=on_step)
+            return audit(scenes, seed=seed, attacks=given, level=job.config.audit.level, on_step=on_step)
     finally:
         _forget()
         everywhere(job, _forget)
 
 
 def _by_workers(
-    job: Job, scenes: Sequence[Scene], attacked: Sequence[SceneOf], seed: int, attacks: Sequence[LeakageAttack]
+    job: Job,
+    scenes: Sequence[Scene],
+    attacked: Sequence[SceneOf],
+    seed: int,
+    attacks: Sequence[LeakageAttack],
 ) -> tuple[LeakageReport, ...]:
     """All shadows first, each a piece; then every attack, which finds them."""
     level = job.config.audit.level
@@ -103,9 +108,9 @@ def scene_of(job: Job, told: SceneOf) -> EncodingScene | CondensedScene:
     return _encoding_scene(job, told) if told.kind == "encoding" else _condensed_scene(job, told)
 
 
-def _announced(job: Job, scene: Scene, told: SceneOf) -> Scene:
+def _announced(job: Job, scene: Scene, told: SceneOf, attacks: Sequence[LeakageAttack]) -> Scene:
     if isinstance(scene, CondensedScene):
-        return announced(scene, told.made.seconds, job.config.audit.level, say)
+        return announced(scene, told.made.seconds, job.config.audit.level, say, attacks)
     return scene
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from flows import registry
 from flows.compute import device
-from pipeline.audit.run import condensations
-from pipeline.audit.scene import CondensedScene, Level, Recondense
+from pipeline.audit.run import DEFAULT_ATTACKS, condensations
+from pipeline.audit.scene import CondensedScene, LeakageAttack, Level, Recondense
 from pipeline.audit.sets.successive import OWN_SEED
 from pipeline.core.config import Condense
 from pipeline.core.digest import digest_array, digest_json
@@ -44,11 +44,17 @@ def counted(recondense: Recondense, artefact: str, left: int, seconds: float, sa
     return again
 
 
-def announced(scene: CondensedScene, seconds: float, level: Level, say: Callable[[str], None]) -> CondensedScene:
+def announced(
+    scene: CondensedScene,
+    seconds: float,
+    level: Level,
+    say: Callable[[str], None],
+    attacks: Sequence[LeakageAttack] = DEFAULT_ATTACKS,
+) -> CondensedScene:
     """The scene, after telling how often its set is condensed again and how long that takes; then counted down."""
     if level != "full" or scene.recondense is None:
         return scene
-    planned, kept = condensations(scene)
+    planned, kept = condensations(scene, attacks)
     if planned == 0:
         return scene
     left = planned - kept

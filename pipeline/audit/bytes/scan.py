@@ -15,7 +15,9 @@ from typing import Any, ClassVar, final
 
 from pipeline.audit.bytes.containers import opened
 from pipeline.audit.bytes.patterns import Hits, Patterns, patterns_of, read, scan_files, shown_names
+from pipeline.audit.result import Controls, Figure, result
 from pipeline.audit.scene import BytesScene
+from pipeline.audit.statistics import poisson_tail
 from pipeline.core.seeds import generator
 from pipeline.core.types import AttackResult, ThreatModel
 
@@ -79,31 +81,30 @@ def _result(
     forms = patterns.forms(kind)
     share = len(planted[kind].forms) / len(forms) if forms else None
     skipped = patterns.skipped.get(kind, 0)
-    return AttackResult(
-        attack=ByteScan.name,
-        threat_model="bytes",
-        artefact=scene.artefact,
-        statistic="count",
-        rate=float(hits.count),
-        low=float(hits.count),  # all bytes were read: nothing is estimated
-        high=float(hits.count),
-        n=n_bytes,
-        control=float(quiet.count),
-        positive_control=share,
-        ceiling=None,
-        gates=True,
+    expected = round(hits.expected, 4)
+    return result(
+        scene,
+        ByteScan,
+        Figure(
+            "count",
+            float(hits.count),  # all bytes were read: nothing is estimated
+            n=n_bytes,
+            powered=not closed and patterns.size(kind) > 0 and skipped == 0,
+            gates=True,
+            ceiling=None,
+            p_value=poisson_tail(hits.count, expected) if hits.count > 0 else 1.0,
+        ),
+        Controls(float(quiet.count), share, quiet.count == 0 and share in (1.0, None)),
         summary=_sentence(scene.artefact, n_bytes, kind, hits, share, quiet.count),
         detail={
             "kind": kind,
             "looked_for": patterns.size(kind),
             "forms": sorted(forms),
             "found_in": {name: sorted(forms) for name, forms in sorted(hits.files.items())},
-            "expected_by_chance": round(hits.expected, 4),
+            "expected_by_chance": expected,
             "by_chance": hits.by_chance,
             "too_common_to_look_for": skipped,
             "not_opened": list(closed),
-            "controls_held": quiet.count == 0 and share in (1.0, None),
-            "powered": not closed and patterns.size(kind) > 0 and skipped == 0,
         },
     )
 

@@ -36,6 +36,7 @@ from pipeline.audit.encodings.inversion import (
 from pipeline.audit.encodings.scoring import Target, r2, r2_interval
 from pipeline.audit.encodings.terms import Terms, basis, fitted_map, public_terms
 from pipeline.audit.encodings.windows import Forward
+from pipeline.audit.result import Controls, Figure, result
 from pipeline.audit.scene import EncodingScene
 from pipeline.core.seeds import generator
 from pipeline.core.types import AttackResult, ThreatModel
@@ -271,19 +272,11 @@ class AlignedPairs:
         figure = r2_interval(target, found[method], generator(seed, "audit", "r2", str(step)), scene.n_bootstrap)
         control = calibrated_r2(target, np.roll(found[method], target.n // 2, axis=0))
         whose = " of every channel" if per_channel and step.unit == "window" else ""
-        return AttackResult(
-            attack=self.name,
-            threat_model=self.threat_model,
-            artefact=scene.artefact,
-            statistic="r2",
-            rate=figure.value,
-            low=figure.low,
-            high=figure.high,
-            n=target.n,
-            control=control,
-            positive_control=planted,
-            ceiling=1.0,
-            gates=True,
+        return result(
+            scene,
+            self,
+            Figure("r2", figure, n=target.n, powered=True, gates=True),
+            Controls(control, planted, control <= QUIET and planted >= FOUND),
             summary=f"An attacker without the key who knows {step}{whose} plain and encoded recovers other stays of "
             f"{scene.artefact} with R2 {figure} (n = {target.n} stays).",
             detail={
@@ -295,8 +288,6 @@ class AlignedPairs:
                 "method": method,
                 "r2_by_method": {name: round(score, 4) for name, score in scores.items()},
                 "r2_moving": round(r2(target, found[method], target.moving), 4),
-                "controls_held": control <= QUIET and planted >= FOUND,
-                "powered": True,
             },
         )
 

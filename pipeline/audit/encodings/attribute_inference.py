@@ -17,6 +17,7 @@ import numpy as np
 
 from pipeline.audit.advantage import Shares, can_be_judged, guesser, same_people, shares
 from pipeline.audit.encodings.denoising import output_noise
+from pipeline.audit.result import Controls, Figure, result
 from pipeline.audit.scene import MASK, MIN_SUBJECTS, EncodingScene
 from pipeline.audit.sets.membership import Parts, halves
 from pipeline.audit.sets.summary_table import STILL, one_each, summarised
@@ -215,21 +216,19 @@ def _result(
 ) -> AttackResult:
     name, figure, (without, with_it, with_another, planted) = advantage(found, parts)
     quiet = same_people(with_another, without, CONTROL_LEVEL)
-    half = (figure.high - figure.low) / 2
     means = "the key and patients of his own" if model == "T4" else f"no key and {KNOWN} patients whom he knows"
-    return AttackResult(
-        attack=AttributeInference.name,
-        threat_model=model,
-        artefact=scene.artefact,
-        statistic=STATISTIC,
-        rate=figure.value,
-        low=figure.low,
-        high=figure.high,
-        n=len(parts.report),
-        control=quiet.value,
-        positive_control=planted.value,
-        ceiling=1 - without.value,
-        gates=False,
+    return result(
+        scene,
+        AttributeInference,
+        Figure(
+            STATISTIC,
+            figure,
+            n=len(parts.report),
+            powered=figure.half_width <= POWERED_HALF_WIDTH,
+            gates=False,
+            ceiling=1 - without.value,
+        ),
+        Controls(quiet.value, planted.value, quiet.low <= 0 and planted.value >= FOUND),
         summary=f"An attacker with {means}, who knows part of a stay, tells '{name}' from its row in {scene.artefact} "
         f"with AUROC {with_it.value:.2f}, and without the row {without.value:.2f}: a gain of {figure} "
         f"(n = {len(parts.report)} subjects).",
@@ -241,9 +240,8 @@ def _result(
             "known_channels_share": round(share, 3),
             "trained_on": trained_on,
             "negative_control_high": round(quiet.high, 4),
-            "controls_held": quiet.low <= 0 and planted.value >= FOUND,
-            "powered": half <= POWERED_HALF_WIDTH,
         },
+        threat_model=model,
     )
 
 

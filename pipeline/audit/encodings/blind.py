@@ -32,6 +32,7 @@ from pipeline.audit.encodings.inversion import (
 )
 from pipeline.audit.encodings.scoring import r2, r2_interval
 from pipeline.audit.encodings.windows import Layout
+from pipeline.audit.result import Controls, Figure, result
 from pipeline.audit.scene import EncodingScene
 from pipeline.core.seeds import child_seed, generator
 from pipeline.core.types import AttackResult, ThreatModel
@@ -183,27 +184,17 @@ class BlindSeparation:
         control = calibrated_r2(target, np.roll(found[method], len(few.targets) // 2, axis=0))
         planted = max(r2(target, estimate) for estimate in _planted(scene, few, layout, seed).values())
         return (
-            AttackResult(
-                attack=self.name,
-                threat_model=self.threat_model,
-                artefact=scene.artefact,
-                statistic="r2",
-                rate=figure.value,
-                low=figure.low,
-                high=figure.high,
-                n=target.n,
-                control=control,
-                positive_control=planted,
-                ceiling=1.0,
-                gates=True,
+            result(
+                scene,
+                self,
+                Figure("r2", figure, n=target.n, powered=True, gates=True),
+                Controls(control, planted, control <= QUIET and planted >= FOUND),
                 summary=f"An attacker without key or pairs, who knows the population, recovers the series of "
                 f"{scene.artefact} with R2 {figure} (n = {target.n} stays).",
                 detail={
                     "method": method,
                     "r2_by_method": {name: round(value, 4) for name, value in values.items()},
                     "noisy": is_noisy(scene),
-                    "controls_held": control <= QUIET and planted >= FOUND,
-                    "powered": True,
                 },
             ),
         )

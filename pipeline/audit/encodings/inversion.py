@@ -17,6 +17,7 @@ from pipeline.audit.encodings.inverse import Dictionary, Windows, distinct, inve
 from pipeline.audit.encodings.redrawn import planted_redraws, redrawn_inversions
 from pipeline.audit.encodings.scoring import Target, by_channel, most_exposed_decile, r2, r2_interval
 from pipeline.audit.encodings.windows import Forward, Layout, forward_map, is_one_map, layout_of, moving
+from pipeline.audit.result import Controls, Figure, result
 from pipeline.audit.scene import MIN_SUBJECTS, Encode, EncodingScene
 from pipeline.core.seeds import generator
 from pipeline.core.types import AttackResult, ThreatModel
@@ -216,21 +217,14 @@ class KnownKeyInversion:
         )
         control = calibrated_r2(target, np.roll(estimate, len(estimate) // 2, axis=0))
         planted = _planted(scene, seed)
+        weakest = min(planted.values())
         channels = by_channel(target, estimate, scene.channels)
         return (
-            AttackResult(
-                attack=self.name,
-                threat_model=self.threat_model,
-                artefact=scene.artefact,
-                statistic="r2",
-                rate=everything.value,
-                low=everything.low,
-                high=everything.high,
-                n=target.n,
-                control=control,
-                positive_control=min(planted.values()),
-                ceiling=1.0,
-                gates=True,
+            result(
+                scene,
+                self,
+                Figure("r2", everything, n=target.n, powered=True, gates=True),
+                Controls(control, weakest, control <= QUIET and weakest >= FOUND),
                 summary=f"An attacker who holds the key and patients of his own recovers the encoded series of "
                 f"{scene.artefact} with R2 {everything} (n = {target.n} stays); guessing from other stays gives "
                 f"{control:.2f}.",
@@ -248,8 +242,6 @@ class KnownKeyInversion:
                     "mean_squared_error": float(((target.values - estimate) ** 2).mean()),
                     "noise_sd": attempts.noise,
                     "n_subjects": len(np.unique(scene.target_subjects)),
-                    "controls_held": control <= QUIET and min(planted.values()) >= FOUND,
-                    "powered": True,
                 },
             ),
         )

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final, final
 
 import numpy as np
 
+from pipeline.audit.result import Controls, Figure, result
 from pipeline.audit.scene import Encode, EncodingScene, Level
 from pipeline.core.seeds import generator
 from pipeline.core.types import AttackResult, ThreatModel
@@ -73,7 +74,6 @@ def search(pair: _Pair, encode_under: Callable[[bytes], Encode], numbers: int) -
     return 0, tried
 
 
-@final
 @dataclass(frozen=True)
 class KeySearch:
     """Number of weak keys that reproduce the encoding, among those of the nightly screen."""
@@ -89,27 +89,17 @@ class KeySearch:
 
     def run(self, scene: EncodingScene, seed: int) -> tuple[AttackResult, ...]:
         """One result."""
-        return (searched(scene, seed, self.name, self.numbers),)
+        return (searched(scene, seed, self),)
 
 
 @final
 @dataclass(frozen=True)
-class LongKeySearch:
+class LongKeySearch(KeySearch):
     """The same over all integers up to 10,000: an attack of the full audit."""
 
     name: ClassVar[str] = "key_enumeration_long"
-    threat_model: ClassVar[ThreatModel] = "T3"
-    scene_type: ClassVar[type] = EncodingScene
     level: ClassVar[Level] = "full"
     numbers: int = SEARCHED
-
-    def unsupported(self, scene: Any) -> str | None:
-        """See `unsupported_search`."""
-        return unsupported_search(scene)
-
-    def run(self, scene: EncodingScene, seed: int) -> tuple[AttackResult, ...]:
-        """One result."""
-        return (searched(scene, seed, self.name, self.numbers),)
 
 
 def unsupported_search(scene: EncodingScene) -> str | None:
@@ -121,9 +111,10 @@ def unsupported_search(scene: EncodingScene) -> str | None:
     return scene.not_understood
 
 
-def searched(scene: EncodingScene, seed: int, attack: str, numbers: int) -> AttackResult:
+def searched(scene: EncodingScene, seed: int, attack: KeySearch) -> AttackResult:
     """Try all weak keys; the same search must find a weak key that is planted, and no random one."""
-    rng = generator(seed, "audit", "key search", attack)
+    rng = generator(seed, "audit", "key search", attack.name)
+    numbers = attack.numbers
     moves = np.ptp(scene.targets, axis=1).sum(axis=1)
     place = int(rng.choice(np.argsort(moves)[-max(1, len(moves) // 10) :]))  # a stay in which much happens
     under = scene.encode_under
@@ -133,19 +124,11 @@ def searched(scene: EncodingScene, seed: int, attack: str, numbers: int) -> Atta
     way = list(WAYS.values())[int(rng.integers(len(WAYS)))]
     weak, strong = way(int(rng.integers(1, numbers))), rng.bytes(KEY_BYTES)
     planted, random = (search(_pair(scene, plain, under(key)(plain)), under, numbers)[0] for key in (weak, strong))
-    return AttackResult(
-        attack=attack,
-        threat_model="T3",
-        artefact=scene.artefact,
-        statistic="count",
-        rate=float(found),
-        low=float(found),  # every key was tried: nothing is estimated
-        high=float(found),
-        n=tried,
-        control=float(random),
-        positive_control=float(planted),
-        ceiling=1.0,
-        gates=True,
+    return result(
+        scene,
+        attack,
+        Figure("count", float(found), n=tried, powered=True, gates=True),
+        Controls(float(random), float(planted), planted == 1 and random == 0),
         summary=f"Of {tried} keys that people choose, {'one opens' if found else 'none opens'} {scene.artefact}; a "
         f"planted one {'was' if planted else 'was not'} found. To try all keys of 256 random bits would take "
         f"{2.0**255 / PER_SECOND / SECONDS_A_YEAR:.0e} years at a thousand million a second.",
@@ -154,7 +137,5 @@ def searched(scene: EncodingScene, seed: int, attack: str, numbers: int) -> Atta
             "numbers_tried": f"0 to {numbers - 1}",
             "log2_keys_tried": round(math.log2(tried), 2),
             "arithmetic": "years for 2^255 keys at 1e9 keys a second; declared, not measured",
-            "controls_held": planted == 1 and random == 0,
-            "powered": True,
         },
     )

@@ -21,6 +21,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from pipeline.audit.encodings.denoising import output_noise
 from pipeline.audit.encodings.inversion import chosen_targets, known_layout, on_windows
 from pipeline.audit.encodings.windows import Layout, layout_of
+from pipeline.audit.result import Controls, Figure, result
 from pipeline.audit.scene import MASK, MIN_SUBJECTS, EncodingScene
 from pipeline.audit.statistics import CONTROL_LEVEL, LEVEL, Interval
 from pipeline.core.seeds import child_seed, generator
@@ -278,19 +279,11 @@ def _result(
     figure = auroc_interval(best, truth, subjects, rng, scene.n_bootstrap)
     control, quiet = against_others(best, truth, rng)
     source = "the key and patients of their own" if model == "T4" else "nothing but the artefact"
-    return AttackResult(
-        attack=MissingnessPattern.name,
-        threat_model=model,
-        artefact=scene.artefact,
-        statistic="auroc",
-        rate=figure.value,
-        low=figure.low,
-        high=figure.high,
-        n=len(truth),
-        control=control,
-        positive_control=planted,
-        ceiling=1.0,
-        gates=False,
+    return result(
+        scene,
+        MissingnessPattern,
+        Figure("auroc", figure, n=len(truth), powered=True, gates=False),
+        Controls(control, planted, quiet and planted >= FOUND),
         summary=f"An attacker with {source} tells in {scene.artefact} whether a variable was measured in a window with "
         f"AUROC {figure} (n = {len(truth)} stays); against another stay's pattern it is {control:.2f}.",
         detail={
@@ -300,10 +293,9 @@ def _result(
             "cells": int(truth.size),
             "measured_share": round(float(truth.mean()), 4),
             "n_subjects": len(np.unique(subjects)),
-            "controls_held": quiet and planted >= FOUND,
-            "powered": True,
             "note": "shown and never deciding: no policy limits it",
         },
+        threat_model=model,
     )
 
 

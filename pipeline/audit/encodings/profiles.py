@@ -17,6 +17,7 @@ import numpy as np
 
 from pipeline.audit.encodings.inversion import known_layout
 from pipeline.audit.encodings.windows import Layout, layout_of
+from pipeline.audit.result import Controls, Figure, result
 from pipeline.audit.scene import MIN_SUBJECTS, EncodingScene
 from pipeline.audit.sets.membership import halves
 from pipeline.audit.sets.summary_table import one_each
@@ -182,8 +183,7 @@ class ProfileLinkage:
         positive = reached(similarities(asked, mixed, own), right, rng)
         negative = reached(table, np.roll(right, len(right) // 2), rng)
         return _result(
-            self.name,
-            self.threat_model,
+            self,
             rows,
             (reached(table, right, rng), positive, negative),
             f"An attacker without the key who knows {part} of a patient",
@@ -233,12 +233,11 @@ class TwoKeys:
         found, positive = reached(table, right, rng), reached(similarities(first[right], first, first), right, rng)
         negative = reached(table, np.roll(right, len(right) // 2), rng)
         who = "An attacker who holds neither key but two releases of the same patients under two keys"
-        return (_result(self.name, self.threat_model, rows, (found, positive, negative), who, {}),)
+        return (_result(self, rows, (found, positive, negative), who, {}),)
 
 
 def _result(
-    attack: str,
-    model: ThreatModel,
+    attack: ProfileLinkage | TwoKeys,
     rows: _Rows,
     arms: tuple[_Reached, _Reached, _Reached],
     who: str,
@@ -246,19 +245,11 @@ def _result(
 ) -> AttackResult:
     found, positive, negative = arms
     candidates = len(rows.scene.targets)
-    return AttackResult(
-        attack=attack,
-        threat_model=model,
-        artefact=rows.scene.artefact,
-        statistic=STATISTIC,
-        rate=found.rate.value,
-        low=found.rate.low,
-        high=found.rate.high,
-        n=found.n,
-        control=negative.rate.value,
-        positive_control=positive.rate.value,
-        ceiling=1.0,
-        gates=False,
+    return result(
+        rows.scene,
+        attack,
+        Figure(STATISTIC, found.rate, n=found.n, powered=True, gates=False),
+        Controls(negative.rate.value, positive.rate.value, negative.quiet and positive.rate.value >= FOUND),
         summary=f"{who} picks the right row out of {candidates} of {rows.scene.artefact} in {found.rate.value:.1%} "
         f"[{found.rate.low:.1%}, {found.rate.high:.1%}] of cases (n = {found.n}; by luck {1 / candidates:.2%}).",
         detail={
@@ -266,7 +257,5 @@ def _result(
             "score": found.score,
             "candidates": candidates,
             "baseline_rate": round(1 / candidates, 6),
-            "controls_held": negative.quiet and positive.rate.value >= FOUND,
-            "powered": True,
         },
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, final
 
 from pipeline.audit.games.release_game import CANARIES, CONFIDENCE, ROUNDS, Game, is_gaussian, play
+from pipeline.audit.result import Controls, Figure, result
 from pipeline.audit.scene import CondensedScene
 from pipeline.core.types import AttackResult, ThreatModel
 
@@ -47,19 +48,21 @@ class CanarySubjects:
 def _result(scene: CondensedScene, game: Game) -> AttackResult:
     found, above = game.found, max(0.0, game.found.epsilon - game.claim)
     verdict = "the claim is refuted" if above else "the claim stands"
-    return AttackResult(
-        attack=CanarySubjects.name,
-        threat_model="T6",
-        artefact=scene.artefact,
-        statistic=STATISTIC,
-        rate=above,
-        low=above,  # the bound is a bound already: it holds with the confidence in the detail
-        high=above,
-        n=found.rounds,
-        control=max(0.0, game.quiet.epsilon - game.claim),
-        positive_control=max(0.0, game.planted.epsilon - game.claim),
-        ceiling=max(0.0, found.ceiling - game.claim),
-        gates=True,
+    return result(
+        scene,
+        CanarySubjects,
+        Figure(
+            STATISTIC,
+            above,
+            n=found.rounds,
+            powered=found.ceiling > game.claim,
+            gates=True,
+            ceiling=max(0.0, found.ceiling - game.claim),
+            p_value=1.0 - CONFIDENCE if above else 1.0,
+        ),
+        Controls(
+            max(0.0, game.quiet.epsilon - game.claim), max(0.0, game.planted.epsilon - game.claim), game.controls_held
+        ),
         summary=f"Canaries put into the mechanism of {scene.artefact} show that its epsilon is at least "
         f"{found.epsilon:.2f}; it claims {game.claim:g}, so {verdict} (at most {found.ceiling:.2f} could have been "
         f"shown; half the noise would have shown {game.planted.epsilon:.2f}).",
@@ -78,8 +81,5 @@ def _result(scene: CondensedScene, game: Game) -> AttackResult:
             "score": game.score,
             "releases": game.releases,
             "assumes": "the claim's own Gaussian trade-off; everybody but the canaries known",
-            "p_value": 1.0 - CONFIDENCE if above else 1.0,
-            "controls_held": game.controls_held,
-            "powered": found.ceiling > game.claim,
         },
     )

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from pipeline.audit.advantage import MIN_KIND, Shares, can_be_judged, guesser, other_people, shares
+from pipeline.audit.result import Controls, Figure, result
 from pipeline.audit.scene import CondensedScene
 from pipeline.audit.sets.linkage_inference import Secret, secrets_of
 from pipeline.audit.sets.membership import halves
@@ -162,21 +163,20 @@ def _result(
     negative: _Reached | None,
     without: _Reached | None,
 ) -> AttackResult:
-    half = (found.figure.high - found.figure.low) / 2
     held = positive is not None and negative is not None and positive.figure.value >= FOUND and negative.low <= 0
-    return AttackResult(
-        attack=AttributeInferenceFromSet.name,
-        threat_model=AttributeInferenceFromSet.threat_model,
-        artefact=scene.artefact,
-        statistic=STATISTIC,
-        rate=found.figure.value,
-        low=found.figure.low,
-        high=found.figure.high,
-        n=found.n,
-        control=None if negative is None else negative.figure.value,
-        positive_control=None if positive is None else positive.figure.value,
-        ceiling=1 - found.control.value,
-        gates=False,
+    quiet, leaking = (None if arm is None else arm.figure.value for arm in (negative, positive))
+    return result(
+        scene,
+        AttributeInferenceFromSet,
+        Figure(
+            STATISTIC,
+            found.figure,
+            n=found.n,
+            powered=found.figure.half_width <= POWERED_HALF_WIDTH,
+            gates=False,
+            ceiling=1 - found.control.value,
+        ),
+        Controls(quiet, leaking, held),
         summary=f"A guesser trained on {scene.artefact} tells '{found.variant.rpartition(',')[0]}' of members with "
         f"AUROC {found.members.value:.2f} and of others with {found.control.value:.2f}: an excess of {found.figure} "
         f"(n = {found.n} members).",
@@ -185,7 +185,5 @@ def _result(
             "auroc_members": round(found.members.value, 4),
             "auroc_control": round(found.control.value, 4),
             "auroc_without_the_set": None if without is None else round(without.members.value, 4),
-            "controls_held": held,
-            "powered": half <= POWERED_HALF_WIDTH,
         },
     )

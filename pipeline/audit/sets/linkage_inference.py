@@ -8,7 +8,6 @@ without the artefact: with a sample drawn at random in place of the nearest.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
@@ -159,10 +158,7 @@ class Linkability:
 
     def run(self, scene: CondensedScene, seed: int) -> tuple[AttackResult, ...]:
         """Two results: the excess risk over all subjects, and over the tenth that lies nearest to the samples."""
-        does = "links two partial records of a person through a sample"
-        return _run(
-            scene, seed, linkability, Told(self.name, self.threat_model, scene.artefact, does, "subjects", gates=True)
-        )
+        return _run(scene, seed, self, linkability, "links two partial records of a person through a sample")
 
 
 @final
@@ -182,34 +178,33 @@ class Inference:
 
     def run(self, scene: CondensedScene, seed: int) -> tuple[AttackResult, ...]:
         """Two results for the most exposed variable: over all subjects, and over the tenth nearest to the samples."""
-        does = "guesses a hidden variable of a person right"
-        return _run(
-            scene, seed, inference, Told(self.name, self.threat_model, scene.artefact, does, "subjects", gates=True)
-        )
+        return _run(scene, seed, self, inference, "guesses a hidden variable of a person right")
 
 
-def _run(scene: CondensedScene, seed: int, attack: Attack, told: Told) -> tuple[AttackResult, ...]:
+def _run(
+    scene: CondensedScene, seed: int, attack: Linkability | Inference, variants_of: Attack, does: str
+) -> tuple[AttackResult, ...]:
     parts = tables(scene, seed)
 
     def reached(name: str, samples: Table, members: Table) -> tuple[Excess, Excess]:
-        variants = attack(parts, samples, members, generator(seed, "audit", told.attack, name))
+        variants = variants_of(parts, samples, members, generator(seed, "audit", attack.name, name))
         everybody, tenth = (
             best_variant(
                 {variant: arms[which] for variant, arms in variants.items()},
-                generator(seed, "audit", told.attack, name, which),
+                generator(seed, "audit", attack.name, name, which),
             )
             for which in (0, 1)
         )
         return everybody, tenth
 
     leak = planted(parts, seed)
-    found = reached("set", parts.samples, parts.members), reached("planted", leak, leak)
-    quiet = reached("strangers", strangers(parts, seed), parts.members)
-    told = dataclasses.replace(told, detail={"wp216": told.attack})
-    tenth = dataclasses.replace(
-        told, statistic=f"{STATISTIC}_nearest_tenth", unit="subjects nearest to the samples", gates=False
+    found, positive = reached("set", parts.samples, parts.members), reached("planted", leak, leak)
+    negative = reached("strangers", strangers(parts, seed), parts.members)
+    ways = (
+        Told(does, "subjects", gates=True),
+        Told(does, "subjects nearest to the samples", f"{STATISTIC}_nearest_tenth"),
     )
-    return (
-        excess_result(told, found[0][0], found[1][0], quiet[0]),
-        excess_result(tenth, found[0][1], found[1][1], quiet[1]),
+    return tuple(
+        excess_result(scene, attack, told, arms[0], arms[1], arms[2], {"wp216": attack.name})
+        for told, *arms in zip(ways, found, positive, negative, strict=True)
     )

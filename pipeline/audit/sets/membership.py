@@ -16,15 +16,15 @@ import numpy as np
 from scipy import stats
 from scipy.special import logsumexp
 
+from pipeline.audit.result import Controls, result
 from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene
 from pipeline.audit.sets.distances import channel_scale
+from pipeline.audit.sets.reached import FPR, Reached
 from pipeline.audit.statistics import (
-    CONTROL_LEVEL,
     EXPECTED_FALSE_POSITIVES,
     Interval,
     auroc,
     clopper_pearson,
-    epsilon_ceiling,
     epsilon_lower_bounds,
     smallest_fpr,
     threshold_at_fpr,
@@ -32,11 +32,9 @@ from pipeline.audit.statistics import (
 from pipeline.core.seeds import generator
 from pipeline.core.types import AttackResult, ThreatModel
 
-FPR = 0.01
 SHARP_FPR = 0.001  # where about 3,000 non-members in the reporting half allow it
 REFERENCE_SHARE = 0.3  # of the holdout's subjects: the attacker's population
 COMPONENTS = 32
-POWERED_HALF_WIDTH = 0.10  # an AUROC interval wider than +- this does not decide
 FOUND = 0.95
 PLANTED = 200
 
@@ -49,23 +47,6 @@ class Parts:
 
     choose: np.ndarray
     report: np.ndarray
-
-
-@dataclass(frozen=True)
-class Reached:
-    """What the chosen scores reach on the reporting half."""
-
-    auroc_score: str
-    auroc: Interval
-    p_value: float  # one-sided, AUROC above one half
-    tpr_score: str
-    fpr: float  # asked for
-    tpr: Interval
-    realised_fpr: Interval
-    members: int
-    others: int
-    epsilon: float  # lower bound
-    roc: tuple[tuple[float, float], ...]  # (FPR, TPR) of the TPR's score
 
 
 def flattened(series: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -223,13 +204,9 @@ class Membership:
     threat_model: ClassVar[ThreatModel] = "T6"
     scene_type: ClassVar[type] = CondensedScene
 
-    def unsupported(self, scene: Any) -> str | None:
+    def unsupported(self, scene: CondensedScene) -> str | None:
         """Too few subjects on one side, or no sample."""
-        if len(scene.condensed.features) == 0:
-            return "the set holds no sample"
-        if min(len(np.unique(scene.member_subjects)), len(np.unique(scene.holdout_subjects))) < 4 * MIN_SUBJECTS:
-            return f"fewer than {4 * MIN_SUBJECTS} subjects among members or holdout"
-        return None
+        return scene.lacks(subjects=4 * MIN_SUBJECTS)
 
     def run(self, scene: CondensedScene, seed: int) -> tuple[AttackResult, ...]:
         """AUROC; TPR at 1 % FPR (at the smallest that n supports: under-powered); at 0.1 % too where n allows."""
@@ -272,18 +249,11 @@ def _planted_members(
     return attack(inside[0][rows], population, (inside[0][rows], inside[1][rows]), outside, rng, at)
 
 
-def _common(scene: CondensedScene, found: Reached, positive: Reached, negative: Reached) -> dict[str, Any]:
+def _facts(scene: CondensedScene, found: Reached, positive: Reached, negative: Reached) -> dict[str, Any]:
     return {
-        "auroc_score": found.auroc_score,
+        **found.facts(),
         "auroc_p_value": found.p_value,
-        "tpr_score": found.tpr_score,
-        "fpr": found.fpr,
-        "realised_fpr": round(found.realised_fpr.value, 4),
         "realised_fpr_high": round(found.realised_fpr.high, 4),
-        "n_members": found.members,
-        "n_others": found.others,
-        "epsilon_lower_bound": round(found.epsilon, 4),
-        "epsilon_ceiling": round(epsilon_ceiling(found.members, found.others), 4),
         "positive_control_score": positive.auroc_score,
         "negative_control_auroc": [round(negative.auroc.low, 4), round(negative.auroc.high, 4)],
         "n_samples": len(scene.condensed.features),
@@ -292,37 +262,21 @@ def _common(scene: CondensedScene, found: Reached, positive: Reached, negative: 
 
 
 def _auroc_result(scene: CondensedScene, found: Reached, positive: Reached, negative: Reached) -> AttackResult:
-    z = float(stats.norm.ppf(0.5 + CONTROL_LEVEL / 2))
-    quiet = negative.auroc.value - z * negative.auroc.standard_error <= 0.5
-    half = (found.auroc.high - found.auroc.low) / 2
-    return AttackResult(
-        attack=Membership.name,
-        threat_model="T6",
-        artefact=scene.artefact,
-        statistic="auroc",
-        rate=found.auroc.value,
-        low=found.auroc.low,
-        high=found.auroc.high,
-        n=found.members + found.others,
-        control=negative.auroc.value,
-        positive_control=positive.auroc.value,
-        ceiling=1.0,
-        gates=True,
+    held = negative.ranks_nobody and positive.auroc.value >= FOUND
+    return result(
+        scene,
+        Membership,
+        found.ranked(found.p_value),
+        Controls(negative.auroc.value, positive.auroc.value, held),
         summary=f"From {scene.artefact} an attacker tells training subjects from others with AUROC {found.auroc} "
         f"(0.5 = a coin; n = {found.members} + {found.others} subjects); a set of other people gives "
         f"{negative.auroc.value:.2f}, a set of the members themselves {positive.auroc.value:.2f}.",
-        detail={
-            **_common(scene, found, positive, negative),
-            "controls_held": quiet and positive.auroc.value >= FOUND,
-            "powered": half <= POWERED_HALF_WIDTH,
-        },
+        detail=_facts(scene, found, positive, negative),
     )
 
 
 def _tpr_result(scene: CondensedScene, found: Reached, positive: Reached, negative: Reached, at: float) -> AttackResult:
-    measurable = found.fpr <= at
-    detail = _common(scene, found, positive, negative)
-    detail["roc"] = {"fpr": [fpr for fpr, _ in found.roc], "tpr": [tpr for _, tpr in found.roc]}
+    detail = _facts(scene, found, positive, negative) | found.curve()
     refuted = f"this refutes epsilon below {found.epsilon:.2f}" if found.epsilon > 0 else "this refutes no epsilon"
     smallest = smallest_fpr(found.others)
     missing = [rate for rate in (FPR, SHARP_FPR) if smallest > rate]
@@ -332,28 +286,13 @@ def _tpr_result(scene: CondensedScene, found: Reached, positive: Reached, negati
             f"{missing[0]:.1%} FPR needs {needed} non-members, {found.others} were there: the smallest supportable FPR "
             f"is {smallest:.2%}"
         )
-    quiet = clopper_pearson(round(negative.tpr.value * negative.members), negative.members, CONTROL_LEVEL).low <= max(
-        0.05, negative.realised_fpr.high
-    )
-    return AttackResult(
-        attack=Membership.name,
-        threat_model="T6",
-        artefact=scene.artefact,
-        statistic=("tpr_at_1pct_fpr" if at == FPR else "tpr_at_01pct_fpr") if measurable else "tpr_at_smallest_fpr",
-        rate=found.tpr.value,
-        low=found.tpr.low,
-        high=found.tpr.high,
-        n=found.members + found.others,
-        control=negative.tpr.value,
-        positive_control=positive.tpr.value,
-        ceiling=1.0,
-        gates=True,
+    return result(
+        scene,
+        Membership,
+        found.named(at, gates=True),
+        Controls(negative.tpr.value, positive.tpr.value, negative.names_nobody and positive.tpr.value >= FOUND),
         summary=f"At a false-positive rate of {found.fpr:.1%} an attacker names {found.tpr.value:.1%} "
         f"[{found.tpr.low:.1%}, {found.tpr.high:.1%}] of the training subjects from {scene.artefact}; {refuted}; at "
         f"this n no more than {detail['epsilon_ceiling']:.2f} could be refuted.",
-        detail={
-            **detail,
-            "controls_held": quiet and positive.tpr.value >= FOUND,
-            "powered": measurable,
-        },
+        detail=detail,
     )

@@ -19,27 +19,18 @@ from typing import Any, ClassVar, Final, final
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import nn
 
+from pipeline.audit.result import Controls, Figure, result
 from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene, Receiver
 from pipeline.audit.sets.membership import (
-    FPR,
-    POWERED_HALF_WIDTH,
     REFERENCE_SHARE,
-    Reached,
     halves,
     judge,
 )
+from pipeline.audit.sets.reached import Reached
 from pipeline.audit.sets.summary_table import one_each
-from pipeline.audit.statistics import (
-    CONTROL_LEVEL,
-    EXPECTED_FALSE_POSITIVES,
-    Interval,
-    clopper_pearson,
-    epsilon_ceiling,
-    smallest_fpr,
-)
+from pipeline.audit.statistics import smallest_fpr
 from pipeline.core.seeds import child_seed, generator
 from pipeline.core.types import AttackResult, ThreatModel
 from pipeline.probes.training import masked_loss
@@ -240,55 +231,31 @@ class ModelMembership:
 
 
 def _results(scene: CondensedScene, found: Reached, positive: Reached, negative: Reached) -> tuple[AttackResult, ...]:
-    measurable = found.fpr <= FPR
-    reach = float(stats.norm.ppf(0.5 + CONTROL_LEVEL / 2)) * negative.auroc.standard_error
-    quiet = clopper_pearson(round(negative.tpr.value * negative.members), negative.members, CONTROL_LEVEL).low
     held = positive.auroc.value >= FOUND and positive.auroc.low > 0.5
-    held = held and negative.auroc.value - reach <= 0.5 and quiet <= max(0.05, negative.realised_fpr.high)
-    common: dict[str, Any] = {
+    held = held and negative.ranks_nobody and negative.names_nobody
+    detail: dict[str, Any] = {
+        **found.facts(),
+        **found.not_measurable(),
         "n_references": N_REFERENCES,
-        "n_members": found.members,
-        "n_others": found.others,
-        "fpr": found.fpr,
-        "realised_fpr": round(found.realised_fpr.value, 4),
-        "auroc_score": found.auroc_score,
         "auroc_p_value": found.p_value,
-        "tpr_score": found.tpr_score,
-        "epsilon_lower_bound": round(found.epsilon, 4),
-        "epsilon_ceiling": round(epsilon_ceiling(found.members, found.others), 4),
         "smallest_supportable_fpr": round(smallest_fpr(found.others), 5),
         "positive_control": f"a small network that learnt {N_OVERFITTED} members by heart",
-        "controls_held": held,
     }
-    if not measurable:
-        needed = round(EXPECTED_FALSE_POSITIVES / FPR)
-        common["not_measurable"] = f"1 % FPR needs {needed} non-members, {found.others} were there"
-    sharp = "tpr_at_1pct_fpr" if measurable else "tpr_at_smallest_fpr"
-    wide = (found.auroc.high - found.auroc.low) / 2
-    roc = {"fpr": [fpr for fpr, _ in found.roc], "tpr": [tpr for _, tpr in found.roc]}
-    figures: tuple[tuple[str, Interval, float, float, bool, dict[str, Any]], ...] = (
-        ("auroc", found.auroc, negative.auroc.value, positive.auroc.value, wide <= POWERED_HALF_WIDTH, {}),
-        (sharp, found.tpr, negative.tpr.value, positive.tpr.value, measurable, {"roc": roc}),
-    )
-    return tuple(
-        AttackResult(
-            attack=ModelMembership.name,
-            threat_model=ModelMembership.threat_model,
-            artefact=scene.artefact,
-            statistic=statistic,
-            rate=figure.value,
-            low=figure.low,
-            high=figure.high,
-            n=found.members + found.others,
-            control=control,
-            positive_control=planted,
-            ceiling=1.0,
-            gates=statistic == "auroc",
+
+    def told(figure: Figure, what: str, control: float, planted: float, more: dict[str, Any]) -> AttackResult:
+        return result(
+            scene,
+            ModelMembership,
+            figure,
+            Controls(control, planted, held),
             summary=f"Who has a model trained on {scene.artefact} and a patient's record tells training subjects from "
-            f"others: {'AUROC' if statistic == 'auroc' else f'share named at {found.fpr:.1%} false alarms'} {figure} "
-            f"(n = {found.members} + {found.others} subjects); under a model of other people {control:.2f}, under one "
-            f"that learnt its patients by heart {planted:.2f}.",
-            detail={**common, **more, "powered": powered},
+            f"others: {what} {figure.value} (n = {found.members} + {found.others} subjects); under a model of other "
+            f"people {control:.2f}, under one that learnt its patients by heart {planted:.2f}.",
+            detail={**detail, **more},
         )
-        for statistic, figure, control, planted, powered, more in figures
+
+    share = f"share named at {found.fpr:.1%} false alarms"
+    return (
+        told(found.ranked(found.p_value), "AUROC", negative.auroc.value, positive.auroc.value, {}),
+        told(found.named(gates=False), share, negative.tpr.value, positive.tpr.value, found.curve()),
     )

@@ -14,11 +14,13 @@ set with one verbatim copy of the rarest stay can have a perfect one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import numpy as np
 from scipy import stats
 
+from pipeline.audit.multiplicity import p_of_hits
+from pipeline.audit.result import Controls, Figure, result
 from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene
 from pipeline.audit.sets.distances import MAX_LAG, Nearest, channel_scale, lag_distances, nearest
 from pipeline.audit.statistics import CONTROL_LEVEL, Interval, clopper_pearson
@@ -67,13 +69,9 @@ class NearCopies:
     threat_model: ClassVar[ThreatModel] = "T6"
     scene_type: ClassVar[type] = CondensedScene
 
-    def unsupported(self, scene: Any) -> str | None:
+    def unsupported(self, scene: CondensedScene) -> str | None:
         """Too few subjects on one side, or no sample."""
-        if len(scene.condensed.features) == 0:
-            return "the set holds no sample"
-        if min(len(np.unique(scene.member_subjects)), len(np.unique(scene.holdout_subjects))) < 2 * MIN_SUBJECTS:
-            return f"fewer than {2 * MIN_SUBJECTS} subjects among members or holdout"
-        return None
+        return scene.lacks(subjects=2 * MIN_SUBJECTS)
 
     def run(self, scene: CondensedScene, seed: int) -> tuple[AttackResult, ...]:
         """Three results: near copies, excess of members among the nearest records, closest-record distance."""
@@ -123,19 +121,19 @@ def _copies(
 ) -> AttackResult:
     planted, quiet = positive.copies / positive.n, negative.copies / negative.n
     held = planted >= 0.9 and clopper_pearson(negative.copies, negative.n, CONTROL_LEVEL).low <= QUIET_SHARE
-    return AttackResult(
-        attack=NearCopies.name,
-        threat_model="T6",
-        artefact=scene.artefact,
-        statistic="count",
-        rate=float(found.copies),
-        low=float(found.copies),  # every sample was looked at: nothing is estimated
-        high=float(found.copies),
-        n=found.n,
-        control=float(negative.copies),
-        positive_control=planted,
-        ceiling=float(found.n),
-        gates=True,
+    return result(
+        scene,
+        NearCopies,
+        Figure(
+            "count",
+            float(found.copies),
+            n=found.n,
+            powered=True,
+            gates=True,
+            ceiling=float(found.n),
+            p_value=_p_of_copies(found, strangers),
+        ),
+        Controls(float(negative.copies), planted, held),
         summary=f"{found.copies} of the {found.n} samples of {scene.artefact} stand closer to one member than "
         f"strangers do; of planted copies {planted:.0%} are found, of holdout records {quiet:.0%}.",
         detail={
@@ -144,11 +142,8 @@ def _copies(
             "n_null_records": len(strangers),
             "null_records_flagged": int(strangers.sum()),
             "expected_by_chance": round(found.n * float(strangers.mean()), 4),
-            "p_value": _p_of_copies(found, strangers),
             "n_planted": positive.n,
             "n_negative": negative.n,
-            "controls_held": held,
-            "powered": True,
         },
     )
 
@@ -161,9 +156,7 @@ def _p_of_copies(found: _Found, strangers: np.ndarray) -> float:
     """
     if bool((found.copied & (found.to_member < EXACT) & (found.to_holdout >= EXACT)).any()):
         return 0.0
-    flagged = int(strangers.sum())
-    table = [[found.copies, found.n - found.copies], [flagged, len(strangers) - flagged]]
-    return float(stats.fisher_exact(table, alternative="greater").pvalue)
+    return p_of_hits(found.copies, found.n, int(strangers.sum()), len(strangers))
 
 
 def _excess(
@@ -177,48 +170,34 @@ def _excess(
 
     figure, planted, quiet = excess(found), excess(positive).value, excess(negative)
     held = planted >= 0.9 and excess(negative, CONTROL_LEVEL).low <= 0
-    return AttackResult(
-        attack=NearCopies.name,
-        threat_model="T6",
-        artefact=scene.artefact,
-        statistic="member_excess",
-        rate=figure.value,
-        low=figure.low,
-        high=figure.high,
-        n=found.nearest_records,
-        control=quiet.value,
-        positive_control=planted,
-        ceiling=1.0,
-        gates=False,
+    return result(
+        scene,
+        NearCopies,
+        Figure(
+            "member_excess",
+            figure,
+            n=found.nearest_records,
+            powered=True,
+            gates=False,
+            p_value=float(stats.binom.sf(found.nearest_members - 1, found.nearest_records, p)),
+        ),
+        Controls(quiet.value, planted, held),
         summary=f"Of the {found.nearest_records} records that are nearest to a sample of {scene.artefact}, "
         f"{found.nearest_members} are members where {p * found.nearest_records:.0f} are expected by their number "
         f"(excess {figure}; shown, never decisive).",
-        detail={
-            "expected_share": round(p, 4),
-            "p_value": float(stats.binom.sf(found.nearest_members - 1, found.nearest_records, p)),
-            "controls_held": held,
-            "powered": True,
-        },
+        detail={"expected_share": round(p, 4)},
     )
 
 
 def _closest(scene: CondensedScene, found: _Found) -> AttackResult:
     ratios = found.to_holdout / np.maximum(found.to_member, EXACT)
     low, value, high = (float(edge) for edge in np.quantile(np.minimum(ratios, 1e6), [0.025, 0.5, 0.975]))
-    return AttackResult(
-        attack=NearCopies.name,
-        threat_model="T6",
-        artefact=scene.artefact,
-        statistic="closest_record_ratio",
-        rate=value,
-        low=low,
-        high=high,
-        n=found.n,
-        control=None,
-        positive_control=None,
-        ceiling=None,
-        gates=False,
+    return result(
+        scene,
+        NearCopies,
+        Figure("closest_record_ratio", Interval(value, low, high), n=found.n, powered=True, gates=False, ceiling=None),
+        Controls(None, None, True),
         summary=f"A sample of {scene.artefact} is {value:.2f} times as far from the nearest holdout record as from the "
         "nearest member (median; shown, never decisive).",
-        detail={"interval": "central 95 % of samples", "controls_held": True, "powered": True},
+        detail={"interval": "central 95 % of samples"},
     )

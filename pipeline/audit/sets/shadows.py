@@ -14,32 +14,29 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import numpy as np
-from scipy import stats
 
+from pipeline.audit.result import Controls, Figure, result
 from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene, Level, Recondense
 from pipeline.audit.sets.distances import channel_scale
 from pipeline.audit.sets.membership import (
     FOUND,
-    FPR,
     REFERENCE_SHARE,
-    Reached,
     flattened,
     halves,
     judge,
     scores,
 )
+from pipeline.audit.sets.reached import Reached
 from pipeline.audit.sets.summary_table import one_each
-from pipeline.audit.statistics import CONTROL_LEVEL, EXPECTED_FALSE_POSITIVES, clopper_pearson, epsilon_ceiling
 from pipeline.core.seeds import child_seed, generator
 from pipeline.core.types import AttackResult, ThreatModel
 
 SHADOWS = 16
 MAX_TARGETS = 1000  # of each kind
 MIN_SHADOWS_OF_A_KIND = 2
-POWERED_HALF_WIDTH = 0.10
 PREFIX = 16  # of the set's digest, in the names of shadow files
 
 Run = Callable[[Callable[[int], np.ndarray], Iterable[int]], Iterable[np.ndarray]]
@@ -188,13 +185,11 @@ class ShadowCondensation:
     n_shadows: int = SHADOWS
     run_shadows: Run = map
 
-    def unsupported(self, scene: Any) -> str | None:
+    def unsupported(self, scene: CondensedScene) -> str | None:
         """No way to condense again, or too few subjects."""
         if scene.recondense is None or scene.member_labels is None or scene.holdout_labels is None:
             return "no way to condense other stays in the same way was given"
-        if min(len(np.unique(scene.member_subjects)), len(np.unique(scene.holdout_subjects))) < 10 * MIN_SUBJECTS:
-            return f"fewer than {10 * MIN_SUBJECTS} subjects among members or holdout"
-        return None
+        return scene.lacks(subjects=10 * MIN_SUBJECTS)
 
     def condensations(self) -> int:
         """How often it condenses again."""
@@ -232,49 +227,21 @@ class ShadowCondensation:
 def _results(
     scene: CondensedScene, found: Reached, positive: Reached, negative: Reached, n_shadows: int
 ) -> tuple[AttackResult, ...]:
-    measurable = found.fpr <= FPR
-    quiet = clopper_pearson(round(negative.tpr.value * negative.members), negative.members, CONTROL_LEVEL).low
-    reach = float(stats.norm.ppf(0.5 + CONTROL_LEVEL / 2)) * negative.auroc.standard_error
-    held = positive.auroc.value >= FOUND and quiet <= max(0.05, negative.realised_fpr.high)
-    held = held and negative.auroc.value - reach <= 0.5
-    common: dict[str, Any] = {
-        "n_shadows": n_shadows,
-        "n_members": found.members,
-        "n_others": found.others,
-        "fpr": found.fpr,
-        "realised_fpr": round(found.realised_fpr.value, 4),
-        "auroc_score": found.auroc_score,
-        "tpr_score": found.tpr_score,
-        "epsilon_lower_bound": round(found.epsilon, 4),
-        "epsilon_ceiling": round(epsilon_ceiling(found.members, found.others), 4),
-        "controls_held": held,
-    }
-    if not measurable:
-        needed = round(EXPECTED_FALSE_POSITIVES / FPR)
-        common["not_measurable"] = f"1 % FPR needs {needed} non-members, {found.others} were there"
-    figures = (
-        ("auroc", found.auroc, negative.auroc.value, positive.auroc.value),
-        ("tpr_at_1pct_fpr" if measurable else "tpr_at_smallest_fpr", found.tpr, negative.tpr.value, positive.tpr.value),
-    )
-    powered = {"auroc": (found.auroc.high - found.auroc.low) / 2 <= POWERED_HALF_WIDTH}
-    return tuple(
-        AttackResult(
-            attack=ShadowCondensation.name,
-            threat_model=ShadowCondensation.threat_model,
-            artefact=scene.artefact,
-            statistic=statistic,
-            rate=figure.value,
-            low=figure.low,
-            high=figure.high,
-            n=found.members + found.others,
-            control=control,
-            positive_control=planted,
-            ceiling=1.0,
-            gates=True,
+    held = positive.auroc.value >= FOUND and negative.names_nobody and negative.ranks_nobody
+
+    def told(figure: Figure, what: str, control: float, planted: float) -> AttackResult:
+        return result(
+            scene,
+            ShadowCondensation,
+            figure,
+            Controls(control, planted, held),
             summary=f"Who condenses {n_shadows} times himself tells training subjects of {scene.artefact} from others: "
-            f"{'AUROC' if statistic == 'auroc' else f'share named at {found.fpr:.1%} false alarms'} {figure} "
-            f"(n = {found.members} + {found.others} subjects).",
-            detail={**common, "powered": powered.get(statistic, measurable)},
+            f"{what} {figure.value} (n = {found.members} + {found.others} subjects).",
+            detail={**found.facts(), **found.not_measurable(), "n_shadows": n_shadows},
         )
-        for statistic, figure, control, planted in figures
+
+    share = f"share named at {found.fpr:.1%} false alarms"
+    return (
+        told(found.ranked(None), "AUROC", negative.auroc.value, positive.auroc.value),
+        told(found.named(gates=True), share, negative.tpr.value, positive.tpr.value),
     )

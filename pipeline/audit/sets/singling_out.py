@@ -33,9 +33,7 @@ def unsupported_people(scene: CondensedScene) -> str | None:
     """Why a condensed set cannot be held against members and control, or None."""
     if len(scene.condensed.features) < MIN_SAMPLES:
         return f"the set holds fewer than {MIN_SAMPLES} samples: no excess of 0.1 could be excluded"
-    if min(len(np.unique(scene.member_subjects)), len(np.unique(scene.holdout_subjects))) < 10 * MIN_SUBJECTS:
-        return f"fewer than {10 * MIN_SUBJECTS} subjects among members or holdout"
-    return None
+    return scene.lacks(subjects=10 * MIN_SUBJECTS)
 
 
 @dataclass(frozen=True)
@@ -129,22 +127,10 @@ class SinglingOut:
         found, positive = reached(parts.samples, "set"), reached(planted(parts, seed), "planted")
         negative = reached(strangers(parts, seed), "strangers")
         people = {"n_members": len(parts.members), "n_others": len(parts.control)}
-        told = Told(
-            attack=self.name,
-            threat_model=self.threat_model,
-            artefact=scene.artefact,
-            does="finds a description that fits exactly one person",
-            unit="samples described",
-            gates=True,
-            widest=WIDEST,
-            detail={
-                **people,
-                "descriptions_of_a_sample": _each(parts),
-                "wp216": "singling out",
-                "p_value": by_people(found, *people.values()),
-            },
-        )
-        return (excess_result(told, found, positive, negative),)
+        told = Told("finds a description that fits exactly one person", "samples described", gates=True, widest=WIDEST)
+        detail = {**people, "descriptions_of_a_sample": _each(parts), "wp216": "singling out"}
+        p = by_people(found, *people.values())
+        return (excess_result(scene, self, told, found, positive, negative, detail, p),)
 
 
 def by_people(found: Excess, members: int, others: int) -> float:

@@ -10,15 +10,15 @@ and not deciding; a group whose interval is too wide is said to be inconclusive,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, final
+from typing import ClassVar, Final, final
 
 import numpy as np
 from scipy import stats
 
+from pipeline.audit.result import Controls, Figure, result
 from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene
 from pipeline.audit.sets.distances import channel_scale
 from pipeline.audit.sets.membership import (
-    POWERED_HALF_WIDTH,
     REFERENCE_SHARE,
     Parts,
     by_subject,
@@ -27,6 +27,7 @@ from pipeline.audit.sets.membership import (
     scores,
     squared_distances,
 )
+from pipeline.audit.sets.reached import POWERED_HALF_WIDTH
 from pipeline.audit.statistics import LEVEL, Interval, auroc
 from pipeline.core.seeds import generator
 from pipeline.core.types import AttackResult, ThreatModel
@@ -57,13 +58,9 @@ class SubgroupMembership:
     threat_model: ClassVar[ThreatModel] = "T6"
     scene_type: ClassVar[type] = CondensedScene
 
-    def unsupported(self, scene: Any) -> str | None:
+    def unsupported(self, scene: CondensedScene) -> str | None:
         """Too few subjects on one side, or no sample."""
-        if len(scene.condensed.features) == 0:
-            return "the set holds no sample"
-        if min(len(np.unique(scene.member_subjects)), len(np.unique(scene.holdout_subjects))) < 10 * MIN_SUBJECTS:
-            return f"fewer than {10 * MIN_SUBJECTS} subjects among members or holdout"
-        return None
+        return scene.lacks(subjects=10 * MIN_SUBJECTS)
 
     def run(self, scene: CondensedScene, seed: int) -> tuple[AttackResult, ...]:
         """One result: the group with the largest AUROC; all groups in the detail."""
@@ -161,26 +158,22 @@ def _result(
     unclear = [name for name, item in found.items() if (item.high - item.low) / 2 > POWERED_HALF_WIDTH]
     planted = min((item.value for item in positive.values()), default=0.0)
     loud = [name for name, item in negative.items() if item.low > 0.55]
-    return AttackResult(
-        attack=SubgroupMembership.name,
-        threat_model="T6",
-        artefact=scene.artefact,
-        statistic=STATISTIC,
-        rate=figure.value,
-        low=figure.low,
-        high=figure.high,
-        n=len(np.unique(scene.member_subjects)) + len(np.unique(scene.holdout_subjects)),
-        control=max((item.value for item in negative.values()), default=None),
-        positive_control=planted,
-        ceiling=1.0,
-        gates=False,
+    return result(
+        scene,
+        SubgroupMembership,
+        Figure(
+            STATISTIC,
+            found.get(worst, nothing),
+            n=len(np.unique(scene.member_subjects)) + len(np.unique(scene.holdout_subjects)),
+            powered=bool(found) and not unclear,
+            gates=False,
+        ),
+        Controls(max((item.value for item in negative.values()), default=None), planted, planted >= FOUND and not loud),
         summary=f"Of {len(found)} groups of people, {scene.artefact} tells most of who is a member in "
         f'"{worst}": AUROC {figure}; {len(unclear)} groups are too small to say (inconclusive).',
         detail={
             "groups": {name: [round(x, 3) for x in (item.value, item.low, item.high)] for name, item in found.items()},
             "inconclusive": unclear,
             "interval": "simultaneous over the groups",
-            "controls_held": planted >= FOUND and not loud,
-            "powered": bool(found) and not unclear,
         },
     )

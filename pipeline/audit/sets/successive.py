@@ -13,6 +13,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 from scipy import stats
 
+from pipeline.audit.result import Controls, Figure, result
 from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene, Level
 from pipeline.audit.sets.distances import channel_scale
 from pipeline.audit.sets.membership import FOUND, REFERENCE_SHARE, flattened, halves, scores
@@ -142,28 +143,19 @@ class SuccessiveReleases:
                              reached(wrong, self.withdrawn, rng)),)  # fmt: skip
 
     def _result(self, scene: CondensedScene, found: _Reached, positive: _Reached, wrong: _Reached) -> AttackResult:
-        half = (found.figure.high - found.figure.low) / 2
-        return AttackResult(
-            attack=self.name,
-            threat_model=self.threat_model,
-            artefact=scene.artefact,
-            statistic="auroc",
-            rate=found.figure.value,
-            low=found.figure.low,
-            high=found.figure.high,
-            n=found.n,
-            control=wrong.figure.value,
-            positive_control=positive.figure.value,
-            ceiling=1.0,
-            gates=False,
+        return result(
+            scene,
+            self,
+            Figure(
+                "auroc", found.figure, n=found.n, powered=found.figure.half_width <= POWERED_HALF_WIDTH, gates=False
+            ),
+            Controls(wrong.figure.value, positive.figure.value, wrong.quiet and positive.figure.value >= FOUND),
             summary=f"Whoever holds {scene.artefact} and a later set without {self.withdrawn} of its subjects tells "
             f"these from those who stayed with AUROC {found.figure} (n = {found.n} withdrawn subjects).",
             detail={
                 "score": found.score,
                 "n_releases": self.n_releases,
                 "withdrawn_each_time": self.withdrawn,
-                "controls_held": wrong.quiet and positive.figure.value >= FOUND,
-                "powered": half <= POWERED_HALF_WIDTH,
                 "note": "shown and never deciding: an artefact is judged by itself, not by releases to come",
             },
         )

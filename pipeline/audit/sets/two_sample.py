@@ -21,10 +21,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, final
+from typing import ClassVar, Final, final
 
 import numpy as np
 
+from pipeline.audit.result import Controls, Figure, result
 from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene
 from pipeline.audit.sets.distances import channel_scale
 from pipeline.audit.sets.membership import by_subject, squared_distances
@@ -89,13 +90,9 @@ class TwoSample:
     threat_model: ClassVar[ThreatModel] = "T6"
     scene_type: ClassVar[type] = CondensedScene
 
-    def unsupported(self, scene: Any) -> str | None:
+    def unsupported(self, scene: CondensedScene) -> str | None:
         """Too few subjects on one side, or no sample."""
-        if len(scene.condensed.features) == 0:
-            return "the set holds no sample"
-        if min(len(np.unique(scene.member_subjects)), len(np.unique(scene.holdout_subjects))) < 10 * MIN_SUBJECTS:
-            return f"fewer than {10 * MIN_SUBJECTS} subjects among members or holdout"
-        return None
+        return scene.lacks(subjects=10 * MIN_SUBJECTS)
 
     def run(self, scene: CondensedScene, seed: int) -> tuple[AttackResult, ...]:
         """One result: how many views tell members."""
@@ -261,28 +258,28 @@ def _unseen(positive: dict[str, Evidence]) -> str:
 def _result(
     scene: CondensedScene, people: People, found: Evidence, positive: dict[str, Evidence], negative: Evidence
 ) -> AttackResult:
-    shown = float(len(found.telling))
     n, members = len(people.member), int(people.member.sum())
     figure = auroc(found.best_score[people.member], found.best_score[~people.member])
     fewest = float(min(len(item.telling) for item in positive.values()))
-    return AttackResult(
-        attack=TwoSample.name,
-        threat_model="T6",
-        artefact=scene.artefact,
-        statistic="telling_views",
-        rate=shown,
-        low=shown,
-        high=shown,
-        n=n,
-        control=float(len(negative.telling)),
-        positive_control=fewest,
-        ceiling=float(len(VIEWS)),
-        gates=True,
+    return result(
+        scene,
+        TwoSample,
+        Figure(
+            "telling_views",
+            float(len(found.telling)),
+            n=n,
+            powered=fewest > 0,
+            gates=True,
+            ceiling=float(len(VIEWS)),
+            p_value=found.p_value,
+        ),
+        Controls(
+            float(len(negative.telling)), fewest, negative.p_value > SMALLEST_P and bool(positive[PLAINEST].telling)
+        ),
         summary=f"Looked at in {len(VIEWS)} ways, {scene.artefact} stands nearer to its {members} members than to the "
         f"{n - members} others in {len(found.telling)} of them (family-wise p = {found.p_value:.3f}); a set of "
         f"strangers in {len(negative.telling)}, planted leaks in {fewest:.0f} or more{_unseen(positive)}.",
         detail={
-            "p_value": found.p_value,
             "smallest_p_value": SMALLEST_P,
             "p_by_view": dict(zip(found.views, found.p_values, strict=True)),
             "figure_by_view": dict(zip(found.views, found.figures, strict=True)),
@@ -293,7 +290,5 @@ def _result(
             "relabellings": RELABELLINGS,
             "n_members": members,
             "n_others": n - members,
-            "controls_held": negative.p_value > SMALLEST_P and bool(positive[PLAINEST].telling),
-            "powered": fewest > 0,
         },
     )

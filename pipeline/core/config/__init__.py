@@ -21,11 +21,13 @@ from pipeline.core.config.condense import default_table as default_table
 from pipeline.core.config.data import CohortConfig as CohortConfig
 from pipeline.core.config.data import EmbeddedSource as EmbeddedSource
 from pipeline.core.config.data import LongTableSource as LongTableSource
+from pipeline.core.config.data import OtherSource as OtherSource
 from pipeline.core.config.data import PhysioNet2012Source as PhysioNet2012Source
 from pipeline.core.config.data import PrepareConfig as PrepareConfig
 from pipeline.core.config.data import Source as Source
 from pipeline.core.config.data import SplitConfig as SplitConfig
 from pipeline.core.config.data import TablesSource as TablesSource
+from pipeline.core.config.data import reader_options as reader_options
 from pipeline.core.config.encode import Encode as Encode
 from pipeline.core.config.encode import EncodeTable as EncodeTable
 from pipeline.core.config.encode import IdentityEncode as IdentityEncode

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from pipeline.core.config.tables import Model, Positive, PositiveInt
+from pipeline.core.config.tables import Model, Name, Positive, PositiveInt
+
+KINDS: Final = ("embedded", "physionet2012", "long_table", "tables")
+"""Of the readers that have a table of their own."""
 
 
 class EmbeddedSource(Model):
@@ -49,7 +52,50 @@ class TablesSource(Model):
     folder: Path
 
 
-Source = Annotated[EmbeddedSource | PhysioNet2012Source | LongTableSource | TablesSource, Field(discriminator="kind")]
+class OtherSource(Model):
+    """A reader from another distribution, by its name in the group `decoct.readers`: its files, and its other options.
+
+    The content of `files`, each a file or a folder, decides whether it is read anew.
+    """
+
+    kind: Name
+    files: dict[Name, Path] = Field(default_factory=dict)
+    options: dict[Name, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _closed(cls, table: Any) -> Any:
+        if isinstance(table, dict) and set(table) - {"kind", "files", "options"}:
+            raise ValueError(f"kind is none of {', '.join(KINDS)}; any other takes nothing but files and options")
+        return table
+
+    @model_validator(mode="after")
+    def _said_once(self) -> OtherSource:
+        if set(self.files) & set(self.options):
+            raise ValueError("files and options must not share a name")
+        return self
+
+
+def reader_options(source: Model) -> dict[str, Any]:
+    """The keyword arguments of the source's reader."""
+    if isinstance(source, OtherSource):
+        return {**source.files, **source.options}
+    return source.model_dump(exclude={"kind"})
+
+
+def _kind(table: Any) -> str:
+    kind = table.get("kind") if isinstance(table, dict) else getattr(table, "kind", "")
+    return kind if kind in KINDS else "other"
+
+
+Source = Annotated[
+    Annotated[EmbeddedSource, Tag("embedded")]
+    | Annotated[PhysioNet2012Source, Tag("physionet2012")]
+    | Annotated[LongTableSource, Tag("long_table")]
+    | Annotated[TablesSource, Tag("tables")]
+    | Annotated[OtherSource, Tag("other")],
+    Discriminator(_kind),
+]
 
 
 class SplitConfig(Model):

@@ -20,6 +20,7 @@ from pipeline.core.config.condense import (
 from pipeline.core.config.data import (
     CohortConfig,
     LongTableSource,
+    OtherSource,
     PhysioNet2012Source,
     PrepareConfig,
     Source,
@@ -180,6 +181,8 @@ def _resolve_paths(config: Config, base: Path) -> Config:
         source = source.model_copy(update={"events": base / source.events, "stays": stays})
     elif isinstance(source, TablesSource):
         source = source.model_copy(update={"folder": base / source.folder})
+    elif isinstance(source, OtherSource):
+        source = source.model_copy(update={"files": {name: base / path for name, path in source.files.items()}})
     update: dict[str, Any] = {"source": source, "workspace": base / config.workspace}
     cohort: dict[str, Any] = {}
     if config.cohort.mapping.endswith(".toml"):

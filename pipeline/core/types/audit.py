@@ -16,8 +16,13 @@ class AttackResult:
 
     `rate` is the attack's figure with a 95 % interval [low, high]; `control` the same attack on records that are not in
     the artefact (or on an artefact that leaks nothing); `positive_control` the same attack where the leak was planted.
-    `ceiling` is the largest value this audit could have certified at its n. `gates` is false for figures that may be
-    shown but never decide. Larger = more leakage, for every statistic.
+    `ceiling` is the largest value this audit could have certified at its n. Larger = more leakage, for every statistic.
+
+    What a decision rests on is a field, never a key of `detail`, which is only shown. `gates`: it decides; false for
+    figures that may be shown but never decide. `held_back`: it would decide had there been more people, so that it
+    stays in the family of tests. `controls_held`: no leak was found where there is none, and the planted one was.
+    `powered`: there were enough data for the figure to mean anything. `p_value`: the attack's own, one-sided, of
+    "nothing leaks"; None = its interval tells it.
     """
 
     attack: str
@@ -33,17 +38,23 @@ class AttackResult:
     ceiling: float | None
     gates: bool
     summary: str  # one sentence for a governance officer
+    controls_held: bool
+    powered: bool
+    held_back: bool
+    p_value: float | None
+    p_value_of_the_family: float | None = None  # adjusted over all figures of the artefact, by the audit alone
     detail: Json = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class NotRun:
-    """An attack that could not run; never a pass."""
+    """An attack that could not run; never a pass. `failed`: it ought to have run, and nothing may leave without it."""
 
     attack: str
     threat_model: ThreatModel
     artefact: str
     reason: str
+    failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,7 @@ class LeakageReport:
     artefact_digest: str
     results: tuple[AttackResult, ...]
     not_run: tuple[NotRun, ...]
-    controls_held: bool  # every positive control found, every negative control quiet
+    controls_held: bool  # every positive control found, every negative control quiet, and no attack failed
     provenance: Provenance
 
 

@@ -12,7 +12,15 @@ from typing import Final, final
 from pipeline.core.errors import LeakageError, ReleaseRefused
 from pipeline.core.types import GateDecision, LeakageReport, UtilityReport, Verdict
 from pipeline.sharing.policy.load import Policy
-from pipeline.sharing.policy.rules import ATTACK, Finding, audit_findings, controls_findings, expiry_findings, findings
+from pipeline.sharing.policy.rules import (
+    ATTACK,
+    Finding,
+    added_findings,
+    audit_findings,
+    controls_findings,
+    expiry_findings,
+    findings,
+)
 from pipeline.sharing.policy.rules import Artefact as Artefact  # callers speak of the gate's artefacts
 from pipeline.sharing.policy.rules import Circumstances as Circumstances  # likewise
 
@@ -32,7 +40,9 @@ def decide(
     """
     if policy is None:
         return GateDecision("INCONCLUSIVE", "", "", (("INCONCLUSIVE", "no release policy was given"),))
-    return _decision(policy, tuple(findings(policy, artefact, reports, utility, circumstances)))
+    case = policy, artefact, reports, utility, circumstances
+    own = tuple(findings(*case))  # before anybody else's code sees the artefact
+    return _decision(policy, (*own, *added_findings(*case)))
 
 
 def judge_audit(policy: Policy, kind: str, reports: Sequence[LeakageReport]) -> GateDecision:

@@ -7,15 +7,16 @@ figures: they are for the site's own report and never enter a bundle.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import Final
+from typing import Any, Final, get_args
 
 import numpy as np
 
 from pipeline.core.changes import worse
 from pipeline.core.codec import record_digest
+from pipeline.core.redaction import location
 from pipeline.core.types import (
     AttackResult,
     CondensedSet,
@@ -32,6 +33,8 @@ from pipeline.sharing.policy.load import Policy
 from pipeline.sharing.policy.recovery import recovery
 
 Artefact = CondensedSet | EncodedCohort | Moments
+Rule = Callable[..., Iterable[Any]]
+"""Called as `findings` is, and gives findings, one at least: what it does not object to it says PASS to."""
 
 
 ATTACK: Final = "attack "
@@ -51,12 +54,14 @@ class Circumstances:
     """What the gate looks at beside the artefact and its audit.
 
     `today`: None = the gate's own clock. `accepted`: the audit of the last accepted release of this name, () = there is
-    none, None = nobody looked. `countersigned`: the code of the statement of recovery that somebody has read.
+    none, None = nobody looked. `countersigned`: the code of the statement of recovery that somebody has read. `rules`:
+    more rules, by name, whose findings are added to the gate's own.
     """
 
     today: date | None = None
     accepted: tuple[LeakageReport, ...] | None = None
     countersigned: str = ""
+    rules: Mapping[str, Rule] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,36 @@ def findings(
     yield from _utility_findings(policy, artefact, reports, utility)
 
 
+RULES: Final[Mapping[str, Rule]] = {"decoct": findings}
+"""What the gate always looks at, whatever is installed beside it."""
+
+
+def added_findings(
+    policy: Policy,
+    artefact: Artefact,
+    reports: Sequence[LeakageReport],
+    utility: UtilityReport | None,
+    circumstances: Circumstances,
+) -> Iterator[Finding]:
+    """Of the rules that others brought: one more reason each, and no way to overrule a reason that is there.
+
+    A rule that fails, is silent or gives something else than findings is INCONCLUSIVE.
+    """
+    for name, rule in circumstances.rules.items():
+        if rule in RULES.values():
+            continue
+        try:
+            found = tuple(rule(policy, artefact, reports, utility, circumstances))
+        except Exception as error:  # whoever wrote it: where, and not its text
+            yield Finding("INCONCLUSIVE", f"rule {name} failed with {location(error)}")
+            continue
+        sound = all(isinstance(item, Finding) and item.verdict in get_args(Verdict) for item in found)
+        if not (found and sound):
+            yield Finding("INCONCLUSIVE", f"rule {name} gave no finding, or something else")
+            continue
+        yield from (Finding(item.verdict, f"rule {name}: {item.reason}") for item in found)
+
+
 def audit_findings(policy: Policy, kind: str, reports: Sequence[LeakageReport]) -> Iterator[Finding]:
     """The rules that need nothing but an audit: limits, required attacks, threat models."""
     for item in attack_verdicts(policy, reports):
@@ -113,12 +148,15 @@ def audit_findings(policy: Policy, kind: str, reports: Sequence[LeakageReport]) 
 
 
 def controls_findings(reports: Sequence[LeakageReport]) -> Iterator[Finding]:
-    """No report, or one whose controls failed."""
+    """No report, or one whose controls or attacks failed."""
     if not reports:
         yield Finding("INCONCLUSIVE", "there is no leakage report")
     for report in reports:
         if not report.controls_held:
             yield Finding("INCONCLUSIVE", f"the audit's controls on {report.artefact} did not hold")
+        for item in report.not_run:
+            if item.failed:
+                yield Finding("INCONCLUSIVE", f"attack {item.attack} on {report.artefact} failed: {item.reason}")
 
 
 def _deciding_figures(reports: Sequence[LeakageReport]) -> list[DecidingFigure]:
@@ -282,7 +320,7 @@ def _attack_verdict(policy: Policy, figure: DecidingFigure) -> AttackVerdict:
         return AttackVerdict(result, ceiling, "FAIL", f"{shown}; above the limit {ceiling:g}: {limit.why}")
     if result.n < limit.min_n:
         return AttackVerdict(result, ceiling, "INCONCLUSIVE", f"{shown}; fewer than {limit.min_n} observations")
-    if result.detail.get("powered") is False:
+    if not result.powered:
         asked = {result.attack, f"{result.attack}:{result.statistic}"}
         blocks = result.high > ceiling or any(asked & set(names) for names in policy.required.values())
         verdict: Verdict = "INCONCLUSIVE" if blocks else "PASS"

@@ -1,0 +1,1 @@
+"""Plug-ins of a site's own, one of each kind."""
