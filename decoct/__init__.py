@@ -56,6 +56,9 @@ _ROOMS: Final = {
     "summaries": "encoders.dense",
     "verify": "pipeline.sharing.receive.loading",
 }
+"""Each name, and the module that it is loaded from."""
+
+__all__ = sorted(_ROOMS)
 
 
 def __getattr__(name: str) -> Any:

@@ -18,7 +18,7 @@ from pipeline.core.extras import OPTIONAL, SITE
 
 MEMORY_GIB: Final = 4
 AVAILABLE_GIB: Final = 2
-OUR_PACKAGES: Final = ("pipeline", "encoders", "condensation", "flows")
+OUR_PACKAGES: Final = ("decoct", "pipeline", "encoders", "condensation", "flows")
 CONSTRAINTS: Final = "constraints-py311.txt"
 _NAMED: Final = 6  # differing packages that are told by name
 

@@ -14,7 +14,17 @@ import polars as pl
 import pytest
 
 from condensation.coresets import Centroids
-from decoct import KernelMatching, PrivateMoments, Workspace, audit, audit_tables, condense, example_cohort, prepare
+from decoct import (
+    KernelMatching,
+    Policy,
+    PrivateMoments,
+    Workspace,
+    audit,
+    audit_tables,
+    condense,
+    example_cohort,
+    prepare,
+)
 from flows.workspace.job import CONFIG_FILE
 from pipeline.audit.tables.frames import frame_of
 from pipeline.audit.tables.scene import Tables, tabular_scene
@@ -106,7 +116,8 @@ def test_in_memory_and_in_files_it_is_the_same_audit(tmp_path: Path) -> None:
     numbers = [np.stack([column for name, column in t.items() if name != "sex"], 1) for t in (REAL, COPIES, HOLDOUT)]
     for name, table in zip(("real", "shared", "holdout"), numbers, strict=True):
         frame_of(table, name).write_parquet(tmp_path / f"{name}.parquet")
-    strict = load_policy("strict")
+    strict = Policy.load("strict")
+    assert strict == load_policy("strict")
     found = audit(*numbers, policy=strict, seed=4)
     files = (str(tmp_path / f"{name}.parquet") for name in ("real", "shared", "holdout"))
     assert found.to_json() == audit_tables(*files, policy="strict", seed=4).to_json()

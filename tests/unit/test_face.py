@@ -36,7 +36,7 @@ def asked(script: str, *path: Path) -> str:
 
 
 def test_it_shows_exactly_these_names_and_each_is_there_with_a_docstring() -> None:
-    assert set(dir(decoct)) == FACE
+    assert set(dir(decoct)) == FACE == {*decoct.__all__, "__version__"}
     for name in FACE - {"__version__"}:
         assert inspect.getdoc(getattr(decoct, name)), name
     assert decoct.__version__ == version("decoct")

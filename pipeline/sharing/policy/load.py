@@ -78,6 +78,11 @@ class Policy:
     limits: tuple[Limit, ...]
     whys: Mapping[str, str]
 
+    @staticmethod
+    def load(name_or_path: str | Path) -> Policy:
+        """A shipped policy by its name, or one's own by its file. Raises as `load_policy`."""
+        return load_policy(name_or_path)
+
     @property
     def digest(self) -> str:
         """Hex SHA-256 of the canonical JSON of all fields, reasons included."""
