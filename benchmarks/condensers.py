@@ -16,6 +16,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,9 @@ import torch
 from condensing import DELTA, N_PER_CLASS, TASK, Draw, condensed_by, load, private_variant
 from reference import machine
 
-from condensation.characteristic_function import CharacteristicFunction
 from condensation.coresets import Centroids, Herding, RandomReal
-from condensation.gradient_matching import GradientMatching
 from condensation.kernel_matching import KernelMatching
 from condensation.private.condenser import PrivateMoments
-from condensation.trajectory_matching import TrajectoryMatching
 from pipeline.core.types import CondensedSet, EncodedCohort, Split
 from pipeline.validation.utility import TrainingSet, measure_utility
 
@@ -40,15 +38,29 @@ DRAWS, EPOCHS, SEED = 3, 30, 0
 BARS = {"kernel matching, learned labels": 0.835, "private, epsilon 1": 0.825, "private, epsilon 4": 0.832}
 
 
+PLUG_INS = {
+    "characteristic_function": "characteristic functions",
+    "gradient_matching": "gradient matching",
+    "trajectory_matching": "trajectory matching",
+}
+"""Of examples/more-condensers: entry point -> row."""
+
+
+def plug_ins() -> dict[str, Any]:
+    """Their rows where that distribution is installed; else they are left out, and it is said."""
+    found = {point.name: point.load()() for point in entry_points(group="decoct.condensers") if point.name in PLUG_INS}
+    if missing := [row for name, row in PLUG_INS.items() if name not in found]:
+        print(f"left out, as examples/more-condensers is not installed: {', '.join(missing)}")
+    return {row: found[name] for name, row in PLUG_INS.items() if name in found}
+
+
 def rows(train: EncodedCohort) -> dict[str, Draw]:
     """Row -> how its sets are made."""
     methods: dict[str, Any] = {
         "random real stays": RandomReal(),
         "herding": Herding(),
         "centroids": Centroids(),
-        "characteristic functions": CharacteristicFunction(),
-        "gradient matching": GradientMatching(),
-        "trajectory matching": TrajectoryMatching(),
+        **plug_ins(),
         "kernel matching, hard labels": KernelMatching(labels="hard"),
         "centroids with a teacher's labels, not matched": KernelMatching(labels="teacher", iterations=0),
         "kernel matching, learned labels": KernelMatching(),

@@ -29,7 +29,7 @@ from threadpoolctl import threadpool_limits
 from encoders.circuits.gates import circuit_gates
 from encoders.circuits.pauli import expectation_words, observables
 from encoders.projection import RandomProjectionEncoder
-from encoders.quantum import EMBEDDING_RANGE, QuantumEncoder
+from encoders.quantum import QuantumEncoder
 from pipeline.core.keys.secrets import Secret
 from pipeline.core.seeds import generator
 from pipeline.core.types import EncodedCohort, Split
@@ -42,7 +42,7 @@ SEED = 0
 WIDTH = 4
 LADDER = (1, 2, 4, 8, 16, 32)
 EXACT = 1 - 1e-6
-TURN = np.pi * (EMBEDDING_RANGE[1] - EMBEDDING_RANGE[0])  # angle of the value 1; the range starts at 0
+TURN = np.pi * np.ptp(QuantumEncoder().embedding_range)  # angle of the value 1; the range starts at 0
 
 
 def real_stays() -> EncodedCohort:

@@ -91,7 +91,7 @@ def other_circuits(features: np.ndarray) -> dict[str, tuple[int, Callable[[], ob
     found: dict[str, tuple[int, Callable[[], object]]] = {}
     for name, (template, n_qubits, n_stays, batch) in OTHER_CIRCUITS.items():
         some = np.ascontiguousarray(features[: max(1, n_stays * stays // SHAPE[0]), : 48 - 48 % n_qubits])
-        encoder = QuantumEncoder(n_qubits, LAYERS, template=template, embedding_range=PUBLISHED)  # type: ignore[arg-type]  # one of the templates
+        encoder = QuantumEncoder(n_qubits=n_qubits, n_layers=LAYERS, template=template, embedding_range=PUBLISHED)  # type: ignore[arg-type]  # one of the templates
         fitted = encoder.fit(empty_cohort(*some.shape[1:]), KEY)
         n_windows = some.size // n_qubits
         for array in (some, some.astype(np.float64)):
@@ -111,8 +111,8 @@ def contestants(features: np.ndarray, n_calls: int) -> dict[str, tuple[int, Call
     stays, steps, channels = features.shape
     n_windows = stays * steps // WIDTH * channels
     cohort = empty_cohort(steps, channels)
-    quantum = QuantumEncoder(WIDTH, LAYERS, embedding_range=PUBLISHED).fit(cohort, KEY)
-    angles = QuantumEncoder(WIDTH, LAYERS, embedding_range=PUBLISHED).parameters(KEY).weights
+    quantum = QuantumEncoder(n_qubits=WIDTH, n_layers=LAYERS, embedding_range=PUBLISHED).fit(cohort, KEY)
+    angles = QuantumEncoder(n_qubits=WIDTH, n_layers=LAYERS, embedding_range=PUBLISHED).parameters(KEY).weights
     windows = np.ascontiguousarray(features.reshape(stays, -1, WIDTH, channels).transpose(0, 1, 3, 2)).reshape(-1, 4)
     double = features.astype(np.float64)
     found: dict[str, tuple[int, Callable[[], object]]] = {
@@ -265,7 +265,7 @@ def memory_beside_output(features: np.ndarray) -> dict[str, float]:
 
 def disagreement(features: np.ndarray, template: str, n_qubits: int, stays: int) -> float:
     """Largest difference to PennyLane over all windows of some stays, float64."""
-    encoder = QuantumEncoder(n_qubits, LAYERS, template=template, embedding_range=PUBLISHED)  # type: ignore[arg-type]  # one of the templates
+    encoder = QuantumEncoder(n_qubits=n_qubits, n_layers=LAYERS, template=template, embedding_range=PUBLISHED)  # type: ignore[arg-type]  # one of the templates
     some = features[:stays, : 48 - 48 % n_qubits].astype(np.float64)
     windows = some.reshape(-1, n_qubits, some.shape[2]).transpose(0, 2, 1).reshape(-1, n_qubits)
     expected = np.stack(qnode("numpy", template, n_qubits)(windows, encoder.parameters(KEY).weights), axis=1)

@@ -40,8 +40,9 @@ class LoopState:
         return cls(fingerprint, step=0, best_loss=math.inf, windows_since_gain=0)
 
 
-def save_state(path: Path, state: LoopState) -> None:
+def save_state(path: str | Path, state: LoopState) -> None:
     """Write `state` beside `path` and move it there, so that an interruption leaves the old file or the new one."""
+    path = Path(path)
     arrays = {
         "fingerprint": np.array(state.fingerprint),
         "step": np.array(state.step),
@@ -60,12 +61,13 @@ def save_state(path: Path, state: LoopState) -> None:
     partial.replace(path)
 
 
-def load_state(path: Path, fingerprint: str) -> LoopState | None:
+def load_state(path: str | Path, fingerprint: str) -> LoopState | None:
     """The state at `path`, or None where there is no file.
 
     Raises:
         ConfigError: another run wrote it. DataError: it cannot be read.
     """
+    path = Path(path)
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final, final
 
 import numpy as np
@@ -14,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from condensation.loop import check_n_per_class, class_rows
 from pipeline.core.errors import DataError
 from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.options.base import Options
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import child_seed, generator
 from pipeline.core.threads import single_threaded
@@ -30,7 +32,8 @@ sample of so many, then passes once over all to average each cluster; herding ch
 
 
 @final
-class Centroids:
+@dataclass(frozen=True, kw_only=True)
+class Centroids(Options):
     """k-means centroids per class of task 0; a cluster of one stay is that stay."""
 
     def condense(
@@ -56,7 +59,8 @@ class Centroids:
 
 
 @final
-class RandomReal:
+@dataclass(frozen=True, kw_only=True)
+class RandomReal(Options):
     """Random real stays, `n_per_class` of each class: a leak by construction, for comparison only."""
 
     def condense(
@@ -83,7 +87,8 @@ class RandomReal:
 
 
 @final
-class Herding:
+@dataclass(frozen=True, kw_only=True)
+class Herding(Options):
     """Real stays whose running mean stays nearest to their class's mean (Welling, ICML 2009); a leak like any record.
 
     Greedy, without replacement, on the flattened series: no seed, so every call gives the same set.

@@ -12,6 +12,7 @@ Samples are not clamped to the input range; the published method does not either
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, final
 
@@ -20,44 +21,29 @@ import torch
 from torch import Tensor
 
 from condensation.loop import LoopSettings, Loss, Samples, class_batches
-from condensation.start import STARTS, Start, condense_with
-from pipeline.core.errors import ConfigError
+from condensation.start import condense_with
 from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.options.base import BESIDE
+from pipeline.core.options.condensers import DistributionMatchingOptions
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import child_seed, generator
 from pipeline.core.types import CondensedSet, EncodedCohort
-from pipeline.probes.networks import NETWORKS, build_network
+from pipeline.probes.networks import build_network, check_networks
 
 METHOD: Final = "distribution_matching"
 
 
 @final
-class DistributionMatching:
+@dataclass(frozen=True, kw_only=True)
+class DistributionMatching(DistributionMatchingOptions):
     """The published method; `initialisation = "real"` and `"centroids"` start from records, and say so."""
 
-    def __init__(
-        self,
-        *,
-        match: Literal["output", "embedding"] = "embedding",
-        initialisation: Start = "noise",
-        iterations: int = 1000,
-        learning_rate: float = 1e-3,
-        batch_size: int = 256,
-        networks: Sequence[str] = ("tcn-a", "lstm-a", "vit-a"),
-        checkpoint: str | Path | None = None,
-    ) -> None:
+    checkpoint: str | Path | None = field(default=None, metadata=BESIDE)
+
+    def __post_init__(self) -> None:
         """Raises ConfigError on an unknown choice or network."""
-        if match not in ("output", "embedding") or initialisation not in STARTS:
-            raise ConfigError("distribution matching knows match output, embedding and starts noise, real, centroids")
-        unknown = sorted(set(networks) - set(NETWORKS))
-        if unknown or not networks:
-            raise ConfigError(f"networks must be among {', '.join(sorted(NETWORKS))}")
-        self.match: Literal["output", "embedding"] = match
-        self.initialisation: Start = initialisation
-        path = Path(checkpoint) if checkpoint is not None else None
-        self.settings = LoopSettings(iterations, learning_rate, checkpoint=path)
-        self.batch_size = batch_size
-        self.networks = tuple(networks)
+        super().__post_init__()
+        check_networks(self.networks)
 
     def condense(
         self,
@@ -84,23 +70,13 @@ class DistributionMatching:
             make_loss,
             method=METHOD,
             start=self.initialisation,
-            settings=self.settings,
-            config=self._config(),
+            settings=LoopSettings(self.iterations, self.learning_rate, checkpoint=self.checkpoint),
+            config=self.told(),
             n_per_class=n_per_class,
             seed=seed,
             device=device,
             on_step=on_step,
         )
-
-    def _config(self) -> dict[str, object]:
-        return {
-            "match": self.match,
-            "initialisation": self.initialisation,
-            "iterations": self.settings.iterations,
-            "learning_rate": self.settings.learning_rate,
-            "batch_size": self.batch_size,
-            "networks": list(self.networks),
-        }
 
 
 def random_network_loss(

@@ -20,11 +20,11 @@ under the same teacher, unmatched: `iterations = 0, labels = "teacher"`. No priv
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Literal, final
+from typing import Final, final
 
 from condensation.feature_pool import (
     SUMMARIES,
@@ -37,17 +37,17 @@ from condensation.kernel_loss import kernel_ridge_loss, spread_loss, sum_of
 from condensation.loop import LoopSettings, optimise_samples
 from condensation.private.feature_map import public_range
 from condensation.roles import with_roles
-from condensation.start import STARTS, Start, condensed_set, initial_samples, rows_for_start, run_context
+from condensation.start import condensed_set, initial_samples, rows_for_start, run_context
 from condensation.teacher import Teacher
-from pipeline.core.errors import ConfigError
 from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.options.base import BESIDE
+from pipeline.core.options.condensers import KernelMatchingOptions, Labels
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.threads import single_threaded
 from pipeline.core.types import CondensedSet, EncodedCohort
-from pipeline.probes.precision import Precision, arithmetic, check_precision
+from pipeline.probes.precision import arithmetic, check_precision
 
 METHOD: Final = "kernel_matching"
-Labels = Literal["hard", "teacher", "learned"]
 
 
 @final
@@ -65,14 +65,6 @@ class Preset:
     spread: float
     training_steps: tuple[int, ...]
 
-    def __post_init__(self) -> None:
-        if (
-            not min(self.ridge, self.summary_ridge) > 0
-            or not self.spread >= 0
-            or min(self.training_steps, default=-1) < 0
-        ):
-            raise ConfigError("kernel matching needs ridges > 0, a spread >= 0 and training steps >= 0")
-
 
 PRESETS: Mapping[Labels, Preset] = MappingProxyType(
     {
@@ -84,66 +76,28 @@ PRESETS: Mapping[Labels, Preset] = MappingProxyType(
 
 
 @final
-class KernelMatching:
+@dataclass(frozen=True, kw_only=True)
+class KernelMatching(KernelMatchingOptions):
     """Samples from centroids (or real stays, or noise), matched on a pool of frozen maps."""
 
-    def __init__(
-        self,
-        *,
-        labels: Labels = "learned",
-        initialisation: Start = "centroids",
-        iterations: int = 100,
-        learning_rate: float | None = None,
-        label_rate: float = 0.02,
-        ridge: float | None = None,
-        summary_ridge: float | None = None,
-        spread: float | None = None,
-        maps: Sequence[str] = ("tcn-b", "lstm-b", SUMMARIES),
-        pool_size: int = 9,
-        training_steps: Sequence[int] | None = None,
-        pool_stays: int | None = 2048,
-        components: int | None = None,
-        patience: int | None = 3,
-        precision: Precision = "float32",
-        checkpoint: str | Path | None = None,
-    ) -> None:
-        """Options; None = what `PRESETS` holds for the kind of labels.
+    checkpoint: str | Path | None = field(default=None, metadata=BESIDE)
 
-        Args:
-            iterations: at most; the loop also stops after `patience` windows of 50 steps without a better mean loss.
-            learning_rate: of the samples, `label_rate` of learned labels' logits; both decay to 0.
-            ridge: r above, in units of the real stays' total feature variance; more makes samples differ more, as a
-                receiver that trains for a shorter time needs. `summary_ridge` is the summaries' own.
-            spread: weight of the mean and spread of summaries; 0 = none.
-            maps: networks, or "summaries"; the pool holds `pool_size` of them, each trained `training_steps` in turn.
-            pool_stays: stays of each class behind the moments, drawn once; None = all.
-            components: samples move along that many slow cosines over time; None = freely.
-            precision: of the networks; "tf32" is coarser and needs a CUDA device. The ridge regression is in float64.
+    def __post_init__(self) -> None:
+        """Raises ConfigError on an unknown choice or map, or a number out of range."""
+        super().__post_init__()
+        check_maps(self.maps)
 
-        Raises:
-            ConfigError: an unknown choice, or a number out of range.
-        """
-        if labels not in ("hard", "teacher", "learned") or initialisation not in STARTS:
-            raise ConfigError("kernel matching knows labels hard, teacher, learned and starts noise, real, centroids")
-        check_maps(maps)
-        given = {
-            "learning_rate": learning_rate,
-            "ridge": ridge,
-            "summary_ridge": summary_ridge,
-            "spread": spread,
-            "training_steps": None if training_steps is None else tuple(training_steps),
-        }
-        asked = {name: value for name, value in given.items() if value is not None}
-        self.tuning = dataclasses.replace(PRESETS[labels], **asked)  # type: ignore[arg-type]  # names and values meet
-        if pool_size < 1:
-            raise ConfigError("kernel matching needs a pool of at least 1")
-        self.labels: Labels = labels
-        self.initialisation: Start = initialisation
-        self.label_rate = label_rate if labels == "learned" else 0.0
-        self.iterations, self.patience, self.components = iterations, patience, components
-        self.precision: Precision = precision
-        self.maps, self.pool_size, self.pool_stays = tuple(maps), pool_size, pool_stays
-        self.checkpoint = Path(checkpoint) if checkpoint is not None else None
+    @property
+    def tuning(self) -> Preset:
+        """The preset of the kind of labels, with what was asked for instead."""
+        preset = PRESETS[self.labels]
+        asked = {name: value for name in vars(preset) if (value := getattr(self, name)) is not None}
+        return dataclasses.replace(preset, **asked)
+
+    @property
+    def moved_label_rate(self) -> float:
+        """Of labels that do not move it is 0."""
+        return self.label_rate if self.labels == "learned" else 0.0
 
     @single_threaded
     def condense(
@@ -211,7 +165,7 @@ class KernelMatching:
         return LoopSettings(
             self.iterations,
             self.tuning.learning_rate,
-            label_rate=self.label_rate,
+            label_rate=self.moved_label_rate,
             anneal=True,
             components=self.components,
             bounds=public_range(encoded.transforms),
@@ -221,18 +175,5 @@ class KernelMatching:
         )
 
     def _config(self, n_per_class: int) -> dict[str, object]:
-        return {
-            "labels": self.labels,
-            "initialisation": self.initialisation,
-            "iterations": self.iterations,
-            "label_rate": self.label_rate,
-            **dataclasses.asdict(self.tuning),
-            "training_steps": list(self.tuning.training_steps),
-            "maps": list(self.maps),
-            "pool_size": self.pool_size,
-            "pool_stays": self.pool_stays,
-            "components": self.components,
-            "precision": self.precision,
-            "patience": self.patience,
-            "n_per_class": n_per_class,
-        }
+        tuning = {**dataclasses.asdict(self.tuning), "training_steps": list(self.tuning.training_steps)}
+        return {**self.told(), **tuning, "label_rate": self.moved_label_rate, "n_per_class": n_per_class}

@@ -69,7 +69,7 @@ class LoopSettings:
     falling: tuple[int, ...] = ()  # channels that never rise over time
     keep_best: bool = False  # return the samples of the best window of steps, not the last
     patience: int | None = None  # windows without a better one before the loop stops by itself
-    checkpoint: Path | None = None  # state is written here and taken up from here
+    checkpoint: str | Path | None = None  # state is written here and taken up from here
 
     def __post_init__(self) -> None:
         if self.iterations < 0 or not self.learning_rate > 0 or not self.label_rate >= 0:

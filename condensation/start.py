@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import numpy as np
 
@@ -11,13 +10,11 @@ from condensation.coresets import class_centroids
 from condensation.loop import LoopSettings, Loss, check_n_per_class, class_rows, optimise_samples
 from condensation.roles import with_roles
 from pipeline.core.digest import digest_array
+from pipeline.core.options.condensers import Start
 from pipeline.core.protocols import OnStep
 from pipeline.core.seeds import generator
 from pipeline.core.types import CondensedSet, EncodedCohort, Json, Provenance
 from pipeline.probes.precision import arithmetic
-
-Start = Literal["noise", "real", "centroids"]
-STARTS: tuple[Start, ...] = ("noise", "real", "centroids")
 
 
 def rows_for_start(encoded: EncodedCohort, kind: Start, n_per_class: int, method: str) -> list[np.ndarray]:

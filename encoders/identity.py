@@ -11,12 +11,13 @@ from jaxtyping import Float
 from encoders.windows import Sealed, check_features, encoded_as
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.keys.secrets import Secret
+from pipeline.core.options.base import Options
 from pipeline.core.types import EncodedCohort, Json
 
 
 @final
-@dataclass(frozen=True)
-class IdentityEncoder:
+@dataclass(frozen=True, kw_only=True)
+class IdentityEncoder(Options):
     """Leaves the prepared series as they are and says so."""
 
     def fit(self, cohort: EncodedCohort, key: Secret) -> FittedIdentityEncoder:

@@ -17,7 +17,8 @@ from jaxtyping import Float
 from threadpoolctl import ThreadpoolController
 
 from encoders.random_matrices import MatrixLaw
-from encoders.windows import Axis, EncodeBlock, Geometry, encode_windows, encoding_of, window_blocks
+from encoders.windows import EncodeBlock, Geometry, encode_windows, encoding_of, window_blocks
+from pipeline.core.options.encoders import Axis
 
 _MOST_THREADS: Final = 8  # each holds a few blocks
 _BLOCK_VALUES: Final = 1 << 20

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Final, Literal, final
+from typing import Final, final
 
 import numpy as np
 import torch
@@ -19,54 +19,30 @@ from jaxtyping import Float, Float64
 
 from encoders.leakage import encoder_bound
 from encoders.products import fresh_products, products, tensor_products
-from encoders.random_matrices import Distribution, MatrixLaw
+from encoders.random_matrices import MatrixLaw
 from encoders.randomise import OutputNoise
-from encoders.windows import Axis, Geometry, Sealed, check_features, encoded_cohort, encoded_names
+from encoders.windows import Geometry, Sealed, check_features, encoded_cohort, encoded_names
 from pipeline.core.errors import ConfigError, DataError, EnvironmentProblem
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.keys.secrets import Secret
+from pipeline.core.options.encoders import ProjectionOptions
 from pipeline.core.types import EncodedCohort, Json
-
-KeyScope = Literal["shared", "per_channel"]
 
 SCHEME: Final = "encoder/random_projection/v2"
 
 
 @final
-@dataclass(frozen=True)
-class RandomProjectionEncoder:
-    """The projection's public shape; the matrix comes with the key.
-
-    `axis`: windows of `window` steps inside one channel, or of `window` channels inside one step, one every `stride`
-    (default: `window`); or one window that is the whole record, whatever `window` says. `n_components` below the window
-    compresses; None keeps the size. `distribution` and `density`: see `MatrixLaw`. `noise_sd`: Gaussian noise on every
-    output, which is not in the key. `key_scope` "per_channel": a matrix for every channel, named by the channel.
-
-    `fresh` is the published notebook's behaviour, a new matrix for every window that is kept nowhere: no consistent
-    encoder (equal windows encode differently, by their position), for comparison only.
-    """
-
-    window: int = 4
-    axis: Axis = "time"
-    distribution: Distribution = "gaussian"
-    density: float | None = None
-    n_components: int | None = None
-    stride: int | None = None
-    fresh: bool = False
-    noise_sd: float = 0.0
-    key_scope: KeyScope = "shared"
+@dataclass(frozen=True, kw_only=True)
+class RandomProjectionEncoder(ProjectionOptions):
+    """The projection's public shape; the matrix comes with the key. `distribution` and `density`: see `MatrixLaw`."""
 
     def __post_init__(self) -> None:
-        OutputNoise(self.noise_sd)
+        super().__post_init__()
         Geometry(self.window, self.stride or 1, self.axis)
-        if self.key_scope not in ("shared", "per_channel"):
-            raise ConfigError("a random projection's key_scope is shared or per_channel")
         if self.key_scope == "per_channel" and (self.axis != "time" or self.fresh):
             raise ConfigError("a matrix per channel needs windows along time, and not a fresh matrix for every window")
         if self.axis == "record" and self.stride is not None:
             raise ConfigError("a record is one window and has no stride")
-        if self.stride == 0:
-            raise ConfigError("a random projection's stride is at least 1")
         wide = max(self.window, self.n_components or 1) if self.axis == "record" else self.window
         self.law(wide)
 
@@ -155,17 +131,14 @@ class FittedProjectionEncoder(Sealed):
         """Options, key fingerprint, and how many zero positions were added to fill the last window."""
         positions = self.geometry.positions(self.n_steps, len(self.channels))
         return {
+            **self.shape.shape_told(),
             "kind": "random_projection",
             "public": True,
             "scheme": SCHEME,
             "window": self.geometry.width,
             "stride": self.geometry.stride,
-            "axis": self.geometry.axis,
-            "distribution": self.law.distribution,
             "density": self.law.share,
             "n_components": self.law.components,
-            "fresh": self.shape.fresh,
-            "key_scope": self.shape.key_scope,
             "key_fingerprint": self.key_fingerprint,
             "padded_positions": self.geometry.padding(positions),
             "noise": OutputNoise(self.shape.noise_sd).public_spec(),

@@ -15,7 +15,7 @@ import functools
 import logging
 import math
 from dataclasses import dataclass
-from typing import Final, Literal, final
+from typing import Final, final
 
 import numpy as np
 import torch
@@ -23,11 +23,7 @@ from jaxtyping import Float, Float64
 
 from encoders.circuits.engines import engine_for
 from encoders.circuits.gates import (
-    EMBEDDINGS,
-    TEMPLATES,
-    Embedding,
     Parameters,
-    Template,
     circuit_gates,
     drawn_parameters,
 )
@@ -40,68 +36,31 @@ from encoders.windows import Geometry, Sealed, check_features, encoded_cohort, e
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.keys.secrets import Secret
+from pipeline.core.options.encoders import QuantumOptions
 from pipeline.core.types import EncodedCohort, Json
 
 logger = logging.getLogger("decoct")
 
 SCHEME: Final = "encoder/quantum/v2"
-MAX_QUBITS: Final = 10
-EMBEDDING_RANGE: Final = (0.0, 0.5)
-"""[Enc] embeds v as the angle pi v, the range (0, 1). Then cos(pi / 2) = 0 wipes out windows that hold 1/2, where
-public clinical ranges put normal values (docs/encoders.md)."""
 
 
 @final
-@dataclass(frozen=True)
-class QuantumEncoder:
+@dataclass(frozen=True, kw_only=True)
+class QuantumEncoder(QuantumOptions):
     """The circuit's public shape; the angles come with the key.
-
-    `template`: PennyLane's layers of that name (`RandomLayers`: `n_qubits` rotations per layer, CNOTs with chance .3).
-    `embedding`: the axis of the rotation of |0>; RZ, which would change nothing there, acts after a Hadamard on every
-    wire. `embedding_range` (low, high): value v becomes the angle pi (low + (high - low) v).
-    `axis`: windows of steps of one channel, or of channels of one step, one every `stride` (None = `n_qubits`).
-    `correlations`: <Z_j Z_k>, j < k, behind the <Z_j> of each window. `key_scope` "per_channel": a circuit for every
-    channel, by its name. `shots`: every output is the mean of that many outcomes of its own; `noise_sd`: Gaussian noise
-    on every output. `backend` "pennylane" runs the circuit on `pennylane_device` instead of computing it.
 
     Sub-key: all that decides what a window means is part of its label, so that another option gives unrelated angles:
     template, embedding and its range, qubits, layers, axis, stride, correlations, and with "per_channel" the channel.
     Not part of it are `shots`, `noise_sd` and the backend: they blur or run the same encoder.
     """
 
-    n_qubits: int = 4
-    n_layers: int = 2
-    template: Template = "BasicEntanglerLayers"
-    embedding: Embedding = "RY"
-    embedding_range: tuple[float, float] = EMBEDDING_RANGE
-    axis: Literal["time", "variables"] = "time"
-    stride: int | None = None
-    correlations: bool = False
-    shots: int | None = None
-    noise_sd: float = 0.0
-    key_scope: Literal["shared", "per_channel"] = "shared"
-    backend: Literal["closed_form", "pennylane"] = "closed_form"
-    pennylane_device: str = "default.qubit"
-
     def __post_init__(self) -> None:
-        if not 1 <= self.n_qubits <= MAX_QUBITS or self.n_layers < 1:
-            raise ConfigError(f"a quantum encoder has 1 to {MAX_QUBITS} qubits and at least one layer")
-        if self.template not in TEMPLATES or self.embedding not in EMBEDDINGS:
-            raise ConfigError(
-                f"a quantum encoder's template is {', '.join(TEMPLATES)}; its embedding {', '.join(EMBEDDINGS)}"
-            )
+        super().__post_init__()
         low, high = self.embedding_range
         if not 0 <= low < high <= 1:
             raise ConfigError("a quantum encoder's embedding_range is (low, high) with 0 <= low < high <= 1")
-        object.__setattr__(self, "embedding_range", (float(low), float(high)))
-        if self.axis not in ("time", "variables"):
-            raise ConfigError("a quantum encoder's axis is time or variables")
-        if self.stride is not None and not 1 <= self.stride <= self.n_qubits:
+        if self.stride is not None and self.stride > self.n_qubits:
             raise ConfigError("a quantum encoder's stride is 1 to n_qubits: nothing is skipped")
-        if self.key_scope not in ("shared", "per_channel") or self.backend not in ("closed_form", "pennylane"):
-            raise ConfigError(
-                "a quantum encoder's key_scope is shared or per_channel, its backend closed_form or pennylane"
-            )
         if self.key_scope == "per_channel" and self.axis != "time":
             raise ConfigError("a circuit per channel needs windows along time")
         OutputNoise(self.noise_sd, self.shots)
@@ -180,24 +139,16 @@ class FittedQuantumEncoder(Sealed):
         if self._device_draws:
             noise["shots_drawn_by"] = "device"  # not from the site's secret: encoding again gives other outcomes
         return {
+            **circuit.shape_told(),
             "kind": "quantum",
             "public": True,
             "scheme": self.scheme,
             "window": circuit.n_qubits,
             "stride": circuit.geometry.stride,
-            "axis": circuit.axis,
-            "n_qubits": circuit.n_qubits,
-            "n_layers": circuit.n_layers,
-            "template": circuit.template,
-            "embedding": circuit.embedding,
-            "embedding_range": list(circuit.embedding_range),
-            "correlations": circuit.correlations,
-            "key_scope": circuit.key_scope,
             "key_fingerprint": self.key_fingerprint,
             "padded_positions": circuit.geometry.padding(positions),
             "noise": noise,
             "leakage_bound": self.leakage_bound,
-            "backend": circuit.backend,
             "pennylane_device": circuit.pennylane_device if circuit.backend == "pennylane" else None,
         }
 

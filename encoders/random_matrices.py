@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final, Literal, final
+from typing import Final, final, get_args
 
 import numpy as np
 from jaxtyping import Float64
 
 from pipeline.core.errors import ConfigError
 from pipeline.core.keys.keystream import keystream_normal, keystream_uniform, keystream_words
+from pipeline.core.options.encoders import Distribution
 
-Distribution = Literal["gaussian", "orthogonal", "rademacher", "sparse"]
-
-_DISTRIBUTIONS: Final = ("gaussian", "orthogonal", "rademacher", "sparse")
+_DISTRIBUTIONS: Final[tuple[Distribution, ...]] = get_args(Distribution)
 _ROWS_AT_ONCE: Final = 64  # rows of a wide matrix that stay in a core's cache
 _PASSES: Final = 2  # of Gram-Schmidt: "twice is enough" (Giraud, Langou, Rozloznik & van den Eshof 2005)
 

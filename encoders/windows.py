@@ -21,9 +21,9 @@ from encoders.randomise import OutputNoise, randomised
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.files.mapped import folder_of, new_array, row_chunks
 from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.options.encoders import Axis
 from pipeline.core.types import EncodedCohort, Json
 
-Axis = Literal["time", "variables", "record"]
 Padding = Literal["edge", "constant"]
 EncodeBlock = Callable[[np.ndarray, np.ndarray], None]
 """Encodes `(stay, window, width, lane)` into its second argument, `(stay, window, component, lane)`."""

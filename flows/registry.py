@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from pipeline.core.config import Condense, Plugin
+from pipeline.core.config import Condense, EncodeTable, Plugin
 from pipeline.core.digest import digest_bytes, digest_json
 from pipeline.core.errors import ConfigError
 from pipeline.core.protocols import Condenser, Encoder
@@ -25,6 +25,7 @@ READERS: Final = "decoct.readers"
 RULES: Final = "decoct.policy_rules"
 OWN: Final = "decoct"
 """The name of the product's own entry point where one holds all that a distribution brings."""
+_OUR_PACKAGES: Final = ("condensation", "encoders")
 
 
 def names(group: str) -> tuple[str, ...]:
@@ -32,21 +33,36 @@ def names(group: str) -> tuple[str, ...]:
     return tuple(sorted({point.name for point in entry_points(group=group)}))
 
 
-def encoder(table: Plugin) -> Encoder:
+def encoder(table: EncodeTable) -> Encoder:
     """The encoder that an [encode.NAME] table describes."""
-    return cast(Encoder, _build(ENCODERS, table))
+    return cast(Encoder, _build(ENCODERS, table, {}))
 
 
 def condenser(table: Condense, **more: object) -> Condenser:
     """The condenser that a [condense.NAME] table describes, with options that no table sets."""
-    return cast(Condenser, _build(CONDENSERS, table, **more))
+    return cast(Condenser, _build(CONDENSERS, table, more))
 
 
-def _build(group: str, table: Plugin, **more: object) -> object:
-    name, options = table.kind, {**table.options, **more}
-    if name == "plugin":
-        name, options = options["name"], options["settings"]
-    return load(group, name, options)
+def name_of(table: Plugin) -> str:
+    """The name under which a table's code is registered."""
+    return str(table.options["name"]) if table.kind == "plugin" else table.kind
+
+
+def foreign_owner(group: str, table: Plugin) -> str | None:
+    """The distribution whose code a table runs, with its version; None for Decoct's own code.
+
+    By who owns the entry point and where its module lies, never by what the code says of itself.
+    """
+    point = _entry(group, name_of(table))
+    if point.dist is None:
+        return "unknown"
+    ours = point.dist.name == OWN and point.module.partition(".")[0] in _OUR_PACKAGES
+    return None if ours else f"{point.dist.name} {point.dist.version}"
+
+
+def _build(group: str, table: Plugin, more: Mapping[str, object]) -> object:
+    options = table.options["settings"] if table.kind == "plugin" else table.options
+    return load(group, name_of(table), {**options, **more})
 
 
 def load(group: str, name: str, options: Mapping[str, Any]) -> object:
@@ -126,13 +142,17 @@ def _suites(group: str) -> list[Any]:
 
 
 def _loaded(group: str, name: str) -> Any:
+    point = _entry(group, name)
+    try:
+        return point.load()
+    except Exception as error:
+        raise ConfigError(f"the {group} entry point {name!r} cannot be loaded: {type(error).__name__}") from None
+
+
+def _entry(group: str, name: str) -> EntryPoint:
     found = {point.value: point for point in entry_points(group=group, name=name)}
     if not found:
         raise ConfigError(f"no {group} entry point is named {name!r}; there are: {', '.join(names(group))}")
     if len(found) > 1:
         raise ConfigError(f"the {group} entry point {name!r} has {len(found)} owners; uninstall all but one")
-    point: EntryPoint = next(iter(found.values()))
-    try:
-        return point.load()
-    except Exception as error:
-        raise ConfigError(f"the {group} entry point {name!r} cannot be loaded: {type(error).__name__}") from None
+    return next(iter(found.values()))

@@ -21,6 +21,7 @@ from condensation.private.pooling import noise_scale
 from condensation.roles import roles_of
 from pipeline.core.errors import ConfigError
 from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.options.condensers import PrivateMomentsOptions
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import generator
 from pipeline.core.threads import single_threaded
@@ -33,15 +34,13 @@ LARGEST_LOGIT: Final = 8.0
 
 
 @final
-class PrivateMoments:
+@dataclass(frozen=True, kw_only=True)
+class PrivateMoments(PrivateMomentsOptions):
     """The default condenser: (epsilon, delta)-differentially private, one release."""
-
-    def __init__(self, *, epsilon: float = 1.0, delta: float = 1e-6, clip_norm: float | None = None) -> None:
-        self.epsilon, self.delta, self.clip_norm = epsilon, delta, clip_norm
 
     def release(self, encoded: EncodedCohort, *, noise: NoiseSource) -> Moments:
         """The moments behind the samples: the same query, so no further cost. Raises as `release_moments`."""
-        return release_moments(encoded, epsilon=self.epsilon, delta=self.delta, clip_norm=self.clip_norm, noise=noise)
+        return release_moments(encoded, **self.told(), noise=noise)
 
     def condense(
         self,

@@ -162,8 +162,8 @@ def _check(encoded: EncodedCohort, clip_norm: float) -> None:
     if not encoded.is_public_transform:
         bad = ", ".join(sorted(str(step.get("kind")) for step in encoded.transforms if not step["public"]))
         raise ConfigError(
-            f"no privacy guarantee can be given: the constants of {bad} were computed from patients; "
-            'use prepare.scaling = "public_ranges" and a public encoder'
+            f"no privacy guarantee can be given: the constants of {bad} were computed from patients, or nobody can "
+            'check that they were not; use prepare.scaling = "public_ranges" and an encoder that ships with Decoct'
         )
     if not (clip_norm > 0 and math.isfinite(clip_norm)):
         raise ConfigError("clip_norm must be a finite number above 0")
@@ -286,11 +286,10 @@ def _guarantee(
     multipliers: tuple[float, ...],
     scales: tuple[float, ...],
 ) -> PrivacyGuarantee:
-    known = [step.get("known") is True for step in encoded.transforms if step.get("kind") == "subjects"]
     return PrivacyGuarantee(
         epsilon=epsilon,
         delta=delta,
-        unit="subject" if known and all(known) else "stay",  # who does not say knows no subjects
+        unit=encoded.protected_unit,
         adjacency="add-or-remove-one",
         accountant=accountant_name(),
         events=tuple(

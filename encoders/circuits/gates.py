@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Complex128, Float64
 
 from pipeline.core.keys.keystream import keystream_uniform, keystream_words
+from pipeline.core.options.encoders import Embedding as Embedding
+from pipeline.core.options.encoders import Template as Template
 
-Template = Literal["BasicEntanglerLayers", "StronglyEntanglingLayers", "RandomLayers"]
-Embedding = Literal["RY", "RX", "RZ"]
 TEMPLATES: Final[tuple[Template, ...]] = get_args(Template)
 EMBEDDINGS: Final[tuple[Embedding, ...]] = get_args(Embedding)
 

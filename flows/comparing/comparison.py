@@ -7,15 +7,12 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from flows import registry
-from pipeline.core.config import Config, default_table
+from pipeline.core.config import Config, condense_table
 from pipeline.core.errors import UsageError
 
 SHORT: Final[Mapping[str, str]] = MappingProxyType(
     {
         "dm": "distribution_matching",
-        "cf": "characteristic_function",
-        "gradient": "gradient_matching",
-        "trajectory": "trajectory_matching",
         "kernel": "kernel_matching",
         "random": "random_real",
         "private": "private_moments",
@@ -59,7 +56,7 @@ def plan(config: Config, names: Sequence[str], input_name: str | None, n_per_cla
         raise UsageError(f"--input {source}: the file has no such [encode] table; it has {', '.join(config.encode)}")
     tasks = "first" if first.by_group or first.makes_several else first.tasks
     size = n_per_class or first.n_per_class
-    tables = {name: default_table(name, input_name=source, n_per_class=size, tasks=tasks) for name in names}
+    tables = {name: condense_table(name, input=source, n_per_class=size, tasks=tasks) for name in names}
     changes: dict[str, Any] = {
         "name": f"{config.name[:_NAME_LIMIT]}-compare",
         "encode": {source: config.encode[source]},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Final, Protocol, final, runtime_checkable
 
 import numpy as np
@@ -13,9 +14,9 @@ from condensation.private.condenser import samples_from_moments
 from flows import registry
 from flows.compute import calls, device
 from flows.progress import say, steps
-from flows.workspace.accounted import ledger_of, noise_name, noise_source
+from flows.workspace.accounted import check_taken, ledger_of, noise_name, noise_source
 from flows.workspace.job import Job, open_job
-from pipeline.core.config import Condense, DistributionMatching, Matching
+from pipeline.core.config import Condense
 from pipeline.core.digest import digest_json
 from pipeline.core.errors import ConfigError, EnvironmentProblem
 from pipeline.core.keys.noise import NoiseSource
@@ -36,6 +37,16 @@ from pipeline.store import Made
 
 MAX_CURVE_POINTS: Final = 400
 OF_TABLE: Final = " / "  # no table's name has it
+
+
+@runtime_checkable
+class Resumes(Protocol):
+    """A condenser that moves samples step by step, and writes down where it stands if it is told where."""
+
+    @property
+    def checkpoint(self) -> str | Path | None:
+        """The file; an option that no table sets."""
+        ...
 
 
 @runtime_checkable
@@ -61,6 +72,8 @@ def condense(job: Job, name: str, encoded: Made, grouping: Made | None, seed_of:
     seed = job.seed("condense", seed_of or name)
     where = device(job.config.device)
     options = {"condenser": table.model_dump(mode="json"), "device": where.split(":")[0], **noise_name(job)}
+    owner = registry.foreign_owner(registry.CONDENSERS, table)
+    options |= {} if owner is None else {"plugin": owner}
     parents: tuple[str, ...] = (encoded.first,)
     if grouping is not None and table.by_group:
         parents = (encoded.first, grouping.first)
@@ -68,7 +81,8 @@ def condense(job: Job, name: str, encoded: Made, grouping: Made | None, seed_of:
 
     def make(provenance: Provenance) -> tuple[CondensedSet | LossCurve, ...]:
         several = _Sets(job, name, encoded, grouping, provenance)
-        if table.makes_several and isinstance(table, Matching | DistributionMatching) and job.config.compute.by_workers:
+        resumes = isinstance(registry.condenser(table), Resumes)
+        if table.makes_several and resumes and job.config.compute.by_workers:
             return several.by_workers()
         if (released := several.from_one_release()) is not None:
             return released
@@ -113,29 +127,33 @@ class _Sets:
             return None
         noise = noise_source(self._job, self._training, ledger_of(self._job, self._encoded))
         released = method.release(self._training, noise=noise)
+        check_taken(self._name, released, self._training, noise)
         found: list[CondensedSet | LossCurve] = []
         for tasks in self.parts:
             n, seed = self._table.n_per_class, self._provenance.seed or 0
             sampled = samples_from_moments(of_tasks(released, tasks), n_per_class=n, seed=seed)
-            found += [dataclasses.replace(sampled, provenance=self._provenance), LossCurve(_thinned([]), self._name)]
+            named = dataclasses.replace(sampled, method=registry.name_of(self._table), provenance=self._provenance)
+            found += [named, LossCurve(_thinned([]), self._name)]
         return tuple(found)
 
     def made(self, number: int, *, quiet: bool = False) -> tuple[CondensedSet, LossCurve]:
         """One of them; `quiet` where somebody else tells how far all of them are.
 
         Raises:
-            ConfigError: it carries a guarantee, and its tasks were chosen on real stays.
+            ConfigError: it carries a guarantee, and its tasks were chosen on real stays; or as `check_taken`.
         """
         part, told = with_tasks(self._training, self.parts[number]), self._provenance
         noise = noise_source(self._job, part, ledger_of(self._job, self._encoded))
         asked = digest_json({"parents": list(told.parents), "options": dict(told.config), "seed": told.seed})[:12]
         asked += f"-{number}" * (number > 0)
         condensed, losses = _condensed(self._job, self._name, part, noise, told.seed or 0, asked, quiet=quiet)
+        check_taken(self._name, condensed, part, noise)
         if condensed.guarantee is not None and told.config.get("tasks_chosen") == "real_stays":
             raise ConfigError(
                 f"condense.{self._name}: its tasks were chosen on real stays, outside the privacy account"
             )
-        return dataclasses.replace(condensed, provenance=told), LossCurve(_thinned(losses), self._name)
+        named = dataclasses.replace(condensed, method=registry.name_of(self._table), provenance=told)
+        return named, LossCurve(_thinned(losses), self._name)
 
     def by_workers(self) -> tuple[CondensedSet | LossCurve, ...]:
         """Each by whichever worker is free, which puts it into the store."""
@@ -191,8 +209,10 @@ def _condensed(
                 say(f"  condensing {name} is stopped by {stop.name}; the best samples so far are kept")
                 raise StopCondensing
 
-        more = {"checkpoint": checkpoint} if isinstance(table, Matching | DistributionMatching) else {}
-        condensed = registry.condenser(table, **more).condense(
+        method = registry.condenser(table)
+        if isinstance(method, Resumes):
+            method = registry.condenser(table, checkpoint=checkpoint)
+        condensed = method.condense(
             training,
             n_per_class=table.n_per_class,
             seed=seed,
@@ -226,7 +246,9 @@ def moments(job: Job, name: str, encoded: Made) -> Made:
         if not isinstance(method, ReleasesMoments):
             raise ConfigError(f"release.kind = 'moments', but condense.{name} is a method without moments")
         training = training_part(job, table, encoded, None)
-        released = method.release(training, noise=noise_source(job, training, ledger_of(job, encoded)))
+        noise = noise_source(job, training, ledger_of(job, encoded))
+        released = method.release(training, noise=noise)
+        check_taken(name, released, training, noise)
         return (dataclasses.replace(released, provenance=provenance),)
 
     return job.once("moments", (encoded.first,), options, None, make)

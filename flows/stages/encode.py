@@ -12,6 +12,8 @@ from flows.stages import blocks
 from flows.workspace.accounted import noise_name, noise_source
 from flows.workspace.job import Job
 from pipeline.core.config import EncodeTable, KeyedEncode
+from pipeline.core.digest import digest_array
+from pipeline.core.errors import ConfigError
 from pipeline.core.keys.secrets import Secret
 from pipeline.core.protocols import FittedEncoder
 from pipeline.core.types import (
@@ -28,6 +30,8 @@ def encode(job: Job, name: str, prepared: Made) -> Made:
     key = job.secret("encoder")
     options = {"encoder": table.model_dump(mode="json"), "key": key.fingerprint}
     options |= noise_name(job) if table.is_random else {}
+    owner = registry.foreign_owner(registry.ENCODERS, table)
+    options |= {} if owner is None else {"plugin": owner}
     where = device(job.config.device)
 
     def make(provenance: Provenance) -> tuple[EncodedCohort]:
@@ -37,9 +41,34 @@ def encode(job: Job, name: str, prepared: Made) -> Made:
         encoded = blocks.encoded(job, name, given, prepared.first, fitted) if apart else None
         if encoded is None:
             encoded = fitted.encode(given, noise=noise_source(job, given), device=where)
+        if owner is not None:
+            encoded = as_site_sees_it(name, registry.name_of(table), given, encoded, key)
         return (dataclasses.replace(encoded, provenance=provenance),)
 
     return job.once("encode", (prepared.first,), options, None, make)
+
+
+def as_site_sees_it(
+    name: str, registered: str, given: EncodedCohort, encoded: EncodedCohort, key: Secret
+) -> EncodedCohort:
+    """A plug-in's encoding of `given` with what its own specification is not believed in.
+
+    It is no public input of a guarantee, and is audited as an encoding under the site's key, unless it is byte for byte
+    the prepared series.
+
+    Raises:
+        ConfigError: it changed more than features, channels and hours per step.
+    """
+    kept = ("labels", "subject_index", "split")
+    if (
+        any(digest_array(getattr(given, array)) != digest_array(getattr(encoded, array)) for array in kept)
+        or encoded.tasks != given.tasks
+        or encoded.transforms[:-1] != given.transforms
+    ):
+        raise ConfigError(f"encode.{name} changed labels, subjects, the split, tasks or what was told before it")
+    plain = encoded.channels == given.channels and digest_array(encoded.features) == digest_array(given.features)
+    believed = {"kind": registered, "public": False, "key_fingerprint": None if plain else key.fingerprint}
+    return dataclasses.replace(encoded, transforms=(*given.transforms, {**encoded.transforms[-1], **believed}))
 
 
 def fitted_encoder(table: EncodeTable, given: EncodedCohort, key: Secret) -> FittedEncoder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 
 from flows.workspace.job import Job
 from pipeline.core.digest import digest_array, digest_json
+from pipeline.core.errors import ConfigError
 from pipeline.core.keys.noise import NoiseSource, Reserve
-from pipeline.core.types import Cohort, EncodedCohort, Split
+from pipeline.core.types import Cohort, CondensedSet, EncodedCohort, Moments, Split
 from pipeline.sharing.policy import ledger
 from pipeline.sharing.policy.load import load_policy
 from pipeline.store import Made
@@ -25,6 +27,36 @@ def noise_source(job: Job, seen: EncodedCohort, ledger: Reserve | None = None) -
     facts: Mapping[str, object] = {"channels": list(seen.channels), "tasks": [t.name for t in seen.tasks]}
     digests = {name: digest_array(array) for name, array in arrays.items()}
     return NoiseSource(job.secret("noise"), digest_json({**digests, **facts}), ledger)
+
+
+def check_taken(name: str, found: CondensedSet | Moments, seen: EncodedCohort, noise: NoiseSource) -> None:
+    """Refuse what condense.`name` says of itself where the site knows better: what it was made of, and its guarantee.
+
+    A guarantee is for what was reserved in the ledger through `noise`, no less and no more, on public transforms alone.
+
+    Raises:
+        ConfigError: another cohort's columns or transforms, or a guarantee that does not rest on the ledger.
+    """
+    told = ("channels", "tasks", "step_hours", "transforms")
+    if wrong := [fact for fact in told if getattr(found, fact) != getattr(seen, fact)]:
+        raise ConfigError(f"condense.{name} says other {', '.join(wrong)} of its result than of the stays it was given")
+    if (guarantee := found.guarantee) is None:
+        return
+    claimed, reserved = (Counter(map(_priced, events)) for events in (guarantee.events, noise.reserved_events))
+    if not claimed or claimed != reserved:
+        raise ConfigError(
+            f"condense.{name} claims a privacy guarantee over {claimed.total()} events and reserved {reserved.total()} "
+            "in the ledger, or others: nothing is taken from it"
+        )
+    if not seen.is_public_transform or guarantee.unit != seen.protected_unit:
+        raise ConfigError(
+            f"condense.{name} claims a guarantee per {guarantee.unit} that its input cannot carry: every transform "
+            f"must be public, and the source knows one per {seen.protected_unit}"
+        )
+
+
+def _priced(event: Mapping[str, Any]) -> tuple[str, str]:
+    return str(event.get("event")), str(event.get("noise_multiplier"))
 
 
 def noise_name(job: Job) -> dict[str, str]:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from pipeline.core.errors import DataError
+from pipeline.core.options.encoders import Axis as Axis
 from pipeline.core.types import (
     ArrayRecord,
     AttackResult,
@@ -39,7 +40,6 @@ probabilities `(record, task)` of the model that a receiver would train.
 MIN_SUBJECTS = 10  # fewer would be a small cell: nothing about them may be reported
 
 
-Axis = Literal["time", "variables", "record"]
 Level = Literal["screen", "full"]
 """The nightly screen takes minutes, the full audit hours."""
 MASK: str = "observed:"  # how the channels are called that hold the pattern of measurements

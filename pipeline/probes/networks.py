@@ -8,7 +8,7 @@ token width, patch length) is chosen here and said where it is done.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import cast, final
@@ -196,6 +196,12 @@ NETWORKS: Mapping[str, Callable[[int, int], Trunk]] = MappingProxyType(
     }
 )
 """Name -> builder of a trunk from (n_channels, n_steps); `build_network` is the door."""
+
+
+def check_networks(names: Sequence[str]) -> None:
+    """Raises ConfigError on an unknown network."""
+    if set(names) - set(NETWORKS):
+        raise ConfigError(f"networks must be among {', '.join(sorted(NETWORKS))}")
 
 
 def build_network(name: str, *, n_channels: int, n_steps: int, n_tasks: int, seed: int) -> SeriesNetwork:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, get_args
 
 import torch
 
 from pipeline.core.errors import ConfigError
+from pipeline.core.options.condensers import Precision
 
-Precision = Literal["float32", "tf32"]
 _FLAGS: Final[dict[Precision, str]] = {"float32": "ieee", "tf32": "tf32"}
 
 

@@ -15,7 +15,7 @@ from flows.stages.attacks.scenes import attack_all
 from flows.stages.condense import condensed_sets, of_tasks, wanted_parts
 from flows.workspace.job import new_job, open_job
 from pipeline.audit.sets.near_copies import NearCopies
-from pipeline.core.config import PrivateMoments, parse_config
+from pipeline.core.config import condense_table, parse_config
 from pipeline.core.errors import ConfigError
 from pipeline.core.types import CondensedSet, Grouping, LeakageReport, Moments, Provenance, Task, UtilityReport
 
@@ -91,7 +91,7 @@ def test_parts_of_a_table() -> None:
     )
 
     def names(wanted: Any) -> list[str]:
-        table = PrivateMoments(kind="private_moments", tasks=wanted)
+        table = condense_table("private_moments", tasks=wanted)
         return ["".join(task.name for task in part) for part in wanted_parts(table, tasks, grouping)]
 
     assert names("first") == ["a"]

@@ -109,15 +109,15 @@ def test_a_receiver_tests_the_bundle_on_its_own_stays(
 
 
 def test_a_condensation_is_stopped_by_hand_and_keeps_its_best(tmp_path: Path, small_job: Callable[..., Config]) -> None:
-    long = {"kind": "characteristic_function", "input": "raw", "n_per_class": 10, "iterations": 100_000, "pool_size": 1}
-    config = small_job(tmp_path, condense={"private": {"kind": "private_moments"}, "cf": long})
+    long = {"kind": "kernel_matching", "input": "raw", "n_per_class": 10, "iterations": 100_000, "pool_size": 1}
+    config = small_job(tmp_path, condense={"private": {"kind": "private_moments"}, "slow": long})
     folder = new_job(config).folder
-    (folder / "stop-cf").touch()
+    (folder / "stop-slow").touch()
     made = road_module.walk_until(str(folder), "condense", resume=False)
     job = open_job(str(folder), resume=True)
-    assert job.only(made["condense cf"], CondensedSet).features.shape[0] == 20
-    assert len(job.only(made["condense cf"], LossCurve, 1).losses) == 1
-    assert not [file for file in folder.iterdir() if "cf" in file.name]
+    assert job.only(made["condense slow"], CondensedSet).features.shape[0] == 20
+    assert len(job.only(made["condense slow"], LossCurve, 1).losses) == 1
+    assert not [file for file in folder.iterdir() if "slow" in file.name]
 
 
 def test_the_report_is_written_beside_its_data(finished: Finished) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from condensation.coresets import Centroids as KMeans
 from flows.stages.attacks.shadows import condenses_again
 from pipeline.audit.sets.successive import OWN_SEED
-from pipeline.core.config import Centroids
+from pipeline.core.config import condense_table
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.keys.secrets import Secret
 from pipeline.core.protocols import ignore_step
@@ -35,7 +35,7 @@ def test_the_sets_own_seed_gives_the_set() -> None:
     one_task = EncodedCohort(**{**vars(encoded), "labels": encoded.labels[:, :1], "tasks": first})
     noise = NoiseSource(Secret(bytes(32), "noise"), "test")
     made = KMeans().condense(one_task, n_per_class=5, seed=7, noise=noise, device="cpu", on_step=ignore_step)
-    again = condenses_again(Centroids(kind="centroids", n_per_class=5), encoded, made, 7, "cpu")
+    again = condenses_again(condense_table("centroids", n_per_class=5), encoded, made, 7, "cpu")
     same = again(one_task.features, one_task.labels, one_task.subject_index, OWN_SEED)
     assert np.array_equal(same, made.features)
     assert not np.array_equal(again(one_task.features, one_task.labels, one_task.subject_index, 8), made.features)

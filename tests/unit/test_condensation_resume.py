@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from condensation.characteristic_function import CharacteristicFunction
-from condensation.distribution_matching import DistributionMatching
-from condensation.gradient_matching import GradientMatching
 from condensation.kernel_matching import KernelMatching
 from condensation.loop import WINDOW_STEPS
-from condensation.trajectory_matching import TrajectoryMatching
 from pipeline.core.digest import digest_array
 from pipeline.core.errors import ConfigError
 from pipeline.core.keys.noise import NoiseSource
@@ -25,14 +22,17 @@ from pipeline.core.types import EncodedCohort, Provenance, Task
 
 NOISE = NoiseSource(Secret(bytes(32), "noise"), "cohort")
 STEPS = WINDOW_STEPS + 20
+OPTIONS: dict[str, dict[str, Any]] = {
+    "characteristic_function": {"maps": ("summaries",), "pool_size": 2},
+    "distribution_matching": {"networks": ("vit-a", "rnn-b"), "batch_size": 8},
+    "gradient_matching": {"networks": ("rnn-b",), "pool_size": 2},
+    "kernel_matching": {"maps": ("summaries", "rnn-b"), "pool_size": 2, "labels": "learned"},
+    "trajectory_matching": {"network": "rnn-b", "experts": 2, "marks": 2, "mark_every": 2, "student_steps": 1},
+}
 METHODS: dict[str, Callable[..., Any]] = {
-    "characteristic": partial(CharacteristicFunction, maps=("summaries",), pool_size=2, iterations=STEPS),
-    "distribution": partial(DistributionMatching, networks=("vit-a", "rnn-b"), batch_size=8, iterations=STEPS),
-    "gradient": partial(GradientMatching, networks=("rnn-b",), pool_size=2, iterations=STEPS),
-    "kernel": partial(KernelMatching, maps=("summaries", "rnn-b"), pool_size=2, labels="learned", iterations=STEPS),
-    "trajectory": partial(
-        TrajectoryMatching, network="rnn-b", experts=2, marks=2, mark_every=2, student_steps=1, iterations=STEPS
-    ),
+    entry.name: partial(entry.load(), **OPTIONS[entry.name], iterations=STEPS)
+    for entry in entry_points(group="decoct.condensers")
+    if entry.name in OPTIONS
 }
 
 

@@ -27,7 +27,7 @@ from pipeline.audit.scene import (
     Scene,
     encoding_scene,
 )
-from pipeline.core.config import Encode, QuantumEncode
+from pipeline.core.config import Encode
 from pipeline.core.errors import EnvironmentProblem
 from pipeline.core.keys.secrets import SECRET_BYTES, Secret
 from pipeline.core.types import EncodedCohort, LeakageReport, Split, with_tasks
@@ -179,7 +179,7 @@ def _encoding_scene(job: Job, told: SceneOf) -> EncodingScene:
 
 def _computable(table: Encode) -> Encode:
     """The same map without a quantum device: an attacker computes it, and so does the audit."""
-    if isinstance(table, QuantumEncode):
+    if table.kind == "quantum":
         return table.model_copy(update={"backend": "closed_form"})
     return table
 

@@ -4,20 +4,11 @@ One file per part of the configuration; `load` reads a whole one.
 """
 
 from pipeline.core.config.compute import ComputeConfig as ComputeConfig
-from pipeline.core.config.condense import Centroids as Centroids
-from pipeline.core.config.condense import CharacteristicFunction as CharacteristicFunction
+from pipeline.core.config.condense import CONDENSE_TABLES as CONDENSE_TABLES
 from pipeline.core.config.condense import Condense as Condense
 from pipeline.core.config.condense import CondenseTable as CondenseTable
-from pipeline.core.config.condense import DistributionMatching as DistributionMatching
-from pipeline.core.config.condense import GradientMatching as GradientMatching
-from pipeline.core.config.condense import Herding as Herding
-from pipeline.core.config.condense import KernelMatching as KernelMatching
-from pipeline.core.config.condense import Matching as Matching
 from pipeline.core.config.condense import PluginCondense as PluginCondense
-from pipeline.core.config.condense import PrivateMoments as PrivateMoments
-from pipeline.core.config.condense import RandomReal as RandomReal
-from pipeline.core.config.condense import TrajectoryMatching as TrajectoryMatching
-from pipeline.core.config.condense import default_table as default_table
+from pipeline.core.config.condense import condense_table as condense_table
 from pipeline.core.config.data import CohortConfig as CohortConfig
 from pipeline.core.config.data import EmbeddedSource as EmbeddedSource
 from pipeline.core.config.data import LongTableSource as LongTableSource
@@ -28,13 +19,11 @@ from pipeline.core.config.data import Source as Source
 from pipeline.core.config.data import SplitConfig as SplitConfig
 from pipeline.core.config.data import TablesSource as TablesSource
 from pipeline.core.config.data import reader_options as reader_options
+from pipeline.core.config.encode import ENCODE_TABLES as ENCODE_TABLES
 from pipeline.core.config.encode import Encode as Encode
 from pipeline.core.config.encode import EncodeTable as EncodeTable
-from pipeline.core.config.encode import IdentityEncode as IdentityEncode
 from pipeline.core.config.encode import KeyedEncode as KeyedEncode
 from pipeline.core.config.encode import PluginEncode as PluginEncode
-from pipeline.core.config.encode import ProjectionEncode as ProjectionEncode
-from pipeline.core.config.encode import QuantumEncode as QuantumEncode
 from pipeline.core.config.group import GroupConfig as GroupConfig
 from pipeline.core.config.load import AuditConfig as AuditConfig
 from pipeline.core.config.load import Config as Config

@@ -13,10 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipeline.core.config.compute import ComputeConfig
-from pipeline.core.config.condense import (
-    CondenseTable,
-    PrivateMoments,
-)
+from pipeline.core.config.condense import CondenseTable
 from pipeline.core.config.data import (
     CohortConfig,
     LongTableSource,
@@ -26,9 +23,7 @@ from pipeline.core.config.data import (
     Source,
     TablesSource,
 )
-from pipeline.core.config.encode import (
-    Encode,
-)
+from pipeline.core.config.encode import Encode
 from pipeline.core.config.group import GroupConfig
 from pipeline.core.config.night import DriftConfig, NightConfig
 from pipeline.core.config.tables import Model, Name, PositiveInt
@@ -116,7 +111,7 @@ class Config(Model):
                 raise ValueError(f"condense.{name}.input names no [encode.*] table")
             if table.by_group and self.group is None:
                 raise ValueError(f"condense.{name}.tasks = '{table.tasks}' needs a [group] table")
-            if table.by_group and self.group and self.group.looks_at_stays and isinstance(table, PrivateMoments):
+            if table.by_group and self.group and self.group.looks_at_stays and table.kind == "private_moments":
                 raise ValueError(f"condense.{name}.tasks: a group chosen on real data is outside the privacy account")
         known = self.encode if self.release.kind == "encoded" else self.condense
         if self.release.artefact not in known:
@@ -127,7 +122,7 @@ class Config(Model):
             raise ValueError("release.kind = 'moments' takes the tasks that its table names by itself, not a group's")
         if self.group and self.group.moments is not None:
             source = self.condense.get(self.group.moments)
-            if not isinstance(source, PrivateMoments) or source.tasks in ("first", "group"):
+            if source is None or source.kind != "private_moments" or source.tasks in ("first", "group"):
                 raise ValueError("group.moments names a private_moments table that holds several tasks by itself")
         return self
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import dataclasses
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from pipeline.core.options.base import Options, option_types
+from pipeline.core.options.base import Positive as Positive
+from pipeline.core.options.base import PositiveInt as PositiveInt
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,40}$")]
-PositiveInt = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
 
 
 class Model(BaseModel):
@@ -25,4 +28,15 @@ class Plugin(Model):
     @property
     def options(self) -> dict[str, Any]:
         """The keyword arguments for the plug-in's factory."""
-        return self.model_dump(exclude={"kind", "input", "n_per_class", "tasks"})
+        return self.model_dump(exclude={"kind", "input", "n_per_class", "tasks", "data", "target_rmse"})
+
+
+Table = TypeVar("Table", bound=Plugin)
+
+
+def table_of(kind: str, options: type[Options], base: type[Table]) -> type[Table]:
+    """The table of one `kind`: what `base` asks of all, and the options of the method, their defaults and bounds."""
+    hints = option_types(options)
+    own: dict[str, Any] = {field.name: (hints[field.name], field.default) for field in dataclasses.fields(options)}
+    own["kind"] = (Literal[kind], ...)
+    return create_model(kind, __base__=base, __doc__=options.__doc__, **own)

@@ -41,6 +41,7 @@ class NoiseSource:
         self._cohort_digest = cohort_digest
         self._ledger = ledger
         self._reserved: list[Mapping[str, object]] = []
+        self._events: list[Mapping[str, Any]] = []
 
     def reserve(self, query: Mapping[str, object], events: Sequence[Mapping[str, Any]]) -> None:
         """Put on record what all answers to `query` cost together, before the first noise; without a ledger, nothing.
@@ -61,6 +62,12 @@ class NoiseSource:
         }
         self._ledger(sha256(json.dumps(asked, sort_keys=True, allow_nan=False).encode()).hexdigest(), events)
         self._reserved.append(dict(query))
+        self._events += [dict(event) for event in events]
+
+    @property
+    def reserved_events(self) -> tuple[Mapping[str, Any], ...]:
+        """The events of all that was reserved in the ledger through this source."""
+        return tuple(self._events)
 
     def normal(self, query: object, scale: float, shape: tuple[int, ...]) -> np.ndarray:
         """N(0, scale^2) noise for `query`, any JSON-able description of *everything* the true answer depends on.

@@ -187,6 +187,12 @@ class EncodedCohort(ArrayRecord):
         """True when no constant of any transform was computed from patients, so that a guarantee can be given."""
         return all(bool(step["public"]) for step in self.transforms)
 
+    @property
+    def protected_unit(self) -> Literal["subject", "stay"]:
+        """Whom a guarantee over these stays protects; who does not say knows no subjects."""
+        known = [step.get("known") is True for step in self.transforms if step.get("kind") == "subjects"]
+        return "subject" if known and all(known) else "stay"
+
     def part(self, split: Split) -> EncodedCohort:
         """The stays of one split."""
         return self.take(np.flatnonzero(self.split == int(split)))

@@ -13,20 +13,22 @@ stays' C is computed once over all of them. No privacy guarantee can be given.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, final
+from typing import Annotated, Final, final
 
 import numpy as np
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from condensation.feature_pool import Embed, check_maps, chosen_stays, class_chunks, frozen_maps
 from condensation.loop import LoopSettings, Loss, Samples
 from condensation.private.feature_map import public_range
-from condensation.start import STARTS, Start, condense_with
-from pipeline.core.errors import ConfigError
+from condensation.start import condense_with
 from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.options.base import BESIDE, Names, Positive, PositiveInt
+from pipeline.core.options.condensers import MatchingOptions, TrainingSteps
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import generator
 from pipeline.core.threads import single_threaded
@@ -48,36 +50,24 @@ class ClassSpectrum:
 
 
 @final
-class CharacteristicFunction:
+@dataclass(frozen=True, kw_only=True)
+class CharacteristicFunction(MatchingOptions):
     """Samples from centroids (or real stays, or noise), hard labels."""
 
-    def __init__(
-        self,
-        *,
-        initialisation: Start = "centroids",
-        iterations: int = 200,
-        learning_rate: float = 1e-3,
-        maps: Sequence[str] = ("tcn-b", "lstm-b"),
-        pool_size: int = 12,
-        training_steps: Sequence[int] = (0,),
-        pool_stays: int | None = 2048,
-        frequencies: int = 512,
-        amplitude_weight: float = 0.5,
-        patience: int | None = 3,
-        checkpoint: str | Path | None = None,
-    ) -> None:
-        """Options; those shared with kernel matching mean the same there. Raises ConfigError on a bad choice."""
-        check_maps(maps)
-        if initialisation not in STARTS or not 0 <= amplitude_weight <= 1:
-            raise ConfigError("characteristic functions know starts noise, real, centroids and a weight in [0, 1]")
-        if pool_size < 1 or frequencies < 1 or not training_steps or min(training_steps) < 0:
-            raise ConfigError("characteristic functions need a map, a frequency, and training steps >= 0")
-        self.initialisation: Start = initialisation
-        self.iterations, self.learning_rate, self.patience = iterations, learning_rate, patience
-        self.maps, self.pool_size, self.pool_stays = tuple(maps), pool_size, pool_stays
-        self.training_steps = tuple(training_steps)
-        self.frequencies, self.amplitude_weight = frequencies, amplitude_weight
-        self.checkpoint = Path(checkpoint) if checkpoint is not None else None
+    iterations: PositiveInt = 200
+    learning_rate: Positive = 1e-3
+    maps: Names = ("tcn-b", "lstm-b")
+    pool_size: PositiveInt = 12
+    training_steps: TrainingSteps = (0,)
+    pool_stays: PositiveInt | None = 2048
+    frequencies: PositiveInt = 512
+    amplitude_weight: Annotated[float, Ge(0), Le(1)] = 0.5
+    checkpoint: str | Path | None = field(default=None, metadata=BESIDE)
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError on a bad choice; options shared with kernel matching mean the same there."""
+        super().__post_init__()
+        check_maps(self.maps)
 
     @single_threaded
     def condense(
@@ -121,26 +111,12 @@ class CharacteristicFunction:
                 patience=self.patience,
                 checkpoint=self.checkpoint,
             ),
-            config=self._config(),
+            config=self.told(),
             n_per_class=n_per_class,
             seed=seed,
             device=device,
             on_step=on_step,
         )
-
-    def _config(self) -> dict[str, object]:
-        return {
-            "initialisation": self.initialisation,
-            "iterations": self.iterations,
-            "learning_rate": self.learning_rate,
-            "maps": list(self.maps),
-            "pool_size": self.pool_size,
-            "training_steps": list(self.training_steps),
-            "pool_stays": self.pool_stays,
-            "frequencies": self.frequencies,
-            "amplitude_weight": self.amplitude_weight,
-            "patience": self.patience,
-        }
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ short trajectories. No privacy guarantee can be given.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, final
 
@@ -27,14 +28,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from condensation.feature_pool import training_marks
 from condensation.loop import LoopSettings, Loss, Samples
 from condensation.private.feature_map import public_range
-from condensation.start import STARTS, Start, condense_with
+from condensation.start import condense_with
 from pipeline.core.errors import ConfigError
 from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.options.base import BESIDE, Positive, PositiveInt
+from pipeline.core.options.condensers import MatchingOptions
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import child_seed, generator
 from pipeline.core.threads import single_threaded
 from pipeline.core.types import CondensedSet, EncodedCohort
-from pipeline.probes.networks import NETWORKS, SeriesNetwork, build_network
+from pipeline.probes.networks import SeriesNetwork, build_network, check_networks
 from pipeline.probes.training import masked_loss
 
 METHOD: Final = "trajectory_matching"
@@ -45,44 +48,27 @@ Weights = dict[str, Tensor]
 
 
 @final
-class TrajectoryMatching:
+@dataclass(frozen=True, kw_only=True)
+class TrajectoryMatching(MatchingOptions):
     """Samples from centroids (or real stays, or noise), hard labels."""
 
-    def __init__(
-        self,
-        *,
-        initialisation: Start = "centroids",
-        iterations: int = 100,
-        learning_rate: float = 1e-3,
-        network: str = "tcn-b",
-        experts: int = 8,
-        mark_every: int = 10,
-        marks: int = 6,
-        span: int = 2,
-        student_steps: int = 4,
-        patience: int | None = None,
-        checkpoint: str | Path | None = None,
-    ) -> None:
-        """Options.
+    patience: PositiveInt | None = None
+    iterations: PositiveInt = 100
+    learning_rate: Positive = 1e-3
+    network: str = "tcn-b"
+    experts: PositiveInt = 8  # trained for `marks` * `mark_every` steps each
+    mark_every: PositiveInt = 10
+    marks: PositiveInt = 6
+    span: PositiveInt = 2  # a student aims so many marks ahead
+    student_steps: PositiveInt = 4
+    checkpoint: str | Path | None = field(default=None, metadata=BESIDE)
 
-        Args:
-            experts: trained for `marks` * `mark_every` steps each; a student aims `span` marks ahead.
-
-        Raises:
-            ConfigError: an unknown choice, or a number out of range.
-        """
-        if network not in NETWORKS:
-            raise ConfigError(f"network must be among {', '.join(sorted(NETWORKS))}")
-        if initialisation not in STARTS or min(experts, mark_every, span, student_steps) < 1 or marks < span:
-            raise ConfigError(
-                "trajectory matching knows starts noise, real, centroids; experts, mark_every, span and student_steps "
-                "are at least 1, and marks at least span"
-            )
-        self.initialisation: Start = initialisation
-        self.iterations, self.learning_rate, self.patience = iterations, learning_rate, patience
-        self.network, self.experts, self.mark_every = network, experts, mark_every
-        self.marks, self.span, self.student_steps = marks, span, student_steps
-        self.checkpoint = Path(checkpoint) if checkpoint is not None else None
+    def __post_init__(self) -> None:
+        """Raises ConfigError on an unknown choice, or a number out of range."""
+        super().__post_init__()
+        check_networks([self.network])
+        if self.marks < self.span:
+            raise ConfigError("trajectory matching needs at least as many marks as span")
 
     @single_threaded
     def condense(
@@ -127,26 +113,12 @@ class TrajectoryMatching:
                 patience=self.patience,
                 checkpoint=self.checkpoint,
             ),
-            config=self._config(),
+            config=self.told(),
             n_per_class=n_per_class,
             seed=seed,
             device=device,
             on_step=on_step,
         )
-
-    def _config(self) -> dict[str, object]:
-        return {
-            "initialisation": self.initialisation,
-            "iterations": self.iterations,
-            "learning_rate": self.learning_rate,
-            "network": self.network,
-            "experts": self.experts,
-            "mark_every": self.mark_every,
-            "marks": self.marks,
-            "span": self.span,
-            "student_steps": self.student_steps,
-            "patience": self.patience,
-        }
 
 
 def trajectory_loss(

@@ -10,7 +10,7 @@ gradients are exact means over all stays, computed once. No privacy guarantee ca
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, final
 
@@ -23,14 +23,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from condensation.feature_pool import chosen_stays, class_chunks, trained_network
 from condensation.loop import LoopSettings, Loss, Samples
 from condensation.private.feature_map import public_range
-from condensation.start import STARTS, Start, condense_with
+from condensation.start import condense_with
 from pipeline.core.errors import ConfigError
 from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.options.base import BESIDE, Names, Positive, PositiveInt
+from pipeline.core.options.condensers import MatchingOptions, TrainingSteps
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import child_seed, generator
 from pipeline.core.threads import single_threaded
 from pipeline.core.types import CondensedSet, EncodedCohort
-from pipeline.probes.networks import NETWORKS, SeriesNetwork
+from pipeline.probes.networks import SeriesNetwork, check_networks
 
 METHOD: Final = "gradient_matching"
 Gradients = tuple[Tensor, ...]
@@ -46,33 +48,22 @@ class GradientTarget:
 
 
 @final
-class GradientMatching:
+@dataclass(frozen=True, kw_only=True)
+class GradientMatching(MatchingOptions):
     """Samples from centroids (or real stays, or noise), hard labels."""
 
-    def __init__(
-        self,
-        *,
-        initialisation: Start = "centroids",
-        iterations: int = 150,
-        learning_rate: float = 1e-3,
-        networks: Sequence[str] = ("tcn-b", "lstm-b"),
-        pool_size: int = 8,
-        training_steps: Sequence[int] = (0, 20),
-        pool_stays: int | None = 1024,
-        patience: int | None = 3,
-        checkpoint: str | Path | None = None,
-    ) -> None:
-        """Options; those shared with kernel matching mean the same there. Raises ConfigError on a bad choice."""
-        unknown = sorted(set(networks) - set(NETWORKS))
-        if unknown or not networks:
-            raise ConfigError(f"networks must be among {', '.join(sorted(NETWORKS))}")
-        if initialisation not in STARTS or pool_size < 1 or not training_steps or min(training_steps) < 0:
-            raise ConfigError("gradient matching knows starts noise, real, centroids, and needs a network and steps")
-        self.initialisation: Start = initialisation
-        self.iterations, self.learning_rate, self.patience = iterations, learning_rate, patience
-        self.networks, self.pool_size, self.pool_stays = tuple(networks), pool_size, pool_stays
-        self.training_steps = tuple(training_steps)
-        self.checkpoint = Path(checkpoint) if checkpoint is not None else None
+    iterations: PositiveInt = 150
+    learning_rate: Positive = 1e-3
+    networks: Names = ("tcn-b", "lstm-b")
+    pool_size: PositiveInt = 8
+    training_steps: TrainingSteps = (0, 20)
+    pool_stays: PositiveInt | None = 1024
+    checkpoint: str | Path | None = field(default=None, metadata=BESIDE)
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError on a bad choice; options shared with kernel matching mean the same there."""
+        super().__post_init__()
+        check_networks(self.networks)
 
     @single_threaded
     def condense(
@@ -112,7 +103,7 @@ class GradientMatching:
                 patience=self.patience,
                 checkpoint=self.checkpoint,
             ),
-            config=self._config(),
+            config=self.told(),
             n_per_class=n_per_class,
             seed=seed,
             device=device,
@@ -126,18 +117,6 @@ class GradientMatching:
         network = trained_network(stays, name, length, child_seed(seed, "pool", number), device).eval()
         real = tuple(class_gradients(network, class_chunks(stays, label, device), label) for label in (0.0, 1.0))
         return GradientTarget(network, real)
-
-    def _config(self) -> dict[str, object]:
-        return {
-            "initialisation": self.initialisation,
-            "iterations": self.iterations,
-            "learning_rate": self.learning_rate,
-            "networks": list(self.networks),
-            "pool_size": self.pool_size,
-            "training_steps": list(self.training_steps),
-            "pool_stays": self.pool_stays,
-            "patience": self.patience,
-        }
 
 
 def class_gradients(network: SeriesNetwork, chunks: Iterable[Tensor], label: float) -> Gradients:
