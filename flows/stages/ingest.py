@@ -26,7 +26,7 @@ from pipeline.validation import contracts
 from pipeline.validation.site_contract import check_site_contract, read_contract
 
 
-def ingest(job: Job) -> Made:
+def ingest(job: Job) -> Made[Cohort]:
     """Source -> (Cohort, IngestReport, ContractResult of the events)."""
     config, state = job.config, SourceState(job)
     options = config.source.model_dump(exclude={"kind"})

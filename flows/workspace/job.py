@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final, TypeVar, final
 
 from flows.environment import code_version
 from pipeline.core.codec import to_plain
@@ -26,14 +26,16 @@ from pipeline.core.seeds import child_seed
 from pipeline.core.types import Provenance
 from pipeline.store import Made, Store
 
+T = TypeVar("T")
+
 CONFIG_FILE: Final = "config.json"
 KEY_PURPOSES: Final = PURPOSES
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
-    """What every stage is given."""
+    """What every stage is given: one object for a verb; it does not travel, a worker opens its own."""
 
     config: Config
     folder: Path
@@ -63,7 +65,7 @@ class Job:
         options: dict[str, Any],
         seed: int | None,
         make: Callable[[Provenance], tuple[Any, ...]],
-    ) -> Made:
+    ) -> Made[Any]:
         """Make a stage's artefacts, or find them if the job resumes and nothing they depend on has changed."""
         provenance = Provenance(stage, parents, options, code_version(), seed)
         key = digest_json(to_plain(provenance))
@@ -75,20 +77,20 @@ class Job:
         """Write a file of the run's folder in one step."""
         put_whole(self.folder / name, data)
 
-    def only(self, made: Made, kind: type[Any], position: int = 0) -> Any:
+    def only(self, made: Made[object], kind: type[T], position: int = 0) -> T:
         """Load one artefact that a stage made."""
         return self.store.get(made.digests[position], kind)
 
 
-def new_job(config: Config) -> Job:
-    """Write the run's folder and return its job.
+def new_job(config: Config, *, resume: bool = False) -> Job:
+    """Write the run's folder and return its job, for a verb to keep; workers and tasks open it by its folder.
 
     Raises:
         EnvironmentProblem: through the store, when the workspace cannot be written.
     """
     folder = config.workspace / "runs" / config.name
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    job = Job(config, folder, resume=False)
+    job = Job(config, folder, resume)
     job.replace_file(CONFIG_FILE, json.dumps(config.model_dump(mode="json"), indent=2).encode())
     job.store.begin_run(config.name)
     return job
