@@ -34,7 +34,7 @@ def ingest(job: Job) -> Made[Cohort]:
     site = None if config.cohort.contract is None else read_contract(config.cohort.contract)
     plan = {
         "source": {"kind": config.source.kind, "content": state.content()},
-        "cohort": config.cohort.model_dump(mode="json", exclude={"contract"}),
+        "cohort": config.cohort.model_dump(mode="json", exclude={"contract", "mapping"}),
         "mapping": _mapping_digest(config.cohort.mapping),
         "split_key": job.secret("split").fingerprint,
         **({} if site is None else {"contract": {"version": site.version, "digest": site.digest}}),

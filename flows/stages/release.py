@@ -24,6 +24,7 @@ from pipeline.core.types import (
     UtilityReport,
 )
 from pipeline.sharing.bundle import write as bundles
+from pipeline.sharing.policy.load import load_policy
 from pipeline.store import Made
 
 
@@ -62,8 +63,10 @@ def release(
         files = {file.name: digest_file(file) for file in sorted(path.iterdir())}
         return ReleaseRecord(path.name, digest_json(files), notes.version), scanned[0]
 
+    terms = settings.model_dump(mode="json") | {"policy": load_policy(settings.policy).digest}
+
     def once(job: Job) -> Made[ReleaseRecord]:
-        return job.once("release", (candidate.first, decision.first), settings.model_dump(mode="json"), None, make)
+        return job.once("release", (candidate.first, decision.first), terms, None, make)
 
     made = once(job)
     if releases.place(workspace, job.only(made, ReleaseRecord).name) is None:  # moved away: write the next one

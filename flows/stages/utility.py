@@ -37,7 +37,7 @@ def utility(
     config, table = job.config, job.config.utility
     seed = job.seed("utility")
     where = device(config.device)
-    options = {"utility": table.model_dump(mode="json"), "reference": config.release.model_dump(mode="json")}
+    options = {"utility": table.model_dump(mode="json"), "reference": [config.release.kind, config.release.artefact]}
     parents = tuple(made.first for made in (*encoded.values(), *condensed.values()))
 
     def make(_: object) -> tuple[UtilityReport]:
