@@ -33,4 +33,4 @@ def candidate(
     def make(provenance: Provenance) -> tuple[EncodedCohort]:
         return (dataclasses.replace(job.only(source, EncodedCohort).part(Split.TRAIN), provenance=provenance),)
 
-    return job.once("training part", (source.first,), {}, None, make)
+    return job.once("training part", (source.first,), {}, None, make, [])

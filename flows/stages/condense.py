@@ -79,7 +79,7 @@ def condense(
         _tell_sum(name, [one for one in found if isinstance(one, CondensedSet)])
         return tuple(found)
 
-    return job.once("condense", parents, options, seed, make)
+    return job.once("condense", parents, options, seed, make, [registry.point_of(table)])
 
 
 @final
@@ -203,7 +203,7 @@ def moments(job: Job, name: str, encoded: Made[Encoded]) -> Made[Moments]:
         released = method.release(training, noise=noise_source(job, training, ledger_of(job, encoded)))
         return (dataclasses.replace(released, provenance=provenance),)
 
-    return job.once("moments", (encoded.first,), options, None, make)
+    return job.once("moments", (encoded.first,), options, None, make, [registry.point_of(table)])
 
 
 def training_part(job: Job, table: Condense, encoded: Made[Encoded], grouping: Made[Grouping] | None) -> EncodedCohort:

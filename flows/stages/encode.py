@@ -55,7 +55,7 @@ def encode(job: Job, name: str, prepared: Made[Prepared]) -> Made[Encoded]:
             encoded = fitted.encode(given, noise=noise_source(job, given), device=where)
         return (dataclasses.replace(encoded, provenance=provenance),)
 
-    return job.once("encode", (prepared.first,), options, None, make)
+    return job.once("encode", (prepared.first,), options, None, make, [registry.point_of(table)])
 
 
 def fitted_encoder(table: EncodeTable, given: EncodedCohort, key: Secret) -> FittedEncoder:

@@ -43,7 +43,7 @@ def group(job: Job, prepared: Made[Prepared]) -> Made[Grouping] | None:
             return (fixed_groups(table.groups, tuple(task.name for task in cohort.tasks)),)
         return (_on_stays(job, table, cohort, seed),)
 
-    return job.once("group", (prepared.first,), table.model_dump(mode="json"), seed, make)
+    return job.once("group", (prepared.first,), table.model_dump(mode="json"), seed, make, [])
 
 
 def _on_stays(job: Job, table: GroupConfig, cohort: EncodedCohort, seed: int) -> Grouping:
@@ -77,7 +77,7 @@ def _by_moments(job: Job, table: GroupConfig, name: str, prepared: Made[Prepared
         given = job.only(released, Moments)
         return (group_by_moments(given, max_groups=table.max_groups, limits=_limits(table)),)
 
-    return job.once("group", (released.first,), table.model_dump(mode="json"), None, make)
+    return job.once("group", (released.first,), table.model_dump(mode="json"), None, make, [])
 
 
 def _limits(table: GroupConfig) -> NamedLimits:

@@ -8,12 +8,13 @@ Prefect sees only the path of the run's folder; the configuration and every arte
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, TypeVar, final
 
+from flows.closure import Point, named_by, stage_code
 from flows.environment import code_version
 from pipeline.core.codec import to_plain
 from pipeline.core.config import Config
@@ -65,10 +66,19 @@ class Job:
         options: dict[str, Any],
         seed: int | None,
         make: Callable[[Provenance], tuple[Any, ...]],
+        points: Iterable[Point] | None = None,
     ) -> Made[Any]:
-        """Make a stage's artefacts, or find them if the job resumes and nothing they depend on has changed."""
+        """Make a stage's artefacts, or find them if the job resumes and nothing they depend on has changed.
+
+        They name the whole code's version; they depend on what the module of `make` reaches of it.
+
+        Args:
+            points: the entry points whose code `make` calls; None = it may call any that the configuration names.
+        """
         provenance = Provenance(stage, parents, options, code_version(), seed)
-        key = digest_json(to_plain(provenance))
+        code = stage_code(make.__module__, named_by(self.config) if points is None else points)
+        reached = replace(provenance, code_version=code)
+        key = digest_json(to_plain(reached))
         made = self.store.once(key, lambda: make(provenance), resume=self.resume, stage=stage, parents=parents)
         self.store.used(self.config.name, key)
         return made
