@@ -23,7 +23,6 @@ from flows.stages import (
     decide,
     drift,
     encode,
-    floor,
     group,
     ingest,
     prepare,
@@ -76,7 +75,7 @@ GROUP: Final = Stage("group", "group", group.group)
 CONDENSE: Final = Stage("condense", "condense", condense.condense)
 VALIDATE: Final = Stage("validate", "validate", validate.validate)
 UTILITY: Final = Stage("utility", "validate", utility.utility)
-FLOOR: Final = Stage("floor", "release", floor.floor, gate=True)
+FLOOR: Final = Stage("floor", "release", report.floor, gate=True)
 CANDIDATE: Final = Stage("candidate", "audit", candidate.candidate)
 AUDIT: Final = Stage("audit", "audit", audit.audit)
 DECIDE: Final = Stage("decide", "release", decide.decide)

@@ -1,4 +1,4 @@
-"""The report of a run for its site: a page and its figures, restricted like everything in the workspace."""
+"""The report of a run for its site, restricted like all in the workspace; and the floor, which writes it as well."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Any, Final
 import numpy as np
 
 from flows.environment import code_version, machine
+from flows.stages.decide import shortfall
 from flows.workspace import releases
 from flows.workspace.changes import since_last_release
 from flows.workspace.job import Job
 from pipeline.core.digest import canonical_json
+from pipeline.core.errors import UtilityError
 from pipeline.core.types import (
     Cohort,
     CondensedSet,
@@ -48,6 +50,17 @@ def report(job: Job, made: Mapping[str, Made[Any]]) -> None:
     record = _record(job, made)
     job.replace_file(REPORT_DATA, canonical_json(record_json(record)))
     job.replace_file(REPORT_PAGE, render_report(record).encode())
+
+
+def floor(job: Job, utility: Made[UtilityReport], made: Mapping[str, Made[object]]) -> None:
+    """Stop before the audit, which takes longest, if the release would be of too little use; the page is written.
+
+    Raises:
+        UtilityError: below the utility floor.
+    """
+    if (why := shortfall(job, job.only(utility, UtilityReport))) is not None:
+        report(job, made)
+        raise UtilityError(f"nothing was released: {why}")
 
 
 def _record(job: Job, made: Mapping[str, Made[Any]]) -> RunRecord:

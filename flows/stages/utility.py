@@ -10,8 +10,7 @@ import numpy as np
 
 from flows.compute import device
 from flows.progress import steps
-from flows.stages.artefacts import Encoded
-from flows.stages.sets import condensed_sets, set_name, table_of
+from flows.stages.artefacts import Encoded, condensed_sets, set_name, table_of
 from flows.workspace.job import Job
 from pipeline.core.seeds import generator
 from pipeline.core.types import (

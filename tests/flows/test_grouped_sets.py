@@ -11,9 +11,9 @@ import pytest
 
 from flows.run import walk_until
 from flows.stages import audit as audit_stage
+from flows.stages.artefacts import condensed_sets
 from flows.stages.attacks.scenes import attack_all
 from flows.stages.condense import of_tasks, wanted_parts
-from flows.stages.sets import condensed_sets
 from flows.workspace.job import new_job
 from pipeline.audit.sets.near_copies import NearCopies
 from pipeline.core.config import PrivateMoments, parse_config

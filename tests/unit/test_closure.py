@@ -28,7 +28,7 @@ def data_of(stage: str) -> set[str]:
     return {place.name for name in reached(stage) for place in reach(modules()[name], name).data}
 
 
-@pytest.mark.parametrize("stage", sorted({name.rpartition(".")[2] for name in STAGES} - {"report", "floor"}))
+@pytest.mark.parametrize("stage", sorted({name.rpartition(".")[2] for name in STAGES} - {"report"}))
 def test_the_report_s_pages_are_reached_by_the_stages_that_write_it_alone(stage: str) -> None:
     folder = "attacks." if f"flows.stages.attacks.{stage}" in modules() else ""
     if stage == "tables":  # the audit of anybody's tables writes its own page

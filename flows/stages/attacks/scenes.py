@@ -10,11 +10,11 @@ from typing import Any, Final, Literal, final
 from flows import registry
 from flows.compute import calls, everywhere
 from flows.progress import say, steps
+from flows.stages.artefacts import condensed_sets, set_name
 from flows.stages.attacks.mechanism import private_mechanism
 from flows.stages.attacks.model import receivers_model
 from flows.stages.attacks.shadows import announced, condenses_again
 from flows.stages.encode import cohort_of, encoder_input, fitted_encoder, require_encoder_key
-from flows.stages.sets import condensed_sets, set_name
 from flows.workspace.job import Job
 from pipeline.audit.encodings.terms import MAX_WINDOW
 from pipeline.audit.run import DEFAULT_ATTACKS, Outcome, attempt, attempts, audit, condense_again, condensed_again
