@@ -31,7 +31,7 @@ from reference import machine
 
 from flows.environment import code_version
 from flows.nights.night import Night, read_record, run_night
-from flows.run import walk_here
+from flows.run import walk_until
 from flows.workspace.job import KEY_PURPOSES, key_path
 from flows.workspace.logs import read_log
 from pipeline.core.config import Config, parse_config
@@ -73,7 +73,7 @@ def begun(config: Config) -> int:
         return child
     with contextlib.suppress(BaseException), Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
-        run_night(config, lambda folder, made: walk_here(folder, made, resume=True))
+        run_night(config, lambda job, made: walk_until(job, made=made))
     os._exit(0)
 
 

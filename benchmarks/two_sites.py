@@ -34,7 +34,7 @@ import torch
 from reference import machine
 
 from flows.run import walk_until
-from flows.workspace.job import new_job, open_job
+from flows.workspace.job import new_job
 from pipeline.core.config import load_config
 from pipeline.core.types import EncodedCohort, Split
 from pipeline.validation.utility import TrainingSet, measure_utility
@@ -199,9 +199,9 @@ def raw_transfer(a: Path, b: Path) -> list[dict[str, Any]]:
     """The same models on A's prepared training stays, tested on all of B's: nothing is encoded."""
     sides = []
     for folder in (a, b):
-        run = str(new_job(load_config(folder / "run.toml")).folder)
-        made = walk_until(run, "encode", resume=True)
-        sides.append(open_job(run, resume=True).only(made["encode raw"], EncodedCohort))
+        job = new_job(load_config(folder / "run.toml"), resume=True)
+        made = walk_until(job, "encode")
+        sides.append(job.only(made["encode raw"], EncodedCohort))
     training, test = sides[0].part(Split.TRAIN), sides[1]
     report = measure_utility(
         {"raw": TrainingSet("raw", training.features, training.labels, test)},

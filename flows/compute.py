@@ -1,10 +1,10 @@
 """Where the stages that are maps run: in this process, on a local cluster, or on a Dask scheduler's workers.
 
 What travels is the path of the run's folder, digests, seeds, rows of stays and what a table of the configuration says:
-no key and no patient's value. A worker reads both from the workspace, so it has to see it, at the same path; one that
-does not is refused before it makes anything. Work is cut the same way whatever the engine, and every piece depends on
-its own arguments alone: results are the same bits for any number of workers, and a piece whose worker died is made
-again by another.
+no key and no patient's value, and no job: a worker opens its own in that folder. It reads keys and stays from the
+workspace, so it has to see it, at the same path; one that does not is refused before it makes anything. Work is cut the
+same way whatever the engine, and every piece depends on its own arguments alone: results are the same bits for any
+number of workers, and a piece whose worker died is made again by another.
 """
 
 from __future__ import annotations
@@ -18,24 +18,27 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, final
 
 import numpy as np
 
 from flows.environment import code_version
-from flows.workspace.job import Job
+from flows.workspace.job import Job, open_job
 from pipeline.core.config.compute import ComputeConfig
 from pipeline.core.errors import DecoctError, EnvironmentProblem
 from pipeline.core.files.mapped import new_array, take_room
 from pipeline.core.files.whole import put_whole
 from pipeline.core.redaction import scrubbed
+from pipeline.core.threads import blas_kernels
 
 BLOCK_STAYS: Final = 4096
 """Stays made at a time: what a worker holds does not grow with the cohort."""
 
 MakeRows = Callable[..., np.ndarray]
-"""(run's folder, slice of stays, ...) -> their rows of an array; a function of a module, so that a worker finds it."""
+"""(job, slice of stays, ...) -> their rows of an array; a function of a module, so that a worker finds it."""
 
 ANSWER_SECONDS: Final = 20
 """How long a scheduler may take to answer."""
@@ -43,11 +46,22 @@ ANSWER_SECONDS: Final = 20
 _NONCE: Final = ".shared-with-workers"
 
 
+@final
+class _ItsJob(Enum):
+    """Stands among the arguments that travel where the job stood."""
+
+    HERE = "the worker's own job"
+
+
+_ITS_JOB: Final = _ItsJob.HERE
+
+
 def calls(job: Job, function: Callable[..., Any], told: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
     """`function` of each tuple of arguments, in order, by the engine that the [compute] table names.
 
     All are begun at once, and each is given out when it and those before it are there. `function` and its arguments
-    travel to other machines: nothing among them may be secret or a patient's.
+    travel to other machines: nothing among them may be secret or a patient's. Where the job is an argument, a worker
+    is given the one that it opens itself.
 
     Raises:
         EnvironmentProblem: there is no such scheduler, or a worker does not share the workspace or the code.
@@ -63,7 +77,8 @@ def calls(job: Job, function: Callable[..., Any], told: Sequence[tuple[Any, ...]
         return
     client = _client(table)
     checked = _tell(job)
-    futures = [client.submit(_checked, str(job.folder), checked, function, call, pure=False) for call in told]
+    away = [tuple(_ITS_JOB if isinstance(one, Job) else one for one in call) for call in told]
+    futures = [client.submit(_checked, str(job.folder), checked, function, call, pure=False) for call in away]
     try:
         for future in futures:
             yield future.result()
@@ -93,14 +108,14 @@ def rows_by_blocks(job: Job, make: MakeRows, n_stays: int, *told: Any) -> np.nda
     Raises:
         OSError: the disk is full. Otherwise as `map_calls`.
     """
-    first = make(str(job.folder), slice(0, min(BLOCK_STAYS, n_stays)), *told)
+    first = make(job, slice(0, min(BLOCK_STAYS, n_stays)), *told)
     shape, rest = (n_stays, *first.shape[1:]), range(len(first), n_stays, BLOCK_STAYS)
     if job.config.compute.kind == "threads" or not rest:
         whole = new_array(shape, first.dtype, job.store.scratch)
         whole[: len(first)] = first
 
         def fill(start: int) -> None:
-            whole[start : start + BLOCK_STAYS] = make(str(job.folder), slice(start, start + BLOCK_STAYS), *told)
+            whole[start : start + BLOCK_STAYS] = make(job, slice(start, start + BLOCK_STAYS), *told)
 
         map_calls(job, fill, [(start,) for start in rest])
         return whole
@@ -109,14 +124,14 @@ def rows_by_blocks(job: Job, make: MakeRows, n_stays: int, *told: Any) -> np.nda
         with target.open("xb") as stream:
             take_room(stream.fileno(), first.itemsize * int(np.prod(shape, dtype=np.int64)))
         _write_rows(target, 0, first)
-        map_calls(job, _made_rows, [(str(job.folder), str(target), make, start, told) for start in rest])
+        map_calls(job, _made_rows, [(job, str(target), make, start, told) for start in rest])
         return np.memmap(target, first.dtype, "r", shape=shape)
     finally:
         target.unlink(missing_ok=True)  # what is mapped stays until its last view is gone
 
 
-def _made_rows(folder: str, target: str, make: MakeRows, start: int, told: tuple[Any, ...]) -> None:
-    _write_rows(Path(target), start, make(folder, slice(start, start + BLOCK_STAYS), *told))
+def _made_rows(job: Job, target: str, make: MakeRows, start: int, told: tuple[Any, ...]) -> None:
+    _write_rows(Path(target), start, make(job, slice(start, start + BLOCK_STAYS), *told))
 
 
 def _write_rows(target: Path, start: int, rows: np.ndarray) -> None:
@@ -132,19 +147,29 @@ def _write_rows(target: Path, start: int, rows: np.ndarray) -> None:
         os.close(handle)
 
 
-def _tell(job: Job) -> tuple[str, str]:
-    """What a worker must find in the run's folder, and the code it must run."""
+@final
+@dataclass(frozen=True)
+class Told:
+    """What a worker must find in the run's folder, and what it must be like itself, to make the same bits."""
+
+    nonce: str
+    code: str
+    config: str  # the configuration's digest
+    kernels: tuple[str, ...]
+    resume: bool
+
+
+def _tell(job: Job) -> Told:
     path = job.folder / _NONCE
     if not path.exists():
         put_whole(path, secrets.token_hex(16).encode())
-    return path.read_text(encoding="ascii"), code_version()
+    return Told(path.read_text(encoding="ascii"), code_version(), job.config_digest, blas_kernels(), job.resume)
 
 
-def _checked(folder: str, told: tuple[str, str], function: Callable[..., Any], call: Iterable[Any]) -> Any:
+def _checked(folder: str, told: Told, function: Callable[..., Any], call: Iterable[Any]) -> Any:
     """On the worker: refuse before anything is read or made, else call."""
-    nonce, version = told
     try:
-        shares = (Path(folder) / _NONCE).read_text(encoding="ascii") == nonce
+        shares = (Path(folder) / _NONCE).read_text(encoding="ascii") == told.nonce
     except OSError:
         shares = False
     if not shares:
@@ -152,14 +177,33 @@ def _checked(folder: str, told: tuple[str, str], function: Callable[..., Any], c
             "a worker does not see the run's workspace; put it on a file system that all workers share, at one path "
             "(keys and records are read there, they are never sent)"
         )
-    if code_version() != version:
+    if code_version() != told.code:
         raise EnvironmentProblem("a worker runs another version of Decoct; install the same one everywhere")
+    if (kernels := blas_kernels()) != told.kernels:
+        raise EnvironmentProblem(
+            f"a worker computes by other BLAS kernels ({', '.join(kernels) or 'none'}) than the run began with "
+            f"({', '.join(told.kernels) or 'none'}), and would make other bits: set OPENBLAS_CORETYPE to one value "
+            "everywhere, or use machines of one kind"
+        )
     if _worker_threads() > 1:
         raise EnvironmentProblem(
             "a worker has several threads, which would share random state: start it with --nthreads 1"
         )
     with scrubbed(function.__name__.strip("_")):  # an exception's text may hold a patient's value, and travels
-        return function(*call)
+        return function(*(_job_there(folder, told.config, told.resume) if one is _ITS_JOB else one for one in call))
+
+
+@functools.lru_cache(maxsize=2)
+def _job_there(folder: str, config: str, resume: bool) -> Job:
+    """On the worker: the job of the run's folder, opened once.
+
+    Raises:
+        EnvironmentProblem: the worker sees another configuration.
+    """
+    job = open_job(folder, resume=resume)
+    if job.config_digest != config:
+        raise EnvironmentProblem("a worker finds another configuration in the run's folder than the run began with")
+    return job
 
 
 def _worker_threads() -> int:

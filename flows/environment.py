@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -10,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
+PACKAGES: Final = ("pipeline", "encoders", "condensation", "flows")
 TELEMETRY_OFF: Final = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -43,16 +45,22 @@ def quiet(workspace: Path | None = None, *, console: bool = False) -> None:
 
 @cache
 def code_version() -> str:
-    """Release number and digest of the installed source: what a stage's result depends on besides its inputs."""
-    from pipeline.core.digest import digest_bytes, digest_json
+    """Release number and digest of the installed source: what reports and provenance name; see also `flows.closure`."""
+    from pipeline.core.digest import digest_file, digest_json
 
-    sources = {}
-    for package in ("pipeline", "encoders", "condensation", "flows"):
-        root = Path(str(files(package)))
-        for path in sorted(root.rglob("*")):
-            if path.suffix in {".py", ".toml", ".j2"}:
-                sources[f"{package}/{path.relative_to(root).as_posix()}"] = digest_bytes(path.read_bytes())
+    kinds = {".py", ".toml", ".j2"}
+    sources = {name: digest_file(path) for name, path in package_files().items() if path.suffix in kinds}
     return f"{version('decoct')}+{digest_json(sources)[:12]}"
+
+
+@cache
+def package_files() -> Mapping[str, Path]:
+    """Every file of our packages, by its path from the folder that they lie in."""
+    found: dict[str, Path] = {}
+    for package in PACKAGES:
+        root = Path(str(files(package)))
+        found |= {f"{package}/{path.relative_to(root).as_posix()}": path for path in root.rglob("*") if path.is_file()}
+    return found
 
 
 def machine() -> dict[str, str | int]:

@@ -35,17 +35,29 @@ def names(group: str) -> tuple[str, ...]:
 
 def encoder(table: EncodeTable) -> Encoder:
     """The encoder that an [encode.NAME] table describes."""
-    return cast(Encoder, _build(ENCODERS, table, {}))
+    return cast(Encoder, _build(table, {}))
 
 
 def condenser(table: Condense, **more: object) -> Condenser:
     """The condenser that a [condense.NAME] table describes, with options that no table sets."""
-    return cast(Condenser, _build(CONDENSERS, table, more))
+    return cast(Condenser, _build(table, more))
+
+
+def point_of(table: Plugin) -> tuple[str, str]:
+    """The group and the name of the entry point that a table's code is registered at."""
+    group = CONDENSERS if isinstance(table, Condense) else ENCODERS
+    return group, table.options["name"] if table.kind == "plugin" else table.kind
+
+
+def owners(group: str, name: str) -> tuple[EntryPoint, ...]:
+    """Who registered the name: one, unless something is amiss."""
+    found = {point.value: point for point in entry_points(group=group, name=name)}
+    return tuple(found[value] for value in sorted(found))
 
 
 def name_of(table: Plugin) -> str:
     """The name under which a table's code is registered."""
-    return str(table.options["name"]) if table.kind == "plugin" else table.kind
+    return point_of(table)[1]
 
 
 def foreign_owner(group: str, table: Plugin) -> str | None:
@@ -60,9 +72,9 @@ def foreign_owner(group: str, table: Plugin) -> str | None:
     return None if ours else f"{point.dist.name} {point.dist.version}"
 
 
-def _build(group: str, table: Plugin, more: Mapping[str, object]) -> object:
+def _build(table: Plugin, more: Mapping[str, object]) -> object:
     options = table.options["settings"] if table.kind == "plugin" else table.options
-    return load(group, name_of(table), {**options, **more})
+    return load(*point_of(table), {**options, **more})
 
 
 def load(group: str, name: str, options: Mapping[str, Any]) -> object:
@@ -150,9 +162,9 @@ def _loaded(group: str, name: str) -> Any:
 
 
 def _entry(group: str, name: str) -> EntryPoint:
-    found = {point.value: point for point in entry_points(group=group, name=name)}
+    found = owners(group, name)
     if not found:
         raise ConfigError(f"no {group} entry point is named {name!r}; there are: {', '.join(names(group))}")
     if len(found) > 1:
         raise ConfigError(f"the {group} entry point {name!r} has {len(found)} owners; uninstall all but one")
-    return next(iter(found.values()))
+    return found[0]

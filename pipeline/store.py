@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar, final
+from typing import Any, Final, Generic, TypeVar, final
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -35,6 +35,7 @@ from pipeline.core.files.whole import put_whole, write_synced
 from pipeline.core.types import drift as drift_types
 
 T = TypeVar("T")
+A_co = TypeVar("A_co", covariant=True)
 
 KINDS: Final[Mapping[str, type[Any]]] = {
     kind.__name__: kind
@@ -78,8 +79,11 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Made:
-    """What a stage made: digests in the stage's order, seconds it took when it was computed."""
+class Made(Generic[A_co]):
+    """What a stage made: digests in the stage's order, seconds it took when it was computed.
+
+    The type of its main artefact is told to a type checker alone: nothing is kept of it.
+    """
 
     digests: tuple[str, ...]
     seconds: float
@@ -192,16 +196,16 @@ class Store:
             size = sum(file.stat().st_size for file in folder.iterdir())
             yield Entry(folder.name, self.kind_of(folder.name), size)
 
-    def made(self, stage_key: str) -> Made | None:
+    def made(self, stage_key: str) -> Made[Any] | None:
         """What a finished stage made, if all of it is still here."""
         try:
             note = json.loads((self.root / "index" / stage_key).read_text(encoding="ascii"))
-            made = Made(tuple(note["digests"]), float(note["seconds"]), reused=True)
+            made: Made[Any] = Made(tuple(note["digests"]), float(note["seconds"]), reused=True)
         except (FileNotFoundError, ValueError, KeyError):
             return None
         return made if all(self._object(digest).exists() for digest in made.digests) else None
 
-    def remember(self, stage_key: str, made: Made, *, stage: str = "", parents: tuple[str, ...] = ()) -> None:
+    def remember(self, stage_key: str, made: Made[object], *, stage: str = "", parents: tuple[str, ...] = ()) -> None:
         """Note what a finished stage made, and from what; replaces an older note in one step."""
         note: dict[str, Any] = {"digests": list(made.digests), "seconds": round(made.seconds, 3)}
         note |= {"stage": stage, "parents": list(parents)} if stage else {}
@@ -228,13 +232,13 @@ class Store:
         resume: bool,
         stage: str = "",
         parents: tuple[str, ...] = (),
-    ) -> Made:
+    ) -> Made[Any]:
         """Store what `make` returns; with `resume`, find what an earlier, finished call stored instead."""
         if resume and (known := self.made(stage_key)) is not None:
             return known
         begin = time.monotonic()
         digests = tuple(self.put(record) for record in make())
-        made = Made(digests, time.monotonic() - begin, reused=False)
+        made: Made[Any] = Made(digests, time.monotonic() - begin, reused=False)
         self.remember(stage_key, made, stage=stage, parents=parents)
         return made
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.environment import quiet
 from pipeline.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from flows.workspace.job import Job
 
 ConfigPath = Annotated[Path, typer.Argument(help="The run's TOML file.", show_default=False)]
 Seed = Annotated[int | None, typer.Option(help="Seed of all public randomness; instead of the file's.")]
@@ -25,22 +28,29 @@ Only = Annotated[list[str] | None, typer.Option(help="Only this table of the fil
 Root = Annotated[Path, typer.Option(help="Your trust root file.", show_default=False)]
 
 
-def walk(verb: str, job_folder: str, resume: bool, as_json: bool) -> None:
+def walk(verb: str, job: Job, as_json: bool) -> None:
     """One stage and what it needs, and what it has to show."""
     from flows.cli.summary import outcome, print_stage
     from flows.run import walk_until
 
-    made = walk_until(job_folder, verb, resume=resume)
+    made = walk_until(job, verb)
     if as_json:
-        print_json(outcome(job_folder, made))
+        print_json(outcome(job, made))
     else:
-        print_stage(job_folder, verb, made)
+        print_stage(job, verb, made)
 
 
 def start(
-    config: Any, seed: int | None, device: str | None, out: Path | None, verbose: int, only: list[str] | None
-) -> str:
-    """Apply the flags that differ from run to run, quieten the surroundings, write the run's folder."""
+    config: Any,
+    seed: int | None,
+    device: str | None,
+    out: Path | None,
+    verbose: int,
+    only: list[str] | None = None,
+    *,
+    resume: bool = False,
+) -> Job:
+    """Apply the flags that differ from run to run, quieten the surroundings, write the run's folder: the verb's job."""
     changes: dict[str, Any] = {}
     if seed is not None:
         changes["seed"] = seed
@@ -56,7 +66,7 @@ def start(
     from pipeline.core.redaction import scrubbed
 
     with scrubbed("start"):
-        return str(new_job(config).folder)
+        return new_job(config, resume=resume)
 
 
 def check_release_terms(config: Any) -> None:

@@ -122,7 +122,7 @@ def _stage_verb(name: str, does: str) -> None:
     ) -> None:
         from pipeline.core.config import load_config
 
-        walk(name, start(load_config(config), seed, device, out, verbose, only), resume, as_json)
+        walk(name, start(load_config(config), seed, device, out, verbose, only, resume=resume), as_json)
 
     verb.__doc__ = f"{does}\n\nExample: decoct {name} run.toml"
     app.command(name)(verb)
@@ -175,7 +175,7 @@ def _run(
     config: Any, seed: int | None, device: str | None, out: Path | None, resume: bool, as_json: bool, verbose: int
 ) -> None:
     check_release_terms(config)
-    folder = start(config, seed, device, out, verbose, None)
+    job = start(config, seed, device, out, verbose, resume=resume)
     from flows.progress import say
 
     say("starting Prefect (about ten seconds)")
@@ -184,12 +184,12 @@ def _run(
     from flows.watch.page import watched
 
     made: dict[str, Any]
-    with watched(Path(folder).parents[1]):
-        made = road(folder, resume)  # type: ignore[assignment]  # of a state that a flow returns, Prefect gives the data
+    with watched(job.config.workspace):
+        made = road(str(job.folder), resume)  # type: ignore[assignment]  # of a state that a flow returns, Prefect gives the data
     if as_json:
-        print_json(outcome(folder, made))
+        print_json(outcome(job, made))
     else:
-        print_run(folder, made)
+        print_run(job, made)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from flows.stages.report import REPORT_PAGE
-from flows.workspace.job import Job, open_job
+from flows.workspace.job import Job
 from flows.workspace.releases import is_proposal, place
 from pipeline.core.codec import to_plain
 from pipeline.core.types import (
@@ -24,12 +24,11 @@ from pipeline.core.types import (
 )
 from pipeline.store import Made
 
-MadeBy = Mapping[str, Made]
+MadeBy = Mapping[str, Made[object]]
 
 
-def outcome(folder: str, made: MadeBy) -> dict[str, Any]:
+def outcome(job: Job, made: MadeBy) -> dict[str, Any]:
     """Digests, paths and verdict of a run, as plain data."""
-    job = open_job(folder, resume=True)
     found: dict[str, Any] = {"made": {label: list(item.digests) for label, item in made.items()}}
     if "decide" in made:
         found["decision"] = to_plain(job.only(made["decide"], GateDecision))
@@ -40,9 +39,8 @@ def outcome(folder: str, made: MadeBy) -> dict[str, Any]:
     return found
 
 
-def print_run(folder: str, made: MadeBy) -> None:
+def print_run(job: Job, made: MadeBy) -> None:
     """The table at the end of a run."""
-    job = open_job(folder, resume=True)
     if "decide" not in made:
         print("held    too few subjects came or went since the last release: nothing new was made or drawn")
         return
@@ -60,9 +58,9 @@ def print_run(folder: str, made: MadeBy) -> None:
     print(f"report  {job.folder / REPORT_PAGE}")
 
 
-def print_stage(folder: str, verb: str, made: MadeBy) -> None:
+def print_stage(job: Job, verb: str, made: MadeBy) -> None:
     """What one verb has to show."""
-    _PRINTERS[verb](open_job(folder, resume=True), made)
+    _PRINTERS[verb](job, made)
 
 
 def _bundle(job: Job, made: MadeBy) -> Path:
@@ -169,5 +167,5 @@ _PRINTERS: Final[Mapping[str, Callable[[Job, MadeBy], None]]] = {
     "condense": _print_digests,
     "validate": _print_utility,
     "audit": _print_leakage,
-    "release": lambda job, made: print_run(str(job.folder), made),
+    "release": print_run,
 }

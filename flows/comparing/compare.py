@@ -8,6 +8,7 @@ from typing import final
 
 from flows.compute import device
 from flows.progress import steps
+from flows.stages.artefacts import Encoded
 from flows.workspace.job import Job
 from pipeline.core.types import CondensedSet, EncodedCohort, Split, UtilityReport, UtilityScore, with_tasks
 from pipeline.store import Made
@@ -37,7 +38,9 @@ class Compared:
     scores: tuple[UtilityScore, ...]
 
 
-def tuning_utility(job: Job, encoded: Made, condensed: Mapping[str, Made]) -> Made:
+def tuning_utility(
+    job: Job, encoded: Made[Encoded], condensed: Mapping[str, Made[CondensedSet]]
+) -> Made[UtilityReport]:
     """Train the configured models on every set alone, without real data, and test them on the real tuning stays."""
     table = job.config.utility
     seed = job.seed("compare")
@@ -67,7 +70,7 @@ def tuning_utility(job: Job, encoded: Made, condensed: Mapping[str, Made]) -> Ma
     return job.once("compare", parents, options, seed, make)
 
 
-def rows(job: Job, condensed: Mapping[str, Made], report: UtilityReport) -> tuple[Compared, ...]:
+def rows(job: Job, condensed: Mapping[str, Made[CondensedSet]], report: UtilityReport) -> tuple[Compared, ...]:
     """The table's rows, in the order in which the methods were asked for."""
     found = []
     for name, made in condensed.items():

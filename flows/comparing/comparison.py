@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
 from flows import registry
+from flows.workspace.job import Job
 from pipeline.core.config import Config, condense_table
 from pipeline.core.errors import UsageError
 
@@ -67,24 +69,23 @@ def plan(config: Config, names: Sequence[str], input_name: str | None, n_per_cla
     return config.model_copy(update=changes), first_name
 
 
-def compare(folder: str, seed_of: str, *, resume: bool) -> dict[str, Any]:
-    """Condense by every table of the comparison in `folder`, score on the tuning stays; rows and footer as plain data.
+def compare(job: Job, seed_of: str) -> dict[str, Any]:
+    """Condense by every table of the comparison in `job`, score on the tuning stays; rows and footer as plain data.
 
-    What comes before condensing is taken from the store, or made; with `resume` finished sets are, too.
+    What comes before condensing is taken from the store, or made; if the job resumes finished sets are, too.
     """
     from flows.comparing import compare as stage
-    from flows.run import Walker, execute, walk_until  # imports Prefect, which reads its settings when it is imported
-    from flows.stages.condense import condense
-    from flows.workspace.job import open_job
+    from flows.run import CONDENSE, Stage, Walker, execute, walk_until  # imports Prefect, which reads its settings then
     from pipeline.core.codec import to_plain
     from pipeline.core.types import UtilityReport
 
-    job = open_job(folder, resume=resume)
     source = next(iter(job.config.encode))
-    encoded = walk_until(folder, "encode", resume=True)[f"encode {source}"]
-    step = Walker(lambda label, what, inputs: execute(folder, resume, label, what, inputs))
-    condensed = {name: step(f"condense {name}", condense, name, encoded, None, seed_of) for name in job.config.condense}
-    report = job.only(step("utility on tuning", stage.tuning_utility, encoded, condensed), UtilityReport)
+    encoded = walk_until(dataclasses.replace(job, resume=True), "encode")[f"encode {source}"]
+    step = Walker(lambda label, what, inputs: execute(job, label, what.does, inputs))
+    condensed = {name: step(CONDENSE, name, encoded, None, seed_of) for name in job.config.condense}
+    score = Stage("utility on tuning", "condense", stage.tuning_utility)
+    scored = step(score, encoded, condensed)
+    report = job.only(scored, UtilityReport)
     return {
         "input": source,
         "rows": to_plain(stage.rows(job, condensed, report)),

@@ -20,7 +20,7 @@ from typing import Any, Final, final
 
 from flows.nights.notify import notify
 from flows.workspace import accepted
-from flows.workspace.job import Job, new_job, open_job
+from flows.workspace.job import Job, new_job
 from flows.workspace.locks import workspace_lock
 from flows.workspace.releases import is_proposal, place
 from pipeline.core.config import Config
@@ -38,7 +38,7 @@ REFUSED: Final = frozenset({11, 12, 13, 14, 16, 17})
 """Exit codes of the gates: data contract, utility floor, leakage, policy, drift, budget."""
 GOOD: Final = frozenset({"released", "proposed", "unchanged", "held"})
 
-WalkRoad = Callable[[str, dict[str, Made]], None]
+WalkRoad = Callable[[Job, dict[str, Made[Any]]], object]
 
 
 @final
@@ -71,12 +71,13 @@ def run_night(config: Config, walk_road: WalkRoad) -> Night:
     with workspace_lock(config.workspace, "decoct night"):
         _close_killed(config)
         night = _begin(config)
-        clock, made = time.monotonic(), dict[str, Made]()
+        clock, made = time.monotonic(), dict[str, Made[Any]]()
         told = {known.release for known in read_record(config.workspace)}
         try:
             with scrubbed("the night"):
-                walk_road(str(new_job(config).folder), made)
-            outcome = _done(config, made, told)
+                job = new_job(config, resume=True)
+                walk_road(job, made)
+            outcome = _done(job, made, told)
         except DecoctError as error:
             outcome = _stopped(error)
         except BaseException as error:
@@ -132,11 +133,10 @@ def _close_killed(config: Config) -> None:
     _finish(config, replace(night, state="killed", exit_code=137, sentence=sentence))
 
 
-def _done(config: Config, made: Mapping[str, Made], known: set[str]) -> dict[str, Any]:
+def _done(job: Job, made: Mapping[str, Made[Any]], known: set[str]) -> dict[str, Any]:
     """What a road that was walked to its end came to."""
-    job = open_job(str(config.workspace / "runs" / config.name), resume=True)
     record = job.only(made["release"], ReleaseRecord)
-    bundle = place(config.workspace, record.name)
+    bundle = place(job.config.workspace, record.name)
     told: dict[str, Any] = {"exit_code": 0, "release": record.name, "version": record.version}
     if made["release"].reused and record.name in known:
         return told | {"state": "unchanged", "sentence": f"nothing has changed since {record.name}"}
@@ -150,7 +150,7 @@ def _stopped(error: DecoctError) -> dict[str, Any]:
     return {"state": state, "exit_code": error.exit_code, "sentence": str(error)}
 
 
-def _ended(night: Night, made: Mapping[str, Made], clock: float, outcome: Mapping[str, Any]) -> Night:
+def _ended(night: Night, made: Mapping[str, Made[Any]], clock: float, outcome: Mapping[str, Any]) -> Night:
     return replace(
         night,
         ended=_now(),

@@ -37,10 +37,11 @@ from pydantic import ValidationError
 from flows.environment import TELEMETRY_OFF, quiet
 from flows.nights.night import GOOD, Night, run_night
 from flows.progress import say
-from flows.run import Stage, Walker, told, walk, walk_as_tasks
+from flows.run import labels, told, walk_as_tasks
 from flows.stages.report import REPORT_PAGE
 from flows.watch.page import watched
-from pipeline.core.config import Config, load_config
+from flows.workspace.job import Job
+from pipeline.core.config import load_config
 from pipeline.core.errors import DecoctError, EnvironmentProblem, UsageError
 from pipeline.core.redaction import outward, scrubbed
 from pipeline.store import Made
@@ -60,7 +61,7 @@ def night_flow(config: str) -> State[None]:
             plan = load_config(Path(config))
             quiet(plan.workspace)
             with watched(plan.workspace):
-                night = run_night(plan, lambda folder, made: walk_with_progress(plan, folder, made))
+                night = run_night(plan, walk_with_progress)
     except DecoctError as error:  # it could not begin, so it has no record, and nobody but Prefect tells
         _ended[run] = error
         return Failed(message=told(error))
@@ -75,21 +76,16 @@ def night_flow(config: str) -> State[None]:
     return Failed(name=name, message=f"exit code {night.exit_code}: {sentence}")
 
 
-def walk_with_progress(plan: Config, folder: str, made: dict[str, Made]) -> None:
+def walk_with_progress(job: Job, made: dict[str, Made[Any]]) -> None:
     """The road as tasks of the night, with the share of its stages that have ended on the night's page."""
-    labels: list[str] = []
-
-    def count(label: str, _: Stage, __: tuple[Any, ...]) -> None:
-        labels.append(label)
-
-    walk(plan, Walker(count))
+    steps = labels(job.config)
     shown = _show(create_progress_artifact, 0.0, key="decoct-progress", description="Stages of the night that ended")
 
     def ended(label: str) -> None:
         if shown is not None:
-            _show(update_progress_artifact, shown, round(100 * (labels.index(label) + 1) / len(labels), 1))
+            _show(update_progress_artifact, shown, round(100 * (steps.index(label) + 1) / len(steps), 1))
 
-    walk_as_tasks(folder, made, resume=True, ended=ended)
+    walk_as_tasks(job, made, ended=ended)
 
 
 def _show(put: Callable[..., Any], *what: Any, **more: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from flows.progress import say, steps
 from flows.receiving.pool import load_pool
 from flows.receiving.reception import take_note
 from flows.run import walk_until
-from flows.workspace.job import Job, open_job
+from flows.workspace.job import Job
 from pipeline.core.errors import DataError, UsageError
 from pipeline.core.transforms import require_same_space
 from pipeline.core.types import EncodedCohort, Json, Split, Task, UtilityReport, with_tasks
@@ -32,7 +33,7 @@ WITHOUT: Final = "pooled_without "
 
 
 def evaluate(
-    folder: str,
+    job: Job,
     bundle: Path,
     root: Path,
     *,
@@ -41,7 +42,7 @@ def evaluate(
     identity: Path | None = None,
     recipient: str | None = None,
 ) -> UtilityReport:
-    """Models trained on the bundle, tested on the held-out stays of the run at `folder`, beside models trained at home.
+    """Models trained on the bundle, tested on the held-out stays of the job's run, beside models trained at home.
 
     Args:
         all_stays: test on every stay of the run; then nothing is trained at home.
@@ -57,8 +58,7 @@ def evaluate(
     if received.manifest["release"]["kind"] == "moments":
         raise UsageError("this bundle holds moments, not rows; condense them first")
     take_note("evaluate", received.bundle, root)
-    job = open_job(folder, resume=True)
-    made = walk_until(folder, "encode", resume=True)
+    made = walk_until(dataclasses.replace(job, resume=True), "encode")
     name, own = _alike(job, made, received.manifest["data"]["transforms"], received.channels)
     tasks = tuple(task for task in own.tasks if task.name in received.tasks)
     if not tasks:
@@ -83,8 +83,8 @@ def evaluate(
         )
 
 
-def evaluate_pool(folder: str, pooled: Path, *, today: datetime.date) -> tuple[PairedScore, ...]:
-    """Models trained on a pool, tested on the held-out stays of the run at `folder`, beside one's own training stays.
+def evaluate_pool(job: Job, pooled: Path, *, today: datetime.date) -> tuple[PairedScore, ...]:
+    """Models trained on a pool, tested on the held-out stays of the job's run, beside one's own training stays.
 
     Rows: one's own training stays (the reference of all differences), the pool, both together, and the pool without
     each institution in turn. Together means one set: many own stays outweigh a few samples.
@@ -95,8 +95,7 @@ def evaluate_pool(folder: str, pooled: Path, *, today: datetime.date) -> tuple[P
         DataError: none of the run's encodings is the pool's, or a label is defined otherwise here.
     """
     pool = load_pool(pooled, today=today)
-    job = open_job(folder, resume=True)
-    made = walk_until(folder, "encode", resume=True)
+    made = walk_until(dataclasses.replace(job, resume=True), "encode")
     _, own = _alike(job, made, pool.data["transforms"], pool.channels)
     if (own.features.shape[1], own.step_hours) != (pool.features.shape[1], pool.data["step_hours"]):
         raise DataError("the pool's series have another number or length of steps than this run's")
@@ -140,7 +139,7 @@ def _common_tasks(own: EncodedCohort, pool: Pool) -> tuple[Task, ...]:
 
 
 def _alike(
-    job: Job, made: Mapping[str, Made], theirs: Sequence[Json], channels: Sequence[str]
+    job: Job, made: Mapping[str, Made[object]], theirs: Sequence[Json], channels: Sequence[str]
 ) -> tuple[str, EncodedCohort]:
     """The run's encoding that lives in the received set's space, and its name."""
     near: list[str] = []  # the same kind of encoding, but another one

@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flows import registry
+from flows.stages.artefacts import Candidate, Encoded, Prepared
 from flows.stages.attacks.model import receivers_choice
 from flows.stages.attacks.scenes import SceneOf, attack_all, has_key
 from flows.workspace import history
 from flows.workspace.job import Job
 from pipeline.core.types import (
+    CondensedSet,
     LeakageReport,
 )
 from pipeline.store import Made
 
 
 def audit(
-    job: Job, prepared: Made, encoded: Mapping[str, Made], condensed: Mapping[str, Made], candidate: Made
-) -> Made:
+    job: Job,
+    prepared: Made[Prepared],
+    encoded: Mapping[str, Made[Encoded]],
+    condensed: Mapping[str, Made[CondensedSet]],
+    candidate: Made[Candidate],
+) -> Made[LeakageReport]:
     """Attack every encoding and every condensed set; one LeakageReport for each.
 
     The report on the release's table names the candidate: for an encoding that is its training part, for moments the
@@ -49,7 +55,7 @@ def audit(
     def make(_: object) -> tuple[LeakageReport, ...]:
         return attack_all(job, attacked, seed)
 
-    made = job.once("audit", parents, options, seed, make)
-    if not made.reused:
-        history.remember_run(job, [job.store.get(digest, LeakageReport) for digest in made.digests])
-    return made
+    audited = job.once("audit", parents, options, seed, make)
+    if not audited.reused:
+        history.remember_run(job, [job.store.get(digest, LeakageReport) for digest in audited.digests])
+    return audited

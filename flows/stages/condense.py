@@ -14,11 +14,12 @@ from condensation.private.condenser import samples_from_moments
 from flows import registry
 from flows.compute import calls, device
 from flows.progress import say, steps
+from flows.stages.artefacts import Encoded
 from flows.workspace.accounted import check_taken, ledger_of, noise_name, noise_source
-from flows.workspace.job import Job, open_job
+from flows.workspace.job import Job
 from pipeline.core.config import Condense
 from pipeline.core.digest import digest_json
-from pipeline.core.errors import ConfigError, EnvironmentProblem
+from pipeline.core.errors import ConfigError
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.protocols import ignore_step
 from pipeline.core.threads import single_threaded
@@ -36,7 +37,6 @@ from pipeline.core.types import (
 from pipeline.store import Made
 
 MAX_CURVE_POINTS: Final = 400
-OF_TABLE: Final = " / "  # no table's name has it
 
 
 @runtime_checkable
@@ -58,7 +58,9 @@ class ReleasesMoments(Protocol):
         ...
 
 
-def condense(job: Job, name: str, encoded: Made, grouping: Made | None, seed_of: str | None = None) -> Made:
+def condense(
+    job: Job, name: str, encoded: Made[Encoded], grouping: Made[Grouping] | None, seed_of: str | None = None
+) -> Made[CondensedSet]:
     """The training stays of an encoding -> (CondensedSet, LossCurve) by the [condense.NAME] method.
 
     A table with `tasks = "each_group"` or `"each_task"` makes such a pair for each, the one with the first task first,
@@ -91,29 +93,16 @@ def condense(job: Job, name: str, encoded: Made, grouping: Made | None, seed_of:
         _tell_sum(name, [one for one in found if isinstance(one, CondensedSet)])
         return tuple(found)
 
-    return job.once("condense", parents, options, seed, make)
-
-
-def condensed_sets(job: Job, made: Made) -> tuple[CondensedSet, ...]:
-    """All sets of a table: one, or one for each group or task; a loss curve follows each."""
-    return tuple(job.only(made, CondensedSet, position) for position in range(0, len(made.digests), 2))
-
-
-def set_name(table: str, number: int) -> str:
-    """How a table's set is called where sets stand side by side: the first has the table's own name."""
-    return f"{table}{OF_TABLE}{number + 1}" if number else table
-
-
-def table_of(name: str) -> str:
-    """The table of a `set_name`."""
-    return name.split(OF_TABLE)[0]
+    return job.once("condense", parents, options, seed, make, [registry.point_of(table)])
 
 
 @final
 class _Sets:
     """The sets of a table, one or one for each group or task, each followed by its loss curve."""
 
-    def __init__(self, job: Job, name: str, encoded: Made, grouping: Made | None, provenance: Provenance) -> None:
+    def __init__(
+        self, job: Job, name: str, encoded: Made[Encoded], grouping: Made[Grouping] | None, provenance: Provenance
+    ) -> None:
         self._job, self._name, self._encoded, self._grouping = job, name, encoded, grouping
         self._provenance, self._table = provenance, job.config.condense[name]
         self._training = training_part(job, self._table, encoded, grouping)
@@ -158,8 +147,7 @@ class _Sets:
     def by_workers(self) -> tuple[CondensedSet | LossCurve, ...]:
         """Each by whichever worker is free, which puts it into the store."""
         many = len(self.parts)
-        run = (str(self._job.folder), self._job.config_digest, self._job.resume)
-        told = (*run, self._name, self._encoded, self._grouping, self._provenance)
+        told = (self._job, self._name, self._encoded, self._grouping, self._provenance)
         found: list[CondensedSet | LossCurve] = []
         with steps(f"condensing {self._name}", "") as on_step:
             for one, curve in calls(self._job, _set_there, [(*told, number) for number in range(many)]):
@@ -170,23 +158,9 @@ class _Sets:
 
 @single_threaded
 def _set_there(
-    folder: str,
-    config: str,
-    resume: bool,
-    name: str,
-    encoded: Made,
-    grouping: Made | None,
-    provenance: Provenance,
-    number: int,
+    job: Job, name: str, encoded: Made[Encoded], grouping: Made[Grouping] | None, provenance: Provenance, number: int
 ) -> tuple[str, str]:
-    """On a worker: one of a table's sets, put into the store; digests of it and of its loss curve.
-
-    Raises:
-        EnvironmentProblem: the worker sees another configuration.
-    """
-    job = open_job(folder, resume=resume)
-    if job.config_digest != config:
-        raise EnvironmentProblem("a worker finds another configuration in the run's folder than the run began with")
+    """On a worker: one of a table's sets, put into the store; digests of it and of its loss curve."""
     made, curve = _Sets(job, name, encoded, grouping, provenance).made(number, quiet=True)
     return job.store.put(made), job.store.put(curve)
 
@@ -232,7 +206,7 @@ def _tell_sum(name: str, sets: list[CondensedSet]) -> None:
         say(f"  {name}: {len(epsilons)} private sets about the same people, epsilon {sum(epsilons):g} in sum")
 
 
-def moments(job: Job, name: str, encoded: Made) -> Made:
+def moments(job: Job, name: str, encoded: Made[Encoded]) -> Made[Moments]:
     """The private moments behind the [condense.NAME] set: the same query, so the same noise and no further cost.
 
     Raises:
@@ -251,10 +225,10 @@ def moments(job: Job, name: str, encoded: Made) -> Made:
         check_taken(name, released, training, noise)
         return (dataclasses.replace(released, provenance=provenance),)
 
-    return job.once("moments", (encoded.first,), options, None, make)
+    return job.once("moments", (encoded.first,), options, None, make, [registry.point_of(table)])
 
 
-def training_part(job: Job, table: Condense, encoded: Made, grouping: Made | None) -> EncodedCohort:
+def training_part(job: Job, table: Condense, encoded: Made[Encoded], grouping: Made[Grouping] | None) -> EncodedCohort:
     """The training stays with the tasks that the table asks for.
 
     Subjects are coded anew: the noise of a private release must not be drawn afresh because somebody else came or went.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flows import registry
-from flows.stages.utility import shortfall
+from flows.stages.artefacts import Candidate
 from flows.workspace import history
 from flows.workspace.job import Job
 from pipeline.core.codec import record_digest
@@ -23,7 +23,9 @@ from pipeline.sharing.policy.load import load_policy
 from pipeline.store import Made
 
 
-def decide(job: Job, candidate: Made, leakage: Made, utility: Made) -> Made:
+def decide(
+    job: Job, candidate: Made[Candidate], leakage: Made[LeakageReport], utility: Made[UtilityReport]
+) -> Made[GateDecision]:
     """The gate's decision on what the configuration wants to release."""
     policy = load_policy(job.config.release.policy)
     parents = (candidate.first, *leakage.digests, utility.first)
@@ -44,27 +46,33 @@ def decide(job: Job, candidate: Made, leakage: Made, utility: Made) -> Made:
     return job.once("decide", parents, options, None, make)
 
 
-def circumstances(job: Job, candidate: Made) -> gate.Circumstances:
+def circumstances(job: Job, candidate: Made[Candidate]) -> gate.Circumstances:
     """What the gate looks at beside the artefact and its audit."""
     accepted = history.last_accepted(job, candidate.first)
     rules = registry.policy_rules()
     return gate.Circumstances(accepted=accepted, countersigned=job.config.release.countersigned, rules=rules)
 
 
-def reports_on(job: Job, candidate: Made, leakage: Made) -> tuple[LeakageReport, ...]:
+def reports_on(job: Job, candidate: Made[Candidate], leakage: Made[LeakageReport]) -> tuple[LeakageReport, ...]:
     """The leakage reports that are about the candidate."""
     reports = (job.store.get(digest, LeakageReport) for digest in leakage.digests)
     return tuple(report for report in reports if report.artefact_digest == candidate.first)
 
 
-def released_artefact(job: Job, candidate: Made) -> gate.Artefact:
+def released_artefact(job: Job, candidate: Made[Candidate]) -> gate.Artefact:
     """The candidate itself, of whichever kind it is."""
     kinds: Mapping[str, type[gate.Artefact]] = {cls.__name__: cls for cls in (CondensedSet, EncodedCohort, Moments)}
     artefact: gate.Artefact = job.store.get(candidate.first, kinds[job.store.kind_of(candidate.first)])
     return artefact
 
 
-def admitted(job: Job, candidate: Made, leakage: Made, utility: Made, decision: Made) -> gate.AuditedRelease:
+def admitted(
+    job: Job,
+    candidate: Made[Candidate],
+    leakage: Made[LeakageReport],
+    utility: Made[UtilityReport],
+    decision: Made[GateDecision],
+) -> gate.AuditedRelease:
     """The release, if utility floor and gate let it pass.
 
     Raises:
@@ -85,7 +93,29 @@ def admitted(job: Job, candidate: Made, leakage: Made, utility: Made, decision: 
     )
 
 
-def enforce(job: Job, candidate: Made, leakage: Made, utility: Made, decision: Made) -> None:
+def shortfall(job: Job, utility: UtilityReport) -> str | None:
+    """Why the utility floor is not met, or None."""
+    table = job.config.utility
+    if table.floor_auroc is None:
+        return None
+    task = next((row.task for row in utility.scores if row.training_set == job.config.release.artefact), "")
+    score = utility.score(job.config.release.artefact, table.floor_model, "auroc", task)
+    if score is None and not any(row.metric == "auroc" and row.task == task for row in utility.scores):
+        return f"the utility floor is an AUROC, which the first task, {task}, does not have"
+    if score is None:
+        return f"the utility floor asks for {table.floor_model}, which was not trained on {job.config.release.artefact}"
+    if score.mean >= table.floor_auroc:
+        return None
+    return f"{table.floor_model} reaches AUROC {score.mean:.3f}, below the floor of {table.floor_auroc:g}"
+
+
+def enforce(
+    job: Job,
+    candidate: Made[Candidate],
+    leakage: Made[LeakageReport],
+    utility: Made[UtilityReport],
+    decision: Made[GateDecision],
+) -> None:
     """Stop the run with its exit code when nothing was released; the report has been written by now.
 
     Raises:

@@ -25,7 +25,7 @@ FIRST: Final = "first night: there is no released cohort to compare with"
 MAX_NAMED: Final = 5
 
 
-def drift(job: Job, cohort: Made) -> Made:
+def drift(job: Job, cohort: Made[Cohort]) -> Made[DriftReport]:
     """Cohort -> (DriftReport, CohortProfile, ContractResult), against the last released cohort of this run.
 
     Raises:
@@ -56,7 +56,7 @@ def drift(job: Job, cohort: Made) -> Made:
     return made
 
 
-def enough_new(job: Job, cohort: Made, judged: Made) -> None:
+def enough_new(job: Job, cohort: Made[Cohort], judged: Made[DriftReport]) -> None:
     """Go on only if enough subjects came or went since the last release, or if it is that very cohort.
 
     Two releases of nearly the same people tell whoever has both what the few who differ made of the figures; and each
@@ -73,7 +73,7 @@ def enough_new(job: Job, cohort: Made, judged: Made) -> None:
         raise Held(f"held: fewer than {wanted} subjects came or went since {report.against} (night.min_new_subjects)")
 
 
-def accept(job: Job, cohort: Made, judged: Made, released: Made | None) -> None:
+def accept(job: Job, cohort: Made[Cohort], judged: Made[DriftReport], released: Made[ReleaseRecord] | None) -> None:
     """Note that this cohort was released: it is the next night's yardstick. Nothing, where nothing was released."""
     if released is None:
         return

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import lru_cache
+from typing import Protocol, runtime_checkable
+
+import numpy as np
 
 from encoders.calibrate import Randomisable, calibrated
 from encoders.dense import static_channels, summaries
 from flows import registry
-from flows.compute import device
-from flows.stages import blocks
+from flows.compute import device, rows_by_blocks
+from flows.stages.artefacts import Encoded, Prepared
+from flows.stages.prepare import with_all_stays
 from flows.workspace.accounted import noise_name, noise_source
 from flows.workspace.job import Job
 from pipeline.core.config import EncodeTable, KeyedEncode
 from pipeline.core.digest import digest_array
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import ConfigError, EnvironmentProblem
 from pipeline.core.keys.secrets import Secret
 from pipeline.core.protocols import FittedEncoder
 from pipeline.core.types import (
@@ -24,7 +29,17 @@ from pipeline.core.types import (
 from pipeline.store import Made
 
 
-def encode(job: Job, name: str, prepared: Made) -> Made:
+@runtime_checkable
+class EncodesApart(Protocol):
+    """A fitted encoder that can say whether stays encoded by themselves are bit for bit those encoded together."""
+
+    @property
+    def stays_apart(self) -> bool:
+        """See `encoders.windows.Sealed`."""
+        ...
+
+
+def encode(job: Job, name: str, prepared: Made[Prepared]) -> Made[Encoded]:
     """Prepared series -> the [encode.NAME] encoding of them, with the site's encoder key."""
     table = job.config.encode[name]
     key = job.secret("encoder")
@@ -38,14 +53,14 @@ def encode(job: Job, name: str, prepared: Made) -> Made:
         given = encoder_input(job, name, prepared)
         fitted = fitted_encoder(table, given, key)
         apart = table.data == "series" and where == "cpu"
-        encoded = blocks.encoded(job, name, given, prepared.first, fitted) if apart else None
+        encoded = _by_blocks(job, name, given, prepared.first, fitted) if apart else None
         if encoded is None:
             encoded = fitted.encode(given, noise=noise_source(job, given), device=where)
         if owner is not None:
             encoded = as_site_sees_it(name, registry.name_of(table), given, encoded, key)
         return (dataclasses.replace(encoded, provenance=provenance),)
 
-    return job.once("encode", (prepared.first,), options, None, make)
+    return job.once("encode", (prepared.first,), options, None, make, [registry.point_of(table)])
 
 
 def as_site_sees_it(
@@ -80,9 +95,9 @@ def fitted_encoder(table: EncodeTable, given: EncodedCohort, key: Secret) -> Fit
     return encoder.fit(given, key)
 
 
-def encoder_input(job: Job, name: str, prepared: Made) -> EncodedCohort:
+def encoder_input(job: Job, name: str, prepared: Made[Prepared]) -> EncodedCohort:
     """What the [encode.NAME] table encodes: the prepared series, or a vector of summaries for every stay."""
-    series: EncodedCohort = job.only(prepared, EncodedCohort)
+    series = job.only(prepared, EncodedCohort)
     if job.config.encode[name].data == "series":
         return series
     return summaries(series, static_channels(cohort_of(job, series)))
@@ -92,3 +107,41 @@ def cohort_of(job: Job, prepared: EncodedCohort) -> Cohort:
     """The raw cohort that the prepared series were made from."""
     cohort: Cohort = job.store.get(prepared.provenance.parents[0], Cohort)
     return cohort
+
+
+def _by_blocks(job: Job, name: str, given: EncodedCohort, digest: str, fitted: FittedEncoder) -> EncodedCohort | None:
+    """The prepared cohort `given`, stored as `digest`, encoded by blocks; None where the encoder wants it whole."""
+    if not (isinstance(fitted, EncodesApart) and fitted.stays_apart):
+        return None
+    fingerprint = job.secret("encoder").fingerprint
+    features = rows_by_blocks(job, _encoded_rows, len(given.labels), name, digest, fingerprint)
+    told = fitted.encode(job.store.rows(digest, EncodedCohort, slice(0, 1)))
+    return with_all_stays(told, features, given)
+
+
+def _encoded_rows(job: Job, stays: slice, name: str, prepared: str, fingerprint: str) -> np.ndarray:
+    """The encoded features of some stays: `(stay, row, column)`; the key is read from the workspace.
+
+    Raises:
+        EnvironmentProblem: the workspace holds another key.
+    """
+    require_encoder_key(job, fingerprint)
+    rows = job.store.rows(prepared, EncodedCohort, stays)
+    return _fitted(job, name, fingerprint, prepared).encode(rows).features
+
+
+def require_encoder_key(job: Job, fingerprint: str) -> None:
+    """Hold that the workspace has the key that the run began with.
+
+    Raises:
+        EnvironmentProblem: it has another one.
+    """
+    if job.secret("encoder").fingerprint != fingerprint:
+        raise EnvironmentProblem("a worker finds another encoder key in the workspace than the run began with")
+
+
+@lru_cache(maxsize=4)
+def _fitted(job: Job, name: str, fingerprint: str, prepared: str) -> FittedEncoder:
+    """Fitted once per job: to shape and names alone, as every encoder that encodes stays apart is."""
+    shape = job.store.rows(prepared, EncodedCohort, slice(0, 1))
+    return registry.encoder(job.config.encode[name]).fit(shape, job.secret("encoder"))

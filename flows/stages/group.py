@@ -14,9 +14,10 @@ import numpy as np
 
 from flows.compute import calls, device
 from flows.progress import steps
+from flows.stages.artefacts import Prepared
 from flows.stages.condense import moments
 from flows.stages.encode import encode
-from flows.workspace.job import Job, open_job
+from flows.workspace.job import Job
 from pipeline.core.config.group import GroupConfig
 from pipeline.core.types import EncodedCohort, Grouping, Moments, Provenance, Split
 from pipeline.grouping.accounted import fixed_groups, group_by_moments
@@ -27,7 +28,7 @@ from pipeline.grouping.validated import MIN_VALIDATED
 from pipeline.store import Made
 
 
-def group(job: Job, prepared: Made) -> Made | None:
+def group(job: Job, prepared: Made[Prepared]) -> Made[Grouping] | None:
     """Which tasks are alike, on the prepared training stays; None when nobody asks or there is only one task."""
     table = job.config.group
     if table is None or len(job.store.describe(prepared.first)["meta"]["tasks"]) < 2:
@@ -42,7 +43,7 @@ def group(job: Job, prepared: Made) -> Made | None:
             return (fixed_groups(table.groups, tuple(task.name for task in cohort.tasks)),)
         return (_on_stays(job, table, cohort, seed),)
 
-    return job.once("group", (prepared.first,), table.model_dump(mode="json"), seed, make)
+    return job.once("group", (prepared.first,), table.model_dump(mode="json"), seed, make, [])
 
 
 def _on_stays(job: Job, table: GroupConfig, cohort: EncodedCohort, seed: int) -> Grouping:
@@ -66,17 +67,17 @@ def _on_stays(job: Job, table: GroupConfig, cohort: EncodedCohort, seed: int) ->
         return validate_grouping(found, training, tuning, **options, device=where, trainer=trainer, on_step=on_step)
 
 
-def _by_moments(job: Job, table: GroupConfig, name: str, prepared: Made) -> Made:
+def _by_moments(job: Job, table: GroupConfig, name: str, prepared: Made[Prepared]) -> Made[Grouping]:
     """The [condense] table's moments, whose query is the same wherever it is asked, and groups read from them."""
     stored = dataclasses.replace(job, resume=True)  # the encoding was made before; nothing is encoded twice
     encoded = encode(stored, job.config.condense[name].input, prepared)
     released = moments(job, name, encoded)
 
     def make(_: Provenance) -> tuple[Grouping]:
-        given: Moments = job.only(released, Moments)
+        given = job.only(released, Moments)
         return (group_by_moments(given, max_groups=table.max_groups, limits=_limits(table)),)
 
-    return job.once("group", (released.first,), table.model_dump(mode="json"), None, make)
+    return job.once("group", (released.first,), table.model_dump(mode="json"), None, make, [])
 
 
 def _limits(table: GroupConfig) -> NamedLimits:
@@ -94,7 +95,7 @@ def train_by_workers(
     name = secrets.token_hex(8)
     try:
         np.savez(_training_file(job, name), inputs=inputs, labels=labels)
-        told = [(str(job.folder), name, number, one, device) for number, one in enumerate(asked)]
+        told = [(job, name, number, one, device) for number, one in enumerate(asked)]
         for made in calls(job, _train_there, told):
             with np.load(_training_file(job, made)) as arrays:
                 found = Trained(**{field.name: arrays[field.name] for field in fields(Trained)})
@@ -105,9 +106,8 @@ def train_by_workers(
             path.unlink(missing_ok=True)
 
 
-def _train_there(folder: str, name: str, number: int, one: Training, device: str) -> str:
+def _train_there(job: Job, name: str, number: int, one: Training, device: str) -> str:
     """On a worker: one training; the name of the file with what came of it, unless nobody waits for it any more."""
-    job = open_job(folder, resume=False)
     with np.load(_training_file(job, name)) as stays:
         found = trained(stays["inputs"], stays["labels"], one, device=device)
     made = f"{name}-{number}"

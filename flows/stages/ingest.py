@@ -27,7 +27,7 @@ from pipeline.validation import contracts
 from pipeline.validation.site_contract import check_site_contract, read_contract
 
 
-def ingest(job: Job) -> Made:
+def ingest(job: Job) -> Made[Cohort]:
     """Source -> (Cohort, IngestReport, ContractResult of the events)."""
     config, state = job.config, SourceState(job)
     options = reader_options(config.source)
@@ -35,7 +35,7 @@ def ingest(job: Job) -> Made:
     site = None if config.cohort.contract is None else read_contract(config.cohort.contract)
     plan = {
         "source": {"kind": config.source.kind, "content": state.content(), **registry.brought(registry.READERS)},
-        "cohort": config.cohort.model_dump(mode="json", exclude={"contract"}),
+        "cohort": config.cohort.model_dump(mode="json", exclude={"contract", "mapping"}),
         "mapping": _mapping_digest(config.cohort.mapping),
         "split_key": job.secret("split").fingerprint,
         **({} if site is None else {"contract": {"version": site.version, "digest": site.digest}}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from flows.stages.artefacts import Candidate
 from flows.stages.decide import admitted, reports_on
 from flows.workspace import history, releases
 from flows.workspace.changes import keep_outline
@@ -17,14 +18,24 @@ from pipeline.core.digest import digest_file, digest_json
 from pipeline.core.errors import LeakageError, ReleaseRefused, UtilityError
 from pipeline.core.types import (
     Cohort,
+    GateDecision,
     LeakageReport,
     ReleaseRecord,
+    UtilityReport,
 )
 from pipeline.sharing.bundle import write as bundles
+from pipeline.sharing.policy.load import load_policy
 from pipeline.store import Made
 
 
-def release(job: Job, cohort: Made, candidate: Made, leakage: Made, utility: Made, decision: Made) -> Made | None:
+def release(
+    job: Job,
+    cohort: Made[Cohort],
+    candidate: Made[Candidate],
+    leakage: Made[LeakageReport],
+    utility: Made[UtilityReport],
+    decision: Made[GateDecision],
+) -> Made[ReleaseRecord] | None:
     """Sign and write the bundle when utility floor and gate allow it; None otherwise. It waits among the proposals
     where the policy asks for approvals.
 
@@ -52,8 +63,10 @@ def release(job: Job, cohort: Made, candidate: Made, leakage: Made, utility: Mad
         files = {file.name: digest_file(file) for file in sorted(path.iterdir())}
         return ReleaseRecord(path.name, digest_json(files), notes.version), scanned[0]
 
-    def once(job: Job) -> Made:
-        return job.once("release", (candidate.first, decision.first), settings.model_dump(mode="json"), None, make)
+    terms = settings.model_dump(mode="json") | {"policy": load_policy(settings.policy).digest}
+
+    def once(job: Job) -> Made[ReleaseRecord]:
+        return job.once("release", (candidate.first, decision.first), terms, None, make)
 
     made = once(job)
     if releases.place(workspace, job.only(made, ReleaseRecord).name) is None:  # moved away: write the next one
@@ -80,7 +93,7 @@ def _notes(settings: ReleaseConfig, version: int) -> bundles.ReleaseNotes:
     )
 
 
-def _scan(job: Job, cohort: Made, candidate: Made, files: Mapping[str, bytes]) -> LeakageReport:
+def _scan(job: Job, cohort: Made[Cohort], candidate: Made[Candidate], files: Mapping[str, bytes]) -> LeakageReport:
     """Look for the site's ids, keys, seeds and folders in the bytes that are about to be signed."""
     stays = job.only(cohort, Cohort)
     secrets = [job.secret(purpose) for purpose in KEY_PURPOSES]

@@ -1,19 +1,21 @@
-"""The report of a run for its site: a page and its figures, restricted like everything in the workspace."""
+"""The report of a run for its site, restricted like all in the workspace; and the floor, which writes it as well."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from flows.environment import code_version, machine
+from flows.stages.decide import shortfall
 from flows.workspace import releases
 from flows.workspace.changes import since_last_release
 from flows.workspace.job import Job
 from pipeline.core.digest import canonical_json
+from pipeline.core.errors import UtilityError
 from pipeline.core.types import (
     Cohort,
     CondensedSet,
@@ -43,14 +45,25 @@ REPORT_DATA: Final = "report.json"
 MAX_TRAJECTORIES: Final = 6
 
 
-def report(job: Job, made: Mapping[str, Made]) -> None:
+def report(job: Job, made: Mapping[str, Made[Any]]) -> None:
     """Write the site's page and its JSON into the run's folder; restricted, like everything in the workspace."""
     record = _record(job, made)
     job.replace_file(REPORT_DATA, canonical_json(record_json(record)))
     job.replace_file(REPORT_PAGE, render_report(record).encode())
 
 
-def _record(job: Job, made: Mapping[str, Made]) -> RunRecord:
+def floor(job: Job, utility: Made[UtilityReport], made: Mapping[str, Made[object]]) -> None:
+    """Stop before the audit, which takes longest, if the release would be of too little use; the page is written.
+
+    Raises:
+        UtilityError: below the utility floor.
+    """
+    if (why := shortfall(job, job.only(utility, UtilityReport))) is not None:
+        report(job, made)
+        raise UtilityError(f"nothing was released: {why}")
+
+
+def _record(job: Job, made: Mapping[str, Made[Any]]) -> RunRecord:
     config = job.config
     released = made.get("release")
     bundle = job.only(released, ReleaseRecord) if released else None
@@ -69,7 +82,7 @@ def _record(job: Job, made: Mapping[str, Made]) -> RunRecord:
         policy=Path(config.release.policy).name,
         stages=tuple(_stage_row(job, label, item) for label, item in made.items()),
         ingest=job.only(made["ingest"], IngestReport, 1),
-        contracts=(job.only(made["ingest"], ContractResult, 2), *_all(job, made, "validate", ContractResult)),
+        contracts=(job.only(made["ingest"], ContractResult, 2), *_contracts(job, made)),
         encoders={name: _encoder_spec(job, made[f"encode {name}"]) for name in config.encode},
         condensed=tuple(_condensed_summary(job, name, made[f"condense {name}"]) for name in config.condense),
         utility=job.only(made["utility"], UtilityReport),
@@ -88,20 +101,22 @@ def _record(job: Job, made: Mapping[str, Made]) -> RunRecord:
     )
 
 
-def _stage_row(job: Job, label: str, made: Made) -> StageRow:
+def _stage_row(job: Job, label: str, made: Made[Any]) -> StageRow:
     return StageRow(label, made.first, made.seconds, made.reused, job.store.summary(made.first))
 
 
-def _all(job: Job, made: Mapping[str, Made], verb: str, kind: type[ContractResult]) -> tuple[ContractResult, ...]:
-    return tuple(job.only(item, kind) for label, item in made.items() if label.split()[0] == verb)
+def _contracts(job: Job, made: Mapping[str, Made[Any]]) -> tuple[ContractResult, ...]:
+    """What the stages that hold an artefact against its contract found, in their order."""
+    kind = ContractResult.__name__
+    return tuple(job.only(item, ContractResult) for item in made.values() if job.store.kind_of(item.first) == kind)
 
 
-def _encoder_spec(job: Job, made: Made) -> dict[str, object]:
+def _encoder_spec(job: Job, made: Made[Any]) -> dict[str, object]:
     transforms = job.store.describe(made.first)["meta"]["transforms"]
     return dict(transforms[-1])
 
 
-def _condensed_summary(job: Job, name: str, made: Made) -> CondensedSummary:
+def _condensed_summary(job: Job, name: str, made: Made[Any]) -> CondensedSummary:
     samples = job.only(made, CondensedSet)
     return CondensedSummary(
         name=name,
@@ -117,7 +132,7 @@ def _condensed_summary(job: Job, name: str, made: Made) -> CondensedSummary:
     )
 
 
-def _trajectories(job: Job, made: Mapping[str, Made]) -> tuple[Trajectory, ...]:
+def _trajectories(job: Job, made: Mapping[str, Made[Any]]) -> tuple[Trajectory, ...]:
     """Class means over time of the best-covered variables, real against the first set that lives in clinical units."""
     cohort = job.only(made["ingest"], Cohort)
     prepared = job.only(made["prepare"], EncodedCohort).part(Split.TRAIN)

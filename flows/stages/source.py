@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, final
 
-from flows.environment import code_version
+from flows.closure import stage_code
 from flows.progress import say
 from flows.workspace.job import Job
 from flows.workspace.withdrawals import withdrawn_of
@@ -23,6 +23,8 @@ from pipeline.ingest.withdrawn import Withdrawn
 
 PIECES: Final = "pieces"
 MARKS: Final = "marks"
+READING: Final = "flows.stages.ingest"
+"""Whatever this stage's module reaches may change what a piece holds."""
 
 
 @final
@@ -45,7 +47,7 @@ class SourceState:
         if self.job.config.source.kind not in IN_PIECES:
             return None
         folder = self.job.config.workspace / "store" / PIECES
-        return Pieces(folder, code_version(), self.marks, fresh=not self.job.resume)
+        return Pieces(folder, stage_code(READING, ()), self.marks, fresh=not self.job.resume)
 
     @cached_property
     def withdrawn(self) -> Withdrawn:

@@ -10,12 +10,11 @@ import numpy as np
 
 from flows.compute import device
 from flows.progress import steps
-from flows.stages.condense import condensed_sets, set_name, table_of
-from flows.stages.report import report
+from flows.stages.artefacts import Encoded, condensed_sets, set_name, table_of
 from flows.workspace.job import Job
-from pipeline.core.errors import UtilityError
 from pipeline.core.seeds import generator
 from pipeline.core.types import (
+    CondensedSet,
     EncodedCohort,
     Split,
     UtilityReport,
@@ -30,12 +29,14 @@ FULL_DATA: Final = "full_data"
 RANDOM_REAL: Final = "random_real_stays"
 
 
-def utility(job: Job, encoded: Mapping[str, Made], condensed: Mapping[str, Made]) -> Made:
+def utility(
+    job: Job, encoded: Mapping[str, Made[Encoded]], condensed: Mapping[str, Made[CondensedSet]]
+) -> Made[UtilityReport]:
     """Train on every condensed set, on all real training stays and on equally many random ones; test on real stays."""
     config, table = job.config, job.config.utility
     seed = job.seed("utility")
     where = device(config.device)
-    options = {"utility": table.model_dump(mode="json"), "reference": config.release.model_dump(mode="json")}
+    options = {"utility": table.model_dump(mode="json"), "reference": [config.release.kind, config.release.artefact]}
     parents = tuple(made.first for made in (*encoded.values(), *condensed.values()))
 
     def make(_: object) -> tuple[UtilityReport]:
@@ -55,7 +56,9 @@ def utility(job: Job, encoded: Mapping[str, Made], condensed: Mapping[str, Made]
     return job.once("utility", parents, options, seed, make)
 
 
-def _training_sets(job: Job, encoded: Mapping[str, Made], condensed: Mapping[str, Made]) -> dict[str, TrainingSet]:
+def _training_sets(
+    job: Job, encoded: Mapping[str, Made[Encoded]], condensed: Mapping[str, Made[CondensedSet]]
+) -> dict[str, TrainingSet]:
     """The condensed sets, then their ceiling and their baseline in the reference set's encoding and tasks."""
     tables = job.config.condense
     sets: dict[str, TrainingSet] = {}
@@ -88,30 +91,3 @@ def _random_rows(job: Job, training: EncodedCohort, n_per_class: int, draw: int)
     random = generator(job.seed("random real stays"), draw)
     classes = [np.flatnonzero(training.labels[:, 0] < 0.5), np.flatnonzero(training.labels[:, 0] >= 0.5)]
     return np.concatenate([random.choice(rows, min(n_per_class, len(rows)), replace=False) for rows in classes])
-
-
-def shortfall(job: Job, utility: UtilityReport) -> str | None:
-    """Why the utility floor is not met, or None."""
-    table = job.config.utility
-    if table.floor_auroc is None:
-        return None
-    task = next((row.task for row in utility.scores if row.training_set == job.config.release.artefact), "")
-    score = utility.score(job.config.release.artefact, table.floor_model, "auroc", task)
-    if score is None and not any(row.metric == "auroc" and row.task == task for row in utility.scores):
-        return f"the utility floor is an AUROC, which the first task, {task}, does not have"
-    if score is None:
-        return f"the utility floor asks for {table.floor_model}, which was not trained on {job.config.release.artefact}"
-    if score.mean >= table.floor_auroc:
-        return None
-    return f"{table.floor_model} reaches AUROC {score.mean:.3f}, below the floor of {table.floor_auroc:g}"
-
-
-def floor(job: Job, utility: Made, made: Mapping[str, Made]) -> None:
-    """Stop before the audit, which takes longest, if the release would be of too little use; the page is written.
-
-    Raises:
-        UtilityError: below the utility floor.
-    """
-    if (why := shortfall(job, job.only(utility, UtilityReport))) is not None:
-        report(job, made)
-        raise UtilityError(f"nothing was released: {why}")

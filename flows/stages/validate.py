@@ -19,7 +19,7 @@ _CHECKS: Final[Mapping[str, tuple[type[Any], Callable[[Any], ContractResult]]]] 
 }
 
 
-def validate(job: Job, name: str, artefact: Made) -> Made:
+def validate(job: Job, name: str, artefact: Made[Cohort | EncodedCohort | CondensedSet]) -> Made[ContractResult]:
     """Hold the artefact called `name` against the data contract of its kind.
 
     Raises:

@@ -26,6 +26,7 @@ from pipeline.core.digest import canonical_json, digest_json
 from pipeline.core.errors import EnvironmentProblem
 from pipeline.core.files.chained import read_chain, writing
 from pipeline.core.files.whole import put_whole
+from pipeline.core.types import Cohort
 from pipeline.core.types.drift import CohortProfile
 from pipeline.store import Made
 
@@ -47,7 +48,7 @@ class Accepted:
     marks: np.ndarray  # uint64, sorted, of its subjects
 
 
-def content_of(job: Job, cohort: Made) -> str:
+def content_of(job: Job, cohort: Made[Cohort]) -> str:
     """Digest of what a cohort says, whichever version of the code made it."""
     return digest_json(job.store.describe(cohort.first)["arrays"])
 
@@ -91,7 +92,7 @@ def last_accepted(job: Job, *, besides: str) -> Accepted | None:
     return Accepted(str(entry["release"]), str(entry["content"]), name, profile, np.frombuffer(marks, "<u8"))
 
 
-def accept(job: Job, cohort: Made, profile: CohortProfile, subjects: Iterable[str], release: str) -> None:
+def accept(job: Job, cohort: Made[Cohort], profile: CohortProfile, subjects: Iterable[str], release: str) -> None:
     """Note that the cohort's release was admitted; a no-op where the newest line says so already.
 
     Raises:

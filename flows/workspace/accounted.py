@@ -63,7 +63,7 @@ def noise_name(job: Job) -> dict[str, str]:
     return {"noise_key": job.secret("noise").fingerprint}
 
 
-def ledger_of(job: Job, encoded: Made) -> Reserve:
+def ledger_of(job: Job, encoded: Made[EncodedCohort]) -> Reserve:
     """Reserves a query about the training stays of `encoded`.
 
     The callable raises:
@@ -78,7 +78,7 @@ def ledger_of(job: Job, encoded: Made) -> Reserve:
     return reserve
 
 
-def training_people(job: Job, encoded: Made) -> ledger.People:
+def training_people(job: Job, encoded: Made[EncodedCohort]) -> ledger.People:
     """Whose records a private method sees: subjects, or stays where the source knows no subjects."""
     prepared = _first_parent(job, encoded.first)
     cohort: Cohort = job.store.get(_first_parent(job, prepared), Cohort)

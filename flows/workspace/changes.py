@@ -22,7 +22,7 @@ OUTLINES: Final = "outlines"
 _VERSION: Final = re.compile(r"-v(\d+)$")
 
 
-def keep_outline(job: Job, cohort: Made, bundle: str) -> None:
+def keep_outline(job: Job, cohort: Made[Cohort], bundle: str) -> None:
     """Keep the outline of the cohort that a bundle came from.
 
     Raises:
@@ -33,7 +33,7 @@ def keep_outline(job: Job, cohort: Made, bundle: str) -> None:
         write_owner_file(path, outline_bytes(_outline(job, cohort)), "outline")
 
 
-def since_last_release(job: Job, cohort: Made, made_now: str | None) -> dict[str, Any] | None:
+def since_last_release(job: Job, cohort: Made[Cohort], made_now: str | None) -> dict[str, Any] | None:
     """What changed since the cohort of the last release before `made_now`; None where there was none, or its outline
     was made with another key or is gone.
     """
@@ -47,7 +47,7 @@ def since_last_release(job: Job, cohort: Made, made_now: str | None) -> dict[str
     return {"release": last.stem, **changes(before, _outline(job, cohort))}
 
 
-def _outline(job: Job, cohort: Made) -> Outline:
+def _outline(job: Job, cohort: Made[Cohort]) -> Outline:
     return outline_of(job.only(cohort, Cohort), job.secret("split").derive("outline of a released cohort"))
 
 

@@ -8,12 +8,13 @@ Prefect sees only the path of the run's folder; the configuration and every arte
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final, TypeVar, final
 
+from flows.closure import Point, named_by, stage_code
 from flows.environment import code_version
 from pipeline.core.codec import to_plain
 from pipeline.core.config import Config
@@ -26,14 +27,16 @@ from pipeline.core.seeds import child_seed
 from pipeline.core.types import Provenance
 from pipeline.store import Made, Store
 
+T = TypeVar("T")
+
 CONFIG_FILE: Final = "config.json"
 KEY_PURPOSES: Final = PURPOSES
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
-    """What every stage is given."""
+    """What every stage is given: one object for a verb; it does not travel, a worker opens its own."""
 
     config: Config
     folder: Path
@@ -63,10 +66,19 @@ class Job:
         options: dict[str, Any],
         seed: int | None,
         make: Callable[[Provenance], tuple[Any, ...]],
-    ) -> Made:
-        """Make a stage's artefacts, or find them if the job resumes and nothing they depend on has changed."""
+        points: Iterable[Point] | None = None,
+    ) -> Made[Any]:
+        """Make a stage's artefacts, or find them if the job resumes and nothing they depend on has changed.
+
+        They name the whole code's version; they depend on what the module of `make` reaches of it.
+
+        Args:
+            points: the entry points whose code `make` calls; None = it may call any that the configuration names.
+        """
         provenance = Provenance(stage, parents, options, code_version(), seed)
-        key = digest_json(to_plain(provenance))
+        code = stage_code(make.__module__, named_by(self.config) if points is None else points)
+        reached = replace(provenance, code_version=code)
+        key = digest_json(to_plain(reached))
         made = self.store.once(key, lambda: make(provenance), resume=self.resume, stage=stage, parents=parents)
         self.store.used(self.config.name, key)
         return made
@@ -75,20 +87,20 @@ class Job:
         """Write a file of the run's folder in one step."""
         put_whole(self.folder / name, data)
 
-    def only(self, made: Made, kind: type[Any], position: int = 0) -> Any:
+    def only(self, made: Made[object], kind: type[T], position: int = 0) -> T:
         """Load one artefact that a stage made."""
         return self.store.get(made.digests[position], kind)
 
 
-def new_job(config: Config) -> Job:
-    """Write the run's folder and return its job.
+def new_job(config: Config, *, resume: bool = False) -> Job:
+    """Write the run's folder and return its job, for a verb to keep; workers and tasks open it by its folder.
 
     Raises:
         EnvironmentProblem: through the store, when the workspace cannot be written.
     """
     folder = config.workspace / "runs" / config.name
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    job = Job(config, folder, resume=False)
+    job = Job(config, folder, resume)
     job.replace_file(CONFIG_FILE, json.dumps(config.model_dump(mode="json"), indent=2).encode())
     job.store.begin_run(config.name)
     return job

@@ -28,7 +28,7 @@ MAX_BYTES: Final = 1 << 20  # some two thousand lines: a hundred nights of a run
 PREFIX: Final = 12  # characters of a digest, enough to find it with `decoct show`
 INTERRUPTED: Final = 130
 
-Tell = Callable[[Made | None], None]
+Tell = Callable[[Made[object] | None], None]
 
 
 @contextmanager
@@ -37,10 +37,10 @@ def logged(folder: Path, stage: str) -> Iterator[Tell]:
 
     Put it outside `scrubbed`: what it sees raised is then one clean sentence. Whatever was raised goes on.
     """
-    made: list[Made | None] = [None]
+    made: list[Made[object] | None] = [None]
     begin = time.monotonic()
 
-    def tell(what: Made | None) -> None:
+    def tell(what: Made[object] | None) -> None:
         made[0] = what
 
     try:
@@ -69,7 +69,7 @@ def read_log(folder: Path) -> tuple[dict[str, Any], ...]:
     return tuple(lines)
 
 
-def _line(folder: Path, stage: str, seconds: float, made: Made | None) -> dict[str, Any]:
+def _line(folder: Path, stage: str, seconds: float, made: Made[object] | None) -> dict[str, Any]:
     return {
         "time": datetime.now(tz=UTC).isoformat(timespec="milliseconds"),
         "level": "info",

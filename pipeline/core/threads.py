@@ -1,4 +1,4 @@
-"""One thread where an artefact's digest must not depend on how many cores the machine has."""
+"""What a sum's last bits depend on besides its terms: how many threads, and which BLAS kernels, add them up."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -21,3 +21,16 @@ def single_threaded(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
 
     return limited
+
+
+@functools.cache
+def blas_kernels() -> tuple[str, ...]:
+    """The BLAS libraries of this process and the processor kinds they compute for, such as `openblas Haswell`.
+
+    Two processes that differ here may differ in the last bits of a product.
+    """
+    import numpy  # noqa: F401 (a library is asked for its kernels once it is loaded, and always the same ones are)
+    import scipy.linalg  # noqa: F401
+
+    found = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    return tuple(sorted({f"{one['internal_api']} {one.get('architecture', 'unknown')}" for one in found}))

@@ -85,9 +85,9 @@ def site(
         return made
 
     fixed_keys(workspace)
-    folder = str(new_job(config()).folder)
-    made = walk_until(folder, "release", resume=True)
-    yield {"workspace": workspace, "folder": folder, "made": made, "config": config}
+    job = new_job(config(), resume=True)
+    made = walk_until(job, "release")
+    yield {"workspace": workspace, "job": job, "made": made, "config": config}
     patched.undo()
 
 
@@ -114,7 +114,7 @@ def trust_root(workspace: Path, people: Path) -> Path:
 
 def test_from_a_run_to_a_receipt_by_the_command_line(site: dict[str, Any], tmp_path: Path) -> None:
     workspace = site["workspace"]
-    told = outcome(site["folder"], site["made"])
+    told = outcome(site["job"], site["made"])
     proposal = Path(told["proposal"])
     assert proposal.parent == workspace / "proposals"
     assert not (workspace / "releases").exists()
@@ -154,13 +154,13 @@ def test_under_a_policy_without_approvals_the_run_publishes_at_once(site: dict[s
     policy = workspace / "trial.toml"
     asked = policy.read_text()
     policy.write_text(asked.replace("needed = 1", "needed = 0", 1))
-    folder = str(new_job(alone).folder)
-    bundle = Path(outcome(folder, walk_until(folder, "release", resume=True))["bundle"])
+    job = new_job(alone, resume=True)
+    bundle = Path(outcome(job, walk_until(job, "release"))["bundle"])
     assert bundle == workspace / "releases" / "st-elsewhere-private-v2"
-    assert Path(outcome(folder, walk_until(folder, "release", resume=True))["bundle"]) == bundle
+    assert Path(outcome(job, walk_until(job, "release"))["bundle"]) == bundle
     assert "the log is whole" in decoct("log", "verify", "--out", workspace)
     shutil.rmtree(bundle)
-    again = Path(outcome(folder, walk_until(folder, "release", resume=True))["bundle"])
+    again = Path(outcome(job, walk_until(job, "release"))["bundle"])
     assert again.name == "st-elsewhere-private-v3"
     policy.write_text(asked)
 
@@ -174,22 +174,22 @@ def test_set_and_moments_of_one_table_cost_once_and_more_than_the_budget_is_refu
     before = spent()
     assert (before["queries"], before["unit"]) == (1, "stay")
     assert 0.8 < before["epsilon"] < 1
-    folder = str(new_job(config(name="moments", release={**RELEASE, "kind": "moments"})).folder)
-    walk_until(folder, "audit", resume=True)
+    job = new_job(config(name="moments", release={**RELEASE, "kind": "moments"}), resume=True)
+    walk_until(job, "audit")
     assert spent() == before
 
     cheap = {"private": {**PRIVATE["private"], "epsilon": 0.5}}
-    walk_until(str(new_job(config(name="cheap", condense=cheap)).folder), "condense", resume=True)
+    walk_until(new_job(config(name="cheap", condense=cheap), resume=True), "condense")
     between = spent()
     assert between["queries"] == 2
     assert before["epsilon"] < between["epsilon"] < before["epsilon"] + 0.5
 
     dear = {"private": {**PRIVATE["private"], "epsilon": 1.5}}
-    folder = str(new_job(config(name="dear", condense=dear)).folder)
+    job = new_job(config(name="dear", condense=dear), resume=True)
     policy = workspace / "trial.toml"
     policy.write_text(policy.read_text().replace("epsilon = 10.0", "epsilon = 1.2", 1))
     store = sorted(path.name for path in (workspace / "store").rglob("*"))
     with pytest.raises(BudgetError, match=r"above the 1\.2 that policy trial allows"):
-        walk_until(folder, "condense", resume=True)
+        walk_until(job, "condense")
     assert spent()["queries"] == 2
     assert sorted(path.name for path in (workspace / "store").rglob("*")) == store

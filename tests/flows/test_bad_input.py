@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from flows.run import walk_until
-from flows.workspace.job import new_job, open_job
+from flows.workspace.job import Job, new_job
 from pipeline.core.config import parse_config
 from pipeline.core.errors import DataError
 from pipeline.core.types import IngestReport
@@ -43,8 +43,8 @@ def sound() -> tuple[Rows, Rows]:
     return events, stays
 
 
-def job_folder(workspace: Path, events: Rows | bytes | None, stays: Rows, split: str = "given") -> str:
-    """A workspace whose source is what was given, as files; returns the run's folder."""
+def job_of(workspace: Path, events: Rows | bytes | None, stays: Rows, split: str = "given") -> Job:
+    """A workspace whose source is what was given, as files; returns its job."""
     for name, rows in (("events.csv", events), ("stays.csv", stays)):
         if rows is not None:
             data = rows if isinstance(rows, bytes) else _csv(rows)
@@ -65,7 +65,7 @@ def job_folder(workspace: Path, events: Rows | bytes | None, stays: Rows, split:
         "condense": {"c": {"kind": "centroids", "n_per_class": 1}},
         "release": {"artefact": "c", "licence": "CC0-1.0"},
     }
-    return str(new_job(parse_config(raw, "test", workspace)).folder)
+    return new_job(parse_config(raw, "test", workspace))
 
 
 def _csv(rows: Rows) -> bytes:
@@ -123,14 +123,14 @@ def test_a_broken_source_is_told_in_one_sentence_and_leaves_nothing(case: str, t
     events, stays = change(*sound())
     if isinstance(events, list) and len(events) > 5 and len(events[5]) == 4:
         events[5][3] = SENTINEL
-    folder = job_folder(tmp_path, events, stays)
+    job = job_of(tmp_path, events, stays)
     with pytest.raises(DataError, match=named) as caught:
-        walk_until(folder, "ingest", resume=False)
+        walk_until(job, "ingest")
     sentence = str(caught.value)
     assert "\n" not in sentence
     assert SENTINEL not in sentence
     assert caught.value.exit_code == 11
-    store = open_job(folder, resume=True).store
+    store = job.store
     assert [entry.kind for entry in store.entries() if entry.kind == "Cohort"] == []
     assert not list((store.root / "tmp").iterdir())
 
@@ -140,9 +140,9 @@ def test_the_same_source_unbroken_is_read_to_the_last_row(tmp_path: Path) -> Non
     events, stays = sound()
     for row, value in ((1, "nan"), (3, "inf"), (5, "-5"), (7, "")):
         events[row][3] = value
-    folder = job_folder(tmp_path, events, stays)
-    made = walk_until(folder, "ingest", resume=False)
-    report = open_job(folder, resume=True).only(made["ingest"], IngestReport, 1)
+    job = job_of(tmp_path, events, stays)
+    made = walk_until(job, "ingest")
+    report = job.only(made["ingest"], IngestReport, 1)
     assert report.rows_read == 80
     assert report.rows_used == 76
     assert sum(report.rows_dropped.values()) == 4
@@ -168,7 +168,7 @@ def test_a_truncated_archive_is_told(tmp_path: Path) -> None:
         "condense": {"c": {"kind": "centroids"}},
         "release": {"artefact": "c", "licence": "CC0-1.0"},
     }
-    folder = str(new_job(parse_config(raw, "test", tmp_path)).folder)
+    job = new_job(parse_config(raw, "test", tmp_path))
     with pytest.raises(DataError, match=r"set\.tar\.gz"):
-        walk_until(folder, "ingest", resume=False)
-    assert not list(open_job(folder, resume=True).store.entries())
+        walk_until(job, "ingest")
+    assert not list(job.store.entries())

@@ -53,7 +53,7 @@ def test_a_comparison_is_made_once_and_taken_from_the_store_after(tmp_path: Path
     assert [row["scores"] for row in again["rows"]] == [row["scores"] for row in found["rows"]]
 
     job = open_job(str(tmp_path / "work" / "runs" / "small-compare"), resume=True)
-    encoded = job.only(walk_until(str(job.folder), "encode", resume=True)["encode raw"], EncodedCohort)
+    encoded = job.only(walk_until(job, "encode")["encode raw"], EncodedCohort)
     tested = {score["n_test"] for row in found["rows"] for score in row["scores"]}
     assert tested == {int(np.isfinite(encoded.part(Split.TUNING).labels[:, 0]).sum())}
     assert len(encoded.part(Split.TUNING).labels) != len(encoded.part(Split.HELD_OUT).labels)

@@ -35,6 +35,7 @@ from pipeline.core.config import Config
 from pipeline.core.config.compute import ComputeConfig
 from pipeline.core.errors import DataError, DecoctError, EnvironmentProblem
 from pipeline.core.files import mapped
+from pipeline.core.threads import blas_kernels
 from pipeline.core.types import Cohort, EncodedCohort
 from pipeline.grouping.trainings import Training, train_here
 from pipeline.ingest.cohort import scaling
@@ -76,9 +77,9 @@ def cluster() -> Iterator[ComputeConfig]:
 CHECKED = compute._checked
 
 
-def _checked_by_its_own_code(folder: str, told: tuple[str, str], function: Callable[..., Any], call: Any) -> Any:
+def _checked_by_its_own_code(folder: str, told: compute.Told, function: Callable[..., Any], call: Any) -> Any:
     """As the real one, but for a working tree that somebody edits between the start of two workers."""
-    return CHECKED(folder, (told[0], code_version()), function, call)
+    return CHECKED(folder, dataclasses.replace(told, code=code_version()), function, call)
 
 
 def using(job: Job, table: ComputeConfig) -> Job:
@@ -146,11 +147,11 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
     np.testing.assert_array_equal(found, np.arange(3 * n).reshape(n, 3))
 
 
-def _rows_of_a_mortal(folder: str, stays: slice, width: int) -> np.ndarray:
+def _rows_of_a_mortal(job: Job, stays: slice, width: int) -> np.ndarray:
     """The third block's first worker dies by the kernel's hand."""
     if stays.start == 2 * 4096:
         try:
-            (Path(folder) / DIED).touch(exist_ok=False)
+            (job.folder / DIED).touch(exist_ok=False)
             os.kill(os.getpid(), signal.SIGKILL)
         except FileExistsError:
             pass
@@ -221,7 +222,37 @@ def test_a_worker_without_the_workspace_is_refused_before_anything_is_made(job: 
         CHECKED(str(tmp_path), told, str.upper, ("a",))
     assert not list(tmp_path.iterdir())  # above all no new key
     with pytest.raises(EnvironmentProblem, match="another version"):
-        CHECKED(str(job.folder), (told[0], "0.0"), str.upper, ("a",))
+        CHECKED(str(job.folder), dataclasses.replace(told, code="0.0"), str.upper, ("a",))
+
+
+def test_a_worker_with_another_blas_kernel_is_refused_in_one_sentence(job: Job) -> None:
+    told = compute._tell(job)
+    assert told.kernels == blas_kernels()
+    for kernels in ((), ("openblas Z80",), (*told.kernels, "mkl unknown")):
+        other = dataclasses.replace(told, kernels=kernels)
+        with pytest.raises(EnvironmentProblem, match=r"^a worker computes by other BLAS .* of one kind$"):
+            CHECKED(str(job.folder), other, str.upper, ("a",))
+
+
+def test_blas_kernels_are_named_by_library_and_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    openblas = {"user_api": "blas", "internal_api": "openblas", "architecture": "Haswell", "num_threads": 2}
+    found = [openblas, openblas | {"filepath": "another copy"}, {"user_api": "openmp", "internal_api": "openmp"}]
+    monkeypatch.setattr("pipeline.core.threads.threadpool_info", lambda: found)
+    assert blas_kernels.__wrapped__() == ("openblas Haswell",)
+    monkeypatch.setattr("pipeline.core.threads.threadpool_info", lambda: [{"user_api": "blas", "internal_api": "mkl"}])
+    assert blas_kernels.__wrapped__() == ("mkl unknown",)
+
+
+def test_a_worker_opens_its_own_job_and_refuses_another_configuration(job: Job) -> None:
+    told = compute._tell(job)
+    seen = CHECKED(str(job.folder), told, _folder_and_seed, (compute._ITS_JOB, "x"))
+    assert seen == (job.folder, job.seed("x"))
+    with pytest.raises(EnvironmentProblem, match="another configuration in the run's folder"):
+        CHECKED(str(job.folder), dataclasses.replace(told, config="0" * 64), _folder_and_seed, (compute._ITS_JOB, "x"))
+
+
+def _folder_and_seed(job: Job, name: str) -> tuple[Path, int]:
+    return job.folder, job.seed(name)
 
 
 def test_a_full_disk_is_an_error_and_leaves_nothing(
@@ -252,12 +283,12 @@ def test_attacks_and_shadows_are_made_by_workers_as_by_one_process(
     """The full audit: every shadow once, by a worker; the same reports, byte for byte."""
     fixed_keys(tmp_path)
     source = {"kind": "embedded", "sets": ["a"], "max_stays": 1500}
-    encodings = {"raw": {"kind": "identity"}, "rp": {"kind": "random_projection"}}
-    tables = {"private": {"kind": "private_moments", "input": "raw", "n_per_class": 5}}
+    encoders = {"raw": {"kind": "identity"}, "rp": {"kind": "random_projection"}}
+    sets = {"private": {"kind": "private_moments", "input": "raw", "n_per_class": 5}}
     audit = {"level": "full", "max_targets": 20, "n_bootstrap": 50}
-    job = new_job(small_job(tmp_path, source=source, encode=encodings, condense=tables, audit=audit, group=None))
+    job = new_job(small_job(tmp_path, source=source, encode=encoders, condense=sets, audit=audit, group=None))
     prepared = prepare(job, ingest(job))
-    raw, rp = (encode(job, name, prepared) for name in encodings)
+    raw, rp = (encode(job, name, prepared) for name in encoders)
     private = condense(job, "private", raw, None)
     told = [
         SceneOf("encoding", "rp", rp.first, rp, prepared),
@@ -288,9 +319,9 @@ def test_sets_of_a_table_are_made_by_workers_as_by_one_process(
     cohort = {"tasks": ["in_hospital_death", "los_gt_7d", "sofa_ge_10"][:n_tasks]}
     matching = {"kind": "distribution_matching", "n_per_class": 5, "iterations": 4}
     private = {"kind": "private_moments", "input": "raw", "n_per_class": 5}
-    tables = {"several": {**matching, "input": "raw", "tasks": "each_task"}, "private": private}
-    encodings = {"raw": {"kind": "identity"}}
-    job = new_job(small_job(tmp_path, source=source, cohort=cohort, encode=encodings, condense=tables, group=None))
+    sets = {"several": {**matching, "input": "raw", "tasks": "each_task"}, "private": private}
+    encoders = {"raw": {"kind": "identity"}}
+    job = new_job(small_job(tmp_path, source=source, cohort=cohort, encode=encoders, condense=sets, group=None))
     raw = encode(job, "raw", prepare(job, ingest(job)))
     here = condense(job, "several", raw, None)
     there = condense(using(job, cluster), "several", raw, None)

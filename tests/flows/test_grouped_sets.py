@@ -11,9 +11,10 @@ import pytest
 
 from flows.run import walk_until
 from flows.stages import audit as audit_stage
+from flows.stages.artefacts import condensed_sets
 from flows.stages.attacks.scenes import attack_all
-from flows.stages.condense import condensed_sets, of_tasks, wanted_parts
-from flows.workspace.job import new_job, open_job
+from flows.stages.condense import of_tasks, wanted_parts
+from flows.workspace.job import new_job
 from pipeline.audit.sets.near_copies import NearCopies
 from pipeline.core.config import condense_table, parse_config
 from pipeline.core.errors import ConfigError
@@ -47,9 +48,8 @@ def test_one_release_of_moments_serves_the_groups_and_their_sets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = parse_config(plan(), "a test", tmp_path)
-    folder = str(new_job(config.model_copy(update={"workspace": tmp_path / "work"})).folder)
-    made = walk_until(folder, "validate", resume=False)
-    job = open_job(folder, resume=True)
+    job = new_job(config.model_copy(update={"workspace": tmp_path / "work"}))
+    made = walk_until(job, "validate")
     grouping = job.only(made["group"], Grouping)
     assert grouping.chosen == "private_moments"
     assert {task for group in grouping.groups for task in group} == set(TASKS)

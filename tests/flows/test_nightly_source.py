@@ -61,11 +61,11 @@ def job_of(root: Path, *, resume: bool = True, name: str = "nightly") -> Job:
         "release": {"artefact": "raw", "kind": "encoded", "policy": "demo", "licence": "ODbL-1.0"},
     }
     config = parse_config(raw, "the test's configuration", root)
-    return Job(config, new_job(config).folder, resume)
+    return new_job(config, resume=resume)
 
 
 def night(root: Path, *, resume: bool = True, name: str = "nightly") -> Made:
-    made = execute(str(job_of(root, resume=resume, name=name).folder), resume, "ingest", ingest, ())
+    made = execute(job_of(root, resume=resume, name=name), "ingest", ingest, ())
     assert made is not None
     return made
 
@@ -124,7 +124,7 @@ def test_a_full_disk_is_one_sentence_and_the_next_night_ends_the_same(
             with pytest.raises(
                 EnvironmentProblem, match="stage ingest could not use the file system: the disk is full"
             ):
-                execute(str(job.folder), True, "ingest", ingest, ())
+                execute(job, "ingest", ingest, ())
         assert list((work / "store/tmp").iterdir()) == []
         assert list(Store(work / "store").entries()) == []
     assert night(export).digests == undisturbed.digests

@@ -16,7 +16,7 @@ from flows.receiving import pool as pools
 from flows.receiving.evaluate import BOTH, OWN, POOLED, WITHOUT, evaluate_pool
 from flows.receiving.pool import pool_bundles
 from flows.run import walk_until
-from flows.workspace.job import new_job, open_job
+from flows.workspace.job import Job, new_job
 from pipeline.core.config import Config
 from pipeline.core.errors import DataError
 from pipeline.core.types import CondensedSet
@@ -30,11 +30,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
 TODAY = datetime.now(tz=UTC).date()
 
 
-def condensed_at(config: Config) -> tuple[str, CondensedSet]:
-    folder = str(new_job(config).folder)
-    made = walk_until(folder, "condense", resume=True)
-    found: CondensedSet = open_job(folder, resume=True).only(made["condense centroids"], CondensedSet)
-    return folder, found
+def condensed_at(config: Config) -> tuple[Job, CondensedSet]:
+    job = new_job(config, resume=True)
+    made = walk_until(job, "condense")
+    return job, job.only(made["condense centroids"], CondensedSet)
 
 
 def as_received(condensed: CondensedSet, site: str) -> Received:
@@ -76,8 +75,8 @@ def sites(tmp_path_factory: pytest.TempPathFactory, small_job: Callable[..., Con
             group=None,
             release={"artefact": "centroids", "policy": "trial.toml", "site": name, "licence": "ODbL-1.0"},
         )
-        folder, condensed = condensed_at(config)
-        found[name] = {"folder": folder, "received": as_received(condensed, f"Hospital {name.upper()}")}
+        job, condensed = condensed_at(config)
+        found[name] = {"job": job, "received": as_received(condensed, f"Hospital {name.upper()}")}
     return found
 
 
@@ -92,7 +91,7 @@ def pooled(sites: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_pool_stands_beside_ones_own_stays_and_without_each_institution(
     sites: dict[str, Any], pooled: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scores = evaluate_pool(sites["b"]["folder"], pooled, today=TODAY)
+    scores = evaluate_pool(sites["b"]["job"], pooled, today=TODAY)
     by_set = {score.training_set: score for score in scores if score.task == "in_hospital_death"}
     assert list(by_set) == [OWN, POOLED, BOTH, f"{WITHOUT}Hospital A", f"{WITHOUT}Hospital B"]
     own, both = by_set[OWN], by_set[BOTH]
@@ -115,7 +114,7 @@ def test_a_label_that_means_something_else_here_is_refused(sites: dict[str, Any]
     manifest["data"]["tasks"][0]["description"] = "died within a week"
     (pooled / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(DataError, match=r"the label in_hospital_death means .* in this run and 'died within a week'"):
-        evaluate_pool(sites["b"]["folder"], pooled, today=TODAY)
+        evaluate_pool(sites["b"]["job"], pooled, today=TODAY)
 
 
 def test_the_rows_are_the_sites_own(sites: dict[str, Any], pooled: Path) -> None:

@@ -40,7 +40,7 @@ def run_site(config: Config, number: int) -> Path:
     """The road up to the release of moments, under known keys; the bundle's folder."""
     for place, purpose in enumerate(KEY_PURPOSES, start=1):
         write_secret(key_path(config.workspace, purpose), Secret(bytes([16 * number + place]) * 32, purpose))
-    walk_until(str(new_job(config).folder), "release", resume=True)
+    walk_until(new_job(config, resume=True), "release")
     return next((config.workspace / "releases").iterdir())
 
 
@@ -75,8 +75,9 @@ def sites(tmp_path_factory: pytest.TempPathFactory, small_job: Callable[..., Con
 
 def prepared(sites: dict[str, Any], name: str) -> EncodedCohort:
     folder = str(sites["base"] / name / "runs" / "small")
-    made = walk_until(folder, "encode", resume=True)
-    found: EncodedCohort = open_job(folder, resume=True).only(made["encode raw"], EncodedCohort)
+    job = open_job(folder, resume=True)
+    made = walk_until(job, "encode")
+    found: EncodedCohort = job.only(made["encode raw"], EncodedCohort)
     return found
 
 

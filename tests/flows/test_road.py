@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from safetensors import SafetensorError
 from flows import run as road_module
 from flows.receiving.evaluate import evaluate
 from flows.stages.report import REPORT_DATA, REPORT_PAGE
-from flows.workspace.job import KEY_PURPOSES, new_job, open_job
+from flows.workspace.job import KEY_PURPOSES, Job, new_job, open_job
 from flows.workspace.trust import write_root
 from pipeline.core.config import Config
 from pipeline.core.errors import DataError, EnvironmentProblem, LeakageError, ReleaseRefused
@@ -34,7 +35,7 @@ from pipeline.sharing.trust.root import draft_root, load_trust_root, sign_root
 from pipeline.store import Made
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
-Finished = tuple[Config, dict[str, Made]]
+Finished = tuple[Config, dict[str, Made[Any]]]
 NOT_REPEATED = {"release"}  # a bundle is dated and counted; what it holds is compared through its candidate
 STAGES = (
     "ingest",
@@ -68,7 +69,7 @@ def finished(
     return config, road_module.road(str(new_job(config).folder))
 
 
-def digests(made: dict[str, Made]) -> dict[str, tuple[str, ...]]:
+def digests(made: dict[str, Made[Any]]) -> dict[str, tuple[str, ...]]:
     return {label: item.digests for label, item in made.items() if label not in NOT_REPEATED}
 
 
@@ -98,26 +99,25 @@ def test_a_receiver_tests_the_bundle_on_its_own_stays(
     today = datetime.now(tz=UTC).date()
     source = {"kind": "embedded", "sets": ["b"], "max_stays": 300}
     home = small_job(tmp_path, source=source)
-    report = evaluate(str(new_job(home).folder), bundle, tmp_path / "root.toml", all_stays=True, today=today)
+    report = evaluate(new_job(home), bundle, tmp_path / "root.toml", all_stays=True, today=today)
     score = report.score("received", "logistic_regression", "auroc", "in_hospital_death")
     assert score is not None
     assert score.n_test > 290  # a few stays are without any series
     assert score.high > 0.6
     otherwise = small_job(tmp_path, source=source, encode={"raw": {"kind": "quantum"}, "rqe": {"kind": "quantum"}})
     with pytest.raises(DataError, match="the other by imputation, scaling"):
-        evaluate(str(new_job(otherwise).folder), bundle, tmp_path / "root.toml", all_stays=True, today=today)
+        evaluate(new_job(otherwise), bundle, tmp_path / "root.toml", all_stays=True, today=today)
 
 
 def test_a_condensation_is_stopped_by_hand_and_keeps_its_best(tmp_path: Path, small_job: Callable[..., Config]) -> None:
     long = {"kind": "kernel_matching", "input": "raw", "n_per_class": 10, "iterations": 100_000, "pool_size": 1}
     config = small_job(tmp_path, condense={"private": {"kind": "private_moments"}, "slow": long})
-    folder = new_job(config).folder
-    (folder / "stop-slow").touch()
-    made = road_module.walk_until(str(folder), "condense", resume=False)
-    job = open_job(str(folder), resume=True)
+    job = new_job(config)
+    (job.folder / "stop-slow").touch()
+    made = road_module.walk_until(job, "condense")
     assert job.only(made["condense slow"], CondensedSet).features.shape[0] == 20
     assert len(job.only(made["condense slow"], LossCurve, 1).losses) == 1
-    assert not [file for file in folder.iterdir() if "slow" in file.name]
+    assert not [file for file in job.folder.iterdir() if "slow" in file.name]
 
 
 def test_the_report_is_written_beside_its_data(finished: Finished) -> None:
@@ -168,7 +168,7 @@ def test_two_processes_make_the_same_artefacts(finished: Finished, tmp_path: Pat
     folder = new_job(other).folder
     code = (
         "import json, sys\nfrom flows.environment import quiet\nquiet()\nfrom flows.run import walk_until\n"
-        "made = walk_until(sys.argv[1], 'release', resume=False)\n"
+        "from flows.workspace.job import open_job\nmade = walk_until(open_job(sys.argv[1], resume=False), 'release')\n"
         "print(json.dumps({label: item.digests for label, item in made.items()}))\n"
     )
     answer = subprocess.run(
@@ -188,7 +188,7 @@ def test_another_noise_secret_changes_the_private_set_and_nothing_public(finishe
     other = config.model_copy(update={"workspace": tmp_path / "again"})
     shutil.copytree(config.workspace / "keys", other.workspace / "keys")
     (other.workspace / "keys" / "noise.key").unlink()
-    again = road_module.walk_until(str(new_job(other).folder), "condense", resume=False)
+    again = road_module.walk_until(new_job(other), "condense")
     sets = [
         open_job(str(place / "runs" / "small"), resume=True).only(them["condense private"], CondensedSet)
         for place, them in ((config.workspace, made), (other.workspace, again))
@@ -207,25 +207,25 @@ def test_interrupted_in_any_stage_nothing_is_half_written_and_resume_agrees(
     other = config.model_copy(update={"workspace": tmp_path / "again"})
     shutil.copytree(config.workspace, other.workspace, ignore=shutil.ignore_patterns("releases", "index"))
     shutil.copytree(config.workspace / "store" / "index", other.workspace / "store" / "index")
-    folder = str(new_job(other).folder)
+    job = new_job(other, resume=True)
     real = road_module.execute
 
-    def interrupted(folder: str, resume: bool, label: str, *rest: Any) -> Made | None:
+    def interrupted(job: Job, label: str, *rest: Any) -> Made[Any] | None:
         if label == stage:
             with monkeypatch.context() as patch:
                 patch.setattr("pipeline.store.Store.remember", _interrupt)
                 patch.setattr("flows.workspace.job.Job.replace_file", _interrupt)
-                return real(folder, False, label, *rest)
-        return real(folder, resume, label, *rest)
+                return real(replace(job, resume=False), label, *rest)
+        return real(job, label, *rest)
 
     monkeypatch.setattr(road_module, "execute", interrupted)
     if stage != "candidate":  # of a condensed set the candidate is the set itself: nothing is computed
         with pytest.raises(KeyboardInterrupt):
-            road_module.walk_until(folder, "release", resume=True)
+            road_module.walk_until(job, "release")
     assert not list((other.workspace / "store" / "tmp").iterdir())
     assert not [path for path in (other.workspace / "runs").rglob(".*") if path.suffix != ".lock"]
     monkeypatch.setattr(road_module, "execute", real)
-    assert digests(road_module.walk_until(folder, "release", resume=True)) == digests(made)
+    assert digests(road_module.walk_until(job, "release")) == digests(made)
 
 
 def _interrupt(*_: object, **__: object) -> None:
@@ -238,16 +238,16 @@ def test_a_full_disk_is_told_and_leaves_nothing(
     config, _ = finished
     other = config.model_copy(update={"workspace": tmp_path / "again", "seed": 1})  # so that something is to be made
     shutil.copytree(config.workspace, other.workspace)
-    folder = str(new_job(other).folder)
-    before = {entry.digest for entry in open_job(folder, resume=True).store.entries()}
+    job = new_job(other, resume=True)
+    before = {entry.digest for entry in job.store.entries()}
 
     def full(*_: object) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr("pipeline.store.save_file", full)
     with pytest.raises(EnvironmentProblem, match="disk is full"):
-        road_module.walk_until(folder, "condense", resume=True)
-    assert {entry.digest for entry in open_job(folder, resume=True).store.entries()} == before
+        road_module.walk_until(job, "condense")
+    assert {entry.digest for entry in job.store.entries()} == before
     assert not list((other.workspace / "store" / "tmp").iterdir())
 
 
@@ -270,22 +270,22 @@ def test_each_kind_leaves_only_under_a_policy_that_says_so(
     mine = pyrage.x25519.Identity.generate()
     shutil.copytree(config.workspace, tmp_path / "site", ignore=shutil.ignore_patterns("releases"))
     other = small_job(tmp_path / "site", release=release | {"site": "test site", "licence": "ODbL-1.0"})
-    folder = str(new_job(other).folder)
+    job = new_job(other, resume=True)
     if release["policy"] == "agreement":
         with pytest.raises(ReleaseRefused, match="what recipients recover is not countersigned") as asked:
-            road_module.walk_until(folder, "release", resume=True)
+            road_module.walk_until(job, "release")
         code = re.search(r"countersign ([0-9a-f]{16}): a recipient who", str(asked.value))
         assert code
         told = {"site": "test site", "licence": "ODbL-1.0", "countersigned": code[1]}
-        in_the_clear = str(new_job(small_job(tmp_path / "site", release=release | told)).folder)
+        in_the_clear = new_job(small_job(tmp_path / "site", release=release | told), resume=True)
         with pytest.raises(ReleaseRefused, match="agreement releases only encrypted payloads"):
-            road_module.walk_until(in_the_clear, "release", resume=True)
+            road_module.walk_until(in_the_clear, "release")
         assert not list((other.workspace / "proposals").iterdir())
         told |= {"recipient_keys": {"B": str(mine.to_public())}}
-        folder = str(new_job(small_job(tmp_path / "site", release=release | told)).folder)
+        job = new_job(small_job(tmp_path / "site", release=release | told), resume=True)
     if verdict == "PASS":
-        made = road_module.walk_until(folder, "release", resume=True)
-        name = open_job(folder, resume=True).only(made["release"], ReleaseRecord).name
+        made = road_module.walk_until(job, "release")
+        name = job.only(made["release"], ReleaseRecord).name
         if release["policy"] == "agreement":
             received = _published_and_received(other.workspace, name, tmp_path, mine)
         else:
@@ -295,9 +295,9 @@ def test_each_kind_leaves_only_under_a_policy_that_says_so(
         assert received.manifest["release"]["kind"] == release["kind"]
     else:
         with pytest.raises((ReleaseRefused, LeakageError), match="release refused under policy"):
-            road_module.walk_until(folder, "release", resume=True)
+            road_module.walk_until(job, "release")
         assert not (other.workspace / "releases").exists()
-    assert verdict in (open_job(folder, resume=True).folder / REPORT_PAGE).read_text(encoding="utf-8")
+    assert verdict in (job.folder / REPORT_PAGE).read_text(encoding="utf-8")
 
 
 def _published_and_received(workspace: Path, name: str, folder: Path, mine: pyrage.x25519.Identity) -> Received:

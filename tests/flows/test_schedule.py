@@ -87,7 +87,7 @@ def test_what_prefect_keeps_of_a_failed_stage_has_no_figure_and_no_path() -> Non
 def test_a_night_that_prefect_cancels_is_interrupted(config: Path, tmp_path: Path) -> None:
     plan = load_config(config).model_copy(update={"workspace": tmp_path / "work"})
 
-    def cancelled(_: str, __: object) -> None:
+    def cancelled(_: object, __: object) -> None:
         raise TerminationSignal(signal=15)
 
     with pytest.raises(TerminationSignal):

@@ -27,7 +27,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from flows.nights.night import Night, read_record, run_night
-from flows.run import walk_here
+from flows.run import walk_until
 from flows.stages import drift as drift_stage
 from flows.stages.attacks import scenes as attacking
 from flows.workspace.forgetting import forget
@@ -186,7 +186,7 @@ class Hospital:
         return self.folder / "work"
 
     def night(self) -> Night:
-        return run_night(load_config(self.folder / "night.toml"), lambda f, made: walk_here(f, made, resume=True))
+        return run_night(load_config(self.folder / "night.toml"), lambda job, made: walk_until(job, made=made))
 
     def releases(self) -> dict[str, str]:
         """Digest of every file of every release, in one, by the release's name."""
@@ -264,7 +264,7 @@ def killed_night(hospital: Hospital, stages: int, delay: float) -> None:
         "import sys, importlib.util as u; "
         "s = u.spec_from_file_location('thirty', sys.argv[2]); m = u.module_from_spec(s); sys.modules['thirty'] = m; "
         "s.loader.exec_module(m); m.attacking.audit = lambda scenes, **_: tuple(m.told_of(x, False) for x in scenes); "
-        "m.run_night(m.load_config(m.Path(sys.argv[1])), lambda f, made: m.walk_here(f, made, resume=True))"
+        "m.run_night(m.load_config(m.Path(sys.argv[1])), lambda job, made: m.walk_until(job, made=made))"
     )
     log = hospital.workspace / "runs" / "nightly"
     before = len(read_log(log))

@@ -31,7 +31,6 @@ import typer
 
 from flows.cli.main import app, main
 from flows.run import walk_until
-from flows.stages import condense
 from flows.workspace.job import KEY_PURPOSES, key_path, new_job
 from pipeline.core.config import load_config
 from pipeline.core.keys.secrets import Secret, write_secret
@@ -323,7 +322,7 @@ def wrong_key(site: Path, patch: pytest.MonkeyPatch) -> tuple[str, ...]:
 
 
 def corrupted_object(site: Path, patch: pytest.MonkeyPatch) -> tuple[str, ...]:
-    walk_until(str(new_job(load_config(site / "run.toml")).folder), "encode", resume=True)  # so that there is something
+    walk_until(new_job(load_config(site / "run.toml"), resume=True), "encode")  # so that there is something
     for path in (site / "work" / "store").rglob("*"):
         if path.is_file() and path.stat().st_size > 2000:
             data = bytearray(path.read_bytes())
@@ -342,7 +341,6 @@ def interrupted(site: Path, patch: pytest.MonkeyPatch) -> tuple[str, ...]:
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt(f"{PERSON} {KEYS['noise'].hex()}")
 
-    patch.setattr(condense, "condense", stop)
     patch.setattr("flows.registry.condenser", stop)
     return ("condense", "run.toml")
 

@@ -266,7 +266,7 @@ def test_a_mail_that_is_not_delivered_is_on_record_and_changes_nothing(
     }
     config = parse_config(tables, "the test", tmp_path)
 
-    def broken(_: str, __: object) -> None:
+    def broken(_: object, __: object) -> None:
         raise DataError("a column is missing")
 
     night = run_night(config, broken)

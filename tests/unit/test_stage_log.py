@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from flows.workspace import logs
+from flows.workspace.job import Job
 from flows.workspace.logs import LOG_FILE, OLDER_FILE, logged, read_log
-from pipeline.core.errors import DataError, DecoctError
+from pipeline.core.config import parse_config
+from pipeline.core.errors import ConfigError, DataError, DecoctError
 from pipeline.core.redaction import scrubbed
 from pipeline.store import Made
 
-MADE = Made(("ab" * 32, "cd" * 32), 1.5, reused=True)
+MADE: Made[object] = Made(("ab" * 32, "cd" * 32), 1.5, reused=True)
 
 
 def test_a_line_tells_stage_digests_and_time(tmp_path: Path) -> None:
@@ -84,7 +86,18 @@ def test_a_log_that_cannot_be_written_stops_no_stage(tmp_path: Path, capsys: pyt
 def test_a_stage_of_the_road_writes_its_line(tmp_path: Path) -> None:
     from flows.run import execute
 
+    tables = {
+        "name": "logged",
+        "source": {"kind": "embedded"},
+        "encode": {"raw": {"kind": "identity"}},
+        "condense": {"private": {"kind": "private_moments"}},
+        "release": {"artefact": "private", "licence": "ODbL-1.0"},
+    }
+
+    def broken(job: Job) -> None:
+        raise ConfigError("a table is missing")
+
     with pytest.raises(DecoctError):
-        execute(str(tmp_path), False, "ingest", lambda job: None, ())
+        execute(Job(parse_config(tables, "the test", tmp_path), tmp_path, resume=False), "ingest", broken, ())
     (line,) = [json.loads(text) for text in (tmp_path / LOG_FILE).read_text().splitlines()]
     assert (line["stage"], line["exit_code"]) == ("ingest", 10)

@@ -71,7 +71,7 @@ def attack(
             )
         from pipeline.core.config import load_config
 
-        walk("audit", start(load_config(config), seed, device, out, verbose, only), resume, as_json)
+        walk("audit", start(load_config(config), seed, device, out, verbose, only, resume=resume), as_json)
         return
     if real is None or shared is None or holdout is None or only or device or resume:
         raise UsageError(

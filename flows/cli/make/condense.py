@@ -71,13 +71,12 @@ def condense(
 
     plan = load_config(config)
     if compare is None:
-        walk("condense", start(plan, seed, device, out, verbose, only), resume, as_json)
+        walk("condense", start(plan, seed, device, out, verbose, only, resume=resume), as_json)
         return
     from flows.comparing import comparison
 
     plan, seed_of = comparison.plan(plan, comparison.methods(compare), input_name, n_per_class)
-    folder = start(plan, seed, device, out, verbose, None)
-    found = comparison.compare(folder, seed_of, resume=resume)
+    found = comparison.compare(start(plan, seed, device, out, verbose, resume=resume), seed_of)
     if as_json:
         print_json(found)
     else:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from flows.cli.common import AsJson, Device, Out, Resume, Seed, Verbose, print_json, start
 from pipeline.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from flows.workspace.job import Job
 
 DATA_PAGE: Final = "data.html"
 DATA_JSON: Final = "data.json"
@@ -65,23 +68,23 @@ def ingest(
     if quarantine:
         _quarantine(load_config(config), out, as_json)
         return
-    folder = start(load_config(config), seed, device, out, verbose, None)
+    job = start(load_config(config), seed, device, out, verbose, resume=resume)
     from flows.cli.summary import outcome, print_stage
     from flows.run import walk_until
 
-    made = walk_until(folder, "ingest", resume=resume)
+    made = walk_until(job, "ingest")
     cohort, ingest_report = made["ingest"].digests[:2]
-    told = outcome(folder, made)
+    told = outcome(job, made)
     if to_meds is not None:
-        _to_meds(folder, cohort, to_meds)
+        _to_meds(job, cohort, to_meds)
     if write_contract is not None:
-        told["site_contract"] = _contract(folder, cohort, ingest_report, write_contract)
+        told["site_contract"] = _contract(job, cohort, ingest_report, write_contract)
     if report:
-        told["data_report"] = _look(folder, cohort, ingest_report)
+        told["data_report"] = _look(job, cohort, ingest_report)
     if as_json:
         print_json(told)
     else:
-        print_stage(folder, "ingest", made)
+        print_stage(job, "ingest", made)
         if report:
             print(f"data    {told['data_report']}")
 
@@ -101,16 +104,14 @@ def _suggest(source: Path, as_json: bool) -> None:
         say(f"  {note}")
 
 
-def _contract(folder: str, cohort: str, report: str, target: Path) -> dict[str, Any]:
+def _contract(job: Job, cohort: str, report: str, target: Path) -> dict[str, Any]:
     from flows.progress import say
-    from flows.workspace.job import open_job
     from pipeline.core.redaction import scrubbed
     from pipeline.core.types import Cohort, IngestReport
     from pipeline.ingest.mapping.load import load_mapping
     from pipeline.validation.site_contract import draft_contract, write_contract
 
     with scrubbed("writing the contract"):
-        job = open_job(folder, resume=True)
         made, account = job.store.get(cohort, Cohort), job.store.get(report, IngestReport)
         digest = load_mapping(job.config.cohort.mapping).digest
         path, contract = write_contract(target, draft_contract(job.config.name, made, account, digest))
@@ -135,27 +136,24 @@ def _quarantine(config: Any, out: Path | None, as_json: bool) -> None:
     print(f"{told(kept)} rows are kept: {path} (patients' records, which stay at the site)")
 
 
-def _look(folder: str, cohort: str, report: str) -> str:
-    from flows.workspace.job import open_job
+def _look(job: Job, cohort: str, report: str) -> str:
     from pipeline.core.redaction import scrubbed
     from pipeline.core.types import Cohort, IngestReport
     from pipeline.report.data_look import look_at, look_html, look_json
 
     with scrubbed("data report"):
-        job = open_job(folder, resume=True)
         look = look_at(job.store.get(cohort, Cohort), job.store.get(report, IngestReport))
         job.replace_file(DATA_JSON, look_json(look))
         job.replace_file(DATA_PAGE, look_html(look).encode())
     return str(job.folder / DATA_PAGE)
 
 
-def _to_meds(folder: str, cohort: str, target: Path) -> None:
+def _to_meds(job: Job, cohort: str, target: Path) -> None:
     from flows.progress import say
-    from flows.workspace.job import open_job
     from pipeline.core.redaction import scrubbed
     from pipeline.core.types import Cohort
     from pipeline.ingest.sources.meds import write_meds
 
     with scrubbed("writing MEDS"):
-        events = write_meds(open_job(folder, resume=True).store.get(cohort, Cohort), target)
+        events = write_meds(job.store.get(cohort, Cohort), target)
     say(f"  {events} events written as MEDS to {target}: patients' records, which stay at the site")

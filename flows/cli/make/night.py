@@ -88,11 +88,11 @@ def register(app: typer.Typer) -> None:
 def _night(config: Path, plan: Any, no_prefect: bool) -> Any:
     if no_prefect:
         from flows.nights.night import run_night
-        from flows.run import walk_here
+        from flows.run import walk_until
         from flows.watch.page import watched
 
         with watched(plan.workspace):
-            return run_night(plan, lambda folder, made: walk_here(folder, made, resume=True))
+            return run_night(plan, lambda job, made: walk_until(job, made=made))
     from flows.progress import say
 
     say("starting Prefect (about ten seconds)")

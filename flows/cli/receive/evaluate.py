@@ -60,7 +60,7 @@ def evaluate(
         raise UsageError("decoct evaluate RUN needs --bundle and --root; for a pool: decoct evaluate POOL --on RUN")
     from pipeline.core.config import load_config
 
-    folder = start(load_config(what), seed, device, out, verbose, None)
+    job = start(load_config(what), seed, device, out, verbose)
     from flows.cli.summary import print_scores
     from flows.receiving.evaluate import evaluate as test_at_home
     from pipeline.core.codec import to_plain
@@ -68,7 +68,7 @@ def evaluate(
 
     with scrubbed("evaluate"):
         report = test_at_home(
-            folder, bundle, root, all_stays=all_stays, today=today(), identity=identity, recipient=recipient
+            job, bundle, root, all_stays=all_stays, today=today(), identity=identity, recipient=recipient
         )
     if as_json:
         print_json(to_plain(report))

@@ -88,13 +88,13 @@ def evaluate_on(
 
     if not (pooled / "manifest.json").is_file():
         raise UsageError(f"{pooled} is not a pool's folder; --on goes with what decoct pool wrote")
-    folder = start(load_config(on), seed, device, out, verbose, None)
+    job = start(load_config(on), seed, device, out, verbose)
     from flows.receiving.evaluate import evaluate_pool
     from pipeline.core.redaction import scrubbed
     from pipeline.validation.paired import INTERVAL
 
     with scrubbed("evaluate"):
-        scores = evaluate_pool(folder, pooled, today=today())
+        scores = evaluate_pool(job, pooled, today=today())
     interval = INTERVAL.format(n=500)
     if as_json:
         print_json({"interval": interval, "scores": [dataclasses.asdict(score) for score in scores]})

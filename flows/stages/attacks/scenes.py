@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Literal, final
+from typing import Any, Final, Literal, final
 
 from flows import registry
 from flows.compute import calls, everywhere
 from flows.progress import say, steps
+from flows.stages.artefacts import condensed_sets, set_name
 from flows.stages.attacks.mechanism import private_mechanism
 from flows.stages.attacks.model import receivers_model
 from flows.stages.attacks.shadows import announced, condenses_again
-from flows.stages.condense import condensed_sets, set_name
-from flows.stages.encode import cohort_of, encoder_input, fitted_encoder
-from flows.workspace.job import Job, open_job
+from flows.stages.encode import cohort_of, encoder_input, fitted_encoder, require_encoder_key
+from flows.workspace.job import Job
 from pipeline.audit.encodings.terms import MAX_WINDOW
 from pipeline.audit.run import Outcome, attempt, attempts, audit, condense_again, condensed_again
 from pipeline.audit.scene import (
@@ -28,7 +28,6 @@ from pipeline.audit.scene import (
     encoding_scene,
 )
 from pipeline.core.config import Encode
-from pipeline.core.errors import EnvironmentProblem
 from pipeline.core.keys.secrets import SECRET_BYTES, Secret
 from pipeline.core.types import EncodedCohort, LeakageReport, Split, with_tasks
 from pipeline.store import Made
@@ -39,24 +38,14 @@ N_SURROGATES: Final = 6  # encoders under made-up keys, from which the audit lea
 @final
 @dataclass(frozen=True)
 class SceneOf:
-    """Of which artefact a scene is: what a worker is told, and makes the scene from by the run's folder."""
+    """Of which artefact a scene is: what a worker is told, and makes the scene from by its job."""
 
     kind: Literal["encoding", "set"]
     name: str
     digest: str  # that the report names
-    made: Made
-    source: Made  # of an encoding the prepared cohort, of a set the encoded one
+    made: Made[Any]
+    source: Made[Any]  # of an encoding the prepared cohort, of a set the encoded one
     number: int = 0  # among the sets of a table that has one for each group or task
-
-
-@final
-@dataclass(frozen=True)
-class RunOf:
-    """Of which run a piece is; a worker that finds another one does nothing."""
-
-    folder: str
-    config: str  # the configuration's digest
-    encoder_key: str  # the key's fingerprint
 
 
 def attack_all(
@@ -88,16 +77,16 @@ def _by_workers(
 ) -> tuple[LeakageReport, ...]:
     """All shadows first, each a piece; then every attack, which finds them."""
     level = job.config.audit.level
-    run = RunOf(str(job.folder), job.config_digest, job.secret("encoder").fingerprint)
+    key = job.secret("encoder").fingerprint
     shadows = [
-        (run, attacked[place], attack, number, seed)
+        (job, key, attacked[place], attack, number, seed)
         for place, scene in enumerate(scenes)
         for attack, number in condensed_again(scene, attacks, level)
     ]
     with steps("condensing again", "") as on_step:
         for done, _ in enumerate(calls(job, _shadow, shadows)):
             on_step(done + 1, len(shadows), 0.0)
-    pieces = [(run, attacked[place], attack, level, seed) for place, attack in attempts(scenes, attacks)]
+    pieces = [(job, key, attacked[place], attack, level, seed) for place, attack in attempts(scenes, attacks)]
     with steps("attacking", "") as on_step:
         there = calls(job, _attempted, pieces)
         return audit(scenes, seed=seed, attacks=attacks, level=level, on_step=on_step, elsewhere=there)
@@ -114,30 +103,26 @@ def _announced(job: Job, scene: Scene, told: SceneOf, attacks: Sequence[LeakageA
     return scene
 
 
-def _attempted(run: RunOf, told: SceneOf, attack: LeakageAttack, level: Level, seed: int) -> Outcome:
+def _attempted(job: Job, key: str, told: SceneOf, attack: LeakageAttack, level: Level, seed: int) -> Outcome:
     """On a worker: one attack."""
-    return attempt(_scene_there(run, told), attack, seed=seed, level=level)
+    return attempt(_scene_there(job, key, told), attack, seed=seed, level=level)
 
 
-def _shadow(run: RunOf, told: SceneOf, attack: CondensesAgain, number: int, seed: int) -> None:
+def _shadow(job: Job, key: str, told: SceneOf, attack: CondensesAgain, number: int, seed: int) -> None:
     """On a worker: one of the sets that an attack of the full audit condenses again; it stays in the run's folder."""
-    condense_again(_scene_there(run, told), attack, number, seed=seed)
+    condense_again(_scene_there(job, key, told), attack, number, seed=seed)
 
 
 @lru_cache(maxsize=2)
-def _scene_there(run: RunOf, told: SceneOf) -> Scene:
-    job = open_job(run.folder, resume=False)
-    if job.secret("encoder").fingerprint != run.encoder_key:
-        raise EnvironmentProblem("a worker finds another encoder key in the workspace than the run began with")
-    if job.config_digest != run.config:
-        raise EnvironmentProblem("a worker finds another configuration in the run's folder than the run began with")
+def _scene_there(job: Job, key: str, told: SceneOf) -> Scene:
+    require_encoder_key(job, key)
     return scene_of(job, told)
 
 
 @lru_cache(maxsize=2)
-def _parts(folder: str, encoded: str) -> tuple[EncodedCohort, EncodedCohort]:
+def _parts(job: Job, encoded: str) -> tuple[EncodedCohort, EncodedCohort]:
     """Members and holdout of an encoding: the sets of a table, and tables of one encoding, share their arrays."""
-    whole = open_job(folder, resume=False).store.get(encoded, EncodedCohort)
+    whole = job.store.get(encoded, EncodedCohort)
     return whole.part(Split.TRAIN), whole.part(Split.HELD_OUT)
 
 
@@ -147,7 +132,7 @@ def _forget() -> None:
     _parts.cache_clear()
 
 
-def has_key(job: Job, made: Made) -> bool:
+def has_key(job: Job, made: Made[object]) -> bool:
     """False for encodings that hide nothing: there is no key to attack."""
     return job.store.describe(made.first)["meta"]["transforms"][-1]["key_fingerprint"] is not None
 
@@ -188,7 +173,7 @@ def _condensed_scene(job: Job, told: SceneOf) -> CondensedScene:
     """Members are the training stays, the holdout control is the held-out stays."""
     encoded, samples = job.only(told.source, EncodedCohort), condensed_sets(job, told.made)[told.number]
     encoded = with_tasks(encoded, samples.tasks)
-    members, holdout = (with_tasks(part, samples.tasks) for part in _parts(str(job.folder), told.source.first))
+    members, holdout = (with_tasks(part, samples.tasks) for part in _parts(job, told.source.first))
     table, seed = job.config.condense[told.name], job.seed("condense", told.name)
     labelled = encoded.tasks == samples.tasks
     return CondensedScene(
