@@ -61,6 +61,7 @@ def condense(job: Job, name: str, encoded: Made, grouping: Made | None, seed_of:
     seed = job.seed("condense", seed_of or name)
     where = device(job.config.device)
     options = {"condenser": table.model_dump(mode="json"), "device": where.split(":")[0], **noise_name(job)}
+    options |= registry.brought(registry.CONDENSERS)
     parents: tuple[str, ...] = (encoded.first,)
     if grouping is not None and table.by_group:
         parents = (encoded.first, grouping.first)
@@ -219,7 +220,7 @@ def moments(job: Job, name: str, encoded: Made) -> Made:
         ConfigError: the method does not rest on moments.
     """
     table = job.config.condense[name]
-    options = {"moments": table.model_dump(mode="json"), **noise_name(job)}
+    options = {"moments": table.model_dump(mode="json"), **noise_name(job)} | registry.brought(registry.CONDENSERS)
 
     def make(provenance: Provenance) -> tuple[Moments]:
         method = registry.condenser(table)

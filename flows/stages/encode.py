@@ -27,6 +27,7 @@ def encode(job: Job, name: str, prepared: Made) -> Made:
     table = job.config.encode[name]
     key = job.secret("encoder")
     options = {"encoder": table.model_dump(mode="json"), "key": key.fingerprint}
+    options |= registry.brought(registry.ENCODERS)
     options |= noise_name(job) if table.is_random else {}
     where = device(job.config.device)
 
