@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -91,31 +91,24 @@ def load(group: str, name: str, options: Mapping[str, Any]) -> object:
 
 
 def attacks() -> tuple[LeakageAttack, ...]:
-    """Every installed attack, the product's own first; an entry point holds the attacks of a distribution in a tuple.
+    """Every installed attack, the product's own first; an entry point holds those of a distribution in a tuple.
 
     Raises:
         ConfigError: something else than attacks is registered, or two have one name.
     """
     from pipeline.audit.scene import LeakageAttack
 
-    suites = _suites(ATTACKS)
-    found = tuple(attack for suite in suites if isinstance(suite, tuple) for attack in suite)
-    if not all(isinstance(suite, tuple) for suite in suites) or not all(
-        isinstance(one, LeakageAttack) for one in found
-    ):
-        raise ConfigError(f"a {ATTACKS} entry point holds something else than attacks")
-    _once(ATTACKS, [attack.name for attack in found])
-    return found
+    return tuple(_gathered(ATTACKS, lambda one: isinstance(one, LeakageAttack)).values())
 
 
 def readers() -> Mapping[str, Any]:
     """Every installed reader by its `source.kind`; an entry point holds those of a distribution in a mapping."""
-    return _by_name(READERS)
+    return _gathered(READERS, callable)
 
 
 def policy_rules() -> Mapping[str, Rule]:
     """Every installed rule by its name, likewise; the gate looks at its own in any case, and at these besides."""
-    return _by_name(RULES)
+    return _gathered(RULES, callable)
 
 
 @cache
@@ -126,31 +119,26 @@ def brought(group: str) -> dict[str, dict[str, str]]:
         if point.dist is not None and point.dist.name == OWN:
             continue
         spec = find_spec(point.module.partition(".")[0])
-        places = (
-            [] if spec is None else [Path(place) for place in spec.submodule_search_locations or [spec.origin or ""]]
-        )
-        files = [file for place in places for file in (sorted(place.rglob("*.py")) if place.is_dir() else [place])]
+        places = [] if spec is None else spec.submodule_search_locations or [str(spec.origin)]
+        files = [file for place in map(Path, places) for file in (sorted(place.rglob("*.py")) or [place])]
         found[point.name] = digest_json([digest_bytes(file.read_bytes()) for file in files])
     return {group: found} if found else {}
 
 
-def _by_name(group: str) -> Mapping[str, Any]:
-    suites = _suites(group)
-    if not all(isinstance(suite, Mapping) and all(map(callable, suite.values())) for suite in suites):
-        raise ConfigError(f"a {group} entry point holds something else than functions by their names")
-    _once(group, [name for suite in suites for name in suite])
-    return {name: function for suite in suites for name, function in suite.items()}
-
-
-def _once(group: str, found: list[str]) -> None:
-    twice = sorted({name for name in found if found.count(name) > 1})
-    if twice:
-        raise ConfigError(f"{group}: {twice[0]!r} is there twice; uninstall all distributions that bring it but one")
-
-
-def _suites(group: str) -> list[Any]:
-    """What the entry points of a group hold, the product's own first."""
-    return [_loaded(group, name) for name in sorted(names(group), key=lambda name: (name != OWN, name))]
+def _gathered(group: str, fits: Callable[[Any], bool]) -> dict[str, Any]:
+    """What the entry points of a group hold, by its names, the product's own first."""
+    found: dict[str, Any] = {}
+    for name in sorted(names(group), key=lambda name: (name != OWN, name)):
+        suite = _loaded(group, name)
+        pairs = list(suite.items()) if isinstance(suite, Mapping) else []
+        if isinstance(suite, tuple):
+            pairs = [(getattr(one, "name", ""), one) for one in suite]
+        if not (isinstance(suite, Mapping | tuple) and all(fits(one) for _, one in pairs)):
+            raise ConfigError(f"the {group} entry point {name!r} holds something else than it is for")
+        for key, one in pairs:
+            if found.setdefault(key, one) is not one:
+                raise ConfigError(f"{group}: {key!r} is there twice; uninstall all that bring it but one")
+    return found
 
 
 def _loaded(group: str, name: str) -> Any:

@@ -259,5 +259,7 @@ def _read(text: str) -> LeakageReport:
     try:
         report: LeakageReport = from_plain(LeakageReport, json.loads(text))
     except DataError:
-        raise EnvironmentProblem("the audit history was kept by another version: begin a new one") from None
+        raise EnvironmentProblem(
+            "the audit history was kept by another version of Decoct: move it aside and begin a new one"
+        ) from None
     return report

@@ -36,6 +36,12 @@ class Interval:
         return (self.high - self.low) / 2
 
     @property
+    def at_most_a_coin(self) -> bool:
+        """As an AUROC: not above one half at the level at which a control is called broken."""
+        z = float(stats.norm.ppf(0.5 + CONTROL_LEVEL / 2))
+        return self.value - z * self.standard_error <= 0.5
+
+    @property
     def standard_error(self) -> float:
         """Of the normal distribution that has this 95 % interval."""
         return (self.high - self.low) / (2 * 1.96)

@@ -132,14 +132,19 @@ def test_an_audit_without_reports_is_kept_too(history: History) -> None:
     assert history.night(number).reports == (empty,)
 
 
-def test_a_report_of_another_version_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    """As earlier versions kept it: what a decision rests on among the things that are only shown."""
-    history = open_history(tmp_path / "audits.sqlite")
-    history.record([report()], name="run", source="run")
-    (text,) = sqlite3.connect(tmp_path / "audits.sqlite").execute("select json from report").fetchone()
-    old = json.loads(text)
-    old["results"][0]["detail"]["powered"] = old["results"][0].pop("powered")
-    with sqlite3.connect(tmp_path / "audits.sqlite") as connection:
-        connection.execute("update report set json = ?", (json.dumps(old),))
-    with pytest.raises(EnvironmentProblem, match="kept by another version"):
-        history.nights()
+@pytest.mark.parametrize("moved", ["powered", "p_value", "held_back", "controls_held"])
+def test_a_report_of_another_version_is_refused_in_one_sentence(tmp_path: Path, moved: str) -> None:
+    """As earlier versions kept it, what a decision rests on among the things that are only shown; or as later ones."""
+    for number, change in enumerate(
+        (lambda row: row["detail"].update({moved: row.pop(moved)}), lambda row: row.update(x=1))
+    ):
+        place = tmp_path / f"{number}.sqlite"
+        history = open_history(place)
+        history.record([report()], name="run", source="run")
+        with sqlite3.connect(place) as connection:
+            (text,) = connection.execute("select json from report").fetchone()
+            kept = json.loads(text)
+            change(kept["results"][0])
+            connection.execute("update report set json = ?", (json.dumps(kept),))
+        with pytest.raises(EnvironmentProblem, match="kept by another version"):
+            history.nights()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import numpy as np
 
@@ -197,10 +197,7 @@ class KnownKeyInversion:
     name: ClassVar[str] = "known_key_inversion"
     threat_model: ClassVar[ThreatModel] = "T4"
     scene_type: ClassVar[type] = EncodingScene
-
-    def unsupported(self, scene: Any) -> str | None:
-        """See `unsupported_encoding`."""
-        return unsupported_encoding(scene)
+    unsupported = staticmethod(unsupported_encoding)
 
     def run(self, scene: EncodingScene, seed: int) -> tuple[AttackResult, ...]:
         """One result: R2 over all values; moving values, channels and methods in the detail."""

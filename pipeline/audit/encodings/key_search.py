@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, final
+from typing import ClassVar, Final, final
 
 import numpy as np
 
@@ -74,6 +74,15 @@ def search(pair: _Pair, encode_under: Callable[[bytes], Encode], numbers: int) -
     return 0, tried
 
 
+def unsupported_search(scene: EncodingScene) -> str | None:
+    """Nobody said how to make an encoder from a key, or the key does not show in one stay."""
+    if scene.encode_under is None:
+        return "no way to make an encoder under a chosen key was given"
+    if scene.fresh:
+        return "the map is drawn afresh for every window: one stay alone does not show the key"
+    return scene.not_understood
+
+
 @dataclass(frozen=True)
 class KeySearch:
     """Number of weak keys that reproduce the encoding, among those of the nightly screen."""
@@ -82,10 +91,7 @@ class KeySearch:
     threat_model: ClassVar[ThreatModel] = "T3"
     scene_type: ClassVar[type] = EncodingScene
     numbers: int = SCREENED
-
-    def unsupported(self, scene: Any) -> str | None:
-        """See `unsupported_search`."""
-        return unsupported_search(scene)
+    unsupported = staticmethod(unsupported_search)
 
     def run(self, scene: EncodingScene, seed: int) -> tuple[AttackResult, ...]:
         """One result."""
@@ -100,15 +106,6 @@ class LongKeySearch(KeySearch):
     name: ClassVar[str] = "key_enumeration_long"
     level: ClassVar[Level] = "full"
     numbers: int = SEARCHED
-
-
-def unsupported_search(scene: EncodingScene) -> str | None:
-    """Nobody said how to make an encoder from a key, or the key does not show in one stay."""
-    if scene.encode_under is None:
-        return "no way to make an encoder under a chosen key was given"
-    if scene.fresh:
-        return "the map is drawn afresh for every window: one stay alone does not show the key"
-    return scene.not_understood
 
 
 def searched(scene: EncodingScene, seed: int, attack: KeySearch) -> AttackResult:

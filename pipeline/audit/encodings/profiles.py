@@ -161,10 +161,7 @@ class ProfileLinkage:
     name: ClassVar[str] = "distance_profile_linkage"
     threat_model: ClassVar[ThreatModel] = "T2"
     scene_type: ClassVar[type] = EncodingScene
-
-    def unsupported(self, scene: Any) -> str | None:
-        """See `unsupported_profiles`."""
-        return unsupported_profiles(scene)
+    unsupported = staticmethod(unsupported_profiles)
 
     def run(self, scene: EncodingScene, seed: int) -> tuple[AttackResult, ...]:
         """Two results: with the whole record, and with the first half of half of the channels."""

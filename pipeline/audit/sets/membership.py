@@ -262,7 +262,7 @@ def _facts(scene: CondensedScene, found: Reached, positive: Reached, negative: R
 
 
 def _auroc_result(scene: CondensedScene, found: Reached, positive: Reached, negative: Reached) -> AttackResult:
-    held = negative.ranks_nobody and positive.auroc.value >= FOUND
+    held = negative.auroc.at_most_a_coin and positive.auroc.value >= FOUND
     return result(
         scene,
         Membership,

@@ -232,7 +232,7 @@ class ModelMembership:
 
 def _results(scene: CondensedScene, found: Reached, positive: Reached, negative: Reached) -> tuple[AttackResult, ...]:
     held = positive.auroc.value >= FOUND and positive.auroc.low > 0.5
-    held = held and negative.ranks_nobody and negative.names_nobody
+    held = held and negative.auroc.at_most_a_coin and negative.names_nobody
     detail: dict[str, Any] = {
         **found.facts(),
         **found.not_measurable(),

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from scipy import stats
-
 from pipeline.audit.multiplicity import p_of_hits
 from pipeline.audit.result import Figure
 from pipeline.audit.statistics import (
@@ -44,14 +42,8 @@ class Reached:
         return self.members + self.others
 
     @property
-    def ranks_nobody(self) -> bool:
-        """No AUROC above one half at the level at which a control is called broken."""
-        z = float(stats.norm.ppf(0.5 + CONTROL_LEVEL / 2))
-        return self.auroc.value - z * self.auroc.standard_error <= 0.5
-
-    @property
     def names_nobody(self) -> bool:
-        """No share above the false alarms at that level."""
+        """No share above the false alarms at the level at which a control is called broken."""
         low = clopper_pearson(round(self.tpr.value * self.members), self.members, CONTROL_LEVEL).low
         return low <= max(0.05, self.realised_fpr.high)
 

@@ -36,7 +36,6 @@ from pipeline.core.types import AttackResult, ThreatModel
 
 SHADOWS = 16
 MAX_TARGETS = 1000  # of each kind
-MIN_SHADOWS_OF_A_KIND = 2
 PREFIX = 16  # of the set's digest, in the names of shadow files
 
 Run = Callable[[Callable[[int], np.ndarray], Iterable[int]], Iterable[np.ndarray]]
@@ -227,7 +226,7 @@ class ShadowCondensation:
 def _results(
     scene: CondensedScene, found: Reached, positive: Reached, negative: Reached, n_shadows: int
 ) -> tuple[AttackResult, ...]:
-    held = positive.auroc.value >= FOUND and negative.names_nobody and negative.ranks_nobody
+    held = positive.auroc.value >= FOUND and negative.names_nobody and negative.auroc.at_most_a_coin
 
     def told(figure: Figure, what: str, control: float, planted: float) -> AttackResult:
         return result(

@@ -19,7 +19,7 @@ from pipeline.audit.sets.distances import channel_scale
 from pipeline.audit.sets.membership import FOUND, REFERENCE_SHARE, flattened, halves, scores
 from pipeline.audit.sets.shadows import kept
 from pipeline.audit.sets.summary_table import one_each
-from pipeline.audit.statistics import CONTROL_LEVEL, Interval, auroc
+from pipeline.audit.statistics import Interval, auroc
 from pipeline.core.seeds import generator
 from pipeline.core.types import AttackResult, ThreatModel
 
@@ -52,7 +52,6 @@ class _Reached:
     score: str
     figure: Interval
     n: int
-    quiet: bool
 
 
 def reached(tables: list[dict[str, np.ndarray]], n_gone: int, rng: np.random.Generator) -> _Reached:
@@ -67,9 +66,7 @@ def reached(tables: list[dict[str, np.ndarray]], n_gone: int, rng: np.random.Gen
     pairs = [(name, sign) for name in tables[0] for sign in (1.0, -1.0)]
     name, sign = max(pairs, key=lambda pair: figure(pair[0], pair[1], parts.choose).value)
     told = figure(name, sign, parts.report)
-    z = float(stats.norm.ppf(0.5 + CONTROL_LEVEL / 2))
-    quiet = told.value - z * told.standard_error <= 0.5
-    return _Reached(name if sign > 0 else f"{name}, reversed", told, n_gone * len(parts.report), quiet)
+    return _Reached(name if sign > 0 else f"{name}, reversed", told, n_gone * len(parts.report))
 
 
 def _release_without(scene: CondensedScene, rows: np.ndarray) -> np.ndarray:
@@ -143,13 +140,14 @@ class SuccessiveReleases:
                              reached(wrong, self.withdrawn, rng)),)  # fmt: skip
 
     def _result(self, scene: CondensedScene, found: _Reached, positive: _Reached, wrong: _Reached) -> AttackResult:
+        held = wrong.figure.at_most_a_coin and positive.figure.value >= FOUND
         return result(
             scene,
             self,
             Figure(
                 "auroc", found.figure, n=found.n, powered=found.figure.half_width <= POWERED_HALF_WIDTH, gates=False
             ),
-            Controls(wrong.figure.value, positive.figure.value, wrong.quiet and positive.figure.value >= FOUND),
+            Controls(wrong.figure.value, positive.figure.value, held),
             summary=f"Whoever holds {scene.artefact} and a later set without {self.withdrawn} of its subjects tells "
             f"these from those who stayed with AUROC {found.figure} (n = {found.n} withdrawn subjects).",
             detail={

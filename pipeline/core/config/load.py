@@ -14,15 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipeline.core.config.compute import ComputeConfig
 from pipeline.core.config.condense import CondenseTable
-from pipeline.core.config.data import (
-    CohortConfig,
-    LongTableSource,
-    OtherSource,
-    PhysioNet2012Source,
-    PrepareConfig,
-    Source,
-    TablesSource,
-)
+from pipeline.core.config.data import CohortConfig, PrepareConfig, Source
 from pipeline.core.config.encode import Encode
 from pipeline.core.config.group import GroupConfig
 from pipeline.core.config.night import DriftConfig, NightConfig
@@ -165,19 +157,14 @@ def parse_config(raw: dict[str, Any], where: str, base: Path) -> Config:
 
 
 def _resolve_paths(config: Config, base: Path) -> Config:
-    source = config.source
-    if isinstance(source, PhysioNet2012Source):
-        records = tuple(base / path for path in source.records)
-        source = source.model_copy(
-            update={"records": records, "outcomes": tuple(base / path for path in source.outcomes)}
-        )
-    elif isinstance(source, LongTableSource):
-        stays = None if source.stays is None else base / source.stays
-        source = source.model_copy(update={"events": base / source.events, "stays": stays})
-    elif isinstance(source, TablesSource):
-        source = source.model_copy(update={"folder": base / source.folder})
-    elif isinstance(source, OtherSource):
-        source = source.model_copy(update={"files": {name: base / path for name, path in source.files.items()}})
+    def resolved(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: resolved(item) for name, item in value.items()}
+        if isinstance(value, tuple):
+            return tuple(resolved(item) for item in value)
+        return base / value if isinstance(value, Path) else value
+
+    source = config.source.model_copy(update={name: resolved(value) for name, value in config.source})
     update: dict[str, Any] = {"source": source, "workspace": base / config.workspace}
     cohort: dict[str, Any] = {}
     if config.cohort.mapping.endswith(".toml"):
