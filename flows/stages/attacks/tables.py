@@ -1,4 +1,4 @@
-"""`decoct audit --real R --shared S --holdout H`: the audit of anybody's table, judged by a policy, told on a page."""
+"""`decoct audit-tables`: the audit of anybody's table, judged by a policy, told on a page."""
 
 from __future__ import annotations
 
