@@ -212,6 +212,10 @@ def test_a_bundle_s_own_name_says_its_version_once(tmp_path: Path) -> None:
         ("key /srv/a b/x.key is open", "key …/a b/x.key is open"),
         ("decoct-work/keys/encoder.key is open", "…/encoder.key is open"),
         ("column HR of /data/vitals.csv, rule in/out", "column HR of …/vitals.csv, rule in/out"),
+        (
+            "/data: 2 text files do not begin with X: 132539.txt, a?b.txt",
+            "…/data: 2 text files do not begin with X: ….txt, ….txt",
+        ),
         ("3 stays, 12 stays, 1.5 stays, 9 subjects", "<10 stays, 12 stays, 1.5 stays, <10 subjects"),
     ],
 )
