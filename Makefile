@@ -4,6 +4,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(VENV)/bin
 WHEELHOUSE ?= wheelhouse
 EXTRAS ?= site,quantum
+SBOM ?= decoct-sbom.json
+SBOM_OF ?= $(BIN)/python
 STAMP := $(VENV)/.installed
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
@@ -43,7 +45,8 @@ wheelhouse:  ## all wheels for a machine without a network, with their digests (
 	cd $(WHEELHOUSE) && sha256sum -- *.whl constraints-py311.txt > SHA256SUMS
 
 sbom: $(STAMP)  ## what is installed, as a CycloneDX bill of materials
-	$(BIN)/decoct doctor --sbom decoct-sbom.json
+	$(BIN)/cyclonedx-py environment --no-validate --pyproject pyproject.toml --mc-type application --output-reproducible \
+		--output-file $(SBOM) $(SBOM_OF)
 
 clean:  ## remove the environments and the demo (never a workspace: it holds keys)
 	rm -rf $(VENV) .venv-ci decoct-demo

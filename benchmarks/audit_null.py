@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import scipy
+from one_run import empirical_epsilon
 from reference import machine
 from scipy import stats
 
@@ -33,7 +34,6 @@ from flows.stages.attacks.model import receivers_model
 from pipeline.audit.advantage import other_people, same_people, shares
 from pipeline.audit.encodings.missingness import auroc_interval
 from pipeline.audit.excess import Arms, Hits, clustered_share, excess
-from pipeline.audit.games.one_run import empirical_epsilon
 from pipeline.audit.games.release_game import epsilon_of_rounds
 from pipeline.audit.multiplicity import leaks_found, p_value
 from pipeline.audit.scene import CondensedScene, LeakageAttack

@@ -32,7 +32,7 @@ from scipy.stats import spearmanr
 
 from pipeline.core.types import Split
 from pipeline.grouping.affinity.bank import BATCH, LEARNING_RATE, GradientBank, fill_bank
-from pipeline.grouping.affinity.bank_affinities import AFFINITIES
+from pipeline.grouping.affinity.bank_affinities import samplewise
 from pipeline.grouping.affinity.samplewise import label_hamming
 from pipeline.grouping.affinity.taped import TapedTrunk, TrunkKind
 from pipeline.grouping.batched_trainer import task_losses
@@ -98,14 +98,14 @@ def compared(
 ) -> dict[str, Any]:
     """Times and agreements of one trunk."""
     stays = np.arange(len(labels), dtype=np.int32)
-    found: dict[str, list[np.ndarray]] = {name: [] for name in (*AFFINITIES, "tag_every_step", "tag_every_tenth_step")}
+    found: dict[str, list[np.ndarray]] = {name: [] for name in ("samplewise", "tag_every_step", "tag_every_tenth_step")}
     times: dict[str, list[float]] = {name: [] for name in ("bank", "tag_every_step", "tag_every_tenth_step")}
 
     banks: list[GradientBank] = []
 
     def banked(seed: int) -> None:
         banks.append(fill_bank(inputs, labels, stays, trunk=trunk, seed=seed))
-        found["samplewise"].append(AFFINITIES["samplewise"](banks[-1], np.ones(len(banks[-1].stays))))
+        found["samplewise"].append(samplewise(banks[-1], np.ones(len(banks[-1].stays))))
 
     def peer(every: int, seed: int, name: str) -> None:
         found[name].append(tag(inputs, labels, trunk, every=every, seed=seed))
@@ -118,8 +118,6 @@ def compared(
         print(trunk, seed, {name: round(value[-1], 3) for name, value in times.items()}, flush=True)
     for seed in range(rounds, seeds):
         banked(seed)
-    for name in ("gradient_cosine", "lookahead"):
-        found[name] = [AFFINITIES[name](bank, np.ones(len(bank.stays))) for bank in banks]
     agreements = {name: spread([agreement(one, truth) for one in runs]) for name, runs in found.items()}
     rng, n_pairs = np.random.default_rng(0), len(labels[0]) * (len(labels[0]) - 1) // 2
     ours, theirs = (np.mean(found[name], axis=0) for name in ("samplewise", "tag_every_step"))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Final
+
+from platformdirs import user_config_path
 
 from pipeline.core.errors import EnvironmentProblem
 from pipeline.core.keys.custody.keyring import RETIRED, key_file, listed_keys
@@ -20,11 +21,7 @@ def key_folder(keys: str | os.PathLike[str] | None = None) -> Path:
         return Path(keys)
     if named := os.environ.get(KEYS_VARIABLE):
         return Path(named)
-    if sys.platform == "win32":
-        return Path(os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming") / "decoct" / "keys"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / "decoct" / "keys"
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "decoct" / "keys"
+    return user_config_path("decoct", appauthor=False, roaming=True) / "keys"
 
 
 def current_key(folder: Path, purpose: str) -> Secret:

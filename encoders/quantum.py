@@ -28,10 +28,10 @@ from encoders.circuits.gates import (
     drawn_parameters,
 )
 from encoders.circuits.pauli import observables
-from encoders.circuits.pennylane_backend import DeviceCircuit, OnCircuits, Progress, ignore_circuits
+from encoders.circuits.pennylane_backend import SEEDED, DeviceCircuit, OnCircuits, Progress, ignore_circuits
 from encoders.circuits.windows import WindowCircuits
 from encoders.leakage import encoder_bound
-from encoders.randomise import OutputNoise
+from encoders.randomise import NO_SOURCE, OutputNoise
 from encoders.windows import Geometry, Sealed, check_features, encoded_cohort, encoded_names
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.keys.noise import NoiseSource
@@ -63,6 +63,11 @@ class QuantumEncoder(QuantumOptions):
             raise ConfigError("a quantum encoder's stride is 1 to n_qubits: nothing is skipped")
         if self.key_scope == "per_channel" and self.axis != "time":
             raise ConfigError("a circuit per channel needs windows along time")
+        if self.backend == "pennylane" and self.shots is not None and self.pennylane_device not in SEEDED:
+            raise ConfigError(
+                f"shots that the device {self.pennylane_device!r} draws cannot be drawn again, and each time would be "
+                f"another look at the same people: take one of {', '.join(SEEDED)}, or the closed form"
+            )
         OutputNoise(self.noise_sd, self.shots)
 
     @property
@@ -137,7 +142,7 @@ class FittedQuantumEncoder(Sealed):
         positions = circuit.geometry.positions(self.n_steps, len(self.channels))
         noise = dict(OutputNoise(circuit.noise_sd, circuit.shots).public_spec())
         if self._device_draws:
-            noise["shots_drawn_by"] = "device"  # not from the site's secret: encoding again gives other outcomes
+            noise["shots_drawn_by"] = "device"  # by its own generator, seeded from the site's secret
         return {
             **circuit.shape_told(),
             "kind": "quantum",
@@ -184,7 +189,7 @@ class FittedQuantumEncoder(Sealed):
         def encode_array(features: np.ndarray) -> np.ndarray:
             if self.circuit.backend == "closed_form":
                 return self.encode_array(features, device)
-            return self._on_pennylane(features, self.circuit.shots, on_circuits)
+            return self._on_pennylane(features, self.circuit.shots, on_circuits, noise)
 
         return encoded_cohort(
             cohort,
@@ -217,7 +222,7 @@ class FittedQuantumEncoder(Sealed):
         check_features(features)
         self._check_channels(features.shape[2])
         if self.circuit.backend == "pennylane" and self.circuit.shots is None:
-            return self._on_pennylane(features, None, on_circuits)
+            return self._on_pennylane(features, None, on_circuits, None)
         return self.windows.encoded_array(features, device)
 
     def encode_tensor(self, features: torch.Tensor) -> torch.Tensor:
@@ -242,12 +247,20 @@ class FittedQuantumEncoder(Sealed):
         return self.circuit.backend == "pennylane" and self.circuit.shots is not None
 
     def _on_pennylane(
-        self, features: np.ndarray, shots: int | None, on_circuits: OnCircuits
+        self, features: np.ndarray, shots: int | None, on_circuits: OnCircuits, noise: NoiseSource | None
     ) -> Float[np.ndarray, "stay row column"]:
         circuit = self.circuit
         shape = (circuit.template, circuit.embedding, circuit.n_qubits, circuit.correlations)
         progress = Progress(on_circuits)
-        runs = [DeviceCircuit(*shape, drawn, circuit.pennylane_device, shots, progress) for drawn in self.parameters]
+        asked = {name: value for name, value in self.public_spec().items() if name != "leakage_bound"}
+
+        def seed_of(place: int) -> int:
+            if noise is None:
+                raise ConfigError(NO_SOURCE)
+            return int.from_bytes(noise.uniform({"encoder": asked, "device seed": place}, (4,)).tobytes(), "little")
+
+        how = (circuit.pennylane_device, shots, progress, seed_of)
+        runs = [DeviceCircuit(*shape, drawn, *how) for drawn in self.parameters]
         positions = circuit.geometry.positions(*features.shape[1:])
         lanes = features[0].size // positions if features.size else 0
         progress.expect(runs[0].n_circuits(len(features) * lanes * circuit.geometry.count(positions)))

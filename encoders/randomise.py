@@ -24,6 +24,7 @@ from pipeline.core.types import Json
 
 MAX_SHOTS: Final = 1_000_000
 SHOTS_OF_EXPECTATIONS: Final = "finite shots read outputs in [-1, 1], as a quantum encoding's are; others take noise_sd"
+NO_SOURCE: Final = "a randomised encoder needs the site's noise source; give encode() one"
 _BLOCK_VALUES: Final = 1 << 20
 _FEW_SHOTS: Final = 8  # up to here a uniform per shot is faster than the inverse distribution function
 _ROUNDING: Final = 1e-5  # how far beyond [-1, 1] a float32 expectation may stray
@@ -75,7 +76,7 @@ def randomised(
     if not how.is_random:
         return encoded
     if noise is None:
-        raise ConfigError("a randomised encoder needs the site's noise source; give encode() one")
+        raise ConfigError(NO_SOURCE)
     # a bound that another machine rounds otherwise must not draw other noise: the difference would tell
     asked = {name: value for name, value in spec.items() if name != "leakage_bound"}
     flat = encoded.reshape(-1)

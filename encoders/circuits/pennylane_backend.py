@@ -1,7 +1,9 @@
 """The circuit on a device of PennyLane: simulators, `lightning`, or hardware through a plug-in.
 
 Slow by nature (a simulator does a few hundred circuits per second); the closed form gives the same expectations. It is
-here to run the real thing, with the device's own shots. PennyLane is imported when it is needed, not before.
+here to run the real thing, with the device's own shots. They come from the device's generator, seeded from the site's
+noise secret, so that encoding again is no second look at the same people; a device that takes no seed draws no shots
+here. PennyLane is imported when it is needed, not before.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ OnCircuits = Callable[[int, int], None]
 """Called as (circuits done, circuits in all), with 0 done before the first."""
 
 _BROADCASTING: Final = "default.qubit"
-_SEEDED: Final = ("default.qubit", "default.mixed", "lightning.qubit")
+SEEDED: Final = ("default.qubit", "default.mixed", "lightning.qubit")
+"""Devices whose shots obey a seed."""
 _BATCH: Final = 256
 
 
@@ -52,7 +55,10 @@ class Progress:
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class DeviceCircuit:
-    """A circuit and the device that runs it; `shots` None asks for exact expectations (simulators only)."""
+    """A circuit and the device that runs it; `shots` None asks for exact expectations (simulators only).
+
+    `seed_of`: a secret seed for each number; needed with shots, else never called.
+    """
 
     template: Template
     embedding: Embedding
@@ -62,6 +68,7 @@ class DeviceCircuit:
     device: str
     shots: int | None
     progress: Progress
+    seed_of: Callable[[int], int]
 
     def __repr__(self) -> str:
         return f"DeviceCircuit({self.device!r})"
@@ -81,7 +88,8 @@ class DeviceCircuit:
         """
         outputs = observables(self.n_qubits, self.correlations)
         together = [outputs] if self.shots is None else [(wires,) for wires in outputs]
-        circuits = [self._qnode(measured) for measured in together]
+        begun = self.progress.done  # circuits before these, so that no two devices of an encoding share a seed
+        circuits = [self._qnode(measured, begun + place) for place, measured in enumerate(together)]
         batch = _BATCH if self.device == _BROADCASTING and self.shots is None else 1
         found = np.empty((len(outputs), angles.shape[1]), angles.dtype)
         for start in range(0, angles.shape[1], batch):
@@ -93,9 +101,10 @@ class DeviceCircuit:
             self.progress.advance(self.n_circuits(values.shape[1]))
         yield from found
 
-    def _qnode(self, measured: tuple[tuple[int, ...], ...]) -> Any:
+    def _qnode(self, measured: tuple[tuple[int, ...], ...], place: int) -> Any:
         qml = pennylane()
-        options = {"seed": None} if self.device in _SEEDED else {}  # their default seed is numpy's global state
+        seed = None if self.shots is None else self.seed_of(place)
+        options = {"seed": seed} if self.device in SEEDED else {}  # their default seed is numpy's global state
         try:
             device = qml.device(self.device, wires=self.n_qubits, **options)
         except Exception as error:  # plug-ins raise what they like

@@ -32,7 +32,7 @@ from flows.cli.keep.ledger import register as register_ledger
 from flows.cli.keep.log import log_app
 from flows.cli.keep.store import store_app
 from flows.cli.keep.trust import trust_app
-from flows.cli.look.audit import audit_app
+from flows.cli.look.audit import register as register_audit
 from flows.cli.look.doctor import register as register_doctor
 from flows.cli.look.watch import register as register_watch
 from flows.cli.make.condense import condense
@@ -61,7 +61,6 @@ app = typer.Typer(
     "Exit codes: 0 done, 2 usage, 10 configuration, 11 input data, 12 utility floor, 13 leakage, 14 release refused, "
     "15 environment, 16 drift, 17 privacy budget, 130 interrupted.",
 )
-app.add_typer(audit_app, name="audit")
 app.add_typer(config_app, name="config")
 app.add_typer(keys_app, name="keys")
 app.add_typer(release_app, name="release")
@@ -133,6 +132,8 @@ _stage_verb("encode", "Prepare and encode the cohort by every [encode.NAME] tabl
 _stage_verb("group", "Which tasks are alike: sample-wise convergence affinity and the label-only control.")
 app.command()(condense)
 _stage_verb("validate", "Data contracts on every artefact, then train on condensed and test on real stays.")
+_stage_verb("audit", "Attack the artefacts of a run and print what was found; exit code 13 is FAIL, 14 INCONCLUSIVE.")
+register_audit(app)
 register_sharing(app)
 register_evaluate(app)
 register_pool(app)

@@ -100,6 +100,19 @@ def read_record(workspace: Path) -> tuple[Night, ...]:
     return tuple(Night(**{name: entry[name] for name in names}) for entry in entries)
 
 
+def begun_since(config: Config, moment: datetime) -> bool:
+    """Whether a night of this configuration began at the moment or later, the one under way among them.
+
+    Raises:
+        EnvironmentProblem: the record is damaged, or what is under way cannot be read.
+    """
+    nights = [*read_record(config.workspace), *filter(None, [_under_way(config)])]
+    return any(
+        night.run == config.name and datetime.fromisoformat(night.started) >= moment.replace(microsecond=0)
+        for night in nights
+    )
+
+
 def _begin(config: Config) -> Night:
     started = _now()
     name = f"{started[:19].replace(':', '').replace('-', '')}-{secrets.token_hex(3)}"
@@ -115,22 +128,22 @@ def _begin(config: Config) -> Night:
 
 def _close_killed(config: Config) -> None:
     """Put a night on record that ended without a word: power, memory, kill -9."""
-    try:
-        raw = _open(config).read_bytes()
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise EnvironmentProblem(f"{_open(config)} cannot be read: {error.strerror}") from None
-    try:
-        night = Night(**json.loads(raw))
-    except (ValueError, TypeError):  # nothing of ours: it says nothing about a night
-        _open(config).unlink()
-        return
-    if night.night in {known.night for known in read_record(config.workspace)}:
-        _open(config).unlink()  # it was killed between its last line and this file
+    night = _under_way(config)
+    if night is None or night.night in {known.night for known in read_record(config.workspace)}:
+        _open(config).unlink(missing_ok=True)  # nothing of ours, or killed between its last line and this file
         return
     sentence = "killed: it ended without a word, and the next night goes on from its last finished stage"
     _finish(config, replace(night, state="killed", exit_code=137, sentence=sentence))
+
+
+def _under_way(config: Config) -> Night | None:
+    """The night that has begun and is not on record yet; None where no file, or a file that says nothing of a night."""
+    try:
+        return Night(**json.loads(_open(config).read_bytes()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+    except OSError as error:
+        raise EnvironmentProblem(f"{_open(config)} cannot be read: {error.strerror}") from None
 
 
 def _done(job: Job, made: Mapping[str, Made[Any]], known: set[str]) -> dict[str, Any]:

@@ -6,14 +6,12 @@ worker needs the same path to exist where it runs. A held night is Completed und
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +33,7 @@ from prefect.types.entrypoint import EntrypointType
 from pydantic import ValidationError
 
 from flows.environment import TELEMETRY_OFF, quiet
+from flows.nights.clock import checked_schedule, stay
 from flows.nights.night import GOOD, Night, run_night
 from flows.progress import say
 from flows.run import labels, told, walk_as_tasks
@@ -46,7 +45,6 @@ from pipeline.core.errors import DecoctError, EnvironmentProblem, UsageError
 from pipeline.core.redaction import outward, scrubbed
 from pipeline.store import Made
 
-LOOK_SECONDS: Final = 30.0
 ENTRYPOINT: Final = "flows.nights.scheduled.night_flow"
 _ended: dict[str, Night | DecoctError] = {}  # of this process, by flow run, for `night_through_prefect`
 
@@ -131,38 +129,20 @@ def as_markdown(night: Night) -> str:
     return "\n".join([*head, *rows]) + "\n"
 
 
-def checked_schedule(cron: str, timezone: str) -> None:
-    """Pass a schedule that Prefect will take; before anything starts.
-
-    Raises:
-        UsageError: no cron expression, or no time zone of the tz database.
-    """
-    try:
-        CronSchedule(cron=cron, timezone=timezone)
-    except ValidationError as error:
-        what = {str(fault["loc"][0]) for fault in error.errors() if fault["loc"]}
-        if "timezone" in what:
-            raise UsageError(f"{timezone!r} is no time zone of the tz database, such as Europe/Berlin or UTC") from None
-        raise UsageError(
-            f"{cron!r} is no cron expression: minute hour day month weekday, such as '0 2 * * *'"
-        ) from None
-
-
 def serve(config: Path, cron: str, timezone: str) -> None:
     """Stay and start a night whenever the schedule says, one at a time, until stopped.
 
     A Prefect server plans the nights where one is set. The temporary one that Prefect starts without runs no scheduler,
-    so this process then looks at the clock itself, and each night is a process of its own.
+    so this process then looks at the clock itself (`stay`), and each night is a process of its own.
 
     Raises:
-        UsageError: as `checked_schedule`. ConfigError: the configuration is broken.
+        UsageError: as `checked_schedule`. ConfigError: the configuration is broken. EnvironmentProblem: as `stay`.
     """
-    checked_schedule(cron, timezone)
     plan = load_config(config)
+    _checked(cron, timezone)
     if not PREFECT_API_URL.value():
-        while True:
-            wait_until(next_night(cron, timezone, datetime.now(tz=UTC)))
-            subprocess.run([sys.executable, "-m", "flows.cli", "night", str(config.resolve())], check=False)
+        night = [sys.executable, "-m", "flows.cli", "night", str(config.resolve())]
+        stay(plan, cron, timezone, lambda: subprocess.run(night, check=False))
     night_flow.serve(
         name=plan.name,
         schedule=Cron(cron, timezone=timezone),
@@ -174,28 +154,13 @@ def serve(config: Path, cron: str, timezone: str) -> None:
     )
 
 
-def next_night(cron: str, timezone: str, after: datetime) -> datetime:
-    """The first moment after `after` that the schedule names, as a Prefect server would have it."""
-    from prefect.server.schemas.schedules import CronSchedule as ServersCronSchedule
-
-    schedule = ServersCronSchedule(cron=cron, timezone=timezone)
-    (found,) = asyncio.run(schedule.get_dates(1, start=after + timedelta(seconds=1)))
-    return found.astimezone(UTC)
-
-
-def wait_until(due: datetime) -> None:
-    """Sleep in short pieces: a machine that slept, or a clock that was set, is noticed."""
-    while (left := (due - datetime.now(tz=UTC)).total_seconds()) > 0:
-        time.sleep(min(left, LOOK_SECONDS))
-
-
 def deployment(config: Path, cron: str, timezone: str, work_pool: str) -> str:
     """The text of a prefect.yaml that deploys the night to a work pool: `prefect deploy --all`.
 
     Raises:
         UsageError: as `checked_schedule`. ConfigError: the configuration is broken.
     """
-    checked_schedule(cron, timezone)
+    _checked(cron, timezone)
     plan = load_config(config)
     text = (files("flows.templates") / "prefect.yaml").read_text(encoding="utf-8")
     told = {
@@ -211,3 +176,12 @@ def deployment(config: Path, cron: str, timezone: str, work_pool: str) -> str:
     for name, value in told.items():
         text = text.replace(f"<{name}>", json.dumps(value))  # JSON is YAML, whatever is in a path
     return text
+
+
+def _checked(cron: str, timezone: str) -> None:
+    """Pass a schedule that a server of Prefect's reads, too: it knows less than cronsim about last weekdays."""
+    checked_schedule(cron, timezone)
+    try:
+        CronSchedule(cron=cron, timezone=timezone)
+    except ValidationError:
+        raise UsageError(f"{cron!r} is no cron expression that Prefect reads") from None

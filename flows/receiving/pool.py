@@ -68,9 +68,7 @@ def pool_bundles(
         for bundle, root in zip(bundles, of_each, strict=True)
     ]
     if all(one.manifest["release"]["kind"] == "moments" for one in received):
-        return _pool_moments(
-            received, folder, n_per_class=n_per_class, seed=seed, hard_labels=hard_labels, leave_one_out=True
-        )
+        return _pool_moments(received, folder, n_per_class=n_per_class, seed=seed, hard_labels=hard_labels)
     return _pool_rows(received, folder)
 
 
@@ -94,32 +92,6 @@ def _pool_rows(received: Sequence[Received], folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def pool(
-    bundles: Sequence[Path],
-    root: Path,
-    folder: Path,
-    *,
-    n_per_class: int,
-    seed: int,
-    hard_labels: bool,
-    today: datetime.date,
-) -> dict[str, Any]:
-    """Verify the bundles, add their moments, condense, and write arrays and manifest.json into the new `folder`.
-
-    Returns:
-        The manifest: `made_from` (a site each), `guarantee`, `release`, `data`, `expires`, `production`.
-
-    Raises:
-        ReleaseRefused: a bundle does not verify against the trust root.
-        UsageError: a bundle holds no moments, a site is there twice, or the folder exists already.
-        DataError: the sites' moments do not add up; the sentence says what differs.
-    """
-    if folder.exists():
-        raise UsageError(f"{folder} exists already and is not overwritten")
-    received = [taken(bundle, root, today=today) for bundle in bundles]
-    return _pool_moments(received, folder, n_per_class=n_per_class, seed=seed, hard_labels=hard_labels)
-
-
 def _pool_moments(
     received: Sequence[Received],
     folder: Path,
@@ -127,9 +99,8 @@ def _pool_moments(
     n_per_class: int,
     seed: int,
     hard_labels: bool,
-    leave_one_out: bool = False,
 ) -> dict[str, Any]:
-    """Samples of the sum; `leave_one_out` also draws those of each sum without one site, for `decoct evaluate`."""
+    """Samples of the sum, and of each sum without one site, for `decoct evaluate`."""
     moments = [one.moments() for one in received]
     require_disjoint(received)
 
@@ -138,7 +109,7 @@ def _pool_moments(
 
     condensed = drawn(moments)
     release, arrays = method_description(condensed), dict(payload_arrays(condensed))
-    for place in range(len(moments)) if leave_one_out and len(moments) > 1 else ():
+    for place in range(len(moments)) if len(moments) > 1 else ():
         rest = payload_arrays(drawn(moments[:place] + moments[place + 1 :]))
         arrays |= {f"{name}{WITHOUT}{place}": array for name, array in rest.items()}
     manifest = {

@@ -34,6 +34,7 @@ FIGURES: Final = "figures.json"
 NIGHTS: Final = Path("nights") / "nights.jsonl"
 MAX_SENTENCE: Final = 400
 _PATH: Final = re.compile(r"(?:(?<![\w/.<])/|[\w.~-]+/(?=[\w.~-]+/))(?:[\w.~-]+/)*(?=[\w.~-])")
+_STAY_FILE: Final = re.compile(r"[^\s/]+\.txt\b")  # named by the stay whose records it holds
 _FEW: Final = re.compile(
     r"(?<![\d.,])[1-9](?= (?:stays?|subjects?|patients?|people|persons?|rows?|records?|values?|cells?)\b)"
 )
@@ -148,8 +149,8 @@ def _seconds_between(start: Any, end: Any) -> float | None:
 
 
 def clean(sentence: str) -> str:
-    """A sentence for the page: paths cut to their last name, counts of fewer than ten held back, bounded."""
-    return _FEW.sub(SUPPRESSED, _PATH.sub("…/", sentence))[:MAX_SENTENCE]
+    """A sentence for the page: paths cut to their last name, files of single stays and small counts held back."""
+    return _FEW.sub(SUPPRESSED, _PATH.sub("…/", _STAY_FILE.sub("….txt", sentence)))[:MAX_SENTENCE]
 
 
 def _run(workspace: Path, name: str, lines: tuple[Data, ...]) -> Data:

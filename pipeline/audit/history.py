@@ -162,7 +162,7 @@ class History:
         with self._transaction() as connection:
             row = connection.execute(sa.select(_audit).where(_audit.c.id == number)).first()
             if row is None:
-                raise UsageError(f"the history holds no audit {number}; see decoct audit history")
+                raise UsageError(f"the history holds no audit {number}; see decoct audit-history")
             return _night(connection, row, None)
 
     @contextmanager

@@ -17,7 +17,7 @@ from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import generator
 from pipeline.core.types import EncodedCohort, Grouping, GroupValidation
 from pipeline.grouping.affinity.bank import fill_bank
-from pipeline.grouping.affinity.bank_affinities import AFFINITIES
+from pipeline.grouping.affinity.bank_affinities import samplewise
 from pipeline.grouping.affinity.samplewise import label_hamming, samplewise_multihead, summarise
 from pipeline.grouping.affinity.taped import TrunkKind
 from pipeline.grouping.checks import N_SHUFFLES, note_on_halves, note_on_shuffles, rank_correlation, smaller_class
@@ -26,8 +26,8 @@ from pipeline.grouping.partition import Groups, exact_partition
 from pipeline.grouping.trainings import Trainer, train_here
 from pipeline.grouping.validated import validate_groups
 
-AffinityKind = Literal["samplewise_multihead", "label_hamming", "samplewise", "gradient_cosine", "lookahead"]
-"""The last three are read from a gradient bank, by whichever trunk."""
+AffinityKind = Literal["samplewise_multihead", "label_hamming", "samplewise"]
+"""`samplewise` is read from a gradient bank, by whichever trunk."""
 
 FEW: Final = 20  # a task with fewer stays in its smaller class is flagged, without its count
 LIKE_CONTROL: Final = 0.9  # rank correlation from which the affinity adds nothing to comparing labels
@@ -152,7 +152,7 @@ def measured(
     inputs = summarise(features) if trunk == "mlp" else features
     stays = np.arange(len(labels), dtype=np.int32)
     bank = fill_bank(inputs, labels, stays, trunk=trunk, n_points=n_inits, seed=seed, on_step=on_step)
-    return AFFINITIES[affinity](bank, np.ones(len(bank.stays)))
+    return samplewise(bank, np.ones(len(bank.stays)))
 
 
 def validate_grouping(
@@ -207,7 +207,7 @@ def _resampled(
         return lambda rows, labels: measured(affinity, training.features[rows], labels, n_inits=n_inits, seed=seed)
     inputs = summarise(training.features) if trunk == "mlp" else training.features
     bank = fill_bank(inputs, training.labels, training.subject_index, trunk=trunk, n_points=n_inits, seed=seed)
-    return lambda rows, _: AFFINITIES[affinity](bank, bank.weights(rows))
+    return lambda rows, _: samplewise(bank, bank.weights(rows))
 
 
 def _with_tasks(encoded: EncodedCohort, names: tuple[str, ...]) -> EncodedCohort:

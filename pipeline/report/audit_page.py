@@ -23,7 +23,7 @@ _MEANINGS = {
 
 
 def audit_page(data: dict[str, Any]) -> str:
-    """The page from `decoct audit --real ...`'s data (`decoct/table-audit/1`)."""
+    """The page from `decoct audit-tables`'s data (`decoct/table-audit/1`)."""
     decision = data["decision"]
     headline, meaning = _MEANINGS[decision["verdict"]]
     order = ["FAIL", "INCONCLUSIVE", "PASS"]

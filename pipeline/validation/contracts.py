@@ -29,6 +29,10 @@ PREPARED = frozenset({"subjects", "imputation", "scaling", "missingness", "lengt
 CLINICAL_SLACK = 0.25  # a condensed channel may overshoot its range by so much before it is remarked on
 RUNAWAY = 1e4  # no encoder or condenser of [0, 1] data gets there unless its optimisation diverged
 _MAX_SAID = 4
+_TESTABLE = between(
+    "testable_tasks", 1, None, "is at least 1: some task has two different labels among the held-out stays"
+)
+"""Without one no set can be tested, and that is better known before privacy is spent on a set."""
 
 
 def check_events(
@@ -86,7 +90,13 @@ def _sum_of(one: ExpectationOutcome, other: ExpectationOutcome) -> ExpectationOu
 
 def check_cohort(cohort: Cohort) -> ContractResult:
     """A cohort: ids and labels stay by stay, and profiles of its variables, tasks and splits."""
-    from pipeline.validation.profiles import split_profile, stay_columns, task_profile, variable_profile
+    from pipeline.validation.profiles import (
+        split_profile,
+        stay_columns,
+        task_profile,
+        testable_tasks,
+        variable_profile,
+    )
 
     stays = (
         known("stay_id"),
@@ -106,6 +116,7 @@ def check_cohort(cohort: Cohort) -> ContractResult:
         Table("variable", variable_profile(cohort), variables, tuple(v.name for v in cohort.variables)),
         *_task_tables(task_profile(cohort.labels, cohort.split), cohort.tasks),
         _split_table(split_profile(cohort.split)),
+        Table("task", testable_tasks(cohort.labels, cohort.split), (_TESTABLE,), ("all tasks",)),
     ]
     return run_suite("cohort", "cohort", tables)
 

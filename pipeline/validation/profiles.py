@@ -109,6 +109,13 @@ def task_profile(labels: np.ndarray, split: np.ndarray) -> Columns:
     }
 
 
+def testable_tasks(labels: np.ndarray, split: np.ndarray) -> Columns:
+    """One row: how many tasks have two different labels among the held-out stays, so that models can be told apart."""
+    held_out = labels[split == Split.HELD_OUT]
+    varied = [len(np.unique(column[np.isfinite(column)])) > 1 for column in held_out.T]
+    return {"testable_tasks": np.array([sum(varied)], dtype=np.float64)}
+
+
 def split_profile(split: np.ndarray) -> Columns:
     """A row per split: its stays and its share of them."""
     counts = np.array([(split == part).sum() for part in Split], dtype=np.float64)

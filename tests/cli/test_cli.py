@@ -14,9 +14,9 @@ import pytest
 STAGE_VERBS = ["ingest", "encode", "group", "condense", "validate"]
 VERBS = [
     *("demo", "run", *STAGE_VERBS, "verify", "receive", "evaluate", "pool", "send", "fetch", "show", "doctor"),
-    *("watch", "serve", "night", "schedule"),
+    *("watch", "night", "schedule"),
     *("forget", "store+list", "store+gc", "store+verify"),
-    *("audit+attack", "audit+history", "audit+diff"),
+    *("audit", "audit-tables", "audit-history", "audit-diff"),
     *("config+init", "config+check", "ledger", "log+show", "log+verify"),
     *("release+propose", "release+approve", "release+publish"),
     *("trust+key", "trust+draft", "trust+sign", "trust+show", "trust+revoke"),
@@ -43,12 +43,10 @@ def test_every_verb_explains_itself_with_an_example(verb: str) -> None:
 
 
 def test_the_list_of_verbs_in_this_test_is_complete() -> None:
-    from flows.cli.look.audit import audit_app
     from flows.cli.main import app, config_app, keys_app, log_app, release_app, store_app, trust_app
 
     names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
     groups = {
-        "audit": audit_app,
         "config": config_app,
         "keys": keys_app,
         "log": log_app,
@@ -61,26 +59,19 @@ def test_the_list_of_verbs_in_this_test_is_complete() -> None:
     assert sorted(names) == sorted(VERBS)
 
 
-def test_audit_without_a_sub_verb_is_the_audit_itself() -> None:
-    told = " ".join(decoct("audit", "--help").stdout.split())
-    assert "Example: decoct audit run.toml" in told
-    assert "Example: decoct audit --real real.parquet" in told
-
-
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
         (("audit", "absent.toml"), 10, "configuration file absent.toml not found"),
-        (("audit", "run.toml", "--real", "r.parquet"), 2, "takes a run's TOML file, or --real"),
-        (("audit", "--real", "r.parquet", "--shared", "s.parquet"), 2, "all of --real, --shared and --holdout"),
-        (("audit", "--real", "r", "--shared", "s", "--holdout", "h"), 11, "the real table r is not a file"),
-        (("audit", "history", "--out", "absent"), 2, "there is no audit history"),
-        (("audit", "diff", "1", "2", "--out", "absent"), 2, "there is no audit history"),
+        (("audit", "run.toml", "--real", "r.parquet"), 2, "No such option: --real"),
+        (("audit-tables", "--real", "r.parquet", "--shared", "s.parquet"), 2, "Missing option '--holdout'"),
+        (("audit-tables", "--real", "r", "--shared", "s", "--holdout", "h"), 11, "the real table r is not a file"),
+        (("audit-history", "--out", "absent"), 2, "there is no audit history"),
+        (("audit-diff", "1", "2", "--out", "absent"), 2, "there is no audit history"),
         (("nonsense",), 2, "No such command"),
         (("run", "absent.toml"), 10, "configuration file absent.toml not found"),
         (("show", "--out", "absent"), 2, "there is no store"),
         (("watch", "--out", "absent"), 2, "there is no workspace"),
-        (("serve", "--out", "absent"), 2, "there is no watch page"),
         (("keys", "new", "nonsense"), 2, "no key has the purpose"),
         (("verify", "absent", "--root", "absent.toml"), 14, "absent"),
     ],

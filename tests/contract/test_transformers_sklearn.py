@@ -19,6 +19,9 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from platformdirs.macos import MacOS
+from platformdirs.unix import Unix
+from platformdirs.windows import Windows
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegression
@@ -148,19 +151,19 @@ def test_the_key_folder_is_named_by_the_user_the_environment_or_the_platform(mon
     assert key_folder("/mine") == Path("/mine")
     assert key_folder() == Path("/named/by/environment")
     monkeypatch.delenv(KEYS_VARIABLE)
-    monkeypatch.setenv("XDG_CONFIG_HOME", "/configuration")
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     monkeypatch.setenv("HOME", "/home/somebody")
     monkeypatch.setenv("APPDATA", "/roaming")
     for platform, folder in (
-        ("linux", "/configuration/decoct/keys"),
-        ("darwin", "/home/somebody/Library/Application Support/decoct/keys"),
-        ("win32", "/roaming/decoct/keys"),
+        (Unix, "/home/somebody/.config/decoct/keys"),
+        (MacOS, "/home/somebody/Library/Application Support/decoct/keys"),
+        (Windows, "/roaming/decoct/keys"),
     ):
-        monkeypatch.setattr("sys.platform", platform)
-        assert key_folder() == Path(folder)
-    monkeypatch.setattr("sys.platform", "linux")
-    monkeypatch.delenv("XDG_CONFIG_HOME")
-    assert key_folder() == Path("/home/somebody/.config/decoct/keys")
+        monkeypatch.setattr("platformdirs.PlatformDirs", platform)
+        assert key_folder().as_posix().replace("\\", "/") == folder
+    monkeypatch.setattr("platformdirs.PlatformDirs", Unix)
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/configuration")
+    assert key_folder() == Path("/configuration/decoct/keys")
 
 
 def test_those_who_start_together_make_one_key(keys: Path) -> None:

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
-from flows.run import walk_until
+from flows.run import StageStopped, walk_until
 from flows.workspace.job import Job, new_job
+from flows.workspace.logs import read_log
 from pipeline.core.config import parse_config
 from pipeline.core.errors import DataError
+from pipeline.core.redaction import outward
 from pipeline.core.types import IngestReport
 
 MAPPING = """
@@ -172,3 +174,35 @@ def test_a_truncated_archive_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"set\.tar\.gz"):
         walk_until(job, "ingest")
     assert not list(job.store.entries())
+
+
+@pytest.mark.parametrize(
+    ("header", "outcomes", "told"),
+    [
+        ("no header", range(3), "1 text files do not begin with Time,Parameter,Value: 1.txt"),
+        ("Time,Parameter,Value", range(30), "0 records have no row in the outcomes and 27 outcomes have no record"),
+    ],
+)
+def test_file_and_figures_are_in_the_sites_own_log_and_not_in_what_leaves(
+    tmp_path: Path, header: str, outcomes: range, told: str
+) -> None:
+    (tmp_path / "set").mkdir()
+    for stay, first in enumerate(("Time,Parameter,Value", header, "Time,Parameter,Value")):
+        (tmp_path / "set" / f"{stay}.txt").write_text(f"{first}\n00:00,RecordID,{stay}\n00:10,HR,80\n")
+    (tmp_path / "outcomes.csv").write_text("RecordID,In-hospital_death\n" + "".join(f"{n},0\n" for n in outcomes))
+    raw: dict[str, Any] = {
+        "name": "bad",
+        "workspace": "work",
+        "source": {"kind": "physionet2012", "records": ["set"], "outcomes": ["outcomes.csv"]},
+        "encode": {"raw": {"kind": "identity"}},
+        "condense": {"c": {"kind": "centroids"}},
+        "release": {"artefact": "c", "licence": "CC0-1.0"},
+    }
+    job = new_job(parse_config(raw, "test", tmp_path))
+    with pytest.raises(DataError) as caught:  # its sentence is what the terminal shows
+        walk_until(job, "ingest")
+    assert told in str(caught.value)
+    assert read_log(job.folder)[-1]["sentence"] == str(caught.value)
+    for outside in (str(StageStopped(caught.value)), outward(str(caught.value))):
+        assert ".txt" not in outside
+        assert not any(figure in outside.removeprefix("exit code 11") for figure in "0123456789")

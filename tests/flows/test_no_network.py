@@ -62,20 +62,6 @@ six = dict(line.split() for line in Path("/proc/net/snmp6").read_text().splitlin
 print("unrouted", four + int(six.get("Ip6OutNoRoutes", 0)))
 """
 
-SERVE = """
-import re, subprocess, sys, urllib.request
-server = subprocess.Popen([sys.executable, "-m", "flows.cli", "serve", "--port", "0", "--out", "work"],
-                          stdout=subprocess.PIPE, text=True)
-try:
-    address = server.stdout.readline().split()[0]
-    for name in ("", "figures.json"):
-        with urllib.request.urlopen(address + name, timeout=30) as answer:
-            print("served", answer.status, len(answer.read()) > 1000)
-finally:
-    server.terminate()
-    server.wait(timeout=30)
-"""
-
 REACH_OUT = """
 import socket
 for address in (("192.0.2.1", 80),):  # kept for documentation by RFC 5737; nobody has it
@@ -102,7 +88,7 @@ def without_a_route() -> None:
 @pytest.mark.usefixtures("without_a_route")
 def test_a_whole_run_and_its_page_reach_out_to_nobody(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(CONFIG)
-    for name, code in {"up": LOOPBACK_UP, "unrouted": UNROUTED, "serve": SERVE, "out": REACH_OUT}.items():
+    for name, code in {"up": LOOPBACK_UP, "unrouted": UNROUTED, "out": REACH_OUT}.items():
         (tmp_path / f"{name}.py").write_text(code)
     (tmp_path / "hook").mkdir()
     (tmp_path / "hook" / "sitecustomize.py").write_text(WITNESS)
@@ -111,7 +97,6 @@ def test_a_whole_run_and_its_page_reach_out_to_nobody(tmp_path: Path) -> None:
         {python} up.py
         {python} -m flows.cli run run.toml; echo "run $?"
         {python} -m flows.cli watch --out work
-        {python} serve.py
         {python} -m flows.cli doctor --out work > doctor.txt; echo "doctor $?"
         {python} unrouted.py
         cp "$ATTEMPTS" before
@@ -138,7 +123,7 @@ def test_a_whole_run_and_its_page_reach_out_to_nobody(tmp_path: Path) -> None:
     lines = answer.stdout.splitlines()
     assert {"run 0", "run 13", "run 14"} & set(lines), told  # so few stays decide nothing; the whole road was walked
     assert (tmp_path / "work" / "runs" / "quiet" / "report.html").exists(), told
-    assert lines.count("served 200 True") == 2, told
+    assert (tmp_path / "work" / "watch" / "index.html").exists(), told
     assert "doctor 0" in lines, (tmp_path / "doctor.txt").read_text()
     places = {line.split(" ", 1)[1] for line in (tmp_path / "before").read_text().splitlines()}
     assert places, "nobody was watched: Prefect talks to itself over loopback"

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from condensation.private.condenser import samples_from_moments
 from condensation.private.moments import signed_labels
 from flows.cli.main import app
-from flows.receiving.pool import load_pool, pool
+from flows.receiving.pool import load_pool, pool_bundles
 from flows.run import walk_until
 from flows.workspace.job import KEY_PURPOSES, key_path, new_job, open_job
 from pipeline.core.config import Config
@@ -46,7 +46,7 @@ def run_site(config: Config, number: int) -> Path:
 
 def sentence(bundles: list[Path], root: Path, folder: Path, error: type[Exception]) -> str:
     with pytest.raises(error) as refusal:
-        pool(bundles, root, folder, n_per_class=5, seed=0, hard_labels=False, today=TODAY)
+        pool_bundles(bundles, [root], folder, n_per_class=5, seed=0, hard_labels=False, today=TODAY)
     assert not folder.exists()
     assert "\n" not in str(refusal.value)
     return str(refusal.value)
@@ -83,12 +83,15 @@ def prepared(sites: dict[str, Any], name: str) -> EncodedCohort:
 
 def test_two_bundles_become_one_set_through_the_command(sites: dict[str, Any], tmp_path: Path) -> None:
     out = tmp_path / "pooled"
-    words = ["--from-moments", str(sites["a"]), "--from-moments", str(sites["b"]), "--root", str(sites["root"])]
-    answer = CliRunner().invoke(app, ["condense", *words, "--out", str(out)], catch_exceptions=False)
+    words = [str(sites["a"]), str(sites["b"]), "--root", str(sites["root"])]
+    answer = CliRunner().invoke(app, ["pool", *words, "--out", str(out)], catch_exceptions=False)
     assert answer.exit_code == 0
     assert "site    Hospital A: epsilon 1, delta 1e-06 per stay" in answer.stdout
     assert "disjoint" in answer.stdout
-    assert sorted(file.name for file in out.iterdir()) == ["features.npy", "labels.npy", "manifest.json"]
+    without = [f"{name}_without_{place}.npy" for name in ("features", "labels") for place in (0, 1)]
+    assert sorted(file.name for file in out.iterdir()) == sorted(
+        ["features.npy", "labels.npy", "manifest.json", *without]
+    )
     manifest = json.loads((out / "manifest.json").read_text())
     assert [site["site"] for site in manifest["made_from"]] == ["Hospital A", "Hospital B"]
     assert [site["epsilon"] for site in manifest["made_from"]] == [1.0, 1.0]
@@ -100,11 +103,11 @@ def test_two_bundles_become_one_set_through_the_command(sites: dict[str, Any], t
     assert manifest["data"]["arrays"]["features"]["shape"] == list(features.shape)
     assert features.shape[0] == len(labels) == 80
     assert list(tmp_path.iterdir()) == [out]  # nothing is left beside it
-    again = CliRunner().invoke(app, ["condense", *words, "--out", str(out)])
+    again = CliRunner().invoke(app, ["pool", *words, "--out", str(out)])
     assert isinstance(again.exception, UsageError)
     hard = tmp_path / "hard"
     more = [*words, "--out", str(hard), "--n-per-class", "3", "--hard-labels", "--seed", "4", "--json"]
-    told = json.loads(CliRunner().invoke(app, ["condense", *more], catch_exceptions=False).stdout)
+    told = json.loads(CliRunner().invoke(app, ["pool", *more], catch_exceptions=False).stdout)
     assert told["manifest"]["data"]["soft_labels"] is False
     assert told["manifest"]["seed"] == 4
     assert np.load(hard / "labels.npy")[:, 0].tolist() == [0, 0, 0, 1, 1, 1]
@@ -115,7 +118,7 @@ def test_a_pool_of_moments_also_holds_each_sum_without_one_site(sites: dict[str,
     folder, alone = tmp_path / "pool", tmp_path / "alone"
     answer = CliRunner().invoke(app, ["pool", *words, "--out", str(folder)], catch_exceptions=False)
     assert answer.exit_code == 0
-    pool([sites["b"]], sites["root"], alone, n_per_class=3, seed=0, hard_labels=False, today=TODAY)
+    pool_bundles([sites["b"]], [sites["root"]], alone, n_per_class=3, seed=0, hard_labels=False, today=TODAY)
     without = {institution: features for institution, features, _ in load_pool(folder, today=TODAY).without_each()}
     assert list(without) == ["Hospital A", "Hospital B"]
     np.testing.assert_array_equal(without["Hospital A"], np.load(alone / "features.npy"))
@@ -125,7 +128,9 @@ def test_a_pool_of_moments_also_holds_each_sum_without_one_site(sites: dict[str,
 def test_who_pools_writes_it_down_and_remembers_the_releases(sites: dict[str, Any], tmp_path: Path) -> None:
     root = tmp_path / "root.toml"
     shutil.copy(sites["root"], root)
-    pool([sites["a"], sites["b"]], root, tmp_path / "set", n_per_class=1, seed=0, hard_labels=False, today=TODAY)
+    pool_bundles(
+        [sites["a"], sites["b"]], [root], tmp_path / "set", n_per_class=1, seed=0, hard_labels=False, today=TODAY
+    )
     told = [(entry["what"], entry["site"]) for entry in read_log(memory_of(root)).entries]
     assert told == [("pool", "Hospital A"), ("pool", "Hospital B")]
     assert sorted(load_state(memory_of(root) / STATE_FILE)["releases"]) == ["Hospital A/private", "Hospital B/private"]
@@ -141,7 +146,9 @@ def test_the_sum_is_what_the_two_sites_know(sites: dict[str, Any], tmp_path: Pat
         signed = signed_labels(site.part(Split.TRAIN).labels).sum(axis=0)
         assert np.abs(one.signed_counts - signed).max() > 0  # never the exact counts
     folder = tmp_path / "set"
-    pool([sites["a"], sites["b"]], sites["root"], folder, n_per_class=200, seed=0, hard_labels=True, today=TODAY)
+    pool_bundles(
+        [sites["a"], sites["b"]], [sites["root"]], folder, n_per_class=200, seed=0, hard_labels=True, today=TODAY
+    )
     X, labels = np.load(folder / "features.npy"), np.load(folder / "labels.npy")
     model = LogisticRegression(max_iter=1000, C=0.01).fit(X.reshape(len(X), -1), labels[:, 0])
     scores, truth = [], []
@@ -199,7 +206,9 @@ def test_stopped_while_writing_nothing_is_left(
 
     monkeypatch.setattr("flows.receiving.unpack.np.save", second_fails)
     with pytest.raises(KeyboardInterrupt):
-        pool([sites["a"]], sites["root"], tmp_path / "out", n_per_class=3, seed=0, hard_labels=False, today=TODAY)
+        pool_bundles(
+            [sites["a"]], [sites["root"]], tmp_path / "out", n_per_class=3, seed=0, hard_labels=False, today=TODAY
+        )
     assert len(written) == 1
     assert not list(tmp_path.iterdir())
 
@@ -209,24 +218,8 @@ def test_one_bundle_alone_is_that_sites_own_set(sites: dict[str, Any], tmp_path:
     moments = receive(sites["a"], sites["root"], today=TODAY).moments()
     own = samples_from_moments(moments, n_per_class=6, seed=3)
     folder = tmp_path / "out"
-    made = pool([sites["a"]], sites["root"], folder, n_per_class=6, seed=3, hard_labels=False, today=TODAY)
+    made = pool_bundles([sites["a"]], [sites["root"]], folder, n_per_class=6, seed=3, hard_labels=False, today=TODAY)
     np.testing.assert_array_equal(np.load(folder / "features.npy"), own.features)
     np.testing.assert_array_equal(np.load(folder / "labels.npy"), own.labels)
     assert [site["site"] for site in made["made_from"]] == ["Hospital A"]
     assert not any("institutions" in line for line in made["guarantee"]["assumed_public"])  # nothing was added
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        ((), "a run's TOML file"),
-        (("--from-moments", "x"), "needs --root"),
-        (("run.toml", "--from-moments", "x", "--root", "y"), "takes no run"),
-        (("--from-moments", "x", "--root", "y", "--resume"), "takes no run"),
-        (("run.toml", "--hard-labels"), "belong to the latter"),
-    ],
-)
-def test_half_a_question_is_refused(words: tuple[str, ...], told: str) -> None:
-    answer = CliRunner().invoke(app, ["condense", *words])
-    assert isinstance(answer.exception, UsageError)
-    assert told in str(answer.exception)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ from typer.testing import CliRunner
 
 from flows.cli.main import app
 from flows.environment import TELEMETRY_OFF
+from flows.nights.clock import checked_schedule
 from flows.nights.night import read_record, run_night
-from flows.nights.scheduled import ENTRYPOINT, checked_schedule, deployment, next_night, night_flow
+from flows.nights.scheduled import ENTRYPOINT, deployment, night_flow
 from flows.run import StageStopped
 from flows.templates import commented_config
 from pipeline.core.config import load_config
@@ -33,7 +35,9 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("cron", ["61 * * * *", "0 2 * *", "every night", ""])
+@pytest.mark.parametrize(
+    "cron", ["61 * * * *", "0 2 * *", "every night", "", "@daily", "5 0 2 * * *", "0 2 30 2 *", "0 2 31 4,6 *"]
+)
 def test_what_is_no_cron_expression_is_refused(cron: str) -> None:
     with pytest.raises(UsageError, match="is no cron expression"):
         checked_schedule(cron, "UTC")
@@ -43,6 +47,25 @@ def test_what_is_no_time_zone_is_refused() -> None:
     with pytest.raises(UsageError, match="'Mars/Phobos' is no time zone"):
         checked_schedule("0 2 * * *", "Mars/Phobos")
     checked_schedule("0 2 * * *", "Europe/Berlin")
+
+
+def test_a_schedule_that_names_no_day_is_a_sentence_before_anything_starts(config: Path) -> None:
+    """Case 43: it said that it waits, and then that there is a bug in Decoct."""
+    words = [sys.executable, "-m", "flows.cli", "schedule", "--config", str(config), "--cron", "0 2 30 2 *"]
+    asked = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert asked.returncode == 2
+    assert asked.stderr.startswith("decoct: '0 2 30 2 *' is no cron expression of a day that there is")
+    assert len(asked.stderr.splitlines()) == 1
+    assert not load_config(config).workspace.exists()
+    config.write_text(commented_config().replace('cron = "0 2 * * *"', 'cron = "0 2 30 2 *"'), encoding="utf-8")
+    with pytest.raises(UsageError, match="is no cron expression of a day"):
+        RUNNER.invoke(app, ["config", "check", str(config)], standalone_mode=False, catch_exceptions=False)
+
+
+def test_what_prefect_does_not_read_is_not_given_to_it(config: Path) -> None:
+    checked_schedule("0 2 LW * *", "UTC")
+    with pytest.raises(UsageError, match="no cron expression that Prefect reads"):
+        deployment(config, "0 2 LW * *", "UTC", "pool")
 
 
 def test_the_deployment_says_what_was_asked_and_nothing_else_of_the_site(config: Path) -> None:
@@ -94,17 +117,3 @@ def test_a_night_that_prefect_cancels_is_interrupted(config: Path, tmp_path: Pat
         run_night(plan, cancelled)
     (night,) = read_record(plan.workspace)
     assert (night.state, night.exit_code) == ("interrupted", 130)
-
-
-@pytest.mark.parametrize(
-    ("zone", "after", "due"),
-    [
-        ("UTC", "2026-11-23T01:59:59", "2026-11-23T02:00:00"),
-        ("UTC", "2026-11-23T02:00:00", "2026-11-24T02:00:00"),  # the night that has just begun is not begun again
-        ("Europe/Berlin", "2026-07-01T00:30:00", "2026-07-02T00:00:00"),
-        ("Europe/Berlin", "2026-12-01T00:30:00", "2026-12-01T01:00:00"),
-    ],
-)
-def test_the_next_night_is_the_schedules_in_its_time_zone(zone: str, after: str, due: str) -> None:
-    begin = datetime.fromisoformat(after).replace(tzinfo=UTC)
-    assert next_night("0 2 * * *", zone, begin) == datetime.fromisoformat(due).replace(tzinfo=UTC)

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from one_run import CanaryAudit, one_run_audit
 
 from condensation.private.accounting import noise_multipliers
 from condensation.private.moments import clipped
-from pipeline.audit.games.one_run import CanaryAudit, one_run_audit
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.keys.secrets import Secret
 

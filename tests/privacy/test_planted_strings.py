@@ -208,9 +208,9 @@ CALLS: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
     "group": (("group", "run.toml", "--resume"),),
     "condense": (("condense", "run.toml", "--resume"),),
     "validate": (("validate", "run.toml", "--resume"),),
-    "audit attack": (("audit", "run.toml", "--resume"), ("audit", "run.toml", "--resume", "--json")),
-    "audit history": (("audit", "history", *OUT), ("audit", "history", "--json", *OUT)),
-    "audit diff": (("audit", "diff", "1", "1", *OUT),),
+    "audit": (("audit", "run.toml", "--resume"), ("audit", "run.toml", "--resume", "--json")),
+    "audit-history": (("audit-history", *OUT), ("audit-history", "--json", *OUT)),
+    "audit-diff": (("audit-diff", "1", "1", *OUT),),
     "release propose": (("release", "run.toml", "--resume"),),
     "release approve": (("release", "approve", "work/proposals/none", "--key", "work/keys/author.key"),),
     "release publish": (("release", "publish", "work/proposals/none"),),
@@ -248,7 +248,6 @@ CALLS: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
 ELSEWHERE: Final = {
     "run": "tests/flows/test_road.py: the whole road through Prefect, its database included",
     "demo": "tests/flows/test_road.py: it is `run` on a configuration of ours",
-    "serve": "it listens until it is stopped, and serves the file that `watch` writes, which is looked through here",
     "schedule": "it waits for the night, which is `night`, or writes a file from its own arguments",
 }
 

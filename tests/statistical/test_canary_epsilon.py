@@ -10,11 +10,11 @@ import functools
 
 import numpy as np
 import pytest
+from one_run import CanaryAudit, empirical_epsilon, one_run_audit, p_value
 from scipy import stats
 
 from condensation.private.accounting import noise_multipliers
 from condensation.private.moments import release_moments
-from pipeline.audit.games.one_run import CanaryAudit, empirical_epsilon, one_run_audit, p_value
 from pipeline.core.errors import DataError
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.keys.secrets import Secret

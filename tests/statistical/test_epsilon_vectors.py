@@ -16,10 +16,10 @@ from typing import Any
 import mpmath
 import numpy as np
 import pytest
+from one_run import empirical_epsilon
 from scipy import stats
 
 from condensation.private.accounting import analytic_epsilon
-from pipeline.audit.games.one_run import empirical_epsilon
 from pipeline.audit.statistics import epsilon_lower_bound, gaussian_delta, gaussian_epsilon, gaussian_mu
 from pipeline.core.errors import DataError
 

@@ -157,6 +157,17 @@ def test_faults_of_a_cohort_are_found() -> None:
         contracts.require(result)
 
 
+def test_a_cohort_that_nothing_can_be_tested_on_is_refused_before_privacy_is_spent() -> None:
+    """Case 19: it was said by the utility, after the private set had drawn its noise."""
+    sound = cohort()
+    labels = sound.labels.copy()
+    labels[sound.split == Split.HELD_OUT] = 0
+    with pytest.raises(DataError, match="two different labels among the held-out stays"):
+        contracts.require(contracts.check_cohort(dataclasses.replace(sound, labels=labels)))
+    labels[:, 1] = sound.labels[:, 1]  # one task that can be tested is enough
+    contracts.require(contracts.check_cohort(dataclasses.replace(sound, labels=labels)))
+
+
 def test_a_subject_in_two_splits_is_found() -> None:
     torn = cohort()
     torn.subject_ids[1] = torn.subject_ids[0]  # behind the constructor's back

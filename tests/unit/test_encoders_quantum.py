@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from encoders.circuits.gates import TEMPLATES, circuit_gates
 from encoders.circuits.pauli import expectation_words, observables
+from encoders.circuits.pennylane_backend import SEEDED
 from encoders.quantum import FittedQuantumEncoder, QuantumEncoder
 from pipeline.core.errors import ConfigError, DataError, EnvironmentProblem
 from pipeline.core.keys.noise import NoiseSource
@@ -280,13 +281,14 @@ def test_the_pennylane_backend_runs_the_same_circuits() -> None:
             assert (spec["backend"], spec["pennylane_device"]) == ("pennylane", device)
 
 
-def test_a_devices_own_shots_are_independent_fresh_and_told() -> None:
+def test_a_devices_own_shots_are_independent_told_and_drawn_once() -> None:
     """Every output from runs of its own: mean zero error, and no covariance between the outputs of a window."""
     cohort = cohort_of(np.full((1, 2, 60), 0.3))
     fitted = QuantumEncoder(n_qubits=2, shots=50, backend="pennylane", embedding_range=(0.1, 0.4)).fit(cohort, KEY)
     assert fitted.public_spec()["noise"] == {"kind": "shots", "shots": 50, "shots_drawn_by": "device"}
     told: list[tuple[int, int]] = []
-    noisy = fitted.encode(cohort, on_circuits=lambda done, total: told.append((done, total))).features[0]
+    source = NoiseSource(SITE, "digest")
+    noisy = fitted.encode(cohort, source, on_circuits=lambda done, total: told.append((done, total))).features[0]
     assert told[0] == (0, 120)  # 60 windows, two outputs each
     assert told[-1] == (120, 120)
     exact = fitted.encode_array(cohort.features)[0]
@@ -297,7 +299,28 @@ def test_a_devices_own_shots_are_independent_fresh_and_told() -> None:
     assert ((spread > 0.55) & (spread < 1.45)).all()  # sd of a sample sd at n = 60 is .092: five of them
     correlation = float(np.corrcoef(errors)[0, 1])
     assert abs(correlation) < 5 / math.sqrt(60)
-    assert np.abs(fitted.encode(cohort).features[0] - noisy).max() > 0
+    np.testing.assert_array_equal(fitted.encode(cohort, NoiseSource(SITE, "digest")).features[0], noisy)
+    assert np.abs(fitted.encode(cohort, NoiseSource(SITE, "another")).features[0] - noisy).max() > 0
+    with pytest.raises(ConfigError, match="noise source"):
+        fitted.encode(cohort)
+
+
+@pytest.mark.parametrize("device", SEEDED)
+def test_encoding_again_on_a_device_is_no_second_look(device: str) -> None:
+    """Case 15: the same bits again, and outcomes that differ between windows, outputs and channels all the same."""
+    cohort = cohort_of(np.full((2, 4, 2), 0.3))
+    options: dict[str, Any] = {"n_qubits": 2, "shots": 997, "key_scope": "per_channel", "axis": "time"}
+    fitted = QuantumEncoder(**options, backend="pennylane", pennylane_device=device).fit(cohort, KEY)
+    noisy, again = (fitted.encode(cohort, NoiseSource(SITE, "digest")).features for _ in range(2))
+    np.testing.assert_array_equal(noisy, again)
+    errors = noisy - QuantumEncoder(**options | {"shots": None}).fit(cohort, KEY).encode(cohort).features
+    assert len(np.unique(errors.astype(np.float32))) > 0.8 * errors.size
+
+
+def test_a_device_that_takes_no_seed_draws_no_shots() -> None:
+    with pytest.raises(ConfigError, match=r"'qiskit\.remote' draws cannot be drawn again"):
+        QuantumEncoder(shots=100, backend="pennylane", pennylane_device="qiskit.remote")
+    QuantumEncoder(backend="pennylane", pennylane_device="qiskit.remote")
 
 
 def test_a_device_that_is_not_there_is_named() -> None:

@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 
 from pipeline.core.errors import ConfigError, DataError
+from pipeline.core.redaction import outward
 from pipeline.ingest.source_tables import SourceTables
 from pipeline.ingest.sources import physionet2012
 from pipeline.ingest.sources.readers import read_source
@@ -193,7 +194,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "truncated archive": (_file(_packed()[:30000]), "ends early"),
     "archive cut at its end": (_file(_packed()[:-4]), "ends early"),
     "archive with a flipped bit": (_file(_bad_checksum()), "damaged"),
-    "no header": (_records(_12="00:00,HR,777\n"), "1 text files do not begin with Time,Parameter,Value"),
+    "no header": (_records(_12="00:00,HR,777\n"), "do not begin with Time,Parameter,Value: 12.txt"),
     "empty record": (_records(_12=""), "1 text files do not begin with"),
     "text in a number": (
         _records(_12=record(12, "00:01,HR,secret\n00:02,HR,71\n")),
@@ -202,7 +203,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "two fields": (_records(_12=record(12, "00:01,HR,7,7,7\n")), "three fields"),
     "time of no form": (_records(_12=record(12, "0107,HR,777\n")), "1 rows of column Time are not of the form HH:MM"),
     "minute 60": (_records(_12=record(12, "01:60,HR,777\n")), "not of the form HH:MM"),
-    "wrong record id": (_records(_12=record(777)), "in 1 text files RecordID differs"),
+    "wrong record id": (_records(_12=record(777)), "RecordID differs from the file's name: 12.txt"),
     "outcomes missing": (lambda folder, outcomes: (folder, outcomes.with_name("none.txt")), "not found"),
     "outcomes empty": (_outcomes(""), "empty file"),
     "outcomes without id": (_outcomes("Stay,SOFA\n11,1\n12,2\n"), "lacks the column RecordID"),
@@ -229,6 +230,23 @@ def test_broken_physionet_input_is_one_sentence(name: str, two: tuple[Path, Path
     assert "777" not in message
     assert "secret" not in message
     assert caught.value.exit_code == 11
+
+
+def test_a_broken_file_is_named_here_and_nowhere_else(two: tuple[Path, Path], tmp_path: Path) -> None:
+    """Five of a thousand files are found by their names; a notice, which leaves the machine, has none of them."""
+    for stay in ("a b", "Müller", "13", "14", "15"):
+        (two[0] / f"{stay}.txt").write_text("no header\n")
+    with pytest.raises(DataError) as caught:
+        physionet(*two)
+    assert str(caught.value).endswith(
+        "5 text files do not begin with Time,Parameter,Value: 13.txt, 14.txt, 15.txt and 2 more"
+    )
+    for stay in ("13", "14", "15"):
+        (two[0] / f"{stay}.txt").unlink()
+    with pytest.raises(DataError) as caught:
+        physionet(*two)
+    assert str(caught.value).endswith("Value: Müller.txt, a?b.txt")
+    assert outward(str(caught.value)).endswith("… text files do not begin with Time,Parameter,Value: …, …")
 
 
 def test_plain_tar_that_ends_early(two: tuple[Path, Path], tmp_path: Path) -> None:

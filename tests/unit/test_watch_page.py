@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from flows.cli.main import app
 from flows.watch.page import FIGURES, PAGE, clean, gather, watched, write_watch
 from flows.watch.releases import releases
 from flows.workspace.logs import logged
@@ -213,6 +215,10 @@ def test_a_bundle_s_own_name_says_its_version_once(tmp_path: Path) -> None:
         ("key /srv/a b/x.key is open", "key …/a b/x.key is open"),
         ("decoct-work/keys/encoder.key is open", "…/encoder.key is open"),
         ("column HR of /data/vitals.csv, rule in/out", "column HR of …/vitals.csv, rule in/out"),
+        (
+            "/data: 2 text files do not begin with X: 132539.txt, a?b.txt",
+            "…/data: 2 text files do not begin with X: ….txt, ….txt",
+        ),
         ("3 stays, 12 stays, 1.5 stays, 9 subjects", "<10 stays, 12 stays, 1.5 stays, <10 subjects"),
     ],
 )
@@ -324,3 +330,18 @@ def test_a_page_that_cannot_be_made_changes_no_outcome(tmp_path: Path, capsys: p
     with pytest.raises(DataError, match="the night's own"), watched(tmp_path / "absent"):
         raise DataError("the night's own")
     assert "could not be made" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("there_is_a_browser", [True, False])
+def test_open_shows_the_file_and_serves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there_is_a_browser: bool
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or there_is_a_browser)
+    (tmp_path / "a b").mkdir()
+    answer = CliRunner().invoke(app, ["watch", "--open", "--out", str(tmp_path / "a b")], catch_exceptions=False)
+    assert answer.exit_code == 0
+    assert opened == [(tmp_path / "a b" / "watch" / PAGE).resolve().as_uri()]
+    assert ("no browser was found" in answer.stderr) is not there_is_a_browser
+    CliRunner().invoke(app, ["watch", "--out", str(tmp_path / "a b")], catch_exceptions=False)
+    assert len(opened) == 1

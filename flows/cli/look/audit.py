@@ -1,90 +1,48 @@
-"""`decoct audit`: attack a run's artefacts, or anybody's tables; look back over the nights, compare two of them."""
+"""Beside `decoct audit` of a run: attack anybody's tables; look back over the nights, compare two of them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from flows.cli.common import AsJson, Device, Only, Out, Resume, Seed, Verbose, print_json, start, walk
+from flows.cli.common import AsJson, Out, Seed, print_json
 from pipeline.core.errors import UsageError
 
-ATTACK: Final = "attack"
 Url = Annotated[
     str | None,
     typer.Option("--history", help="Database URL of the history; else $DECOCT_AUDIT_HISTORY, else the file."),
 ]
 
 
-class _AuditGroup(TyperGroup):
-    """`decoct audit run.toml` and `decoct audit --real ...` are the verb itself; a sub-verb is picked by its name."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in {*self.commands, "--help"}:
-            args = [ATTACK, *args]
-        return list(super().parse_args(ctx, args))
-
-
-audit_app = typer.Typer(
-    cls=_AuditGroup,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Attack the artefacts of a run and print what was found; or audit anybody's synthetic table.\n\n"
-    "Example: decoct audit run.toml\n\n"
-    "Example: decoct audit --real real.parquet --shared synthetic.parquet --holdout others.parquet --out audit\n\n"
-    "All options: decoct audit attack --help. Exit codes: 13 the policy's limits say FAIL, 14 INCONCLUSIVE.",
-)
-
-
-@audit_app.command(ATTACK)
-def attack(
-    config: Annotated[Path | None, typer.Argument(help="The run's TOML file.", show_default=False)] = None,
-    real: Annotated[Path | None, typer.Option(help="Table the set was made from (parquet or CSV).")] = None,
-    shared: Annotated[Path | None, typer.Option(help="The synthetic or condensed table.")] = None,
-    holdout: Annotated[Path | None, typer.Option(help="Records of other people of the same kind.")] = None,
+def audit_tables(
+    real: Annotated[Path, typer.Option(help="Table the set was made from (parquet or CSV).", show_default=False)],
+    shared: Annotated[Path, typer.Option(help="The synthetic or condensed table.", show_default=False)],
+    holdout: Annotated[Path, typer.Option(help="Records of other people of the same kind.", show_default=False)],
     subject_column: Annotated[str | None, typer.Option(help="Whose row it is; never audited as a value.")] = None,
     time_column: Annotated[str | None, typer.Option(help="Long tables: the time; rows are summarised.")] = None,
     policy: Annotated[str, typer.Option(help="Policy whose limits judge a table: a name, or a file.")] = "research",
     name: Annotated[str, typer.Option(help="What the table is called in report and history.")] = "shared",
     url: Url = None,
-    only: Only = None,
     seed: Seed = None,
-    device: Device = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Workspace; for tables the folder of page, JSON and history.")
-    ] = None,
-    resume: Resume = False,
+    out: Annotated[Path | None, typer.Option(help="Folder of page, JSON and history.")] = None,
     as_json: AsJson = False,
-    verbose: Verbose = 0,
 ) -> None:
-    """The audit itself, as `decoct audit` without a sub-verb: of a run, or of three tables.
+    """Attack anybody's synthetic table with the table it was made from and records of other people.
 
-    Example: decoct audit attack run.toml
+    Exit code 13: the policy's limits say FAIL; 14: INCONCLUSIVE.
+
+    Example: decoct audit-tables --real real.parquet --shared synthetic.parquet --holdout others.parquet --out audit
     """
-    tables = (real, shared, holdout)
-    if config is not None:
-        if any(tables) or subject_column or time_column or name != "shared" or policy != "research" or url:
-            raise UsageError(
-                "decoct audit takes a run's TOML file, or --real, --shared and --holdout with their options"
-            )
-        from pipeline.core.config import load_config
-
-        walk("audit", start(load_config(config), seed, device, out, verbose, only, resume=resume), as_json)
-        return
-    if real is None or shared is None or holdout is None or only or device or resume:
-        raise UsageError(
-            "decoct audit takes a run's TOML file, or all of --real, --shared and --holdout (without --only, --device "
-            "and --resume)"
-        )
     from pipeline.core.redaction import scrubbed
 
     with scrubbed("audit"):
-        from flows.stages.attacks.tables import audit_tables, enforce, write
+        from flows.stages.attacks.tables import audit_tables as audited
+        from flows.stages.attacks.tables import enforce, write
         from flows.workspace.history import history_of, remember
 
-        found = audit_tables(
+        found = audited(
             real,
             shared,
             holdout,
@@ -106,7 +64,6 @@ def attack(
         enforce(found.decision)
 
 
-@audit_app.command("history")
 def history(
     artefact: Annotated[str | None, typer.Option(help="Only this artefact.")] = None,
     last: Annotated[int, typer.Option(min=1, help="So many audits, the newest.")] = 30,
@@ -116,7 +73,7 @@ def history(
 ) -> None:
     """A table per night and threat model: the worst figure that decides, and its change since the audit before.
 
-    Example: decoct audit history --out decoct-demo
+    Example: decoct audit-history --out decoct-demo
     """
     from flows.workspace.history import history_of, table
 
@@ -137,9 +94,8 @@ def history(
     _print_columns(cells)
 
 
-@audit_app.command("diff")
 def diff(
-    before: Annotated[int, typer.Argument(help="Number of an audit, from decoct audit history.")],
+    before: Annotated[int, typer.Argument(help="Number of an audit, from decoct audit-history.")],
     after: Annotated[int, typer.Argument(help="Number of a later one.")],
     out: Out = None,
     url: Url = None,
@@ -147,7 +103,7 @@ def diff(
 ) -> None:
     """What got worse from one audit to another beyond its interval, what got better, what is no longer measured.
 
-    Example: decoct audit diff 3 7 --out decoct-demo
+    Example: decoct audit-diff 3 7 --out decoct-demo
     """
     from flows.workspace.history import history_of
     from pipeline.core.changes import CHANCE, changes
@@ -167,6 +123,13 @@ def diff(
         f"{len(moved)} of {len(found)} figures differ beyond their intervals; of {both} unchanged ones about "
         f"{both * CHANCE:.1f} would look worse by chance"
     )
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    app.command("audit-tables")(audit_tables)
+    app.command("audit-history")(history)
+    app.command("audit-diff")(diff)
 
 
 def _workspace(out: Path | None, url: str | None) -> Path:

@@ -1,9 +1,8 @@
-"""`decoct doctor`: the checks as a table, and the bill of materials of what is installed."""
+"""`decoct doctor`: the checks as a table."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -13,9 +12,6 @@ from pipeline.core.errors import EnvironmentProblem
 
 def doctor(
     out: Out = None,
-    sbom: Annotated[
-        Path | None, typer.Option(help="Write what is installed as a CycloneDX bill of materials, and check nothing.")
-    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Is this machine fit: versions, disk, memory, device, telemetry; and the workspace: keys, access, clock, database.
@@ -24,11 +20,6 @@ def doctor(
 
     Example: decoct doctor
     """
-    if sbom is not None:
-        from flows.doctor.sbom import write_sbom
-
-        print(f"{sbom}: {write_sbom(sbom)} components")
-        return
     from flows.doctor.examine import examine
 
     findings = examine(out or Path("decoct-work"))

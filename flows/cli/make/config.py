@@ -41,9 +41,11 @@ def config_check(config: ConfigPath, as_json: AsJson = False) -> None:
 
     Example: decoct config check run.toml
     """
+    from flows.nights.clock import checked_schedule
     from pipeline.core.config import load_config
 
     plan = load_config(config)
+    checked_schedule(plan.night.cron, plan.night.timezone)
     check_release_terms(plan)
     resolved = plan.model_dump(mode="json")
     if as_json:

@@ -45,8 +45,8 @@ def night(
 
 def schedule(
     config: ConfigOption,
-    cron: Annotated[str, typer.Option(help="When, as minute hour day month weekday.")] = "0 2 * * *",
-    timezone: Annotated[str, typer.Option(help="Time zone of the hours in --cron, of the tz database.")] = "UTC",
+    cron: Annotated[str | None, typer.Option(help="Instead of night.cron: minute hour day month weekday.")] = None,
+    timezone: Annotated[str | None, typer.Option(help="Instead of night.timezone: one of the tz database.")] = None,
     write: Annotated[
         Path | None, typer.Option(help="Write this prefect.yaml for a server's work pool instead of staying here.")
     ] = None,
@@ -60,13 +60,17 @@ def schedule(
 
     Example: decoct schedule --cron "0 2 * * *" --timezone Europe/Berlin --config night.toml
     """
+    from flows.nights.clock import checked_schedule
     from pipeline.core.config import load_config
 
-    quiet(load_config(config).workspace)
+    plan = load_config(config)
+    cron = plan.night.cron if cron is None else cron
+    timezone = plan.night.timezone if timezone is None else timezone
+    checked_schedule(cron, timezone)
+    quiet(plan.workspace)
     from flows.nights import scheduled
 
     if write is None:
-        scheduled.checked_schedule(cron, timezone)
         typer.echo(f"a night of {config} at {cron} ({timezone}), until this is stopped", err=True)
         scheduled.serve(config, cron, timezone)
         return

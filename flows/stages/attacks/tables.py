@@ -1,4 +1,4 @@
-"""The audit of anybody's tables, in memory or in files (`decoct audit --real R --shared S --holdout H`), by a policy.
+"""The audit of anybody's tables, in memory or in files (`decoct audit-tables`), by a policy.
 
 found = audit(real, synthetic, holdout)
 print(found)

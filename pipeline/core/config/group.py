@@ -20,10 +20,8 @@ class GroupConfig(Model):
     """
 
     decide: Literal["affinity", "validation", "private_moments", "fixed"] = "affinity"
-    affinity: Literal["samplewise_multihead", "label_hamming", "samplewise", "gradient_cosine", "lookahead"] = (
-        "samplewise_multihead"
-    )
-    trunk: Literal["mlp", "tcn", "gru"] = "mlp"  # of the last three affinities
+    affinity: Literal["samplewise_multihead", "label_hamming", "samplewise"] = "samplewise_multihead"
+    trunk: Literal["mlp", "tcn", "gru"] = "mlp"  # of samplewise
     max_groups: PositiveInt = 3
     n_inits: PositiveInt = 3
     largest: PositiveInt | None = None  # tasks in a group

@@ -35,14 +35,11 @@ LEARNING_RATE: Final = 2e-3  # Adam
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class GradientBank:
-    """Directions, residuals and losses at every point (a trained start); 0 where a label is missing."""
+    """Directions and residuals at every point (a trained start); 0 where a label is missing."""
 
     directions: Float32[np.ndarray, "point task stay number"]  # sketches of d logit / d trunk
     residuals: Float32[np.ndarray, "point task stay"]  # d loss / d logit, losses in units of the task's null loss
-    logits: Float32[np.ndarray, "point task stay"]
-    labels: Float32[np.ndarray, "task stay"]  # 0 where missing
     known: Bool[np.ndarray, "task stay"]
-    null: Float32[np.ndarray, " task"]  # log-loss of always predicting the mean label
     subjects: Int32[np.ndarray, " stay"]
     stays: Int32[np.ndarray, " stay"]  # which of the stays that it was filled from
 
@@ -99,10 +96,7 @@ def fill_bank(
     return GradientBank(
         directions=directions.numpy(),
         residuals=residuals.numpy(),
-        logits=logits.numpy(),
-        labels=here.numpy(),
         known=seen.numpy(),
-        null=null,
         subjects=np.asarray(subjects, dtype=np.int32)[kept.numpy()],
         stays=kept.numpy().astype(np.int32),
     )

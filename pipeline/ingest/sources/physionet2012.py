@@ -6,6 +6,7 @@ the parsing. RecordID rows are bookkeeping; -1 means missing.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,6 +36,7 @@ from pipeline.ingest.withdrawn import NOBODY, Withdrawn
 HEADER: Final = b"Time,Parameter,Value\n"
 RECORD_ID: Final = "RecordID"
 MISSING_CODE: Final = -1.0
+_MAX_NAMED: Final = 3
 _BLOCK_BYTES: Final = 8 << 20
 _MINUTES_PER_HOUR: Final = 60.0
 _SCHEMA: Final = {"Time": pl.Categorical, "Parameter": pl.Categorical, "Value": pl.Float64}  # few distinct texts
@@ -177,11 +179,12 @@ def _blocks(path: Path, files: Iterable[tuple[str, bytes]]) -> Iterator[tuple[li
     """(ids, lines) of some megabytes of records at a time."""
     ids: list[str] = []
     bodies: list[bytes] = []
-    size = headless = 0
+    headless: list[str] = []
+    size = 0
     for name, content in files:
         body = _body(content)
         if body is None:
-            headless += 1
+            headless.append(name)
             continue
         ids.append(name)
         bodies.append(body)
@@ -190,7 +193,8 @@ def _blocks(path: Path, files: Iterable[tuple[str, bytes]]) -> Iterator[tuple[li
             yield ids, bodies
             ids, bodies, size = [], [], 0
     if headless:
-        raise DataError(f"{path}: {headless} text files do not begin with {HEADER.decode().strip()}")
+        what = f"{len(headless)} text files do not begin with {HEADER.decode().strip()}"
+        raise DataError(f"{path}: {what}: {_named(headless)}")
     if ids:
         yield ids, bodies
 
@@ -259,6 +263,13 @@ def _hours(times: pl.Series, path: Path) -> pl.Series:
 def _check_record_ids(table: pl.DataFrame, ids: list[str], stay: np.ndarray, path: Path) -> None:
     rows = (table["Parameter"] == RECORD_ID).arg_true()
     named = pl.Series(ids, dtype=pl.String)[stay[rows.to_numpy()]]
-    wrong = table["Value"][rows].cast(pl.Int64, strict=False).cast(pl.String).ne_missing(named).sum()
-    if wrong:
-        raise DataError(f"{path}: in {wrong} text files RecordID differs from the file's name")
+    wrong = named.filter(table["Value"][rows].cast(pl.Int64, strict=False).cast(pl.String).ne_missing(named)).unique()
+    if len(wrong):
+        what = f"in {len(wrong)} text files RecordID differs from the file's name"
+        raise DataError(f"{path}: {what}: {_named(wrong.sort())}")
+
+
+def _named(stays: Iterable[str]) -> str:
+    """Files for the site's own log and terminal; what leaves the machine leaves them out (`outward`)."""
+    names = [re.sub(r"\s", "?", stay) + ".txt" for stay in stays]  # one word each, and a pattern that finds the file
+    return ", ".join(names[:_MAX_NAMED]) + (f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else "")
