@@ -20,7 +20,7 @@ THREE = ("characteristic_function", "gradient_matching", "trajectory_matching")
 LOOPS = ("tests/unit/test_condensation_resume.py", "tests/unit/test_condensation_roles.py")
 SURFACE = re.compile(
     r"condensation\.(loop|start|feature_pool|private\.feature_map)|pipeline\.(core|probes)\.[a-z_.]+"
-    r"|numpy|torch[a-z_.]*|annotated_types|__future__|collections\.abc|dataclasses|pathlib|typing"
+    r"|numpy|torch[a-z_.]*|__future__|collections\.abc|dataclasses|pathlib|typing"
 )
 
 

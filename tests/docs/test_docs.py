@@ -44,13 +44,14 @@ def code(page: Path) -> list[str]:
 
 
 ROOMS = re.compile(r"^\W*(?:from|import) +(?:pipeline|encoders|condensation|flows)\b", re.MULTILINE)
+PLUG_INS = "your-own-condenser.md"  # code beside ours: its imports are named in tests/contract/test_plug_in_condensers.py
 FROM_THE_FACE = re.compile(r"from decoct import ([\w, ]+)")
 CARDS = sorted((ROOT / "pipeline").rglob("card.*.j2"))
 
 
 @pytest.mark.parametrize("page", [*PAGES, *CARDS], ids=lambda page: page.name)
 def test_examples_import_from_the_face_alone(page: Path) -> None:
-    for block in code(page):
+    for block in code(page) if page.name != PLUG_INS else ():
         assert not ROOMS.search(block), block
     for names in FROM_THE_FACE.findall(page.read_text(encoding="utf-8")):
         assert set(names.replace(" ", "").split(",")) <= set(dir(decoct)), names

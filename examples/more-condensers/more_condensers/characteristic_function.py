@@ -19,7 +19,6 @@ from typing import Annotated, Final, final
 
 import numpy as np
 import torch
-from annotated_types import Ge, Le
 from torch import Tensor
 
 from condensation.feature_pool import Embed, check_maps, chosen_stays, class_chunks, frozen_maps
@@ -27,7 +26,7 @@ from condensation.loop import LoopSettings, Loss, Samples
 from condensation.private.feature_map import public_range
 from condensation.start import condense_with
 from pipeline.core.keys.noise import NoiseSource
-from pipeline.core.options.base import BESIDE, Names, Positive, PositiveInt
+from pipeline.core.options.base import BESIDE, Ge, Le, Names, Positive, PositiveInt
 from pipeline.core.options.condensers import MatchingOptions, TrainingSteps
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import generator

@@ -4,15 +4,46 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType, UnionType
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
-
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from typing import Annotated, Any, Final, Literal, Union, final, get_args, get_origin, get_type_hints
 
 from pipeline.core.errors import ConfigError
+
+_OPERATORS: Final = {"ge": operator.ge, "gt": operator.gt, "le": operator.le, "lt": operator.lt}
+_WORDS: Final = {"ge": "from", "gt": "above", "le": "to", "lt": "below"}
+
+
+@final
+@dataclass(frozen=True)
+class Bound:
+    """A bound in an annotation; pydantic asks it for a schema of its own, and need not be there to state one."""
+
+    kind: Literal["ge", "gt", "le", "lt", "min_length"]
+    value: float
+
+    def holds(self, value: Any) -> bool:
+        """Whether the value keeps it."""
+        if self.kind == "min_length":
+            return len(value) >= self.value
+        return bool(_OPERATORS[self.kind](value, self.value))
+
+    def __str__(self) -> str:
+        return ", not empty" if self.kind == "min_length" else f" {_WORDS[self.kind]} {self.value:g}"
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return {**handler(source), self.kind: self.value}
+
+
+Ge: Final = partial(Bound, "ge")
+Gt: Final = partial(Bound, "gt")
+Le: Final = partial(Bound, "le")
+Lt: Final = partial(Bound, "lt")
+MinLen: Final = partial(Bound, "min_length")
 
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
@@ -62,7 +93,7 @@ def _taken(value: Any, hint: Any) -> Any:
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
         taken = _taken(value, parts[0])
-        fits = all(_holds(taken, rule) for rule in parts[1:])
+        fits = all(_bound(rule).holds(taken) for rule in parts[1:])
     elif origin in (Union, UnionType):
         return _first_taken(value, parts)
     elif origin is tuple:
@@ -90,26 +121,17 @@ def _first_taken(value: Any, hints: tuple[Any, ...]) -> Any:
     raise ValueError
 
 
-def _holds(value: Any, rule: Any) -> bool:
-    match rule:
-        case Ge(ge=bound):
-            return bool(value >= bound)
-        case Gt(gt=bound):
-            return bool(value > bound)
-        case Le(le=bound):
-            return bool(value <= bound)
-        case Lt(lt=bound):
-            return bool(value < bound)
-        case MinLen(min_length=least):
-            return len(value) >= least
-    raise TypeError(f"no option is checked by {type(rule).__name__}")
+def _bound(rule: Any) -> Bound:
+    if not isinstance(rule, Bound):
+        raise TypeError(f"no option is checked by {type(rule).__name__}")
+    return rule
 
 
 def _rule(hint: Any) -> str:
     """What an annotation allows, in words."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return _rule(parts[0]) + "".join(map(_bound, parts[1:]))
+        return _rule(parts[0]) + "".join(map(str, parts[1:]))
     if origin in (Union, UnionType):
         return " or ".join(map(_rule, parts))
     if origin is tuple:
@@ -118,16 +140,3 @@ def _rule(hint: Any) -> str:
         return f"among {', '.join(parts)}"
     names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "none"}
     return names.get(hint, f"a {getattr(hint, '__name__', 'value').lower()}")
-
-
-def _bound(rule: Any) -> str:
-    match rule:
-        case Ge(ge=bound):
-            return f" from {bound:g}"
-        case Gt(gt=bound):
-            return f" above {bound:g}"
-        case Le(le=bound):
-            return f" to {bound:g}"
-        case Lt(lt=bound):
-            return f" below {bound:g}"
-    return ", not empty"

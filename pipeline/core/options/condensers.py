@@ -7,9 +7,17 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Final, Literal
 
-from annotated_types import Ge, Lt, MinLen
-
-from pipeline.core.options.base import Names, NotNegative, NotNegativeInt, Options, Positive, PositiveInt
+from pipeline.core.options.base import (
+    Ge,
+    Lt,
+    MinLen,
+    Names,
+    NotNegative,
+    NotNegativeInt,
+    Options,
+    Positive,
+    PositiveInt,
+)
 
 Start = Literal["noise", "real", "centroids"]
 Labels = Literal["hard", "teacher", "learned"]

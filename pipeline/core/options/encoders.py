@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
 
-from annotated_types import Ge, Gt, Le
-
-from pipeline.core.options.base import NotNegative, Options, PositiveInt
+from pipeline.core.options.base import Ge, Gt, Le, NotNegative, Options, PositiveInt
 
 KeyScope = Literal["shared", "per_channel"]
 Template = Literal["BasicEntanglerLayers", "StronglyEntanglingLayers", "RandomLayers"]
