@@ -44,7 +44,7 @@ def code(page: Path) -> list[str]:
 
 
 ROOMS = re.compile(r"^\W*(?:from|import) +(?:pipeline|encoders|condensation|flows)\b", re.MULTILINE)
-PLUG_INS = "your-own-condenser.md"  # code beside ours: its imports are named in tests/contract/test_plug_in_condensers.py
+PLUG_INS = "your-own-condenser.md"  # what it may import is named in tests/contract/test_plug_in_condensers.py
 FROM_THE_FACE = re.compile(r"from decoct import ([\w, ]+)")
 CARDS = sorted((ROOT / "pipeline").rglob("card.*.j2"))
 
