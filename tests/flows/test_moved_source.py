@@ -1,4 +1,4 @@
-"""Where a source and its mapping lie is no part of what is made of them: the same digests in any folder."""
+"""Where a source, its mapping and the contract lie is no part of what is made: the same digests in any folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ import pytest
 from flows.stages.ingest import ingest
 from flows.workspace.job import Job, new_job
 from pipeline.core.config import parse_config
+from pipeline.core.types import Cohort, IngestReport
+from pipeline.ingest.mapping.load import load_mapping
 from pipeline.ingest.sources.embedded import DATA
+from pipeline.store import Made
+from pipeline.validation.site_contract import draft_contract, write_contract
 
 VARIABLES = """
 [variables]
@@ -84,12 +88,17 @@ def write(path: Path, rows: list[list[str]]) -> None:
         csv.writer(stream).writerows(rows)
 
 
-def job_at(site: Path, source: dict[str, Any], *, resume: bool) -> Job:
+def contract_from(job: Job, made: Made[Cohort], folder: Path) -> None:
+    cohort, report = job.only(made, Cohort), job.only(made, IngestReport, 1)
+    write_contract(folder, draft_contract("ward", cohort, report, load_mapping(job.config.cohort.mapping).digest))
+
+
+def job_at(site: Path, source: dict[str, Any], *, resume: bool, contract: bool = True) -> Job:
     raw: dict[str, Any] = {
         "name": "ward",
         "workspace": "work",
         "source": source,
-        "cohort": {"mapping": "ours.toml", "n_steps": 4},
+        "cohort": {"mapping": "ours.toml", "n_steps": 4, **({"contract": "rules/ward.json"} if contract else {})},
         "encode": {"raw": {"kind": "identity"}},
         "condense": {"c": {"kind": "centroids"}},
         "release": {"artefact": "c", "licence": "CC0-1.0"},
@@ -102,6 +111,8 @@ def test_a_moved_source_gives_the_digests_of_the_old_place(kind: Any, tmp_path: 
     here, there = tmp_path / "here", tmp_path / "there" / "deeper"
     here.mkdir()
     source = kind(here)
+    first = job_at(here, source, resume=False, contract=False)
+    contract_from(first, ingest(first), here / "rules")
     made = ingest(job_at(here, source, resume=False))
     shutil.copytree(here, there)
     found = ingest(job_at(there, source, resume=True))
