@@ -24,6 +24,7 @@ from flows.cli.common import (
     check_release_terms,
     print_json,
     start,
+    today,
     walk,
 )
 from flows.cli.keep.forget import register as register_forget
@@ -83,8 +84,14 @@ def demo(
     Example: decoct demo
     """
     from flows.templates import demo_config
+    from flows.workspace.trust import ROOT, first_root
 
-    _run(demo_config(out or Path("decoct-demo")), seed, device, None, resume, as_json, verbose)
+    config = demo_config(out or Path("decoct-demo"))
+    _run(config, seed, device, None, resume, as_json, verbose)
+    root = config.workspace / "trust" / ROOT
+    if not root.exists():
+        first_root(config.workspace, root, config.release.site, today=today(), trial=True)
+    print(f"check it as a receiver does: decoct verify BUNDLE --root {root}", file=sys.stderr)
 
 
 @app.command()

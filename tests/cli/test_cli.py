@@ -19,7 +19,7 @@ VERBS = [
     *("audit+attack", "audit+history", "audit+diff"),
     *("config+init", "config+check", "ledger", "log+show", "log+verify"),
     *("release+propose", "release+approve", "release+publish"),
-    *("trust+key", "trust+draft", "trust+sign", "trust+show", "trust+revoke"),
+    *("trust+init", "trust+key", "trust+draft", "trust+sign", "trust+show", "trust+revoke"),
     *(f"keys+{verb}" for verb in ("new", "show", "rotate", "identity", "share", "import", "split", "join", "root")),
 ]
 

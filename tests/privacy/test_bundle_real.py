@@ -108,7 +108,9 @@ def test_a_private_set_leaves_is_clean_and_teaches(
         issued=today,
         scan=scan,
     )
-    got = receive(bundle, TrustRoot((public_key(signer, "site"),), accept_non_production=True), today=today)
+    got = receive(
+        bundle, TrustRoot((public_key(signer, "Otto", site="site"),), 0, 0, {"demo": DEMO.digest}), today=today
+    )
     np.testing.assert_array_equal(got.features, private.features)
     assert got.condensed_set().guarantee == private.guarantee
     without_our_code(bundle, private, prepared)

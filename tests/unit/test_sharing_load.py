@@ -15,15 +15,15 @@ import pipeline.sharing
 from pipeline.core.errors import ReleaseRefused
 from pipeline.sharing import load
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "bundle-1"
-BUNDLE, ROOT = GOLDEN / "site-set-v1", GOLDEN / "root.toml"
-DAY = datetime.date(2026, 3, 2)
+GOLDEN = Path(__file__).parents[1] / "golden" / "bundle-2"
+BUNDLE, ROOT = GOLDEN / "st-elsewhere-plain-v1", GOLDEN / "root.json"
+DAY = datetime.date(2026, 3, 10)
 
 SCRIPT = f"""
 import datetime, json, sys
 before = set(sys.modules)
 from pipeline.sharing import load
-data = load({str(BUNDLE)!r}, {str(ROOT)!r}, today=datetime.date(2026, 3, 2))
+data = load({str(BUNDLE)!r}, {str(ROOT)!r}, today=datetime.date(2026, 3, 10))
 X, y, weight = data.X_y("death")
 top = lambda: sorted({{name.split(".")[0] for name in set(sys.modules) - before}} - set(sys.stdlib_module_names))
 light = top()
@@ -54,7 +54,7 @@ def test_load_verifies_and_its_day_is_today() -> None:
     data = load(str(BUNDLE), str(ROOT), today=DAY)
     assert data.features.dtype == data.labels.dtype == np.float32
     assert (data.features.shape, data.labels.shape) == ((40, 3, 2), (40, 1))
-    assert (data.channels, data.tasks) == (("a", "b"), ("death",))
+    assert (data.channels, data.tasks) == (("heart_rate", "lactate"), ("death",))
     with pytest.raises(ReleaseRefused, match="expired"):
         load(BUNDLE, ROOT, today=datetime.date(2100, 1, 1))
     with pytest.raises(ReleaseRefused, match="no trust root"):

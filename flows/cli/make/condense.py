@@ -47,7 +47,7 @@ def condense(
 
     Which method? decoct condense --compare dm,kernel,centroids,random,herding,private run.toml
 
-    Without any patient: decoct condense --from-moments site-a-v1 --from-moments site-b-v1 --root trust-root.toml
+    Without any patient: decoct condense --from-moments site-a-v1 --from-moments site-b-v1 --root trust-root.json
     """
     if from_moments:
         if config is not None or compare or input_name or only or device is not None or resume:

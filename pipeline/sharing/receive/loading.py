@@ -1,7 +1,7 @@
 """Three lines from a bundle to a trained model, for those who receive one.
 
     from pipeline.sharing import load
-    X, y, weight = load("st-elsewhere-private-v1", "trust-root.toml").X_y("died")
+    X, y, weight = load("st-elsewhere-private-v1", "trust-root.json").X_y("died")
     model = LogisticRegression(max_iter=1000).fit(X, y, weight)
 
 Loads numpy, safetensors, cryptography and rfc8785; torch when a torch data set is asked for, pyrage when the payload is
@@ -28,7 +28,7 @@ def load(
 
     Args:
         identity: your age identity file, for a payload that is encrypted to you.
-        recipient: your institution's name, if the bundle is addressed to recipients and your root does not name you.
+        recipient: your institution's name, if the bundle is addressed to recipients.
         today: the day on which the bundle must be in force; by default today in UTC.
 
     Returns:

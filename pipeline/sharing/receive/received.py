@@ -1,6 +1,6 @@
 """Verify a bundle and hand its arrays to a learner: three lines from folder to fitted model.
 
-    received = receive("folder", "trust-root.toml", today=date.today())
+    received = receive("folder", "trust-root.json", today=date.today())
     X, y, weight = received.X_y("in_hospital_death")
     model = LogisticRegression(max_iter=1000).fit(X, y, weight)
 
