@@ -34,7 +34,7 @@ from pipeline.sharing.trust.keys import author_signer, public_key, role_signer
 from pipeline.sharing.trust.root import draft_root, sign_root
 
 PAGE = (Path(__file__).parents[2] / "docs" / "bundle-format.md").read_text(encoding="utf-8")
-FEATURES = np.random.default_rng(2).random((40, 3, 2), dtype=np.float32)
+FEATURES = (np.random.default_rng(2).integers(0, 4097, (40, 3, 2)) / 4096).astype(np.float32)
 
 
 def write(folder: Path) -> tuple[Path, Path]:
@@ -139,7 +139,10 @@ def test_the_payload_reads_with_eight_bytes_of_length_and_a_json_header(tmp_path
     start, end = header["features"]["data_offsets"]
     body = data[8 + length :]
     found = np.frombuffer(body[start:end], dtype="<f4").reshape(header["features"]["shape"])
-    np.testing.assert_array_equal(found, FEATURES)
+    order = sorted(range(40), key=lambda row: FEATURES[row].tobytes())
+    np.testing.assert_array_equal(found, FEATURES[order])
+    assert (length + 8) % 8 == 0
+    assert data[8 : 8 + length].rstrip(b" ") == json.dumps(header, separators=(",", ":")).encode()
 
 
 def test_the_page_names_every_file_and_every_manifest_key(tmp_path: Path) -> None:

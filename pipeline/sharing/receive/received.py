@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from pipeline.core.errors import DataError, UsageError
+from pipeline.sharing.bundle.payload_form import require_canonical
 from pipeline.sharing.layout import PAYLOAD, payload_name
 from pipeline.sharing.receive.verify import VerifiedBundle, verify
 from pipeline.sharing.trust.keys import TrustRoot
@@ -206,6 +207,7 @@ def read_arrays(verified: VerifiedBundle, identity: Path | None = None) -> Recei
         from pipeline.sharing.bundle.encryption import decrypted
 
         data = decrypted(data, verified.manifest, identity)
+        require_canonical(data, verified.manifest)
     try:
         arrays = load(data)
     except SafetensorError:

@@ -16,6 +16,7 @@ from typing import Any, final
 
 from pipeline.core.errors import ReleaseRefused
 from pipeline.sharing.bundle.age_header import SCHEME, require_recipients
+from pipeline.sharing.bundle.payload_form import require_canonical
 from pipeline.sharing.canonical import read_canonical, sha256_hex
 from pipeline.sharing.layout import (
     ARRAYS,
@@ -23,6 +24,7 @@ from pipeline.sharing.layout import (
     ENVELOPE,
     FORMAT,
     MANIFEST,
+    PAYLOAD,
     PREDICATE_KEYS,
     RELEASE_KINDS,
     signed_files,
@@ -133,6 +135,8 @@ def verify_files(
     if manifest["encryption"]:
         require_recipients(files[ENCRYPTED_PAYLOAD], manifest["encryption"])
     require_policy_kept(files, manifest, root.policies)
+    if not manifest["encryption"]:  # else whoever opens it looks
+        require_canonical(files[PAYLOAD], manifest)
     if not proposal:
         if len(approvers) < root.min_approvals:
             raise ReleaseRefused(
