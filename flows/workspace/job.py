@@ -28,6 +28,8 @@ from pipeline.store import Made, Store
 
 CONFIG_FILE: Final = "config.json"
 KEY_PURPOSES: Final = PURPOSES
+STORE_KEY: Final = "store"
+"""The purpose of the secret under which the store's notes stand: made on first use, shared with nobody."""
 
 
 @final
@@ -41,7 +43,7 @@ class Job:
 
     @cached_property
     def store(self) -> Store:
-        return Store(self.config.workspace / "store")
+        return Store(self.config.workspace / "store", self.secret(STORE_KEY).derive("index"))
 
     @property
     def config_digest(self) -> str:
