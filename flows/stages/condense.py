@@ -13,7 +13,7 @@ from condensation.private.condenser import samples_from_moments
 from flows import registry
 from flows.compute import calls, device
 from flows.progress import say, steps
-from flows.workspace.accounted import ledger_of, noise_name, noise_source
+from flows.workspace.accounted import ledger_of, noise_name, noise_source, with_queries
 from flows.workspace.job import Job, open_job
 from pipeline.core.config import Condense, DistributionMatching, Matching
 from pipeline.core.digest import digest_json
@@ -111,13 +111,15 @@ class _Sets:
         method = registry.condenser(self._table)
         if not self._table.makes_several or not isinstance(method, ReleasesMoments):
             return None
-        noise = noise_source(self._job, self._training, ledger_of(self._job, self._encoded))
+        asked: list[str] = []
+        noise = noise_source(self._job, self._training, ledger_of(self._job, self._encoded, asked))
         released = method.release(self._training, noise=noise)
+        told = with_queries(self._provenance, asked)
         found: list[CondensedSet | LossCurve] = []
         for tasks in self.parts:
             n, seed = self._table.n_per_class, self._provenance.seed or 0
             sampled = samples_from_moments(of_tasks(released, tasks), n_per_class=n, seed=seed)
-            found += [dataclasses.replace(sampled, provenance=self._provenance), LossCurve(_thinned([]), self._name)]
+            found += [dataclasses.replace(sampled, provenance=told), LossCurve(_thinned([]), self._name)]
         return tuple(found)
 
     def made(self, number: int, *, quiet: bool = False) -> tuple[CondensedSet, LossCurve]:
@@ -127,7 +129,8 @@ class _Sets:
             ConfigError: it carries a guarantee, and its tasks were chosen on real stays.
         """
         part, told = with_tasks(self._training, self.parts[number]), self._provenance
-        noise = noise_source(self._job, part, ledger_of(self._job, self._encoded))
+        queries: list[str] = []
+        noise = noise_source(self._job, part, ledger_of(self._job, self._encoded, queries))
         asked = digest_json({"parents": list(told.parents), "options": dict(told.config), "seed": told.seed})[:12]
         asked += f"-{number}" * (number > 0)
         condensed, losses = _condensed(self._job, self._name, part, noise, told.seed or 0, asked, quiet=quiet)
@@ -135,6 +138,7 @@ class _Sets:
             raise ConfigError(
                 f"condense.{self._name}: its tasks were chosen on real stays, outside the privacy account"
             )
+        told = with_queries(told, queries)
         return dataclasses.replace(condensed, provenance=told), LossCurve(_thinned(losses), self._name)
 
     def by_workers(self) -> tuple[CondensedSet | LossCurve, ...]:
@@ -226,8 +230,9 @@ def moments(job: Job, name: str, encoded: Made) -> Made:
         if not isinstance(method, ReleasesMoments):
             raise ConfigError(f"release.kind = 'moments', but condense.{name} is a method without moments")
         training = training_part(job, table, encoded, None)
-        released = method.release(training, noise=noise_source(job, training, ledger_of(job, encoded)))
-        return (dataclasses.replace(released, provenance=provenance),)
+        asked: list[str] = []
+        released = method.release(training, noise=noise_source(job, training, ledger_of(job, encoded, asked)))
+        return (dataclasses.replace(released, provenance=with_queries(provenance, asked)),)
 
     return job.once("moments", (encoded.first,), options, None, make)
 

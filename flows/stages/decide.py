@@ -8,6 +8,7 @@ from flows.stages.utility import shortfall
 from flows.workspace import history
 from flows.workspace.job import Job
 from pipeline.core.codec import record_digest
+from pipeline.core.digest import digest_json
 from pipeline.core.errors import UtilityError
 from pipeline.core.types import (
     CondensedSet,
@@ -18,6 +19,7 @@ from pipeline.core.types import (
     UtilityReport,
 )
 from pipeline.sharing.policy import gate
+from pipeline.sharing.policy.ledger import reserved_queries
 from pipeline.sharing.policy.load import load_policy
 from pipeline.store import Made
 
@@ -35,13 +37,18 @@ def decide(job: Job, candidate: Made, leakage: Made, utility: Made) -> Made:
 
     accepted = [record_digest(report) for report in around.accepted or ()]
     options = {"policy": policy.digest, "countersigned": around.countersigned, "accepted": accepted}
+    options["ledger"] = digest_json(sorted(around.ledger or ()))
     return job.once("decide", parents, options, None, make)
 
 
 def circumstances(job: Job, candidate: Made) -> gate.Circumstances:
     """What the gate looks at beside the artefact and its audit."""
     accepted = history.last_accepted(job, candidate.first)
-    return gate.Circumstances(accepted=accepted, countersigned=job.config.release.countersigned)
+    return gate.Circumstances(
+        accepted=accepted,
+        countersigned=job.config.release.countersigned,
+        ledger=reserved_queries(job.config.workspace),
+    )
 
 
 def reports_on(job: Job, candidate: Made, leakage: Made) -> tuple[LeakageReport, ...]:
