@@ -45,7 +45,7 @@ from flows.cli.receive.pool import register as register_pool
 from flows.cli.receive.receive import register as register_sharing
 from flows.cli.receive.transport import register as register_transport
 from flows.cli.release.release import release_app
-from flows.environment import quiet
+from flows.environment import for_owner_alone, quiet
 from pipeline.core.errors import DecoctError, UsageError
 
 INTERRUPTED: Final = 130
@@ -201,6 +201,7 @@ def _run(
 def main() -> None:
     """Run the command line; every failure is one sentence on stderr and its exit code."""
     quiet()
+    for_owner_alone(readable=True)
     try:
         code = app(standalone_mode=False)
         if code == INTERRUPTED:  # Typer turns Ctrl-C into a return value

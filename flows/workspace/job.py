@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, final
 
-from flows.environment import code_version
+from flows.environment import code_version, for_owner_alone
 from pipeline.core.codec import to_plain
 from pipeline.core.config import Config
 from pipeline.core.digest import digest_json
@@ -88,6 +88,7 @@ def new_job(config: Config) -> Job:
     Raises:
         EnvironmentProblem: through the store, when the workspace cannot be written.
     """
+    for_owner_alone()
     folder = config.workspace / "runs" / config.name
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     job = Job(config, folder, resume=False)
@@ -102,6 +103,7 @@ def open_job(folder: str, *, resume: bool) -> Job:
     Raises:
         ConfigError: the folder is not a run of this version.
     """
+    for_owner_alone()  # also on a worker
     path = Path(folder) / CONFIG_FILE
     try:
         return Job(Config.model_validate(json.loads(path.read_bytes())), Path(folder), resume)
