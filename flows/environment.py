@@ -43,6 +43,15 @@ def quiet(workspace: Path | None = None, *, console: bool = False) -> None:
         os.environ["PREFECT_HOME"] = str(workspace / "prefect")
 
 
+def for_owner_alone(*, readable: bool = False) -> None:
+    """Whatever the user's umask: what this process makes from now on is its owner's to write, and only hers to read.
+
+    `readable` leaves reading to the umask, for verbs that write what others are to have.
+    """
+    most = 0o022 if readable else 0o077
+    os.umask(os.umask(most) | most)
+
+
 @cache
 def code_version() -> str:
     """Release number and digest of the installed source: what reports and provenance name; see also `flows.closure`."""

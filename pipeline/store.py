@@ -1,7 +1,8 @@
 """Content-addressed artefacts: stage, hash, rename.
 
     objects/ab/abcd.../  meta.json  arrays.safetensors     an artefact, named by the digest of what it says
-    index/<stage key>    the digest that a stage made from these parents, options and code: what resume looks up
+    index/<stage key>    the digest that a stage made from these parents, options and code: what resume looks up, under
+                         a MAC of a key that is not in the store, so that who can write here cannot put words into it
     uses/<run>           a line per run, then one per stage key that it made or found: what a clean-up keeps
 
 A write goes to a temporary folder, is synced and renamed: a kill or a full disk leaves an artefact whole or absent.
@@ -11,6 +12,7 @@ Folders are 0700: a store holds patients' data and never leaves the site.
 from __future__ import annotations
 
 import errno
+import hmac
 import json
 import os
 import re
@@ -97,10 +99,15 @@ class Made(Generic[A_co]):
 
 @final
 class Store:
-    """The artefacts of one workspace."""
+    """The artefacts of one workspace.
 
-    def __init__(self, root: Path) -> None:
+    With `key`, a note of what a stage made counts only under that key's MAC: any other is as good as none, and the
+    stage is done again. Without one (who only looks at artefacts) notes are taken as they stand.
+    """
+
+    def __init__(self, root: Path, key: bytes | None = None) -> None:
         self.root = root
+        self._key = key
         for part in ("objects", "index", "tmp"):
             (root / part).mkdir(parents=True, exist_ok=True, mode=0o700)
 
@@ -200,8 +207,10 @@ class Store:
         """What a finished stage made, if all of it is still here."""
         try:
             note = json.loads((self.root / "index" / stage_key).read_text(encoding="ascii"))
+            if not self._is_ours(stage_key, note):
+                return None
             made: Made[Any] = Made(tuple(note["digests"]), float(note["seconds"]), reused=True)
-        except (FileNotFoundError, ValueError, KeyError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             return None
         return made if all(self._object(digest).exists() for digest in made.digests) else None
 
@@ -209,7 +218,16 @@ class Store:
         """Note what a finished stage made, and from what; replaces an older note in one step."""
         note: dict[str, Any] = {"digests": list(made.digests), "seconds": round(made.seconds, 3)}
         note |= {"stage": stage, "parents": list(parents)} if stage else {}
+        if self._key is not None:
+            note["mac"] = _mac(self._key, stage_key, note)
         put_whole(self.root / "index" / stage_key, json.dumps(note).encode(), staged_in=self.root / "tmp")
+
+    def _is_ours(self, stage_key: str, note: Mapping[str, Any]) -> bool:
+        """Whether the note was written for this stage by whoever holds the key."""
+        if self._key is None:
+            return True
+        told = {name: value for name, value in note.items() if name != "mac"}
+        return hmac.compare_digest(str(note["mac"]).encode(), _mac(self._key, stage_key, told).encode())
 
     def begin_run(self, run: str) -> None:
         """Note that a run of this name begins: what it uses from here on is its own."""
@@ -253,6 +271,11 @@ class Store:
             raise DataError(f"artefact {digest[:12]} is not in the store {self.root}") from None
         except ValueError:
             raise DataError(f"artefact {digest[:12]} is damaged on disk: its description cannot be read") from None
+
+
+def _mac(key: bytes, stage_key: str, note: Mapping[str, Any]) -> str:
+    """HMAC-SHA256 over the stage's key and all that the note says."""
+    return hmac.digest(key, canonical_json({"stage_key": stage_key, **note}), "sha256").hex()
 
 
 def _read_arrays(path: Path, large: int | None = None) -> dict[str, np.ndarray]:

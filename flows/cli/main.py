@@ -24,6 +24,7 @@ from flows.cli.common import (
     check_release_terms,
     print_json,
     start,
+    today,
     walk,
 )
 from flows.cli.keep.forget import register as register_forget
@@ -44,7 +45,7 @@ from flows.cli.receive.pool import register as register_pool
 from flows.cli.receive.receive import register as register_sharing
 from flows.cli.receive.transport import register as register_transport
 from flows.cli.release.release import release_app
-from flows.environment import quiet
+from flows.environment import for_owner_alone, quiet
 from pipeline.core.errors import DecoctError, UsageError
 from pipeline.core.extras import explained
 
@@ -83,8 +84,14 @@ def demo(
     Example: decoct demo
     """
     from flows.templates import demo_config
+    from flows.workspace.trust import ROOT, first_root
 
-    _run(demo_config(out or Path("decoct-demo")), seed, device, None, resume, as_json, verbose)
+    config = demo_config(out or Path("decoct-demo"))
+    _run(config, seed, device, None, resume, as_json, verbose)
+    root = config.workspace / "trust" / ROOT
+    if not root.exists():
+        first_root(config.workspace, root, config.release.site, today=today(), trial=True)
+    print(f"check it as a receiver does: decoct verify BUNDLE --root {root}", file=sys.stderr)
 
 
 @app.command()
@@ -196,6 +203,7 @@ def _run(
 def main() -> None:
     """Run the command line; every failure is one sentence on stderr and its exit code."""
     quiet()
+    for_owner_alone(readable=True)
     try:
         code = app(standalone_mode=False)
         if code == INTERRUPTED:  # Typer turns Ctrl-C into a return value

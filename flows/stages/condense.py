@@ -15,7 +15,7 @@ from flows import registry
 from flows.compute import calls, device
 from flows.progress import say, steps
 from flows.stages.artefacts import Encoded
-from flows.workspace.accounted import check_taken, ledger_of, noise_name, noise_source
+from flows.workspace.accounted import check_taken, ledger_of, noise_name, noise_source, with_queries
 from flows.workspace.job import Job
 from pipeline.core.config import Condense
 from pipeline.core.digest import digest_json
@@ -114,14 +114,16 @@ class _Sets:
         method = registry.condenser(self._table)
         if not self._table.makes_several or not isinstance(method, ReleasesMoments):
             return None
-        noise = noise_source(self._job, self._training, ledger_of(self._job, self._encoded))
+        asked: list[str] = []
+        noise = noise_source(self._job, self._training, ledger_of(self._job, self._encoded, asked))
         released = method.release(self._training, noise=noise)
         check_taken(self._name, released, self._training, noise)
+        told = with_queries(self._provenance, asked)
         found: list[CondensedSet | LossCurve] = []
         for tasks in self.parts:
             n, seed = self._table.n_per_class, self._provenance.seed or 0
             sampled = samples_from_moments(of_tasks(released, tasks), n_per_class=n, seed=seed)
-            named = dataclasses.replace(sampled, method=registry.name_of(self._table), provenance=self._provenance)
+            named = dataclasses.replace(sampled, method=registry.name_of(self._table), provenance=told)
             found += [named, LossCurve(_thinned([]), self._name)]
         return tuple(found)
 
@@ -132,7 +134,8 @@ class _Sets:
             ConfigError: it carries a guarantee, and its tasks were chosen on real stays; or as `check_taken`.
         """
         part, told = with_tasks(self._training, self.parts[number]), self._provenance
-        noise = noise_source(self._job, part, ledger_of(self._job, self._encoded))
+        queries: list[str] = []
+        noise = noise_source(self._job, part, ledger_of(self._job, self._encoded, queries))
         asked = digest_json({"parents": list(told.parents), "options": dict(told.config), "seed": told.seed})[:12]
         asked += f"-{number}" * (number > 0)
         condensed, losses = _condensed(self._job, self._name, part, noise, told.seed or 0, asked, quiet=quiet)
@@ -141,7 +144,9 @@ class _Sets:
             raise ConfigError(
                 f"condense.{self._name}: its tasks were chosen on real stays, outside the privacy account"
             )
-        named = dataclasses.replace(condensed, method=registry.name_of(self._table), provenance=told)
+        named = dataclasses.replace(
+            condensed, method=registry.name_of(self._table), provenance=with_queries(told, queries)
+        )
         return named, LossCurve(_thinned(losses), self._name)
 
     def by_workers(self) -> tuple[CondensedSet | LossCurve, ...]:
@@ -220,10 +225,11 @@ def moments(job: Job, name: str, encoded: Made[Encoded]) -> Made[Moments]:
         if not isinstance(method, ReleasesMoments):
             raise ConfigError(f"release.kind = 'moments', but condense.{name} is a method without moments")
         training = training_part(job, table, encoded, None)
-        noise = noise_source(job, training, ledger_of(job, encoded))
+        asked: list[str] = []
+        noise = noise_source(job, training, ledger_of(job, encoded, asked))
         released = method.release(training, noise=noise)
         check_taken(name, released, training, noise)
-        return (dataclasses.replace(released, provenance=provenance),)
+        return (dataclasses.replace(released, provenance=with_queries(provenance, asked)),)
 
     return job.once("moments", (encoded.first,), options, None, make, [registry.point_of(table)])
 

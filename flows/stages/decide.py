@@ -9,6 +9,7 @@ from flows.stages.artefacts import Candidate
 from flows.workspace import history
 from flows.workspace.job import Job
 from pipeline.core.codec import record_digest
+from pipeline.core.digest import digest_json
 from pipeline.core.errors import UtilityError
 from pipeline.core.types import (
     CondensedSet,
@@ -19,6 +20,7 @@ from pipeline.core.types import (
     UtilityReport,
 )
 from pipeline.sharing.policy import gate
+from pipeline.sharing.policy.ledger import reserved_queries
 from pipeline.sharing.policy.load import load_policy
 from pipeline.store import Made
 
@@ -41,6 +43,7 @@ def decide(
         "policy": policy.digest,
         "countersigned": around.countersigned,
         "accepted": accepted,
+        "ledger": digest_json(sorted(around.ledger or ())),
         **registry.brought(registry.RULES),
     }
     return job.once("decide", parents, options, None, make)
@@ -49,8 +52,12 @@ def decide(
 def circumstances(job: Job, candidate: Made[Candidate]) -> gate.Circumstances:
     """What the gate looks at beside the artefact and its audit."""
     accepted = history.last_accepted(job, candidate.first)
-    rules = registry.policy_rules()
-    return gate.Circumstances(accepted=accepted, countersigned=job.config.release.countersigned, rules=rules)
+    return gate.Circumstances(
+        accepted=accepted,
+        countersigned=job.config.release.countersigned,
+        rules=registry.policy_rules(),
+        ledger=reserved_queries(job.config.workspace),
+    )
 
 
 def reports_on(job: Job, candidate: Made[Candidate], leakage: Made[LeakageReport]) -> tuple[LeakageReport, ...]:

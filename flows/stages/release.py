@@ -9,7 +9,7 @@ from flows.stages.artefacts import Candidate
 from flows.stages.decide import admitted, reports_on
 from flows.workspace import history, releases
 from flows.workspace.changes import keep_outline
-from flows.workspace.job import KEY_PURPOSES, Job
+from flows.workspace.job import KEY_PURPOSES, STORE_KEY, Job
 from pipeline.audit.run import scan_bytes
 from pipeline.audit.scene import BytesScene
 from pipeline.core.codec import record_digest
@@ -96,7 +96,7 @@ def _notes(settings: ReleaseConfig, version: int) -> bundles.ReleaseNotes:
 def _scan(job: Job, cohort: Made[Cohort], candidate: Made[Candidate], files: Mapping[str, bytes]) -> LeakageReport:
     """Look for the site's ids, keys, seeds and folders in the bytes that are about to be signed."""
     stays = job.only(cohort, Cohort)
-    secrets = [job.secret(purpose) for purpose in KEY_PURPOSES]
+    secrets = [job.secret(purpose) for purpose in (*KEY_PURPOSES, STORE_KEY)]
     return scan_bytes(
         BytesScene(
             artefact="bundle",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,9 +13,10 @@ from flows.workspace.job import Job
 from pipeline.core.digest import digest_array, digest_json
 from pipeline.core.errors import ConfigError
 from pipeline.core.keys.noise import NoiseSource, Reserve
-from pipeline.core.types import Cohort, CondensedSet, EncodedCohort, Moments, Split
+from pipeline.core.types import Cohort, CondensedSet, EncodedCohort, Moments, Provenance, Split
 from pipeline.sharing.policy import ledger
 from pipeline.sharing.policy.load import load_policy
+from pipeline.sharing.policy.rules import LEDGER_QUERIES
 from pipeline.store import Made
 
 
@@ -63,8 +65,8 @@ def noise_name(job: Job) -> dict[str, str]:
     return {"noise_key": job.secret("noise").fingerprint}
 
 
-def ledger_of(job: Job, encoded: Made[EncodedCohort]) -> Reserve:
-    """Reserves a query about the training stays of `encoded`.
+def ledger_of(job: Job, encoded: Made[EncodedCohort], asked: list[str]) -> Reserve:
+    """Reserves a query about the training stays of `encoded`, and adds its name to `asked`.
 
     The callable raises:
         BudgetError: the policy's budget does not cover the query, or the ledger cannot be trusted; nothing is drawn.
@@ -74,8 +76,19 @@ def ledger_of(job: Job, encoded: Made[EncodedCohort]) -> Reserve:
         policy = load_policy(job.config.release.policy)
         people = training_people(job, encoded)
         ledger.reserve(job.config.workspace, query, events, people, policy.budget, policy.name)
+        asked.append(query)
 
     return reserve
+
+
+def with_queries(provenance: Provenance, asked: Sequence[str]) -> Provenance:
+    """The provenance with the names of what was reserved, for the gate to find in the ledger; as it is, if nothing was.
+
+    The run notes them, never the method: what a method says of itself decides nothing.
+    """
+    if not asked:
+        return provenance
+    return dataclasses.replace(provenance, config={**provenance.config, LEDGER_QUERIES: sorted(set(asked))})
 
 
 def training_people(job: Job, encoded: Made[EncodedCohort]) -> ledger.People:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, final
 
 from flows.closure import Point, named_by, stage_code
-from flows.environment import code_version
+from flows.environment import code_version, for_owner_alone
 from pipeline.core.codec import to_plain
 from pipeline.core.config import Config
 from pipeline.core.digest import digest_json
@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 CONFIG_FILE: Final = "config.json"
 KEY_PURPOSES: Final = PURPOSES
+STORE_KEY: Final = "store"
+"""The purpose of the secret under which the store's notes stand: made on first use, shared with nobody."""
 
 
 @final
@@ -44,7 +46,7 @@ class Job:
 
     @cached_property
     def store(self) -> Store:
-        return Store(self.config.workspace / "store")
+        return Store(self.config.workspace / "store", self.secret(STORE_KEY).derive("index"))
 
     @property
     def config_digest(self) -> str:
@@ -98,6 +100,7 @@ def new_job(config: Config, *, resume: bool = False) -> Job:
     Raises:
         EnvironmentProblem: through the store, when the workspace cannot be written.
     """
+    for_owner_alone()
     folder = config.workspace / "runs" / config.name
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     job = Job(config, folder, resume)
@@ -112,6 +115,7 @@ def open_job(folder: str, *, resume: bool) -> Job:
     Raises:
         ConfigError: the folder is not a run of this version.
     """
+    for_owner_alone()  # also on a worker
     path = Path(folder) / CONFIG_FILE
     try:
         return Job(Config.model_validate(json.loads(path.read_bytes())), Path(folder), resume)

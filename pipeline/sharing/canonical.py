@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import rfc8785
 
 from pipeline.core.errors import ReleaseRefused
+
+_UNSEEN: Final = frozenset({*map(chr, range(0xFE00, 0xFE10)), "\u034f", "\u115f", "\u1160"})
+"""Letters and marks that are drawn as nothing."""
 
 
 def canonical(value: Any) -> bytes:
@@ -24,6 +28,12 @@ def canonical(value: Any) -> bytes:
 def sha256_hex(data: bytes) -> str:
     """Hex SHA-256 of `data`."""
     return hashlib.sha256(data).hexdigest()
+
+
+def folded(text: str) -> str:
+    """`text` as a reader's eye takes it: without case, width, blanks and characters that cannot be seen (NFKC)."""
+    wide = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return "".join(letter for letter in wide if unicodedata.category(letter)[0] not in "CZ" and letter not in _UNSEEN)
 
 
 def plain(value: Any) -> Any:

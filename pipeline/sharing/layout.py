@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 FORMAT: Final = "decoct-bundle/2"
-PREVIOUS_FORMAT: Final = "decoct-bundle/1"
-"""Still verified: without croissant.json and policy.json, and without `data_use`, `encryption` and `log`."""
+"""What is written and what is read: any other format, older or newer, is refused."""
 
 LEAKAGE_FORMAT: Final = "decoct-leakage/2"  # 2: says of which payload it is the audit
 
@@ -35,8 +34,9 @@ PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE: Final = "urn:decoct:release:1"
 
-PREVIOUS_PREDICATE_KEYS: Final = ("format", "site", "name", "version", "issued", "expires", "policy")
-PREDICATE_KEYS: Final = (*PREVIOUS_PREDICATE_KEYS, "recipients", "encryption", "log")
+PREDICATE_KEYS: Final = (
+    *("format", "site", "name", "version", "issued", "expires", "policy", "recipients", "encryption", "log"),
+)
 """What the statement repeats of the manifest, so that a log of statements alone can be read."""
 
 RELEASE_KINDS: Final = ("condensed", "encoded", "moments")
@@ -53,10 +53,9 @@ def payload_name(manifest: Mapping[str, Any]) -> str:
     return ENCRYPTED_PAYLOAD if manifest.get("encryption") else PAYLOAD
 
 
-def signed_files(format_name: str, *, encrypted: bool = False) -> tuple[str, ...]:
-    """The signed files of a bundle of this format, sorted by name."""
-    names = set(SIGNED_FILES) - ({CROISSANT, POLICY} if format_name == PREVIOUS_FORMAT else set())
-    return tuple(sorted(names - {PAYLOAD} | {ENCRYPTED_PAYLOAD} if encrypted else names))
+def signed_files(*, encrypted: bool = False) -> tuple[str, ...]:
+    """The signed files of a bundle, sorted by name."""
+    return tuple(sorted({*SIGNED_FILES} - {PAYLOAD} | {ENCRYPTED_PAYLOAD})) if encrypted else SIGNED_FILES
 
 
 def size_limit(name: str) -> int:

@@ -19,8 +19,8 @@ VERBS = [
     *("audit", "audit-tables", "audit-history", "audit-diff"),
     *("config+init", "config+check", "ledger", "log+show", "log+verify"),
     *("release+propose", "release+approve", "release+publish"),
-    *("trust+key", "trust+draft", "trust+sign", "trust+show", "trust+revoke"),
-    *(f"keys+{verb}" for verb in ("new", "show", "rotate", "identity", "share", "import", "split", "join", "root")),
+    *("trust+init", "trust+key", "trust+draft", "trust+sign", "trust+show", "trust+revoke"),
+    *(f"keys+{verb}" for verb in ("new", "show", "rotate", "identity", "share", "import", "split", "join")),
 ]
 
 
@@ -113,9 +113,8 @@ def test_keys_are_made_once_and_only_fingerprints_are_shown(tmp_path: Path) -> N
     for path in (tmp_path / "w" / "keys").iterdir():
         assert path.stat().st_mode & 0o777 == 0o600
         assert path.read_text().splitlines()[2] not in shown
-    root = decoct("keys", "root", "root.toml", "--site", "A", "--out", "w", cwd=tmp_path)
-    assert root.returncode == 0
-    assert "public" in (tmp_path / "root.toml").read_text()
+    assert decoct("trust", "init", "--site", "A", "--trial", "--out", "w", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "w" / "keys" / "root.key").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize(

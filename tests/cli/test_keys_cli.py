@@ -55,7 +55,7 @@ def decoct(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
 
 def test_the_verbs_are_these() -> None:
-    assert set(VERBS) == {"new", "show", "rotate", "identity", "share", "import", "split", "join", "root"}
+    assert set(VERBS) == {"new", "show", "rotate", "identity", "share", "import", "split", "join"}
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -221,8 +221,6 @@ def test_no_verb_shows_a_secret_byte(decoct: Decoct, caplog: pytest.LogCaptureFi
     run("join", "noise", *files[:2], site="d")
     Path(files[0]).write_text(Path(files[0]).read_text()[:-5])
     run("join", "author", *files[:2], site="d", passphrase=PHRASE)
-    run("root", "root.toml", "--site", "A")
-    run("root", "root2.toml", "--site", "A", "--json")
     for purpose in known:
         run("rotate", purpose, "--another-release", "--json")
     Path("a/keys/encoder.key").write_text(Path("a/keys/encoder.key").read_text().replace("\nfinger", "x\nfinger"))
@@ -239,7 +237,7 @@ def test_no_verb_shows_a_secret_byte(decoct: Decoct, caplog: pytest.LogCaptureFi
         hidden |= needles(secret.reveal()) | needles(secret.derive("ed25519"))
     shown = [text for answer in answers for text in (answer.out, answer.err)]
     shown += [path.read_text() for path in Path().glob("*/keys/log.jsonl")]
-    shown += [caplog.text, Path("root.toml").read_text()]
+    shown += [caplog.text]
     for text in shown:
         low = text.casefold()
         assert not [needle for needle in hidden if needle in low]

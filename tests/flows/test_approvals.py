@@ -102,12 +102,14 @@ def trust_root(workspace: Path, people: Path) -> Path:
         f'[[keys]]\nname = "{name}"\nrole = "{role}"\npublic = "{public[role]}"\n' + (f'site = "{at}"\n' if at else "")
         for name, role, at in listed
     )
-    (people / "keys.toml").write_text(f"threshold = 1\ndays = 30\naccept_non_production = true\n{keys}")
+    (people / "keys.toml").write_text(f'threshold = 1\ndays = 30\npolicies = ["{workspace}/trial.toml"]\n{keys}')
     root = workspace / "trust" / "root.json"
     decoct("trust", "draft", people / "keys.toml", root)
     with pytest.raises(ReleaseRefused, match="signed by 0"):
         decoct("trust", "show", root)
     decoct("trust", "sign", root, "--key", people / "root.key")
+    decoct("trust", "revoke", workspace / "trust" / "revocations.json", "--root", root)
+    decoct("trust", "sign", workspace / "trust" / "revocations.json", "--key", people / "root.key")
     assert "Ann, St. Elsewhere" in decoct("trust", "show", root)
     return root
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,12 @@ from pipeline.core.config import Config
 from pipeline.core.errors import DataError, ReleaseRefused, UsageError
 from pipeline.core.keys.secrets import Secret, read_secret, write_secret
 from pipeline.core.types import EncodedCohort, Split
+from pipeline.sharing.policy.load import Policy, load_policy
 from pipeline.sharing.receive.received import receive
 from pipeline.sharing.receive.state import STATE_FILE, load_state, memory_of
-from pipeline.sharing.trust.keys import author_signer, public_key, write_trust_root
+from pipeline.sharing.trust.keys import PublicKey, author_signer, public_key, role_signer
 from pipeline.sharing.trust.log import read_log
+from pipeline.sharing.trust.root import draft_root, sign_root
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
 TODAY = datetime.now(tz=UTC).date()
@@ -68,9 +70,24 @@ def sites(tmp_path_factory: pytest.TempPathFactory, small_job: Callable[..., Con
         )
         bundles[name] = run_site(config, number)
         signer = author_signer(read_secret(key_path(config.workspace, "author"), "author"))
-        keys.append(public_key(signer, f"Hospital {name.upper()}"))
-    write_trust_root(base / "root.toml", keys, accept_non_production=True)
-    return {"base": base, "root": base / "root.toml", **bundles}
+        keys.append(public_key(signer, f"Author {name.upper()}", site=f"Hospital {name.upper()}"))
+    policy = load_policy(base / "a" / "trial.toml")
+    return {"base": base, "policy": policy, "root": signed_root(base / "root.json", keys, policy), **bundles}
+
+
+def signed_root(path: Path, keys: list[PublicKey], policy: Policy) -> Path:
+    """The receiver's trust root with these authors' keys, for releases that nobody has to approve."""
+    holder = role_signer(Secret(b"r" * 32, "root"))
+    drafted = draft_root(
+        [*keys, public_key(holder, "Ruth", role="root")],
+        threshold=1,
+        expires=datetime.now(tz=UTC).date() + timedelta(days=1),
+        min_approvals=0,
+        max_revocation_age_days=0,
+        policies={policy.name: policy.digest},
+    )
+    path.write_bytes(sign_root(drafted, holder))
+    return path
 
 
 def prepared(sites: dict[str, Any], name: str) -> EncodedCohort:
@@ -183,11 +200,10 @@ def test_what_does_not_add_up_is_refused_in_one_sentence(
     c = run_site(other, 2)
     assert "sign" in sentence([a, c], root, out, ReleaseRefused)  # no key of C in this trust root
     keys = [
-        public_key(author_signer(read_secret(key_path(place, "author"), "author")), name)
+        public_key(author_signer(read_secret(key_path(place, "author"), "author")), name, site=f"Hospital {name}")
         for place, name in ((sites["base"] / "a", "A"), (other.workspace, "C"))
     ]
-    wide = tmp_path / "wide.toml"
-    write_trust_root(wide, keys, accept_non_production=True)
+    wide = signed_root(tmp_path / "wide.json", keys, sites["policy"])
     assert "the other in_hospital_death, los_gt_7d" in sentence([a, c], wide, out, DataError)
     assert not out.exists()
 

@@ -21,12 +21,13 @@ from flows import run as road_module
 from flows.receiving.evaluate import evaluate
 from flows.stages.report import REPORT_DATA, REPORT_PAGE
 from flows.workspace.job import KEY_PURPOSES, Job, new_job, open_job
-from flows.workspace.trust import write_root
+from flows.workspace.trust import first_root
 from pipeline.core.config import Config
 from pipeline.core.errors import DataError, EnvironmentProblem, LeakageError, ReleaseRefused
 from pipeline.core.keys.secrets import new_secret, read_secret
 from pipeline.core.types import Cohort, CondensedSet, LossCurve, ReleaseRecord
 from pipeline.sharing.approval import approve, publish
+from pipeline.sharing.policy.load import shipped_digests
 from pipeline.sharing.receive.received import Received, receive
 from pipeline.sharing.receive.verify import verify
 from pipeline.sharing.trust.keys import public_key, role_signer
@@ -37,6 +38,7 @@ from pipeline.store import Made
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
 Finished = tuple[Config, dict[str, Made[Any]]]
 NOT_REPEATED = {"release"}  # a bundle is dated and counted; what it holds is compared through its candidate
+POLICY = "trial.toml"  # of the small job
 STAGES = (
     "ingest",
     "validate cohort",
@@ -69,6 +71,12 @@ def finished(
     return config, road_module.road(str(new_job(config).folder))
 
 
+def trial_root(workspace: Path, file: Path, policy: str = POLICY) -> Path:
+    """The trust root that a receiver keeps of releases under the tests' own policy, or a shipped one."""
+    named = str(workspace / policy) if policy.endswith(".toml") else policy
+    return first_root(workspace, file, "test site", today=datetime.now(tz=UTC).date(), policies=[named], trial=True)
+
+
 def digests(made: dict[str, Made[Any]]) -> dict[str, tuple[str, ...]]:
     return {label: item.digests for label, item in made.items() if label not in NOT_REPEATED}
 
@@ -77,17 +85,23 @@ def test_the_bundle_verifies_and_a_stranger_can_train_on_it(finished: Finished, 
     config, _ = finished
     bundle = next((config.workspace / "releases").iterdir())
     today = datetime.now(tz=UTC).date()
-    write_root(config.workspace, tmp_path / "root.toml", "test site", accept_non_production=True)
-    verify(bundle, tmp_path / "root.toml", today=today)
+    root = trial_root(config.workspace, tmp_path / "root.json")
+    verify(bundle, root, today=today)
     from sklearn.linear_model import LogisticRegression
 
-    received = receive(bundle, tmp_path / "root.toml", today=today)
+    received = receive(bundle, root, today=today)
     X, y, weight = received.X_y("in_hospital_death")
     model = LogisticRegression(max_iter=1000).fit(X, y, weight)
     assert model.predict_proba(X).shape == (len(X), 2)
-    write_root(config.workspace, tmp_path / "production.toml", "test site", accept_non_production=False)
-    with pytest.raises(ReleaseRefused, match="trial"):
-        verify(bundle, tmp_path / "production.toml", today=today)
+    production = first_root(
+        config.workspace,
+        tmp_path / "production" / "root.json",
+        "test site",
+        today=today,
+        approvers={"Ann": public_key(role_signer(new_secret("approver")), "Ann", role="approver").public},
+    )
+    with pytest.raises(ReleaseRefused, match="does not accept releases under policy trial"):
+        verify(bundle, production, today=today)
 
 
 def test_a_receiver_tests_the_bundle_on_its_own_stays(
@@ -95,18 +109,18 @@ def test_a_receiver_tests_the_bundle_on_its_own_stays(
 ) -> None:
     config, _ = finished
     bundle = next((config.workspace / "releases").iterdir())
-    write_root(config.workspace, tmp_path / "root.toml", "test site", accept_non_production=True)
+    root = trial_root(config.workspace, tmp_path / "root.json")
     today = datetime.now(tz=UTC).date()
     source = {"kind": "embedded", "sets": ["b"], "max_stays": 300}
     home = small_job(tmp_path, source=source)
-    report = evaluate(new_job(home), bundle, tmp_path / "root.toml", all_stays=True, today=today)
+    report = evaluate(new_job(home), bundle, root, all_stays=True, today=today)
     score = report.score("received", "logistic_regression", "auroc", "in_hospital_death")
     assert score is not None
     assert score.n_test > 290  # a few stays are without any series
     assert score.high > 0.6
     otherwise = small_job(tmp_path, source=source, encode={"raw": {"kind": "quantum"}, "rqe": {"kind": "quantum"}})
     with pytest.raises(DataError, match="the other by imputation, scaling"):
-        evaluate(new_job(otherwise), bundle, tmp_path / "root.toml", all_stays=True, today=today)
+        evaluate(new_job(otherwise), bundle, root, all_stays=True, today=today)
 
 
 def test_a_condensation_is_stopped_by_hand_and_keeps_its_best(tmp_path: Path, small_job: Callable[..., Config]) -> None:
@@ -289,9 +303,9 @@ def test_each_kind_leaves_only_under_a_policy_that_says_so(
         if release["policy"] == "agreement":
             received = _published_and_received(other.workspace, name, tmp_path, mine)
         else:
-            root = tmp_path / "root.toml"
-            write_root(other.workspace, root, "test site", accept_non_production=True, recipient="B")
-            received = receive(other.workspace / "releases" / name, root, today=datetime.now(tz=UTC).date())
+            root = trial_root(other.workspace, tmp_path / "root.json", release["policy"])
+            today = datetime.now(tz=UTC).date()
+            received = receive(other.workspace / "releases" / name, root, today=today, recipient="B")
         assert received.manifest["release"]["kind"] == release["kind"]
     else:
         with pytest.raises((ReleaseRefused, LeakageError), match="release refused under policy"):
@@ -311,7 +325,8 @@ def _published_and_received(workspace: Path, name: str, folder: Path, mine: pyra
         public_key(holder, "Ruth", role="root"),
     )
     root, revoked, identity = (folder / file for file in ("root.json", "revocations.json", "identity.txt"))
-    root.write_bytes(sign_root(draft_root(keys, threshold=1, expires=today + timedelta(days=1)), holder))
+    drafted = draft_root(keys, threshold=1, expires=today + timedelta(days=1), policies=shipped_digests())
+    root.write_bytes(sign_root(drafted, holder))
     revoked.write_bytes(sign_revocations(draft_revocations([], [], version=1, issued=today), holder))
     identity.write_text(f"{mine}\n")
     identity.chmod(0o600)

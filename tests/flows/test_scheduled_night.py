@@ -101,6 +101,7 @@ def make_site(folder: Path, *, broken: bool) -> Path:
             row = [f"{STAY}{stay:04d}", f"{PERSON}-{stay}", int(rng.random() < 0.5), split]
             table.writerow(row[: 3 if broken else 4])
     demo = (files("pipeline.sharing") / "policies" / "demo.toml").read_text(encoding="utf-8")
+    demo = demo.replace('name = "demo"', 'name = "open"')
     opened = re.sub(r"max_upper = \S+", 'max_upper = "any"', demo)  # what is tested is what is shown, not the gate
     opened = opened.replace('["near_copies:count", "density_membership:auroc"]', '["near_copies:count"]')
     (folder / "policy.toml").write_text(opened, encoding="utf-8")

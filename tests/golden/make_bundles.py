@@ -83,7 +83,7 @@ MOMENTS = Moments(
 
 def released(folder: Path, name: str, artefact: Any, notes: ReleaseNotes, root: Path) -> Path:
     """Proposed, approved and published as a site does it."""
-    policy = dataclasses.replace(load_policy("strict"), approvals=1, revocation_days=0, expires="2100-01-01")
+    policy = load_policy("strict")
     figures = (("near_copies", "count", 0.0), ("density_membership", "auroc", 0.55))
     figures += (("density_membership", "tpr_at_1pct_fpr", 0.03),)
     results = tuple(
@@ -140,7 +140,14 @@ def main() -> None:
         public_key(APPROVER, "Ann", role="approver", site=SITE),
         public_key(ROOT, "Ruth", role="root"),
     )
-    root.write_bytes(sign_root(draft_root(keys, threshold=1, expires=datetime.date(2100, 1, 1)), ROOT))
+    drafted = draft_root(
+        keys,
+        threshold=1,
+        expires=datetime.date(2100, 1, 1),
+        max_revocation_age_days=0,
+        policies={"strict": load_policy("strict").digest},
+    )
+    root.write_bytes(sign_root(drafted, ROOT))
     mine = pyrage.x25519.Identity.generate()
     identity.write_text(f"{mine}\n", encoding="ascii")
     identity.chmod(0o600)

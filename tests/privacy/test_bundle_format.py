@@ -7,7 +7,6 @@ import datetime
 import hashlib
 import json
 import struct
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +30,11 @@ from pipeline.core.types import (
 from pipeline.sharing.bundle.write import ReleaseNotes, write_bundle
 from pipeline.sharing.policy.gate import admit, decide
 from pipeline.sharing.policy.load import load_policy
-from pipeline.sharing.trust.keys import author_signer, public_key, write_trust_root
+from pipeline.sharing.trust.keys import author_signer, public_key, role_signer
+from pipeline.sharing.trust.root import draft_root, sign_root
 
 PAGE = (Path(__file__).parents[2] / "docs" / "bundle-format.md").read_text(encoding="utf-8")
-FEATURES = np.random.default_rng(2).random((40, 3, 2), dtype=np.float32)
+FEATURES = (np.random.default_rng(2).integers(0, 4097, (40, 3, 2)) / 4096).astype(np.float32)
 
 
 def write(folder: Path) -> tuple[Path, Path]:
@@ -69,8 +69,12 @@ def write(folder: Path) -> tuple[Path, Path]:
     policy = load_policy("strict")
     release = admit(policy, decide(policy, condensed, [report], utility), condensed, [report], utility)
     signer = author_signer(Secret(b"k" * 32, "author"))
-    root = folder / "root.toml"
-    write_trust_root(root, [public_key(signer, "Site")])
+    root, holder = folder / "root.json", role_signer(Secret(b"r" * 32, "root"))
+    keys = [public_key(signer, "Otto", site="Site"), public_key(holder, "Ruth", role="root")]
+    drafted = draft_root(
+        keys, threshold=1, expires=datetime.date(2027, 1, 1), min_approvals=0, policies={"strict": policy.digest}
+    )
+    root.write_bytes(sign_root(drafted, holder))
     notes = ReleaseNotes("set", "Site", 1, "ODbL-1.0")
     issued = datetime.date(2026, 3, 1)
     return write_bundle(release, folder, signer=signer, notes=notes, issued=issued, scan=lambda files: None), root
@@ -88,7 +92,8 @@ def verified_by_the_page(bundle: Path, root: Path) -> dict[str, Any]:
     assert canonical(envelope) == files["envelope.dsse.json"]
     statement = base64.b64decode(envelope["payload"], validate=True)
     (signature,) = envelope["signatures"]
-    (key,) = tomllib.loads(root.read_text())["keys"]
+    trusted = json.loads(base64.b64decode(json.loads(root.read_bytes())["payload"]))
+    (key,) = [key for key in trusted["keys"] if key["role"] == "author"]
     described = {"keytype": "ed25519", "keyval": {"public": key["public"]}, "scheme": "ed25519"}
     assert signature["keyid"] == key["keyid"] == hashlib.sha256(canonical(described)).hexdigest()
     kind = envelope["payloadType"].encode()
@@ -101,6 +106,8 @@ def verified_by_the_page(bundle: Path, root: Path) -> dict[str, Any]:
     assert digests == {n: hashlib.sha256(d).hexdigest() for n, d in files.items() if n != "envelope.dsse.json"}
     manifest: dict[str, Any] = json.loads(files["manifest.json"])
     assert told["predicate"] == {key: manifest[key] for key in told["predicate"]}
+    policy = manifest["policy"]
+    assert trusted["policies"][policy["name"]] == policy["digest"] == digests["policy.json"]
     for name, entry in manifest["files"].items():
         assert entry == {"bytes": len(files[name]), "sha256": digests[name]}
     return manifest
@@ -132,7 +139,10 @@ def test_the_payload_reads_with_eight_bytes_of_length_and_a_json_header(tmp_path
     start, end = header["features"]["data_offsets"]
     body = data[8 + length :]
     found = np.frombuffer(body[start:end], dtype="<f4").reshape(header["features"]["shape"])
-    np.testing.assert_array_equal(found, FEATURES)
+    order = sorted(range(40), key=lambda row: FEATURES[row].tobytes())
+    np.testing.assert_array_equal(found, FEATURES[order])
+    assert (length + 8) % 8 == 0
+    assert data[8 : 8 + length].rstrip(b" ") == json.dumps(header, separators=(",", ":")).encode()
 
 
 def test_the_page_names_every_file_and_every_manifest_key(tmp_path: Path) -> None:
@@ -145,5 +155,5 @@ def test_the_page_names_every_file_and_every_manifest_key(tmp_path: Path) -> Non
             assert f"`{key}`" in PAGE, f"{table}.{key}"
     for key in json.loads((bundle / "leakage.json").read_text()):
         assert f"`{key}`" in PAGE or key == "format", key
-    for key in tomllib.loads(root.read_text()):
-        assert key in PAGE, key
+    for key in json.loads(base64.b64decode(json.loads(root.read_bytes())["payload"])):
+        assert f"`{key}`" in PAGE, key

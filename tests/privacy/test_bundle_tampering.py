@@ -26,7 +26,8 @@ from pipeline.sharing.layout import ENVELOPE, MANIFEST, PAYLOAD, PREDICATE_KEYS,
 from pipeline.sharing.policy.gate import AuditedRelease, admit, decide
 from pipeline.sharing.policy.load import Policy, parse_policy
 from pipeline.sharing.receive.verify import read_folder, verify, verify_files
-from pipeline.sharing.trust.keys import TrustRoot, author_signer, public_key, write_trust_root
+from pipeline.sharing.trust.keys import TrustRoot, author_signer, public_key, role_signer
+from pipeline.sharing.trust.root import draft_root, sign_root
 from pipeline.sharing.trust.signing import make_statement, sign_statement
 
 ISSUED = datetime.date(2026, 3, 1)
@@ -34,7 +35,7 @@ TODAY = datetime.date(2026, 3, 2)
 COHORT_DIGEST = "c0ffee" + "1234567890" * 5 + "beef" + "0123"
 SEED = 123456789
 SIGNER = author_signer(Secret(bytes(range(32)), "author"))
-ROOT = TrustRoot(keys=(public_key(SIGNER, "Example hospital"),))
+KEY = public_key(SIGNER, "Example hospital", site="Example hospital")
 NOTES = ReleaseNotes(name="icu demo", site="Example hospital", version=3, licence="ODbL-1.0")
 
 
@@ -66,6 +67,9 @@ def policy(**changes: object) -> Policy:
         "limits": [{"attack": "*", "statistic": "auroc", "max_upper": 0.65, "min_n": 100, "why": "l"}],
     }
     return dataclasses.replace(parse_policy(raw, "test"), **changes)
+
+
+ROOT = TrustRoot(keys=(KEY,), min_approvals=0, max_revocation_age_days=0, policies={"house": policy().digest})
 
 
 def release(rules: Policy, *, steps: int = 6) -> AuditedRelease:
@@ -387,15 +391,13 @@ def test_statement_and_manifest_must_agree(bundle: Path) -> None:
 
 
 def test_policies_recipients_and_rollback_are_the_receivers_choice(tmp_path: Path) -> None:
-    trial = write(tmp_path, policy(production=False))
-    with pytest.raises(ReleaseRefused, match="not for production"):
-        verify(trial, ROOT, today=TODAY)
-    verify(trial, dataclasses.replace(ROOT, accept_non_production=True), today=TODAY)
-
-    bundle = write(tmp_path / "other")
+    bundle = write(tmp_path)
     with pytest.raises(ReleaseRefused, match="does not accept releases under policy house"):
-        verify(bundle, dataclasses.replace(ROOT, accepted_policies=("strict",)), today=TODAY)
-    verify(bundle, dataclasses.replace(ROOT, accepted_policies=(policy().digest,)), today=TODAY)
+        verify(bundle, dataclasses.replace(ROOT, policies={"strict": policy().digest}), today=TODAY)
+    with pytest.raises(ReleaseRefused, match="calls itself house and is not the one that the root pins"):
+        verify(bundle, dataclasses.replace(ROOT, policies={"house": "0" * 64}), today=TODAY)
+    with pytest.raises(ReleaseRefused, match="does not accept releases under policy house"):
+        verify(bundle, dataclasses.replace(ROOT, policies={}), today=TODAY)
 
     newer = dataclasses.replace(ROOT, minimum_versions={"Example hospital/icu demo": 4})
     with pytest.raises(ReleaseRefused, match="older than 4"):
@@ -403,8 +405,8 @@ def test_policies_recipients_and_rollback_are_the_receivers_choice(tmp_path: Pat
 
     named = write(tmp_path / "named", notes=dataclasses.replace(NOTES, recipients=("Hospital B", "Hospital C")))
     with pytest.raises(ReleaseRefused, match="other recipients"):
-        verify(named, dataclasses.replace(ROOT, recipient="Hospital D"), today=TODAY)
-    verify(named, dataclasses.replace(ROOT, recipient="Hospital C"), today=TODAY)
+        verify(named, ROOT, today=TODAY, recipient="Hospital D")
+    verify(named, ROOT, today=TODAY, recipient="Hospital C")
 
 
 def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
@@ -516,8 +518,16 @@ t.write(pathlib.Path({str(tmp_path)!r}))
 
 def test_verification_loads_no_heavy_library(own: Path) -> None:
     """In a process of its own: the verifier's third-party imports are cryptography and rfc8785."""
-    root = own.parent / "root.toml"
-    write_trust_root(root, ROOT.keys)
+    root, holder = own.parent / "root.json", role_signer(Secret(b"r" * 32, "root"))
+    drafted = draft_root(
+        [KEY, public_key(holder, "Ruth", role="root")],
+        threshold=1,
+        expires=datetime.date(2026, 12, 31),
+        min_approvals=0,
+        max_revocation_age_days=0,
+        policies=ROOT.policies,
+    )
+    root.write_bytes(sign_root(drafted, holder))
     script = f"""
 import datetime, pathlib, sys, sysconfig
 before = set(sys.modules)

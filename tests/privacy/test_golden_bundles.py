@@ -110,13 +110,6 @@ def test_their_metadata_is_valid_and_names_the_very_files(name: str, caplog: pyt
     assert listed == expected
 
 
-def test_format_1_still_verifies() -> None:
-    verified = verify(
-        GOLDEN / "bundle-1" / "site-set-v1", GOLDEN / "bundle-1" / "root.toml", today=datetime.date(2026, 3, 2)
-    )
-    assert verified.manifest["format"] == "decoct-bundle/1"
-
-
 def test_the_recipients_stand_in_the_signed_statement(root: Path) -> None:
     envelope = json.loads((FOLDER / ENCRYPTED / "envelope.dsse.json").read_text())
     predicate = json.loads(base64.b64decode(envelope["payload"]))["predicate"]

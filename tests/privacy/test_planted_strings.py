@@ -136,6 +136,7 @@ def write_source(folder: Path) -> None:
 def policy() -> str:
     """The demo's, open to anything that this few people can show: what is tested here is what leaves, not whether."""
     text = (files("pipeline.sharing") / "policies" / "demo.toml").read_text(encoding="utf-8")
+    text = text.replace('name = "demo"', 'name = "open"')
     text = re.sub(r"max_upper = \S+", 'max_upper = "any"', text)
     return text.replace('["near_copies:count", "density_membership:auroc"]', '["near_copies:count"]')
 
@@ -193,7 +194,7 @@ def verbs() -> set[str]:
 
 OUT: Final = ("--out", "work")
 BUNDLE: Final = "work/releases/here-private-v1"
-ROOT: Final = ("--root", "root.toml")
+ROOT: Final = ("--root", "root.json")
 CALLS: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
     "config init": (("config", "init", "--out", "fresh.toml"),),
     "config check": (("config", "check", "run.toml"),),
@@ -214,7 +215,7 @@ CALLS: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
     "release propose": (("release", "run.toml", "--resume"),),
     "release approve": (("release", "approve", "work/proposals/none", "--key", "work/keys/author.key"),),
     "release publish": (("release", "publish", "work/proposals/none"),),
-    "keys root": (("keys", "root", "root.toml", "--site", "Here", "--accept-demo", *OUT),),
+    "trust init": (("trust", "init", "root.json", "--site", "Here", "--trial", "--policy", "policy.toml", *OUT),),
     "verify": (("verify", BUNDLE, *ROOT), ("verify", BUNDLE, *ROOT, "--json")),
     "receive": (("receive", BUNDLE, *ROOT, "--out", "received"),),
     "evaluate": (("evaluate", BUNDLE, *ROOT, "--on", "run.toml"),),
@@ -237,10 +238,10 @@ CALLS: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
     "keys split": (("keys", "split", "author", "--needed", "2", "--shares", "3", "--to", "shares", *OUT),),
     "keys join": (("keys", "join", "author", "shares/absent.txt", *OUT),),
     "trust key": (("trust", "key", "approver", "ann.key"),),
-    "trust draft": (("trust", "draft", "absent.toml", "root.json"),),
-    "trust sign": (("trust", "sign", "root.toml", "--key", "ann.key"),),
-    "trust show": (("trust", "show", "root.toml"),),
-    "trust revoke": (("trust", "revoke", "revocations.json", "--root", "root.toml"),),
+    "trust draft": (("trust", "draft", "absent.toml", "drafted.json"),),
+    "trust sign": (("trust", "sign", "root.json", "--key", "ann.key"),),
+    "trust show": (("trust", "show", "root.json"),),
+    "trust revoke": (("trust", "revoke", "revocations.json", "--root", "root.json"),),
     "forget": (("forget", "run.toml", "--ids", "ids.txt"),),
     "night": (("night", "run.toml", "--no-prefect"),),
 }

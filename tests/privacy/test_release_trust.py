@@ -40,7 +40,7 @@ from pipeline.sharing.policy.load import Policy, load_policy
 from pipeline.sharing.receive.receipt import read_receipt, receipt_bytes, require_consistent, require_in_log
 from pipeline.sharing.receive.state import load_state, memory_of, remember
 from pipeline.sharing.receive.verify import read_folder, verify, verify_files
-from pipeline.sharing.trust.keys import PublicKey, TrustRoot, public_key, role_signer, write_trust_root
+from pipeline.sharing.trust.keys import PublicKey, TrustRoot, public_key, role_signer
 from pipeline.sharing.trust.log import append_log, checkpoint, log_path, merkle_root, read_log
 from pipeline.sharing.trust.revocation import draft_revocations, parse_revocations, sign_revocations
 from pipeline.sharing.trust.root import draft_root, fingerprint, load_trust_root, parse_root, read_root, sign_root
@@ -70,7 +70,8 @@ KEYS = (
 def root_bytes(
     keys: tuple[PublicKey, ...] = KEYS, signers: tuple[object, ...] = (ROOT_ONE, ROOT_TWO), **changes
 ) -> bytes:
-    settings = {"threshold": 2, "expires": datetime.date(2026, 12, 31)} | changes
+    settings = {"threshold": 2, "expires": datetime.date(2026, 12, 31), "max_revocation_age_days": 0}
+    settings |= {"policies": {"strict": rules().digest}} | changes
     data = draft_root(keys, **settings)
     for each in signers:
         data = sign_root(data, each)
@@ -177,7 +178,7 @@ def refusal(act: Callable[[], object], error: type[DecoctError] = ReleaseRefused
 
 def test_a_release_is_proposed_approved_published_and_verified(tmp_path: Path, root_file: Path) -> None:
     proposal = propose(tmp_path)
-    assert "approved by 0 people, and policy strict asks for 1" in refusal(
+    assert "approved by 0 people, and the trust root asks for 1" in refusal(
         lambda: verify(proposal, root_file, today=TODAY)
     )
     assert "approved by 0 people" in refusal(lambda: published(proposal))
@@ -193,18 +194,20 @@ def test_a_release_is_proposed_approved_published_and_verified(tmp_path: Path, r
 
 
 def test_two_of_two_approvers_are_needed_and_enough(tmp_path: Path) -> None:
-    proposal = propose(tmp_path, rules(approvals=2))
-    approved(proposal, ANN)
-    assert "approved by 1 people" in refusal(lambda: published(proposal))
-    assert "has approved this release already" in refusal(lambda: approved(proposal, ANN))
-    approved(proposal, BOB)
-    verify(published(proposal), trusted(), today=TODAY)
+    proposal, both = propose(tmp_path), trusted(min_approvals=2)
+    approved(proposal, ANN, both)
+    assert "approved by 1 people" in refusal(lambda: published(proposal, both))
+    assert "has approved this release already" in refusal(lambda: approved(proposal, ANN, both))
+    approved(proposal, BOB, both)
+    verify(published(proposal, both), both, today=TODAY)
 
 
 def test_a_policy_without_approvals_is_published_by_its_author_and_one_with_is_not(tmp_path: Path) -> None:
     alone = rules(approvals=0)
     bundle = publish_unapproved(propose(tmp_path, alone), tmp_path / "releases", workspace=tmp_path)
-    verify(bundle, trusted(), today=TODAY)
+    verify(bundle, trusted(min_approvals=0, policies={"strict": alone.digest}), today=TODAY)
+    told = refusal(lambda: verify(bundle, trusted(policies={"strict": alone.digest}), today=TODAY))
+    assert "the trust root asks for 1" in told  # whatever the policy in the bundle asks for
     waiting = propose(tmp_path, version=2)
     assert "asks for 1 approvals" in refusal(
         lambda: publish_unapproved(waiting, tmp_path / "releases", workspace=tmp_path)
@@ -271,7 +274,7 @@ def test_a_full_disk_leaves_the_proposal_as_it_was(tmp_path: Path, monkeypatch: 
 
 
 def test_of_two_approvers_at_once_neither_signature_is_lost(tmp_path: Path) -> None:
-    proposal = propose(tmp_path, rules(approvals=2))
+    proposal = propose(tmp_path)
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         names = {key.name for key in pool.map(lambda by: approved(proposal, by), (ANN, BOB))}
     assert names == {"Ann", "Bob"}
@@ -301,21 +304,23 @@ def test_a_withdrawn_release_is_refused(tmp_path: Path, root_file: Path) -> None
 
 
 def test_an_old_or_missing_revocation_list_is_inconclusive(tmp_path: Path) -> None:
-    policy = rules(revocation_days=30)
-    proposal = propose(tmp_path, policy)
-    approved(proposal)
-    assert refusal(lambda: published(proposal)).startswith("INCONCLUSIVE: the policy asks for a revocation list")
-    fresh = parse_revocations(revoked(), trusted())
-    bundle = published(proposal, revocations=fresh)
+    asks = {"max_revocation_age_days": 30}
+    proposal, root = propose(tmp_path), trusted(**asks)
+    approved(proposal, root=root)
+    assert refusal(lambda: published(proposal, root)).startswith("INCONCLUSIVE: the trust root asks for a revocation")
+    fresh = parse_revocations(revoked(), root)
+    bundle = published(proposal, root, revocations=fresh)
     later = TODAY + datetime.timedelta(days=31)
-    (tmp_path / "root.json").write_bytes(root_bytes())
+    (tmp_path / "root.json").write_bytes(root_bytes(**asks))
     assert refusal(lambda: verify(bundle, tmp_path / "root.json", today=TODAY)).startswith("INCONCLUSIVE")
     (tmp_path / "revocations.json").write_bytes(revoked())
     verify(bundle, tmp_path / "root.json", today=TODAY)  # it is found beside the root
-    told = refusal(lambda: verify(bundle, trusted(), today=later, revocations=fresh))
-    assert told.startswith("INCONCLUSIVE: the revocation list is 31 days old and the policy allows 30")
-    future = parse_revocations(revoked(issued=TODAY + datetime.timedelta(days=1)), trusted())
-    assert "in the future" in refusal(lambda: verify(bundle, trusted(), today=TODAY, revocations=future))
+    told = refusal(lambda: verify(bundle, root, today=later, revocations=fresh))
+    assert told.startswith("INCONCLUSIVE: the revocation list is 31 days old and the trust root allows 30")
+    future = parse_revocations(revoked(issued=TODAY + datetime.timedelta(days=1)), root)
+    for each in (root, trusted()):  # also where none is asked for
+        told = refusal(lambda each=each: verify(bundle, each, today=TODAY, revocations=future))
+        assert "in the future" in told
 
 
 def test_a_revocation_list_needs_enough_root_keys() -> None:
@@ -412,6 +417,20 @@ def test_a_root_needs_its_threshold_of_people(tmp_path: Path) -> None:
         ({"version": 0}, "version"),
         ({"keys": (*KEYS, KEYS[0])}, "once, for one role"),
         ({"keys": (*KEYS, dataclasses.replace(KEYS[0], role="approver"))}, "once, for one role"),
+        ({"keys": (*KEYS, dataclasses.replace(KEYS[3], name="R9"))}, "once, for one role"),
+        ({"keys": (*KEYS[:4], dataclasses.replace(KEYS[4], name="R1 "))}, "the number of people"),
+        ({"keys": (*KEYS[:4], dataclasses.replace(KEYS[4], name="r1"))}, "the number of people"),
+        ({"keys": (*KEYS[:4], dataclasses.replace(KEYS[4], name="\uff32\uff11"))}, "the number of people"),
+        ({"keys": (*KEYS[:4], dataclasses.replace(KEYS[4], name="R\u200b1"))}, "the number of people"),
+        ({"keys": (*KEYS[:3], dataclasses.replace(KEYS[3], name="Otto")), "threshold": 1}, "by its authors alone"),
+        ({"keys": (*KEYS[:4], dataclasses.replace(KEYS[4], name="OTTO ")), "threshold": 1}, "by its authors alone"),
+        ({"keys": (KEYS[0], *KEYS[3:])}, "more approvals"),
+        ({"keys": (KEYS[0], dataclasses.replace(KEYS[1], name="otto"), *KEYS[3:])}, "more approvals"),
+        ({"min_approvals": 3}, "more approvals"),
+        ({"min_approvals": -1}, "more approvals"),
+        ({"max_revocation_age_days": -1}, "max_revocation_age_days"),
+        ({"policies": {}}, "a name alone says nothing"),
+        ({"policies": {"strict": "strict"}}, "a name alone says nothing"),
         ({"keys": (dataclasses.replace(KEYS[0], site=""), *KEYS[1:])}, "speak for one site"),
         ({"keys": (*KEYS[:5], dataclasses.replace(KEYS[5], site=SITE))}, "speak for one site"),
         ({"keys": (dataclasses.replace(KEYS[0], role="chief"), *KEYS[1:])}, "one role"),
@@ -439,11 +458,10 @@ def test_the_next_root_is_signed_by_enough_of_the_last(tmp_path: Path, root_file
     received(bundle, root_file, state)
     root_file.write_bytes(root_bytes())
     assert "version 1, and version 2 was used before" in refusal(lambda: received(bundle, root_file, state))
-    root_file.write_bytes(root_bytes(next_keys, tuple(fresh), version=2, accepted_policies=("strict",)))
+    root_file.write_bytes(root_bytes(next_keys, tuple(fresh), version=2, min_approvals=0))
     assert "two trust roots of version 2" in refusal(lambda: received(bundle, root_file, state))
-    root_file.unlink()
-    write_trust_root(root_file, [KEYS[0], KEYS[1]])
-    assert "nobody signed" in refusal(lambda: verify(bundle, root_file, today=TODAY, state=state))
+    by_hand = TrustRoot(keys=KEYS, policies={"strict": rules().digest}, max_revocation_age_days=0)
+    assert "nobody signed" in refusal(lambda: verify(bundle, by_hand, today=TODAY, state=state))
 
 
 def test_fingerprints_name_what_is_said_and_not_who_signed() -> None:
@@ -477,14 +495,17 @@ def test_the_receiver_holds_the_bundle_against_its_policy_again(tmp_path: Path) 
         "it allows 365 days": ({"expires": "2029-01-01"}, {}, {}),
         "encrypted to their recipients only": ({}, {}, {"encrypted": True}),
         "does not say whether payloads leave encrypted": ({}, {}, {"encrypted": None}),
+        "it expired on 2026-02-28": ({}, {}, {"expires": "2026-02-28"}),
         "do not fit together": ({}, {"attacks": None}, {}),
     }
     for sentence, (of_manifest, of_leakage, of_policy) in bent.items():
-        rules = {**policy, **of_policy}
-        if "encrypted" in of_policy:  # a policy that its signers signed as it is
+        rules, root = {**policy, **of_policy}, trusted()
+        if {"encrypted", "expires"} & set(of_policy):  # a policy that signers and root holders signed as it is
             of_manifest = {"policy": {**manifest["policy"], "digest": sha256_hex(canonical(rules))}}
+            root = trusted(policies={"strict": of_manifest["policy"]["digest"]})
         again = _signed(files, {**manifest, **of_manifest}, {**leakage, **of_leakage}, rules)
-        assert sentence in refusal(lambda again=again: verify_files(again, trusted(), today=TODAY)), sentence
+        told = refusal(lambda again=again, root=root: verify_files(again, root, today=TODAY))
+        assert sentence in told, sentence
 
 
 def _signed(files: dict[str, bytes], manifest: dict, leakage: dict, policy: dict) -> dict[str, bytes]:
@@ -498,17 +519,6 @@ def _signed(files: dict[str, bytes], manifest: dict, leakage: dict, policy: dict
     parts[MANIFEST] = canonical(manifest)
     statement = make_statement(parts, {key: manifest[key] for key in PREDICATE_KEYS})
     return {**parts, ENVELOPE: add_signature(sign_statement(statement, AUTHOR), ANN)}
-
-
-def test_a_signed_statement_without_a_future_format_is_refused_in_words(tmp_path: Path) -> None:
-    files = dict(read_folder(released(tmp_path)))
-    manifest, leakage, policy = (json.loads(files[name]) for name in (MANIFEST, LEAKAGE, POLICY))
-    again = _signed(files, {**manifest, "format": "decoct-bundle/3"}, leakage, policy)
-    told = refusal(lambda: verify_files(again, trusted(), today=TODAY))
-    assert (
-        told
-        == "the bundle is of a format that this version does not know; it reads decoct-bundle/2 and decoct-bundle/1"
-    )
 
 
 def test_the_wrong_recipient_is_refused(tmp_path: Path) -> None:

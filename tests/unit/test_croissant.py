@@ -15,10 +15,9 @@ import pytest
 from pipeline.core.data_use import data_use_problem
 from pipeline.core.errors import UsageError
 from pipeline.core.types import CondensedSet, EncodedCohort, Moments, PrivacyGuarantee, Provenance, Task
-from pipeline.sharing.bundle.card import CardFacts
 from pipeline.sharing.bundle.croissant import croissant_bytes
+from pipeline.sharing.bundle.facts import ReleaseFacts, ReleaseNotes, _check_terms
 from pipeline.sharing.bundle.payload import data_description, guarantee_description, method_description, payload_bytes
-from pipeline.sharing.bundle.write import ReleaseNotes, _check_terms
 from pipeline.sharing.canonical import canonical, plain
 
 TASKS = (Task("death", "died in hospital"), Task("long_stay"))
@@ -66,7 +65,7 @@ ARTEFACTS: dict[str, Any] = {
 }
 
 
-def facts(kind: str, **changes: Any) -> CardFacts:
+def facts(kind: str, **changes: Any) -> ReleaseFacts:
     artefact = ARTEFACTS[kind]
     manifest = {
         "name": 'ICU & "demo"',
@@ -85,7 +84,7 @@ def facts(kind: str, **changes: Any) -> CardFacts:
     }
     attack = {"attack": "near_copies", "threat_model": "T6", "statistic": "count", "limit": 0.0, "upper_bound": 0.0}
     leakage = {"attacks": [{**attack, "verdict": "PASS"}], "not_run": [], "controls_held": True, "rounding": 0.05}
-    return CardFacts(
+    return ReleaseFacts(
         manifest=plain({**manifest, **changes}),
         leakage=leakage,
         utility=(("death", 0.7, 0.8),) if kind == "encoded" else (),
@@ -93,6 +92,8 @@ def facts(kind: str, **changes: Any) -> CardFacts:
         limits=("One site only.",),
         agreement="",
         contact="data office",
+        policy={},
+        payload=b"",
     )
 
 

@@ -34,25 +34,29 @@ from pipeline.core.types import (
 from pipeline.sharing.bundle.payload import public_options
 from pipeline.sharing.bundle.rounding import published_bound
 from pipeline.sharing.bundle.write import ReleaseNotes, bundle_name, write_bundle
+from pipeline.sharing.canonical import canonical
 from pipeline.sharing.policy.gate import Circumstances, admit, decide
 from pipeline.sharing.policy.load import load_policy
 from pipeline.sharing.policy.recovery import recovery
 from pipeline.sharing.receive.received import read_arrays, receive
 from pipeline.sharing.receive.verify import VerifiedBundle
+from pipeline.sharing.trust.dsse import Envelope, open_envelope, with_signature
 from pipeline.sharing.trust.keys import (
     TrustRoot,
     author_signer,
     public_key,
     public_key_from_hex,
-    public_key_text,
     read_author_signer,
-    write_trust_root,
+    role_signer,
 )
-from pipeline.sharing.trust.root import load_trust_root
+from pipeline.sharing.trust.root import KIND, draft_root, load_trust_root, sign_root
 
 ISSUED = datetime.date(2026, 3, 1)
 SIGNER = author_signer(Secret(bytes(range(32)), "author"))
-ROOT = TrustRoot(keys=(public_key(SIGNER, "Example hospital"),), accept_non_production=True, recipient="Hospital B")
+SITE = "Example | hospital"
+KEY = public_key(SIGNER, "Otto", site=SITE)
+HOLDER = role_signer(Secret(bytes(range(1, 33)), "root"))
+ME = "Hospital B"
 GUARANTEE = PrivacyGuarantee(
     1.0,
     1e-6,
@@ -65,9 +69,9 @@ GUARANTEE = PrivacyGuarantee(
 NO_PEOPLE = {"kind": "subjects", "known": False, "public": True}
 TASKS = (Task("death", "died in hospital"), Task("long_stay"))
 DRAWS = np.random.default_rng(1)
-SET = CondensedSet(
-    features=DRAWS.random((40, 4, 2), dtype=np.float32),
-    labels=np.stack([np.tile([0.0, 1.0], 20), DRAWS.random(40)], axis=1).astype(np.float32),
+SET = CondensedSet(  # its values lie on the grids that leave
+    features=(DRAWS.integers(0, 4097, (40, 4, 2)) / 4096).astype(np.float32),
+    labels=np.stack([np.tile([0.0, 1.0], 20), DRAWS.integers(0, 1025, 40) / 1024], axis=1).astype(np.float32),
     channels=("heart_rate", "lactate"),
     tasks=TASKS,
     step_hours=2.0,
@@ -81,7 +85,7 @@ SET = CondensedSet(
     provenance=Provenance("condense", ("a" * 64,), {"epsilon": 1.0, "seed": 5}, "0.1.0+abc", 5),
 )
 COHORT = EncodedCohort(
-    features=DRAWS.random((30, 4, 2), dtype=np.float32),
+    features=(DRAWS.integers(-4096, 4097, (30, 4, 2)) / 4096).astype(np.float32),
     labels=np.repeat(np.array([[0.0, 1.0], [1.0, 0.0]], dtype=np.float32), 15, axis=0),
     subject_index=np.arange(30, dtype=np.int32),
     split=np.zeros(30, dtype=np.int8),
@@ -93,7 +97,7 @@ COHORT = EncodedCohort(
 )
 SUMS = Moments(
     gram=np.eye(3),
-    signed_sums=DRAWS.normal(size=(2, 3)),
+    signed_sums=np.round(DRAWS.normal(size=(2, 3)) * 1024) / 1024,
     signed_counts=np.array([1.5, -2.5]),
     feature_map={"kind": "summary", "clip_norm": 1.0},
     feature_map_digest="f" * 64,
@@ -107,7 +111,7 @@ SUMS = Moments(
 )
 NOTES = ReleaseNotes(
     name="ICU & <b>demo</b>",
-    site="Example | hospital",
+    site=SITE,
     version=2,
     licence="ODbL-1.0",
     limits=("One site only.",),
@@ -127,6 +131,22 @@ UTILITY = UtilityReport(
 )
 
 
+ROOT = TrustRoot(
+    keys=(KEY,),
+    min_approvals=0,
+    max_revocation_age_days=0,
+    policies={name: load_policy(name).digest for name in ("demo", "agreement")},
+)
+
+
+def signed_root(path: Path, **changes: Any) -> Path:
+    """The same, as a file that a holder of a root key has signed."""
+    told = {"threshold": 1, "expires": datetime.date(2100, 1, 1), "min_approvals": 0, "max_revocation_age_days": 0}
+    told |= {"keys": [KEY, public_key(HOLDER, "Ruth", role="root")], "policies": ROOT.policies}
+    path.write_bytes(sign_root(draft_root(**(told | changes)), HOLDER))
+    return path
+
+
 def figure(attack: str, statistic: str, high: float, model: Any = "T6") -> AttackResult:
     return AttackResult(
         attack, model, "art", statistic, 0.5 * high, 0.0, high, 1234, 0.5, 1.0, 1.0, True, "s", True, True, False, None
@@ -134,7 +154,7 @@ def figure(attack: str, statistic: str, high: float, model: Any = "T6") -> Attac
 
 
 def write(folder: Path, artefact: Any, policy: str = "demo", notes: ReleaseNotes | None = None) -> Path:
-    rules = dataclasses.replace(load_policy(policy), approvals=0, revocation_days=0)  # by the author alone
+    rules = load_policy(policy)
     results = (
         figure("near_copies", "count", 0.0),
         figure("density_membership", "auroc", 0.5777),
@@ -152,13 +172,17 @@ def write(folder: Path, artefact: Any, policy: str = "demo", notes: ReleaseNotes
 
 
 def received(folder: Path, artefact: Any, policy: str = "demo") -> Any:
-    return receive(write(folder, artefact, policy), ROOT, today=ISSUED)
+    return receive(write(folder, artefact, policy), ROOT, today=ISSUED, recipient=ME)
+
+
+def rows(features: np.ndarray, labels: np.ndarray) -> list[bytes]:
+    """The rows, whatever their order."""
+    return sorted(f.tobytes() + y.tobytes() for f, y in zip(features, labels, strict=True))
 
 
 def test_a_condensed_set_comes_back_as_it_was(tmp_path: Path) -> None:
     got = received(tmp_path, SET)
-    np.testing.assert_array_equal(got.features, SET.features)
-    np.testing.assert_array_equal(got.labels, SET.labels)
+    assert rows(got.features, got.labels) == rows(SET.features, SET.labels)
     assert (got.channels, got.tasks) == (SET.channels, ("death", "long_stay"))
     again = got.condensed_set()
     assert (again.step_hours, again.method, again.guarantee) == (2.0, "private_moments", GUARANTEE)
@@ -194,12 +218,8 @@ def test_an_encoded_cohort_leaves_without_order_groups_and_parts(tmp_path: Path)
     identity = tmp_path / "identity.txt"
     identity.write_text(f"{IDENTITY}\n")
     identity.chmod(0o600)
-    got = receive(one, ROOT, today=ISSUED, identity=identity)
+    got = receive(one, ROOT, today=ISSUED, identity=identity, recipient=ME)
     assert set(got.arrays) == {"features", "labels"}
-
-    def rows(features: np.ndarray, labels: np.ndarray) -> list[bytes]:
-        return sorted(f.tobytes() + y.tobytes() for f, y in zip(features, labels, strict=True))
-
     assert rows(got.features, got.labels) == rows(COHORT.features, COHORT.labels)
 
 
@@ -264,8 +284,8 @@ def test_torch_data_set(tmp_path: Path) -> None:
 
     dataset = received(tmp_path, SET).torch_dataset("long_stay")
     features, labels = dataset[:]
-    assert torch.equal(features, torch.from_numpy(SET.features))
-    assert torch.equal(labels, torch.from_numpy(SET.labels[:, 1:].copy()))
+    assert rows(features.numpy(), labels.numpy()) == rows(SET.features, SET.labels[:, 1:])
+    assert features.dtype == torch.float32
 
 
 def test_a_payload_that_is_not_what_the_manifest_says_is_refused(tmp_path: Path) -> None:
@@ -376,10 +396,9 @@ def test_the_examples_on_the_cards_run_as_they_stand(tmp_path: Path) -> None:
     """Both pages show the same lines, for each kind and for an encrypted payload; what they train fits the data."""
     import torch
 
-    identity, root = tmp_path / "identity.txt", tmp_path / "root.toml"
+    identity, root = tmp_path / "identity.txt", signed_root(tmp_path / "root.json")
     identity.write_text(f"{IDENTITY}\n")
     identity.chmod(0o600)
-    write_trust_root(root, ROOT.keys, accept_non_production=True, recipient=ROOT.recipient)
     for artefact, policy in ((SET, "demo"), (SUMS, "demo"), (COHORT, "agreement")):
         bundle = write(tmp_path / type(artefact).__name__, artefact, policy)
         blocks = re.findall(r"```python\n(.*?)\n```", (bundle / "card.md").read_text(), re.DOTALL)
@@ -388,7 +407,7 @@ def test_the_examples_on_the_cards_run_as_they_stand(tmp_path: Path) -> None:
         names: dict[str, Any] = {"bundle": bundle, "root": root, "identity": identity, "today": ISSUED}
         for block in blocks:
             assert f"<pre>{block}</pre>" in page
-            said = block.replace('"FOLDER", "TRUST_ROOT"', "bundle, root, today=today")
+            said = block.replace('"FOLDER", "TRUST_ROOT"', "bundle, root, today=today").replace("YOU", ME)
             with torch.random.fork_rng():
                 exec(said.replace('"IDENTITY"', "identity"), names)
         if artefact is SUMS:
@@ -433,48 +452,73 @@ def test_a_key_file_signs_and_only_an_authors(tmp_path: Path) -> None:
 
 
 def test_a_trust_root_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    key = public_key(SIGNER, "Hôpital St. Elsewhere, Zürich")
-    path = tmp_path / "root.toml"
-    write_trust_root(path, [key], accepted_policies=["strict"], recipient="B", minimum_versions={"s/n": 3}, version=2)
-    assert load_trust_root(path) == TrustRoot((key,), ("strict",), False, "B", {"s/n": 3}, 2)
-    assert public_key_from_hex(key.public, key.name) == key
-    with pytest.raises(UsageError, match="never overwritten"):
-        write_trust_root(path, [key])
-    with pytest.raises(UsageError, match="at least one key"):
-        write_trust_root(tmp_path / "none.toml", [])
+    key = public_key(SIGNER, "Hôpital St. Elsewhere, Zürich", site="s")
+    approver = public_key(role_signer(Secret(b"a" * 32, "approver")), "Ann", role="approver", site="s")
+    keys = (key, approver, public_key(HOLDER, "Ruth", role="root"))
+    path = signed_root(
+        tmp_path / "root.json", keys=keys, min_approvals=1, max_revocation_age_days=7, minimum_versions={"s/n": 3}
+    )
+    root = load_trust_root(path)
+    assert dataclasses.replace(root, digest="") == TrustRoot(
+        keys=tuple(sorted(keys, key=lambda key: key.keyid)),
+        min_approvals=1,
+        max_revocation_age_days=7,
+        policies=ROOT.policies,
+        minimum_versions={"s/n": 3},
+        expires="2100-01-01",
+        threshold=1,
+    )
+    assert public_key_from_hex(key.public, key.name, site="s") == key
     with pytest.raises(UsageError, match="64 lower-case hex"):
         public_key_from_hex("AB", "x")
-    for name in ('a"b', "a\\b", "a\nb"):
-        with pytest.raises(UsageError, match="no quotes"):
-            write_trust_root(tmp_path / "none.toml", [dataclasses.replace(key, name=name)])
 
 
-def test_what_a_trust_root_leaves_out_is_strict(tmp_path: Path) -> None:
-    path = tmp_path / "root.toml"
-    path.write_text(f'format = "decoct-trust-root/1"\n{public_key_text(public_key(SIGNER, "A"))}')
-    assert load_trust_root(path) == TrustRoot((public_key(SIGNER, "A"),))
-    assert not load_trust_root(path).accept_non_production
+def test_what_a_trust_root_leaves_out_is_strict() -> None:
+    root = TrustRoot(keys=(KEY,))
+    assert (root.min_approvals, root.max_revocation_age_days, dict(root.policies)) == (1, 30, {})
 
 
 def test_a_damaged_trust_root_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "root.toml"
-    key = public_key(SIGNER, "A")
-    write_trust_root(path, [key])
-    good, entry = path.read_text(), public_key_text(key)
-    damaged = {
-        "cannot be read as TOML": good.replace("version = 1", "version = 1\nversion = 2"),
-        "not of format": good.replace("trust-root/1", "trust-root/2"),
-        "extra is unknown": "extra = 1\n" + good,
-        "accept_non_production is unknown or of the wrong type": good.replace("= false", '= "false"'),
-        "at least one key": good.replace(entry, ""),
-        "none twice": good.replace(entry, entry + entry),
-        "does not belong": good.replace(key.keyid, "0" * 64),
-        "not an Ed25519 key": good.replace(key.public, "zz"),
-        "and nothing else": good.replace(entry, entry + 'scheme = "rsa"\n'),
-        "whole numbers": good + '"a/b" = 1.5\n',
-    }
-    for sentence, text in damaged.items():
-        assert text != good
-        path.write_text(text)
-        with pytest.raises(ReleaseRefused, match=sentence):
+    """Signed by its holder each time: what it says is refused, not only that it was altered."""
+    path = signed_root(tmp_path / "root.json")
+    content = json.loads(open_envelope(path.read_bytes(), KIND, "root").payload)
+    author, holder = (next(key for key in content["keys"] if key["role"] == role) for role in ("author", "root"))
+
+    def with_author(**changes: str) -> dict[str, Any]:
+        return {"keys": sorted(({**author, **changes}, holder), key=lambda key: key["keyid"])}
+
+    damaged: list[tuple[str, dict[str, Any]]] = [
+        ("of a format that this version does not know", {"format": "decoct-trust-root/1"}),
+        ("of a format that this version does not know", {"format": "decoct-trust-root/2"}),
+        ("of a format that this version does not know", {"format": "decoct-trust-root/4"}),
+        ("of a format that this version does not know", {"format": None}),
+        ("missing or unknown keys", {"accepted_policies": ["strict"]}),
+        ("missing or unknown keys", {"min_approvals": True}),
+        ("missing or unknown keys", {"policies": ["strict"]}),
+        ("a name alone says nothing", {"policies": {}}),
+        ("a name alone says nothing", {"policies": {"strict": ""}}),
+        ("a name alone says nothing", {"policies": {"strict": "strict"}}),
+        ("a name alone says nothing", {"policies": {"strict": None}}),
+        ("more approvals than there are approvers", {"min_approvals": 1}),
+        ("more approvals than there are approvers", {"min_approvals": -1}),
+        ("max_revocation_age_days", {"max_revocation_age_days": -1}),
+        ("max_revocation_age_days", {"max_revocation_age_days": 10**9}),
+        ("each key once", {"keys": [author, author, holder]}),
+        ("each key once", {"keys": sorted((author, holder), key=lambda key: key["keyid"], reverse=True)}),
+        ("a threshold of 1 to the number", {"keys": [author]}),
+        ("does not belong", with_author(keyid="0" * 64)),
+        ("not an Ed25519 key", with_author(public="zz")),
+        ("not an Ed25519 key", with_author(public=author["public"].upper())),
+        ("and nothing else", with_author(scheme="rsa")),
+        ("names its holder", with_author(name="\u200b ")),
+        ("whole numbers", {"minimum_versions": {"a/b": 1.5}}),
+    ]
+    for sentence, changes in damaged:
+        altered = Envelope(KIND, canonical({**content, **changes}), {})
+        path.write_bytes(with_signature(altered, HOLDER).data())
+        with pytest.raises(ReleaseRefused, match=sentence) as caught:
             load_trust_root(path)
+        assert "\n" not in str(caught.value)
+    path.write_text(f'format = "decoct-trust-root/1"\n[[keys]]\npublic = "{KEY.public}"\n')
+    with pytest.raises(ReleaseRefused, match="not valid canonical JSON"):  # a list of keys that nobody signed
+        load_trust_root(path)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.errors import ConfigError
-from pipeline.sharing.policy.load import load_policy, shipped_policies
+from pipeline.sharing.policy.load import load_policy, shipped_digests, shipped_policies
 
 STRICT = (Path(__file__).parents[2] / "pipeline" / "sharing" / "policies" / "strict.toml").read_text()
 
@@ -84,8 +84,28 @@ def test_a_path_loads_like_a_name(tmp_path: Path) -> None:
 
 
 def test_the_digest_follows_every_rule(tmp_path: Path) -> None:
-    path = changed(tmp_path, "max_epsilon = 2.0", "max_epsilon = 2.5")
-    assert load_policy(path).digest != load_policy("strict").digest
+    path = changed(tmp_path, 'name = "strict"', 'name = "house"')
+    house = load_policy(path).digest
+    path.write_text(path.read_text().replace("max_epsilon = 2.0", "max_epsilon = 2.5"))
+    assert len({load_policy(path).digest, house, load_policy("strict").digest}) == 3
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["strict", "Strict", "STRICT", "s trict", "strict.", "\uff53\uff54rict", "str\u200bict", "\u0455trict", "demo"],
+)
+def test_a_policy_that_only_calls_itself_strict_is_refused(name: str, tmp_path: Path) -> None:
+    """The research policy's rules under another's name: whoever reads the verdict would take it for that one's."""
+    raw = STRICT.replace('name = "strict"', f'name = "{name}"').replace("needed = 1", "needed = 0")
+    (tmp_path / "strict.toml").write_text(raw, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"is not the policy of that name that ships|name must be of ASCII letters"):
+        load_policy(tmp_path / "strict.toml")
+
+
+def test_digests_of_shipped_policies_are_computed_from_their_files() -> None:
+    assert shipped_digests() == {name: load_policy(name).digest for name in shipped_policies()}
+    assert set(shipped_digests(production=True)) == {"agreement", "strict"}
+    assert set(shipped_digests(production=False)) == {"demo", "research"}
 
 
 @pytest.mark.parametrize(

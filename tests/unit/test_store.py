@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,3 +108,44 @@ def test_a_stage_runs_once_when_resumed_and_again_when_not(tmp_path: Path) -> No
     assert again.reused
     assert again.digests == first.digests == store.once("k", make, resume=False).digests
     assert len(calls) == 2
+
+
+def test_a_note_that_nobody_with_the_key_wrote_is_no_note(tmp_path: Path) -> None:
+    """Who can write the store once put the digest of a set of their own into a stage's note, and it was released."""
+    key, calls = b"k" * 32, []
+    store = Store(tmp_path, key)
+
+    def make() -> tuple[CondensedSet]:
+        calls.append(1)
+        return (condensed(),)
+
+    made = store.once("stage", make, resume=True, stage="condense", parents=("p",))
+    other = store.once("other", lambda: (condensed(0.75),), resume=True, stage="condense", parents=("p",))
+    assert store.made("stage") == dataclasses.replace(made, reused=True, seconds=round(made.seconds, 3))
+    forged = store.put(condensed(0.25))
+    path = tmp_path / "index" / "stage"
+    note = json.loads(path.read_text())
+    attempts = {
+        "its digest": {**note, "digests": [forged]},
+        "a digest more": {**note, "digests": [*note["digests"], forged]},
+        "its parents": {**note, "parents": ["q"]},
+        "its stage": {**note, "stage": "audit"},
+        "its seconds": {**note, "seconds": 9.0},
+        "a word more": {**note, "note": "x"},
+        "no MAC": {name: value for name, value in note.items() if name != "mac"},
+        "an empty MAC": {**note, "mac": ""},
+        "null": {**note, "mac": None},
+        "a MAC of another key": {**note, "mac": "0" * 64},
+        "the note of another stage": json.loads((tmp_path / "index" / "other").read_text()),
+        "a list": [note],
+        "nothing": None,
+    }
+    assert other.first != made.first
+    for what, attempt in attempts.items():
+        path.write_text(json.dumps(attempt))
+        assert store.made("stage") is None, what
+        calls.clear()
+        again = store.once("stage", make, resume=True, stage="condense", parents=("p",))
+        assert (again.digests, again.reused, calls) == (made.digests, False, [1]), what
+    assert store.made("stage") is not None
+    assert Store(tmp_path, b"another" * 5).made("stage") is None

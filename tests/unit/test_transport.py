@@ -14,9 +14,9 @@ from pipeline.sharing.receive import places
 from pipeline.sharing.receive.transport import fetch, send
 from pipeline.sharing.receive.verify import read_folder
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "bundle-1"
-BUNDLE, ROOT = GOLDEN / "site-set-v1", GOLDEN / "root.toml"
-TODAY = datetime.date(2026, 3, 2)
+GOLDEN = Path(__file__).parents[1] / "golden" / "bundle-2"
+BUNDLE, ROOT = GOLDEN / "st-elsewhere-plain-v1", GOLDEN / "root.json"
+TODAY = datetime.date(2026, 3, 10)
 
 
 def visible(folder: Path) -> list[str]:
@@ -50,7 +50,7 @@ def test_another_bundle_of_the_name_is_never_overwritten(tmp_path: Path) -> None
     assert read_folder(tmp_path / BUNDLE.name) == before
 
 
-@pytest.mark.parametrize("stop_at", range(7))
+@pytest.mark.parametrize("stop_at", range(9))
 def test_a_stop_at_any_file_shows_nothing_and_the_next_try_goes_on(
     stop_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,7 +69,7 @@ def test_a_stop_at_any_file_shows_nothing_and_the_next_try_goes_on(
     assert visible(tmp_path) == []
     assert ENVELOPE not in done
     with pytest.raises(ReleaseRefused, match="no complete bundle"):
-        fetch(str(tmp_path / f".{BUNDLE.name}.partial").replace("/.site", "/site"), tmp_path / "in", ROOT, today=TODAY)
+        fetch(str(tmp_path / f".{BUNDLE.name}.partial").replace("/.st-", "/st-"), tmp_path / "in", ROOT, today=TODAY)
     monkeypatch.setattr(places, "put_whole", real)
     sent = send(BUNDLE, str(tmp_path))
     assert sent.already_there == stop_at

@@ -19,9 +19,9 @@ from pipeline.sharing.receive.verify import read_folder
 obstore = pytest.importorskip("obstore")
 moto_server = pytest.importorskip("moto.server")
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "bundle-1"
-BUNDLE, ROOT = GOLDEN / "site-set-v1", GOLDEN / "root.toml"
-TODAY = datetime.date(2026, 3, 2)
+GOLDEN = Path(__file__).parents[1] / "golden" / "bundle-2"
+BUNDLE, ROOT = GOLDEN / "st-elsewhere-plain-v1", GOLDEN / "root.json"
+TODAY = datetime.date(2026, 3, 10)
 NAMES = sorted(read_folder(BUNDLE))
 
 

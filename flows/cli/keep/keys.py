@@ -14,7 +14,7 @@ import typer
 
 from pipeline.core.errors import UsageError
 
-keys_app = typer.Typer(no_args_is_help=True, help="Secrets of a workspace, who holds them, and the trust root.")
+keys_app = typer.Typer(no_args_is_help=True, help="Secrets of a workspace, and who holds them.")
 
 Out = Annotated[Path | None, typer.Option(help="Workspace folder; its keys are in the folder keys.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON on stdout.")]
@@ -250,28 +250,6 @@ def keys_join(
         _print_json({"purpose": purpose, "fingerprint": secret.fingerprint, "path": str(path)})
     else:
         print(f"{purpose:<8} {secret.fingerprint}  {path}")
-
-
-@keys_app.command("root")
-def keys_root(
-    file: Annotated[Path, typer.Argument(help="The trust root to write, for receivers.")],
-    site: Annotated[str, typer.Option(help="The site's name as receivers will see it.")],
-    out: Out = None,
-    accept_demo: Annotated[bool, typer.Option(help="Accept bundles made under policies for trying out.")] = False,
-    recipient: Annotated[str, typer.Option(help="The receiver's name; bundles addressed to others are refused.")] = "",
-    as_json: AsJson = False,
-) -> None:
-    """The trust root that receivers keep: this site's public key, to be handed over and compared out of band.
-
-    Example: decoct keys root trust-root.toml --site "St. Elsewhere"
-    """
-    from flows.workspace.trust import write_root
-
-    root = write_root(_workspace(out), file, site, accept_non_production=accept_demo, recipient=recipient)
-    if as_json:
-        _print_json({"file": str(file), "keyid": root, "site": site})
-    else:
-        print(f"wrote {file}; key {root}; let receivers compare this fingerprint by telephone")
 
 
 def _workspace(out: Path | None) -> Path:

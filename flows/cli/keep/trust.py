@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.common import AsJson, print_json, today
+from flows.cli.common import AsJson, Out, print_json, today
 from pipeline.core.errors import EnvironmentProblem, UsageError
 
 trust_app = typer.Typer(no_args_is_help=True, help="Whose keys count for what: signed trust roots and revocations.")
@@ -48,6 +48,56 @@ def key(
         print(f"{role:<8} {made.public}\nwrote {file}; the line above is public, the file is not")
 
 
+@trust_app.command("init")
+def init(
+    site: Annotated[str, typer.Option(help="The site's name as receivers will see it.")],
+    file: Annotated[
+        Path | None, typer.Argument(help="The trust root to write; none = trust/root.json in the workspace.")
+    ] = None,
+    author: Annotated[str, typer.Option(help="The author's name; none = the site's author.")] = "",
+    holder: Annotated[str, typer.Option(help="Who holds the root key; none = the site's root holder.")] = "",
+    approver: Annotated[list[str] | None, typer.Option(help="NAME=PUBLIC of an approver (may be repeated).")] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(help="A policy that receivers accept, by name or file (repeat); none = the shipped ones."),
+    ] = None,
+    trial: Annotated[
+        bool, typer.Option("--trial", help="For trying out: policies such as demo; no approvals, no revocation list.")
+    ] = False,
+    days: Annotated[int, typer.Option(help="Until it expires.")] = 365,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """The first trust root of a site with one holder of the root key, signed; and an empty revocation list beside it.
+
+    Example: decoct trust init --site "St. Elsewhere" --author Otto --holder Ruth --approver Ann=PUBLIC
+
+    To try out the demo's bundle: decoct trust init --site "St. Elsewhere" --trial
+    """
+    from flows.workspace.trust import ROOT, first_root
+    from pipeline.sharing.trust.root import fingerprint, read_root
+
+    workspace = out or Path("decoct-work")
+    named = dict(each.partition("=")[::2] for each in approver or ())
+    path = first_root(
+        workspace,
+        file or workspace / "trust" / ROOT,
+        site,
+        today=today(),
+        author=author,
+        holder=holder,
+        approvers=named,
+        policies=policy or (),
+        trial=trial,
+        days=days,
+    )
+    told = fingerprint(read_root(path))
+    if as_json:
+        print_json({"file": str(path), "fingerprint": told, "site": site})
+    else:
+        print(f"wrote {path}; its fingerprint, to be compared by telephone:\n{told}")
+
+
 @trust_app.command("draft")
 def draft(
     description: Annotated[Path, typer.Argument(help="A TOML file: threshold, days or expires, and [[keys]].")],
@@ -57,8 +107,8 @@ def draft(
 
     Example: decoct trust draft keys.toml decoct-work/trust/root.json
     """
+    from pipeline.sharing.roots import described_root
     from pipeline.sharing.trust.root import fingerprint
-    from pipeline.sharing.trust.root_description import described_root
 
     data = described_root(description, today())
     _write_new(out, data)
@@ -113,9 +163,14 @@ def show(
     keys = [{"name": k.name, "role": k.role, "site": k.site, "public": k.public} for k in root.keys]
     if as_json:
         told = {"version": root.version, "expires": root.expires, "threshold": root.threshold, "keys": keys}
+        told |= {"min_approvals": root.min_approvals, "max_revocation_age_days": root.max_revocation_age_days}
+        told |= {"policies": dict(root.policies)}
         print_json({**told, "fingerprint": fingerprint(data)})
         return
     print(f"version {root.version}, until {root.expires}, replaced or revoked by {root.threshold} root holders")
+    print(f"a release needs {root.min_approvals} approvals; {_list_words(root.max_revocation_age_days)}")
+    for name, digest in sorted(root.policies.items()):
+        print(f"policy   {name}  {digest}")
     for each in keys:
         print(f"{each['role']:<8} {each['name']}{', ' if each['site'] else ''}{each['site']}  {each['public']}")
     print(f"fingerprint, to be compared by telephone:\n{fingerprint(data)}")
@@ -143,6 +198,10 @@ def revoke(
         keys, releases, version = [*before.keys, *keys], [*before.releases, *releases], before.version + 1
     _write_new(out, draft_revocations(keys, releases, version=version, issued=today()))
     print(f"wrote {out}, version {version}; next: decoct trust sign {out} --key ROOT.key", file=sys.stderr)
+
+
+def _list_words(days: int) -> str:
+    return f"a revocation list may be {days} days old" if days else "no revocation list is asked for"
 
 
 def _write_new(path: Path, data: bytes) -> None:

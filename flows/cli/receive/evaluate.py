@@ -44,7 +44,7 @@ def evaluate(
 ) -> None:
     """Train on a received bundle or a pool, test on your own stays, prepared and encoded alike (keyed: the shared key).
 
-    Example: decoct evaluate run.toml --bundle st-elsewhere-private-v1 --root trust-root.toml
+    Example: decoct evaluate run.toml --bundle st-elsewhere-private-v1 --root trust-root.json
 
     A pool stands beside your own training stays, both together, and the pool without each institution, with paired
     differences: decoct evaluate pooled --on run.toml

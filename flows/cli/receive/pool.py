@@ -44,7 +44,7 @@ def pool(
     Refused, with the first difference named: other channels, units, steps, label definitions, encoders or keys; two
     bundles of one site.
 
-    Example: decoct pool st-elsewhere-private-v1 county-general-private-v1 --root trust-root.toml --out pooled
+    Example: decoct pool st-elsewhere-private-v1 county-general-private-v1 --root trust-root.json --out pooled
     """
     from flows.receiving.pool import pool_bundles
     from pipeline.core.redaction import scrubbed

@@ -31,7 +31,7 @@ def verify(
 ) -> None:
     """Check a bundle offline against a trust root: every byte, signature, approval, policy and date. Writes nothing.
 
-    Example: decoct verify decoct-demo/releases/demo-private-v1 --root trust-root.toml
+    Example: decoct verify decoct-demo/releases/demo-private-v1 --root trust-root.json
     """
     from pipeline.sharing.receive.verify import verify as check
 
@@ -57,9 +57,9 @@ def receive(
 ) -> None:
     """Verify a bundle, remember it beside the trust root, and unpack it into plain arrays.
 
-    Example: decoct receive decoct-demo/releases/demo-private-v1 --root trust-root.toml --out received
+    Example: decoct receive decoct-demo/releases/demo-private-v1 --root trust-root.json --out received
 
-    An encrypted one: decoct receive BUNDLE --root trust-root.toml --identity decoct-work/keys/identity.age
+    An encrypted one: decoct receive BUNDLE --root trust-root.json --identity decoct-work/keys/identity.age
     """
     from flows.receiving.reception import record
     from flows.receiving.unpack import unpack

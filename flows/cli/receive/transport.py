@@ -55,7 +55,7 @@ def fetch(
 ) -> None:
     """Bring a bundle here and verify it; it appears only when it is whole and your trust root accepts it.
 
-    Example: decoct fetch s3://shared-bucket/inbox/st-elsewhere-private-v1 --root trust-root.toml --out received
+    Example: decoct fetch s3://shared-bucket/inbox/st-elsewhere-private-v1 --root trust-root.json --out received
     """
     from flows.receiving.reception import log_use
     from pipeline.sharing.receive.transport import fetch as bring

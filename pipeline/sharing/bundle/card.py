@@ -1,7 +1,7 @@
 """The card: what a person should know before using the set, as Markdown and as one self-contained HTML page.
 
 It may hold accounted or public values, the policy's limits and bounds rounded up; exact figures never reach it, because
-`CardFacts` has none.
+`ReleaseFacts` has none.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import functools
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import resources
-from typing import Any, Final, final
+from typing import Any, Final
 
 import jinja2
 
 from pipeline.core.data_use import data_use_words
+from pipeline.sharing.bundle.facts import ReleaseFacts
 
 THREAT_MODELS: Final[Mapping[str, str]] = {
     "T0": "has this release only",
@@ -61,36 +61,22 @@ TASKS_CHOSEN: Final[Mapping[str, str]] = {
 """How the tasks of a group's set were chosen."""
 
 
-@final
-@dataclass(frozen=True)
-class CardFacts:
-    """All that a card may say. `leakage` is the content of leakage.json; `utility` is rounded or empty."""
-
-    manifest: Mapping[str, Any]  # without the file digests
-    leakage: Mapping[str, Any]
-    utility: tuple[tuple[str, float, float], ...]
-    intended_use: str
-    limits: tuple[str, ...]
-    agreement: str
-    contact: str
-
-
-def card_html(facts: CardFacts) -> str:
+def card_html(facts: ReleaseFacts) -> str:
     """The page: no script, no network, printable, light and dark."""
     return _environment(html=True).get_template("card.html.j2").render(_context(facts))
 
 
-def card_markdown(facts: CardFacts) -> str:
+def card_markdown(facts: ReleaseFacts) -> str:
     """The same words as Markdown."""
     return _environment(html=False).get_template("card.md.j2").render(_context(facts))
 
 
-def licence_text(facts: CardFacts) -> str:
+def licence_text(facts: ReleaseFacts) -> str:
     """The licence and data-use statement that travels as a file of its own."""
     return _environment(html=False).get_template("license.txt.j2").render(_context(facts))
 
 
-def _context(facts: CardFacts) -> dict[str, Any]:
+def _context(facts: ReleaseFacts) -> dict[str, Any]:
     manifest = facts.manifest
     return {
         "facts": facts,
@@ -125,12 +111,12 @@ def guarantee_words(guarantee: Mapping[str, Any] | None) -> dict[str, Any] | Non
     }
 
 
-def attack_rows(facts: CardFacts) -> list[dict[str, str]]:
+def attack_rows(facts: ReleaseFacts) -> list[dict[str, str]]:
     """The audit's figures in words, a row each."""
     return [_attack_row(row) for row in facts.leakage["attacks"]]
 
 
-def limits_of(facts: CardFacts) -> tuple[str, ...]:
+def limits_of(facts: ReleaseFacts) -> tuple[str, ...]:
     """What the release does not promise: what holds for its kind, then the author's own words."""
     return (*_limits_of_kind(facts.manifest), *facts.limits)
 

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from pipeline.core.data_use import TERMS, data_use_address
-from pipeline.sharing.bundle.card import KINDS, MISSINGNESS, CardFacts, attack_rows, guarantee_words, limits_of
+from pipeline.sharing.bundle.card import KINDS, MISSINGNESS, attack_rows, guarantee_words, limits_of
+from pipeline.sharing.bundle.facts import ReleaseFacts
 from pipeline.sharing.canonical import canonical
 
 CROISSANT_VERSION: Final = "http://mlcommons.org/croissant/1.1"
@@ -69,7 +70,7 @@ ARRAY_WORDS: Final[Mapping[str, str]] = {
 }
 
 
-def croissant_bytes(facts: CardFacts, files: Mapping[str, Mapping[str, Any]], payload: str) -> bytes:
+def croissant_bytes(facts: ReleaseFacts, files: Mapping[str, Mapping[str, Any]], payload: str) -> bytes:
     """The content of croissant.json.
 
     Args:
@@ -150,7 +151,7 @@ def _record_set(manifest: Mapping[str, Any], payload: str) -> dict[str, Any]:
     }
 
 
-def _responsible(facts: CardFacts) -> dict[str, Any]:
+def _responsible(facts: ReleaseFacts) -> dict[str, Any]:
     """The RAI fields, each from provenance, utility or audit; what nobody knows is left out, never guessed."""
     manifest = facts.manifest
     release, transforms = manifest["release"], manifest["data"]["transforms"]
@@ -190,7 +191,7 @@ def _responsible(facts: CardFacts) -> dict[str, Any]:
     }
 
 
-def _guarantee_sentence(facts: CardFacts) -> str:
+def _guarantee_sentence(facts: ReleaseFacts) -> str:
     guarantee = guarantee_words(facts.manifest["guarantee"])
     if guarantee is None:
         return "No differential-privacy guarantee is given."
@@ -200,7 +201,7 @@ def _guarantee_sentence(facts: CardFacts) -> str:
     )
 
 
-def _utility_sentences(facts: CardFacts) -> list[str]:
+def _utility_sentences(facts: ReleaseFacts) -> list[str]:
     return [
         f"Predicting {task}: models trained on this release reached mean AUROCs of {least:.2f} to {most:.2f} (rounded "
         "down, worst to best model) on real held-out stays of the releasing site."
@@ -208,7 +209,7 @@ def _utility_sentences(facts: CardFacts) -> list[str]:
     ]
 
 
-def _audit_sentences(facts: CardFacts) -> list[str]:
+def _audit_sentences(facts: ReleaseFacts) -> list[str]:
     rows = [
         f"Audit, {row['attack']} ({row['threat_model']}, {row['figure']}): upper 95 % bound {row['bound']}, limit "
         f"{row['limit']}."

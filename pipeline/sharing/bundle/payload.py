@@ -1,7 +1,7 @@
 """An artefact as plain arrays and the plain description that the manifest carries. What is dropped is the point.
 
 Dropped: the cohort's digest and all parents (a hash of patients' data is a membership oracle for whoever can guess the
-rest, and labels the noise), the seed, subject codes, splits, and the order of the rows of an encoded cohort.
+rest, and labels the noise), the seed, subject codes, splits, the order of rows, and decimals that mean nothing.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
-from safetensors.numpy import save
 
 from pipeline.core.codec import to_plain
 from pipeline.core.types import CondensedSet, EncodedCohort, PrivacyGuarantee, Task
+from pipeline.sharing.bundle.payload_form import LABEL_STEP, MISSING, feature_step, header, moments_step
 from pipeline.sharing.policy.rules import Artefact, release_kind
 
 _SECRETIVE: Final = re.compile(r"seed|secret|salt|digest|parent|path|file|folder|workspace|(^|_)key($|_)", re.I)
@@ -22,25 +22,24 @@ _HASH_OR_PATH: Final = re.compile(r"[0-9a-fA-F]{32,}|[/\\]")
 
 
 def payload_arrays(artefact: Artefact) -> dict[str, np.ndarray]:
-    """The arrays that leave, by name.
+    """The arrays that leave, by name, in the one form of `pipeline.sharing.bundle.payload_form`.
 
-    condensed, encoded: features float32 (sample, step, channel), labels float32 (sample, task), NaN = missing;
-    moments: gram float64 (feature, feature), signed_sums (task, feature), signed_counts (task).
+    condensed, encoded: features float32 (sample, step, channel), labels float32 (sample, task), NaN = missing, rows
+    sorted by their own bytes; moments: gram float64 (feature, feature), signed_sums (task, feature), signed_counts
+    (task).
     """
-    if isinstance(artefact, CondensedSet):
-        return {"features": artefact.features.astype("<f4"), "labels": artefact.labels.astype("<f4")}
-    if isinstance(artefact, EncodedCohort):
-        return _in_content_order(artefact.features.astype("<f4"), artefact.labels.astype("<f4"))
-    return {
-        "gram": artefact.gram.astype("<f8"),
-        "signed_sums": artefact.signed_sums.astype("<f8"),
-        "signed_counts": artefact.signed_counts.astype("<f8"),
-    }
+    if isinstance(artefact, CondensedSet | EncodedCohort):
+        return _in_content_order(_on_feature_grid(artefact.features), _on_label_grid(artefact.labels))
+    step = moments_step(guarantee_description(artefact.guarantee))
+    found = {"gram": artefact.gram, "signed_sums": artefact.signed_sums, "signed_counts": artefact.signed_counts}
+    return {name: _rounded(array, step).astype("<f8") for name, array in found.items()}
 
 
 def payload_bytes(artefact: Artefact) -> bytes:
     """The safetensors file: no code, no metadata, same arrays = same bytes."""
-    return save({name: np.ascontiguousarray(array) for name, array in payload_arrays(artefact).items()})
+    arrays = payload_arrays(artefact)
+    head = header(_described_arrays(arrays))
+    return head + b"".join(np.ascontiguousarray(arrays[name]).tobytes() for name in sorted(arrays))
 
 
 def data_description(artefact: Artefact) -> dict[str, Any]:
@@ -52,9 +51,7 @@ def data_description(artefact: Artefact) -> dict[str, Any]:
         "n_steps": steps,
         "step_hours": float(artefact.step_hours),
         "transforms": artefact.transforms,
-        "arrays": {
-            name: {"dtype": array.dtype.name, "shape": array.shape} for name, array in payload_arrays(artefact).items()
-        },
+        "arrays": _described_arrays(payload_arrays(artefact)),
     }
     if isinstance(artefact, CondensedSet):
         description["soft_labels"] = artefact.has_soft_labels
@@ -63,6 +60,10 @@ def data_description(artefact: Artefact) -> dict[str, Any]:
         description["feature_map_digest"] = artefact.feature_map_digest
     result: dict[str, Any] = to_plain(description)
     return result
+
+
+def _described_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    return {name: {"dtype": array.dtype.name, "shape": list(array.shape)} for name, array in arrays.items()}
 
 
 def _described(task: Task) -> dict[str, Any]:
@@ -122,6 +123,25 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, float):
         return bool(np.isfinite(value))
     return value is None or isinstance(value, bool) or (isinstance(value, int) and abs(value) < 2**53)
+
+
+def _rounded(array: np.ndarray, step: float | np.ndarray) -> np.ndarray:
+    """The nearest multiples of a power of two; + 0 makes of -0 what 0 is."""
+    return np.asarray(np.rint(array.astype(np.float64) / step) * step + 0.0)
+
+
+def _on_feature_grid(features: np.ndarray) -> np.ndarray:
+    """(sample, step, channel), each channel on the grid of its own range."""
+    peaks = np.abs(features).max(axis=(0, 1), initial=0.0)
+    steps = np.array([feature_step(float(peak)) for peak in peaks])
+    return _rounded(features, steps).astype("<f4")
+
+
+def _on_label_grid(labels: np.ndarray) -> np.ndarray:
+    """(sample, task); all missing labels the same NaN."""
+    rounded = _rounded(labels, LABEL_STEP).astype("<f4")
+    rounded.view("<u4")[np.isnan(labels)] = MISSING
+    return rounded
 
 
 def _in_content_order(features: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:

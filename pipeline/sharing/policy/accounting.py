@@ -8,7 +8,7 @@ sum costs a person what their own site cost.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, final
 
@@ -16,6 +16,9 @@ from pipeline.core.types import PrivacyGuarantee
 
 UNDERSTATED: Final = 1.001  # a claim below the recomputed value by more than rounding is a false claim
 OVERSTATED: Final = 1.05  # a claim well above it does not belong to these events
+
+
+Event = Mapping[str, Any]
 
 
 @final
@@ -41,6 +44,27 @@ def mismatch(claimed: float, recomputed: float) -> str | None:
     if not math.isfinite(recomputed) or recomputed > claimed * UNDERSTATED:
         return "understated"
     return "overstated" if claimed > recomputed * OVERSTATED + 1e-6 else None
+
+
+def unreserved(guarantee: PrivacyGuarantee, queries: Sequence[str], ledger: Mapping[str, Sequence[Event]]) -> str:
+    """Why the guarantee does not rest on what was reserved in the ledger, in words; empty = it does.
+
+    `queries` are the names that were reserved while the artefact was made, as the run noted them; `ledger` is name ->
+    events. So a set whose maker drew no accounted noise has no guarantee to claim, whatever it states.
+    """
+    if not queries:
+        return "the guarantee rests on no query: nothing was reserved in the ledger while the artefact was made"
+    missing = [name for name in queries if name not in ledger]
+    if missing:
+        return f"{len(missing)} of the guarantee's {len(queries)} queries are not in this workspace's ledger"
+    reserved = [event for name in dict.fromkeys(queries) for event in ledger[name]]
+    if sorted(map(_told, reserved)) != sorted(map(_told, guarantee.events)):
+        return "the guarantee states other events than were reserved in the ledger"
+    return ""
+
+
+def _told(event: Event) -> tuple[str, str]:
+    return str(event.get("event")), str(event.get("noise_multiplier"))
 
 
 def _parallel(guarantee: PrivacyGuarantee) -> float:

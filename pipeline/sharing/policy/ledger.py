@@ -123,6 +123,17 @@ def spent_by_cohort(workspace: Path, budget: Budget) -> tuple[CohortSpent, ...]:
     return tuple(rows)
 
 
+def reserved_queries(workspace: Path) -> dict[str, tuple[Mapping[str, Any], ...]]:
+    """Query -> its events, of all that was ever reserved.
+
+    Raises:
+        BudgetError: the ledger is older than the log says. EnvironmentProblem: it is damaged.
+    """
+    ledger = read_chain(ledger_path(workspace))
+    _require_anchored(workspace, ledger)
+    return {entry["query"]: tuple(entry["events"]) for entry in _reservations(ledger)}
+
+
 def last_budget(workspace: Path) -> Budget | None:
     """The budget under which the last query was reserved; None = there is none. Raises as `spent_by_cohort`."""
     entries = _reservations(read_chain(ledger_path(workspace)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import math
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from pipeline.core.errors import ConfigError, ReleaseRefused
-from pipeline.sharing.canonical import canonical, sha256_hex
+from pipeline.sharing.canonical import canonical, folded, sha256_hex
 from pipeline.sharing.layout import RELEASE_KINDS
 from pipeline.sharing.policy.budget import Budget
 from pipeline.sharing.policy.figures import DecidingStatistic, may_decide
@@ -27,6 +28,7 @@ FORMAT: Final = 2
 THREAT_MODELS: Final = ("T0", "T1", "T2", "T3", "T4", "T5", "T6", "T7", "bytes")
 UNITS: Final = ("subject", "stay", "stay_if_no_subjects")
 ON_REGRESSION: Final = ("block", "tell")
+_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,98}[A-Za-z0-9])?")  # no look-alikes of other alphabets
 
 
 @final
@@ -101,6 +103,12 @@ def shipped_policies() -> tuple[str, ...]:
     return tuple(sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml")))
 
 
+def shipped_digests(*, production: bool | None = None) -> dict[str, str]:
+    """Name -> digest of the shipped policies, computed from their files: those for production, the others, or all."""
+    shipped = (load_policy(name) for name in shipped_policies())
+    return {each.name: each.digest for each in shipped if production in (None, each.production)}
+
+
 def require_terms(policy: Policy, recipients: Sequence[str], agreement: str, recipient_keys: Mapping[str, str]) -> None:
     """Recipients, agreement and keys are there where the policy asks for them: known before anything is computed.
 
@@ -136,7 +144,20 @@ def load_policy(name_or_path: str | Path) -> Policy:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"policy file {where} is not valid TOML: {error}") from None
-    return parse_policy(raw, where)
+    policy = parse_policy(raw, where)
+    if where.endswith(".toml"):
+        _require_own_name(policy, where)
+    return policy
+
+
+def _require_own_name(policy: Policy, where: str) -> None:
+    """A site's own policy does not go by the name of one that everybody knows, however it is written."""
+    for name in shipped_policies():
+        if folded(policy.name) == folded(name) and policy.digest != load_policy(name).digest:
+            raise ConfigError(
+                f"policy file {where} calls itself {name} and is not the policy of that name that ships with Decoct: "
+                "give it a name of its own"
+            )
 
 
 _TABLES: Final[Mapping[str, Mapping[str, type]]] = {
@@ -262,6 +283,7 @@ def _check_rules(policy: Policy, where: str) -> None:
     pairs = [(limit.attack, limit.statistic) for limit in policy.limits]
     reasons = [*policy.whys.items(), *((f"limits[{i}]", limit.why) for i, limit in enumerate(policy.limits))]
     rules = {
+        "name must be of ASCII letters, digits, blanks, dots, hyphens and underscores": _NAME.fullmatch(policy.name),
         "release.kinds must name at least one of condensed, encoded, moments, and nothing else": policy.release_kinds
         and set(policy.release_kinds) <= set(RELEASE_KINDS),
         "release.valid_days must be between 1 and 3660": 1 <= policy.valid_days <= 3660,

@@ -17,15 +17,22 @@ from pipeline.sharing.layout import LEAKAGE, LEAKAGE_FORMAT, POLICY, payload_nam
 ANY: Final = "*"
 
 
-def require_policy_kept(files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Hold the bundle against its own policy.json; returns the policy.
+def require_policy_kept(files: Mapping[str, bytes], manifest: Mapping[str, Any], accepted: Mapping[str, str]) -> None:
+    """Hold the bundle against its policy.json, which must be the one that the trust root pins under that name.
+
+    `accepted` is name -> digest; what a policy says of itself, its name among it, decides nothing.
 
     Raises:
-        ReleaseRefused: the policy is not the one that was signed, or a rule is broken; one sentence says which.
+        ReleaseRefused: the policy is not one that is accepted, not the one that was signed, or a rule is broken; one
+            sentence says which.
     """
     policy, named = read_canonical(files[POLICY], POLICY), manifest["policy"]
     if sha256_hex(files[POLICY]) != named["digest"]:
         raise ReleaseRefused(f"{POLICY} is not the policy whose digest was signed")
+    if named["name"] not in accepted:
+        raise ReleaseRefused(f"the trust root does not accept releases under policy {named['name']}")
+    if named["digest"] != accepted[named["name"]]:
+        raise ReleaseRefused(f"the bundle's policy calls itself {named['name']} and is not the one that the root pins")
     try:
         broken = _broken(policy, manifest)
         broken = broken or _audit_broken(policy, manifest, read_canonical(files[LEAKAGE], LEAKAGE), files)
@@ -33,7 +40,6 @@ def require_policy_kept(files: Mapping[str, bytes], manifest: Mapping[str, Any])
         raise ReleaseRefused(f"{POLICY}, {LEAKAGE} and the manifest do not fit together") from None
     if broken:
         raise ReleaseRefused(f"the bundle does not keep its own policy {named['name']}: {broken}")
-    return policy
 
 
 def _broken(policy: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
@@ -46,6 +52,7 @@ def _broken(policy: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
         == (manifest["policy"]["name"], manifest["policy"]["production"]),
         f"it does not release {release['kind']} data": release["kind"] in policy["release_kinds"],
         f"it never releases sets made by {release['method']}": release["method"] not in policy["refused_methods"],
+        f"it expired on {policy['expires']}": issued <= datetime.date.fromisoformat(policy["expires"]),
         "it allows no samples that were started from real stays": policy["allow_starts_from_records"]
         or release["kind"] != "condensed"
         or release["starts_from_records"] is False,

@@ -27,7 +27,7 @@ from pipeline.core.types import (
     UtilityReport,
     Verdict,
 )
-from pipeline.sharing.policy.accounting import Unpriced, mismatch, recomputed_epsilon
+from pipeline.sharing.policy.accounting import Unpriced, mismatch, recomputed_epsilon, unreserved
 from pipeline.sharing.policy.figures import DecidingFigure, DecidingStatistic, deciding
 from pipeline.sharing.policy.load import Policy
 from pipeline.sharing.policy.recovery import recovery
@@ -36,6 +36,9 @@ Artefact = CondensedSet | EncodedCohort | Moments
 Rule = Callable[..., Iterable[Any]]
 """Called as `findings` is, and gives findings, one at least: what it does not object to it says PASS to."""
 
+
+LEDGER_QUERIES: Final = "ledger_query_digests"
+"""Where an artefact's provenance names what was reserved for it; a digest's name, so that it leaves with no bundle."""
 
 ATTACK: Final = "attack "
 """How the reasons that rest on an attack's figure begin."""
@@ -55,13 +58,15 @@ class Circumstances:
 
     `today`: None = the gate's own clock. `accepted`: the audit of the last accepted release of this name, () = there is
     none, None = nobody looked. `countersigned`: the code of the statement of recovery that somebody has read. `rules`:
-    more rules, by name, whose findings are added to the gate's own.
+    more rules, by name, whose findings are added to the gate's own. `ledger`:
+    query -> events of all that was reserved in the workspace, None = there is no workspace.
     """
 
     today: date | None = None
     accepted: tuple[LeakageReport, ...] | None = None
     countersigned: str = ""
     rules: Mapping[str, Rule] = field(default_factory=dict)
+    ledger: Mapping[str, Sequence[Mapping[str, Any]]] | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,7 @@ def findings(
     yield from expiry_findings(policy, circumstances.today)
     yield from _kind_findings(policy, artefact)
     yield from _guarantee_findings(policy, artefact)
+    yield from _ledger_findings(artefact, circumstances.ledger)
     yield from _report_findings(record_digest(artefact) if reports else "", reports)
     yield from audit_findings(policy, kind, reports)
     yield from _regression_findings(policy, reports, circumstances.accepted)
@@ -227,6 +233,16 @@ def _guarantee_findings(policy: Policy, artefact: Artefact) -> Iterator[Finding]
         yield Finding("FAIL", "its tasks were chosen on real stays, a look at them that no guarantee covers")
     if not all(bool(step.get("public", False)) for step in artefact.transforms):
         yield Finding("FAIL", "a transform used constants computed from patients, which the guarantee does not cover")
+
+
+def _ledger_findings(artefact: Artefact, ledger: Mapping[str, Sequence[Mapping[str, Any]]] | None) -> Iterator[Finding]:
+    """Was what the guarantee claims reserved before the noise was drawn?"""
+    guarantee = None if isinstance(artefact, EncodedCohort) else artefact.guarantee
+    if guarantee is None or ledger is None:
+        return
+    queries = artefact.provenance.config.get(LEDGER_QUERIES) or ()
+    why = unreserved(guarantee, [str(name) for name in queries], ledger)
+    yield Finding("FAIL", why) if why else Finding("PASS", f"its {len(queries)} queries are in the ledger")
 
 
 def _claim_finding(guarantee: PrivacyGuarantee) -> Finding:

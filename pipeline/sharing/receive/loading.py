@@ -57,7 +57,7 @@ def load(
 
     Args:
         identity: your age identity file, for a payload that is encrypted to you.
-        recipient: your institution's name, if the bundle is addressed to recipients and your root does not name you.
+        recipient: your institution's name, if the bundle is addressed to recipients.
         today: the day on which the bundle must be in force; by default today in UTC.
 
     Returns:

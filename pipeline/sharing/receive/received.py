@@ -1,6 +1,6 @@
 """Verify a bundle and hand its arrays to a learner: three lines from folder to fitted model.
 
-    received = receive("folder", "trust-root.toml", today=date.today())
+    received = receive("folder", "trust-root.json", today=date.today())
     X, y, weight = received.X_y("in_hospital_death")
     model = LogisticRegression(max_iter=1000).fit(X, y, weight)
 
@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from pipeline.core.errors import DataError, UsageError
+from pipeline.sharing.bundle.payload_form import require_canonical
 from pipeline.sharing.layout import PAYLOAD, payload_name
 from pipeline.sharing.receive.verify import VerifiedBundle, verify
 from pipeline.sharing.trust.keys import TrustRoot
@@ -206,6 +207,7 @@ def read_arrays(verified: VerifiedBundle, identity: Path | None = None) -> Recei
         from pipeline.sharing.bundle.encryption import decrypted
 
         data = decrypted(data, verified.manifest, identity)
+        require_canonical(data, verified.manifest)
     try:
         arrays = load(data)
     except SafetensorError:

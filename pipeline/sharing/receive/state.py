@@ -80,7 +80,7 @@ def check_root(state: Mapping[str, Any], root: TrustRoot, data: bytes) -> None:
     if last is None:
         return
     if not root.digest:
-        raise ReleaseRefused("a signed trust root was used here before, and a list of keys that nobody signed came now")
+        raise ReleaseRefused("a signed trust root was used here before, and one that nobody signed came now")
     if root.version < last["version"]:
         raise ReleaseRefused(f"the trust root is version {root.version}, and version {last['version']} was used before")
     if root.version == last["version"]:

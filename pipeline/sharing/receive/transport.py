@@ -19,14 +19,14 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline.core.errors import EnvironmentProblem, ReleaseRefused, UsageError
 from pipeline.core.files.whole import put_whole
-from pipeline.sharing.layout import CROISSANT, ENCRYPTED_PAYLOAD, ENVELOPE, SIGNED_FILES, size_limit
+from pipeline.sharing.layout import ENCRYPTED_PAYLOAD, ENVELOPE, SIGNED_FILES, size_limit
 from pipeline.sharing.receive.places import FolderPlace, ObjectPlace, Place
 from pipeline.sharing.receive.verify import VerifiedBundle, read_folder, verify
 from pipeline.sharing.trust.keys import TrustRoot
 from pipeline.sharing.trust.root import load_trust_root
 
 OBJECT_SCHEMES: Final = ("s3", "gs", "az")
-FILE_NAMES: Final = frozenset({*SIGNED_FILES, CROISSANT, ENCRYPTED_PAYLOAD, ENVELOPE})
+FILE_NAMES: Final = frozenset({*SIGNED_FILES, ENCRYPTED_PAYLOAD, ENVELOPE})
 _FOLDER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 

@@ -6,7 +6,6 @@ before the signature over its digest is.
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import os
 import stat
@@ -17,18 +16,16 @@ from typing import Any, final
 
 from pipeline.core.errors import ReleaseRefused
 from pipeline.sharing.bundle.age_header import SCHEME, require_recipients
+from pipeline.sharing.bundle.payload_form import require_canonical
 from pipeline.sharing.canonical import read_canonical, sha256_hex
 from pipeline.sharing.layout import (
     ARRAYS,
-    CROISSANT,
     ENCRYPTED_PAYLOAD,
     ENVELOPE,
     FORMAT,
     MANIFEST,
-    POLICY,
+    PAYLOAD,
     PREDICATE_KEYS,
-    PREVIOUS_FORMAT,
-    PREVIOUS_PREDICATE_KEYS,
     RELEASE_KINDS,
     signed_files,
     size_limit,
@@ -71,11 +68,11 @@ def verify(
     state: Path | None = None,
     recipient: str | None = None,
 ) -> VerifiedBundle:
-    """Check a bundle folder against a trust root, and a revocation list where the bundle's policy asks for one.
+    """Check a bundle folder against a trust root, and a revocation list where the root asks for one.
 
     `state` is the file in which the receiver remembers what it received; it is looked at, not written
     (`pipeline.sharing.receive.state.remember` writes it). None: of a root that is given by its path, the revocation
-    list and the state beside it, where there are any. `recipient`: this receiver's name, instead of the root's.
+    list and the state beside it, where there are any. `recipient`: this receiver's name, for addressed bundles.
 
     Raises:
         ReleaseRefused: any check fails; one sentence says which.
@@ -87,13 +84,13 @@ def verify(
         state = state or memory_of(root) / STATE_FILE
         beside = root.parent / REVOCATIONS
         revocations = revocations or (beside if beside.exists() else None)
-    if recipient is not None:
-        trusted = dataclasses.replace(trusted, recipient=recipient)
     known = EMPTY if state is None else load_state(state)
     check_root(known, trusted, data)
     revoked = load_revocations(revocations, trusted) if isinstance(revocations, Path) else revocations
     files = read_folder(bundle)
-    manifest, author, approvers = verify_files(files, trusted, today=today, revocations=revoked)
+    manifest, author, approvers = verify_files(
+        files, trusted, today=today, revocations=revoked, recipient=recipient or ""
+    )
     found = VerifiedBundle(bundle, manifest, files, author, approvers)
     check(known, manifest, found.statement, revoked)
     return found
@@ -106,6 +103,7 @@ def verify_files(
     today: datetime.date,
     revocations: Revocations | None = None,
     proposal: bool = False,
+    recipient: str = "",
     anybody: bool = False,
 ) -> tuple[dict[str, Any], PublicKey, tuple[PublicKey, ...]]:
     """Check a bundle's files, given as name -> content; returns the manifest, the author's key and the approvers'.
@@ -120,25 +118,31 @@ def verify_files(
         raise ReleaseRefused(f"the bundle has no {ENVELOPE}, so nobody vouches for it")
     statement, signers = open_statement(files[ENVELOPE], root)
     predicate = statement["predicate"]
-    if not isinstance(predicate, dict) or predicate.get("format") not in (FORMAT, PREVIOUS_FORMAT):
-        raise ReleaseRefused(f"the bundle is of a format that this version does not know; it reads {_KNOWN}")
-    previous = predicate["format"] == PREVIOUS_FORMAT
+    if not isinstance(predicate, dict) or predicate.get("format") != FORMAT:
+        raise ReleaseRefused(f"the bundle is of a format that this version does not know; it reads {FORMAT}")
     found = {name: sha256_hex(data) for name, data in files.items()}
-    expected = signed_files(predicate["format"], encrypted=bool(predicate.get("encryption")))
+    expected = signed_files(encrypted=bool(predicate.get("encryption")))
     _check_digests(found, statement["subject"], expected)
     manifest = read_canonical(files[MANIFEST], MANIFEST)
     sizes = {name: {"bytes": len(files[name]), "sha256": found[name]} for name in files}
-    _check_manifest(manifest, sizes, predicate["format"], expected)
-    if predicate != {key: manifest[key] for key in (PREVIOUS_PREDICATE_KEYS if previous else PREDICATE_KEYS)}:
+    _check_manifest(manifest, sizes, expected)
+    if predicate != {key: manifest[key] for key in PREDICATE_KEYS}:
         raise ReleaseRefused(f"{MANIFEST} and the signed statement disagree")
     author, approvers = check_signers(signers, manifest["site"], revocations)
-    _check_in_force(manifest, root, today, anybody=anybody)
-    if manifest.get("encryption") and manifest["encryption"]["scheme"] == SCHEME:  # others are named on opening
+    _check_in_force(manifest, root, today)
+    if manifest["recipients"] and not anybody and recipient not in manifest["recipients"]:
+        raise ReleaseRefused("the bundle is addressed to other recipients than you: name yourself, if you are one")
+    if manifest["encryption"]:
         require_recipients(files[ENCRYPTED_PAYLOAD], manifest["encryption"])
-    needed, max_days = (0, 0) if previous else _asked(require_policy_kept(files, manifest))
+    require_policy_kept(files, manifest, root.policies)
+    if not manifest["encryption"]:  # else whoever opens it looks
+        require_canonical(files[PAYLOAD], manifest)
     if not proposal:
-        _check_approved(approvers, needed, manifest)
-        require_fresh(revocations, max_days, today)
+        if len(approvers) < root.min_approvals:
+            raise ReleaseRefused(
+                f"the bundle is approved by {len(approvers)} people, and the trust root asks for {root.min_approvals}"
+            )
+        require_fresh(revocations, root.max_revocation_age_days, today)
     _check_not_withdrawn(manifest, revocations)
     return manifest, author, approvers
 
@@ -156,33 +160,17 @@ def check_signers(
             raise ReleaseRefused(f"the key of {key.name} is revoked, so it signs nothing")
         if key.role not in ("author", "approver"):
             raise ReleaseRefused(f"the key of {key.name} has the role {key.role}, which neither signs nor approves")
-        if key.site not in ("", site):
+        if key.site != site:
             raise ReleaseRefused(f"the key of {key.name} speaks for {key.site}, not for {site}")
     authors = [key for key in signers if key.role == "author"]
     approvers = tuple(key for key in signers if key.role == "approver")
     if len(authors) != 1:
         raise ReleaseRefused(f"the bundle is signed by {len(authors)} authors, and by exactly one it must be")
-    if authors[0].name in {key.name for key in approvers}:
+    if authors[0].person in {key.person for key in approvers}:
         raise ReleaseRefused(f"{authors[0].name} approved a release of their own")
-    if len({key.name for key in approvers}) != len(approvers):
+    if len({key.person for key in approvers}) != len(approvers):
         raise ReleaseRefused("somebody approved the bundle twice, with two keys")
     return authors[0], approvers
-
-
-def _asked(policy: Mapping[str, Any]) -> tuple[int, int]:
-    """How many approvals the policy asks for, and how old a revocation list may be."""
-    needed, max_days = policy.get("approvals"), policy.get("revocation_days")
-    if type(needed) is not int or type(max_days) is not int or needed < 0 or max_days < 0:
-        raise ReleaseRefused(f"{POLICY} does not say how many approvals it asks for")
-    return needed, max_days
-
-
-def _check_approved(approvers: Sequence[PublicKey], needed: int, manifest: Mapping[str, Any]) -> None:
-    if len(approvers) < needed:
-        raise ReleaseRefused(
-            f"the bundle is approved by {len(approvers)} people, and policy {manifest['policy']['name']} asks for "
-            f"{needed}"
-        )
 
 
 def _check_not_withdrawn(manifest: Mapping[str, Any], revocations: Revocations | None) -> None:
@@ -204,8 +192,7 @@ def read_folder(bundle: Path) -> dict[str, bytes]:
             found = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
     except OSError:
         raise ReleaseRefused(f"the bundle folder {bundle} cannot be read") from None
-    which = FORMAT if {CROISSANT, POLICY, ENCRYPTED_PAYLOAD} & set(found) else PREVIOUS_FORMAT
-    expected = {*signed_files(which, encrypted=ENCRYPTED_PAYLOAD in found), ENVELOPE}
+    expected = {*signed_files(encrypted=ENCRYPTED_PAYLOAD in found), ENVELOPE}
     if extra := sorted(set(found) - expected):
         raise ReleaseRefused(f"the bundle holds {len(extra)} files that the format does not know, such as {extra[0]!r}")
     if missing := sorted(expected - set(found)):
@@ -258,12 +245,15 @@ def _check_digests(found: Mapping[str, str], subjects: Any, expected: Sequence[s
 
 _MANIFEST_KEYS = {
     "data",
+    "data_use",
+    "encryption",
     "expires",
     "files",
     "format",
     "guarantee",
     "issued",
     "licence",
+    "log",
     "name",
     "policy",
     "recipients",
@@ -271,19 +261,16 @@ _MANIFEST_KEYS = {
     "site",
     "version",
 }
-_NEW_KEYS = {"data_use", "encryption", "log"}
-_KNOWN = f"{FORMAT} and {PREVIOUS_FORMAT}"
-
 _DATA_KEYS = {"arrays", "channels", "n_steps", "step_hours", "tasks", "transforms"}
 _RELEASE_KEYS = {"code_version", "kind", "method", "options", "starts_from_records"}
 
 
 def _check_manifest(
-    manifest: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]], format_name: str, expected: Sequence[str]
+    manifest: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]], expected: Sequence[str]
 ) -> None:
-    if manifest.get("format") != format_name:
-        raise ReleaseRefused(f"{MANIFEST} is of another format than the signed statement says, {format_name}")
-    if set(manifest) != (_MANIFEST_KEYS if format_name == PREVIOUS_FORMAT else _MANIFEST_KEYS | _NEW_KEYS):
+    if manifest.get("format") != FORMAT:
+        raise ReleaseRefused(f"{MANIFEST} is of another format than the signed statement says, {FORMAT}")
+    if set(manifest) != _MANIFEST_KEYS:
         raise ReleaseRefused(f"{MANIFEST} has missing or unknown keys")
     described = set(expected) - {MANIFEST}
     listed = manifest["files"]
@@ -296,7 +283,12 @@ def _check_manifest(
     kinds = {"name": str, "site": str, "version": int, "issued": str, "expires": str, "recipients": list}
     if any(type(manifest[key]) is not kind for key, kind in kinds.items()):
         raise ReleaseRefused(f"{MANIFEST} has a value of the wrong type")
-    if not isinstance(policy, dict) or set(policy) != {"name", "digest", "production"}:
+    told = {"name": str, "digest": str, "production": bool}
+    if (
+        not isinstance(policy, dict)
+        or set(policy) != set(told)
+        or any(type(policy[key]) is not kind for key, kind in told.items())
+    ):
         raise ReleaseRefused(f"{MANIFEST} does not name the policy, its digest and whether it is for production")
     if not isinstance(release, dict) or set(release) != _RELEASE_KEYS or release["kind"] not in RELEASE_KINDS:
         raise ReleaseRefused(f"{MANIFEST} does not say what kind of release it is and how it was made")
@@ -304,12 +296,11 @@ def _check_manifest(
         raise ReleaseRefused(f"{MANIFEST} does not say what the arrays mean")
     if not isinstance(data["arrays"], dict) or set(data["arrays"]) != set(ARRAYS[release["kind"]]):
         raise ReleaseRefused(f"{MANIFEST} names other arrays than a release of {release['kind']} has")
-    if format_name != PREVIOUS_FORMAT:
-        _check_terms(manifest)
+    _check_terms(manifest)
 
 
 def _check_terms(manifest: Mapping[str, Any]) -> None:
-    """What format 2 adds: data-use terms, and to whom the payload is encrypted."""
+    """Data-use terms, the site's log, and to whom the payload is encrypted."""
     if not isinstance(manifest["data_use"], list) or not all(isinstance(code, str) for code in manifest["data_use"]):
         raise ReleaseRefused(f"{MANIFEST} does not list its data-use terms")
     if manifest["log"] is not None:
@@ -319,12 +310,14 @@ def _check_terms(manifest: Mapping[str, Any]) -> None:
         return
     if not isinstance(encryption, dict) or set(encryption) != {"scheme", "recipients"}:
         raise ReleaseRefused(f"{MANIFEST} does not say how the payload is encrypted, and to whom")
+    if encryption["scheme"] != SCHEME:
+        raise ReleaseRefused(f"the payload is encrypted by a scheme that this version does not know; it reads {SCHEME}")
     named = encryption["recipients"]
     if not isinstance(named, dict) or sorted(named) != sorted(manifest["recipients"]) or not named:
         raise ReleaseRefused(f"{MANIFEST} names other recipients than those the payload is encrypted to")
 
 
-def _check_in_force(manifest: Mapping[str, Any], root: TrustRoot, today: datetime.date, *, anybody: bool) -> None:
+def _check_in_force(manifest: Mapping[str, Any], root: TrustRoot, today: datetime.date) -> None:
     try:
         issued, expires = (datetime.date.fromisoformat(manifest[key]) for key in ("issued", "expires"))
     except ValueError:
@@ -335,13 +328,6 @@ def _check_in_force(manifest: Mapping[str, Any], root: TrustRoot, today: datetim
         raise ReleaseRefused(f"the bundle is dated {issued}, which is in the future")
     if today > expires:
         raise ReleaseRefused(f"the bundle expired on {expires}")
-    policy = manifest["policy"]
-    if policy["production"] is not True and not root.accept_non_production:
-        raise ReleaseRefused(f"policy {policy['name']} is not for production, and the trust root accepts no other")
-    if root.accepted_policies and not {policy["name"], policy["digest"]} & set(root.accepted_policies):
-        raise ReleaseRefused(f"the trust root does not accept releases under policy {policy['name']}")
-    if manifest["recipients"] and not anybody and root.recipient not in manifest["recipients"]:
-        raise ReleaseRefused("the bundle is addressed to other recipients than the trust root's")
     least = root.minimum_versions.get(f"{manifest['site']}/{manifest['name']}", 0)
     if manifest["version"] < least:
         raise ReleaseRefused(f"version {manifest['version']} is older than {least}, the oldest the trust root accepts")

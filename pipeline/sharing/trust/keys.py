@@ -1,6 +1,5 @@
-"""Who may sign, and whom a receiver trusts: the author's Ed25519 key and the trust root file.
+"""Who may sign, and whom a receiver trusts: the author's Ed25519 key, and what a trust root says.
 
-The trust root is a TOML file that travels by another way than the bundles (by hand, with the data-use agreement).
 Imports: the standard library and cryptography, as the verifier reads it too; who signs also loads securesystemslib,
 which brings along whatever cloud library it finds.
 """
@@ -8,7 +7,7 @@ which brings along whatever cloud library it finds.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
@@ -17,16 +16,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pipeline.core.errors import UsageError
 from pipeline.core.keys.secrets import Secret, read_secret
-from pipeline.sharing.canonical import canonical, sha256_hex
+from pipeline.sharing.canonical import canonical, folded, sha256_hex
 
 if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]  # it lists no exports
 
 PURPOSE: Final = "author"
 ROLES: Final = ("author", "approver", "root")  # a key has one, and its secret's purpose says which
-ROOT_FORMAT: Final = "decoct-trust-root/1"
 _PUBLIC_HEX: Final = re.compile(r"[0-9a-f]{64}")
-_PRINTABLE: Final = re.compile(r"[^\x00-\x1f\x7f\"\\\ud800-\udfff]{0,200}")
 
 
 @final
@@ -36,26 +33,31 @@ class PublicKey:
 
     keyid: str
     public: str  # 64 hex digits
-    name: str  # whose it is, for people; two keys of one name are one person's
+    name: str  # whose it is, for people; two keys of one name are one person's, see `person`
     role: str = PURPOSE  # "author", "approver" or "root"
-    site: str = ""  # that it speaks for; none = any, as in a root that nobody signed
+    site: str = ""  # that it speaks for; root keys speak for none
+
+    @property
+    def person(self) -> str:
+        """The holder, however the name is written: "R1", "r1 " and a name of full-width letters are one person."""
+        return folded(self.name)
 
 
 @final
 @dataclass(frozen=True)
 class TrustRoot:
-    """What a receiver accepts. Empty `accepted_policies`: every production policy.
+    """What a receiver accepts, as its root keys signed it (`pipeline.sharing.trust.root`).
 
-    The last three fields belong to a root that its root keys signed (`pipeline.sharing.trust.root`).
+    Every threshold stands here and not in a bundle: who delegates says how much is enough, never who is delegated to.
     """
 
     keys: tuple[PublicKey, ...]
-    accepted_policies: tuple[str, ...] = ()  # names, or digests (64 hex digits)
-    accept_non_production: bool = False
-    recipient: str = ""  # this receiver's name; bundles addressed to others are refused
+    min_approvals: int = 1  # people beside the author who must have signed a release
+    max_revocation_age_days: int = 30  # a receiver's list of revocations may be this old; 0 = none is asked for
+    policies: Mapping[str, str] = field(default_factory=dict)  # name -> hex SHA-256 of the policy that may bear it
     minimum_versions: Mapping[str, int] = field(default_factory=dict)  # "site/name" -> oldest version still accepted
     version: int = 1
-    expires: str = ""  # ISO date; none = never
+    expires: str = ""  # ISO date
     threshold: int = 0  # how many root keys must sign the next version, or a revocation list
     digest: str = ""  # hex SHA-256 of what was signed
 
@@ -105,53 +107,3 @@ def public_key_from_hex(public: str, name: str, *, role: str = PURPOSE, site: st
         raise UsageError(f"the public key of {name} must be 64 lower-case hex digits")
     described = {"keytype": "ed25519", "keyval": {"public": public}, "scheme": "ed25519"}
     return PublicKey(sha256_hex(canonical(described)), public, name, role, site)
-
-
-def public_key_text(key: PublicKey) -> str:
-    """The key's `[[keys]]` entry of a trust root, to send to a receiver.
-
-    Raises:
-        UsageError: the name holds quotes, backslashes or control characters.
-    """
-    return f'[[keys]]\nkeyid = "{key.keyid}"\npublic = "{key.public}"\nname = {_quoted(key.name)}\n'
-
-
-def write_trust_root(
-    path: Path,
-    keys: Sequence[PublicKey],
-    *,
-    accepted_policies: Sequence[str] = (),
-    accept_non_production: bool = False,
-    recipient: str = "",
-    minimum_versions: Mapping[str, int] | None = None,
-    version: int = 1,
-) -> None:
-    """Write a trust root; refuses to overwrite one.
-
-    Raises:
-        UsageError: it exists already, has no key, or a name in it holds quotes, backslashes or control characters.
-    """
-    if not keys:
-        raise UsageError("a trust root needs at least one key")
-    lines = [
-        f'format = "{ROOT_FORMAT}"',
-        f"version = {int(version)}",
-        f"accepted_policies = [{', '.join(_quoted(name) for name in accepted_policies)}]",
-        f"accept_non_production = {'true' if accept_non_production else 'false'}",
-        f"recipient = {_quoted(recipient)}",
-        "",
-        *(public_key_text(key) for key in keys),
-        "[minimum_versions]",
-        *(f"{_quoted(name)} = {int(least)}" for name, least in sorted((minimum_versions or {}).items())),
-    ]
-    try:
-        with path.open("x", encoding="utf-8") as stream:
-            stream.write("\n".join(lines) + "\n")
-    except FileExistsError:
-        raise UsageError(f"trust root {path} exists already and is never overwritten") from None
-
-
-def _quoted(text: str) -> str:
-    if not _PRINTABLE.fullmatch(text):
-        raise UsageError("names in a trust root have at most 200 characters, no quotes, backslashes or controls")
-    return f'"{text}"'

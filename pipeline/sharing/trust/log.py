@@ -97,6 +97,8 @@ def parse_checkpoint(raw: Any, where: str) -> Checkpoint:
     origin, size, root = raw["origin"], raw["size"], raw["root"]
     if type(origin) is not str or type(root) is not str or type(size) is not int or size < 1 or len(root) != 64:
         raise ReleaseRefused(f"{where} holds a checkpoint with a value of the wrong type")
+    if not origin.startswith(ORIGIN):
+        raise ReleaseRefused(f"{where} holds a checkpoint of a log that this version does not know; it reads {ORIGIN}")
     return Checkpoint(origin, size, root)
 
 

@@ -1,6 +1,6 @@
 """The revocation list: keys that no longer sign, releases that are withdrawn; dated, counted, signed by m of n roots.
 
-A list says what is revoked up to its date and nothing about the time since. So a policy says how old a receiver's list
+A list says what is revoked up to its date and nothing about the time since. So the root says how old a receiver's list
 may be, and an older one decides nothing: the release is refused as INCONCLUSIVE, not accepted in doubt. Imports: the
 standard library, rfc8785, cryptography.
 """
@@ -98,22 +98,22 @@ def require_fresh(revocations: Revocations | None, max_days: int, today: datetim
         return
     if revocations is None:
         raise ReleaseRefused(
-            "INCONCLUSIVE: the policy asks for a revocation list, and none was given; without one nobody can say "
+            "INCONCLUSIVE: the trust root asks for a revocation list, and none was given; without one nobody can say "
             "whether the release still stands"
         )
     age = (today - revocations.issued).days
     if age > max_days:
         raise ReleaseRefused(
-            f"INCONCLUSIVE: the revocation list is {age} days old and the policy allows {max_days}; get a newer one"
+            f"INCONCLUSIVE: the revocation list is {age} days old and the trust root allows {max_days}; get a newer one"
         )
 
 
 def _parsed(raw: Any) -> Revocations:
     kinds = {"format": str, "version": int, "issued": str, "keys": list, "releases": list}
+    if raw.get("format") != FORMAT:
+        raise ReleaseRefused(f"{_NAME} is of a format that this version does not know; it reads {FORMAT}")
     if set(raw) != set(kinds) or any(type(raw[key]) is not kind for key, kind in kinds.items()):
         raise ReleaseRefused(f"{_NAME} has missing or unknown keys, or values of the wrong type")
-    if raw["format"] != FORMAT:
-        raise ReleaseRefused(f"{_NAME} is of a format that this version does not know; it reads {FORMAT}")
     if raw["version"] < 1 or not all(type(item) is str for item in [*raw["keys"], *raw["releases"]]):
         raise ReleaseRefused(f"{_NAME} needs a version of at least 1, key ids, and releases as site/name/version")
     try:

@@ -3,27 +3,29 @@
 It reaches a receiver by another way than the bundles, and people compare its fingerprint. A later version replaces it
 when m of the *old* root keys signed that one too (as in The Update Framework), so that one stolen key changes nothing.
 A key has one role: `author` signs releases, `approver` approves them, `root` signs roots and revocation lists. Authors
-and approvers speak for one site. Imports: the standard library, rfc8785, cryptography.
+and approvers speak for one site. How many must approve, how old a revocation list may be and which policies count, by
+their digests, is said here, by those who delegate, and never by a bundle. Imports: the standard library, rfc8785,
+cryptography.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
-import tomllib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.core.errors import ReleaseRefused, UsageError
-from pipeline.sharing.canonical import canonical, read_canonical, sha256_hex
+from pipeline.sharing.canonical import canonical, folded, read_canonical, sha256_hex
 from pipeline.sharing.trust.dsse import Envelope, open_envelope, with_signature
-from pipeline.sharing.trust.keys import ROLES, ROOT_FORMAT, PublicKey, TrustRoot, public_key_from_hex
+from pipeline.sharing.trust.keys import ROLES, PublicKey, TrustRoot, public_key_from_hex
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Signer  # type: ignore[attr-defined]  # it lists no exports
 
-FORMAT: Final = "decoct-trust-root/2"
+FORMAT: Final = "decoct-trust-root/3"
 KIND: Final = "application/vnd.decoct.trust-root+json"
 MAX_BYTES: Final = 1 << 20
 _KEYS: Final[Mapping[str, type]] = {
@@ -32,10 +34,12 @@ _KEYS: Final[Mapping[str, type]] = {
     "expires": str,
     "threshold": int,
     "keys": list,
-    "accepted_policies": list,
-    "accept_non_production": bool,
+    "min_approvals": int,
+    "max_revocation_age_days": int,
+    "policies": dict,
     "minimum_versions": dict,
 }
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 
 def draft_root(
@@ -43,12 +47,13 @@ def draft_root(
     *,
     threshold: int,
     expires: datetime.date,
+    policies: Mapping[str, str],
+    min_approvals: int = TrustRoot.min_approvals,
+    max_revocation_age_days: int = TrustRoot.max_revocation_age_days,
     version: int = 1,
-    accepted_policies: Sequence[str] = (),
-    accept_non_production: bool = False,
     minimum_versions: Mapping[str, int] | None = None,
 ) -> bytes:
-    """The bytes of a root that nobody has signed yet.
+    """The bytes of a root that nobody has signed yet; `policies` is name -> digest of what may be released under.
 
     Raises:
         UsageError: it could never be trusted; the sentence says why.
@@ -62,8 +67,9 @@ def draft_root(
             {"keyid": key.keyid, "public": key.public, "name": key.name, "role": key.role, "site": key.site}
             for key in sorted(keys, key=lambda key: key.keyid)
         ],
-        "accepted_policies": list(accepted_policies),
-        "accept_non_production": accept_non_production,
+        "min_approvals": min_approvals,
+        "max_revocation_age_days": max_revocation_age_days,
+        "policies": dict(policies),
         "minimum_versions": dict(minimum_versions or {}),
     }
     try:
@@ -150,7 +156,7 @@ def require_root_signatures(envelope: Envelope, root: TrustRoot, name: str) -> N
     Raises:
         ReleaseRefused: too few.
     """
-    signed = {key.name for key in root.keys if key.role == "root" and envelope.holds(key.keyid, key.public)}
+    signed = {key.person for key in root.keys if key.role == "root" and envelope.holds(key.keyid, key.public)}
     if root.threshold < 1 or len(signed) < root.threshold:
         raise ReleaseRefused(
             f"{name} is signed by {len(signed)} of its root keys' holders, and {max(root.threshold, 1)} are needed"
@@ -158,38 +164,60 @@ def require_root_signatures(envelope: Envelope, root: TrustRoot, name: str) -> N
 
 
 def _parsed(raw: Mapping[str, Any], name: str) -> TrustRoot:
+    if raw.get("format") != FORMAT:  # first: an older or newer root is named as such
+        raise ReleaseRefused(f"{name} is of a format that this version does not know; it reads {FORMAT}")
     if set(raw) != set(_KEYS) or any(type(raw[key]) is not kind for key, kind in _KEYS.items()):
         raise ReleaseRefused(f"{name} has missing or unknown keys, or values of the wrong type")
-    if raw["format"] != FORMAT:
-        raise ReleaseRefused(f"{name} is of a format that this version does not know; it reads {FORMAT}")
     try:
         expires = datetime.date.fromisoformat(raw["expires"])
     except ValueError:
         raise ReleaseRefused(f"{name} expires on a date that is not one") from None
-    keys = tuple(_key(item, name) for item in raw["keys"])
-    if [key.keyid for key in keys] != sorted({key.keyid for key in keys}):
-        raise ReleaseRefused(f"{name} must list each key once, for one role, sorted by keyid")
-    holders = {key.name for key in keys if key.role == "root"}
-    if raw["version"] < 1 or not 1 <= raw["threshold"] <= len(holders):
-        raise ReleaseRefused(f"{name} needs a version of at least 1, and a threshold of 1 to its number of root keys")
-    policies, least = raw["accepted_policies"], raw["minimum_versions"]
-    if not all(type(item) is str for item in policies) or not all(type(item) is int for item in least.values()):
-        raise ReleaseRefused(f"{name}: accepted_policies are names and minimum_versions are whole numbers")
-    return TrustRoot(
-        keys=keys,
-        accepted_policies=tuple(policies),
-        accept_non_production=raw["accept_non_production"],
-        minimum_versions=least,
+    root = TrustRoot(
+        keys=tuple(_key(item, name) for item in raw["keys"]),
+        min_approvals=raw["min_approvals"],
+        max_revocation_age_days=raw["max_revocation_age_days"],
+        policies=raw["policies"],
+        minimum_versions=raw["minimum_versions"],
         version=raw["version"],
         expires=expires.isoformat(),
         threshold=raw["threshold"],
     )
+    if broken := _broken(root):
+        raise ReleaseRefused(f"{name} {broken}")
+    return root
+
+
+def _broken(root: TrustRoot) -> str:
+    """The first rule that the root breaks, in words; empty = none."""
+    holders, authors, approvers = (
+        {key.person for key in root.keys if key.role == role} for role in ("root", "author", "approver")
+    )
+    keyids = [key.keyid for key in root.keys]
+    rules = {
+        "must list each key once, for one role, sorted by keyid": keyids == sorted(set(keyids)),
+        "needs a version of at least 1, and a threshold of 1 to the number of people who hold its root keys": (
+            root.version >= 1 and 1 <= root.threshold <= len(holders)
+        ),
+        "could be signed by its authors alone: somebody else must hold a root key": (
+            len(holders & authors) < root.threshold
+        ),
+        "asks for more approvals than there are approvers who are no authors, or for less than none": (
+            0 <= root.min_approvals <= len(approvers - authors)
+        ),
+        "must give max_revocation_age_days between 0 and 3660": 0 <= root.max_revocation_age_days <= 3660,
+        "must pin at least one policy by its name and its SHA-256; a name alone says nothing": bool(root.policies)
+        and all(type(digest) is str and _DIGEST.fullmatch(digest) for digest in root.policies.values()),
+        "must give minimum_versions as whole numbers": all(
+            type(least) is int for least in root.minimum_versions.values()
+        ),
+    }
+    return next((rule for rule, kept in rules.items() if not kept), "")
 
 
 def _key(item: Any, name: str) -> PublicKey:
     if not isinstance(item, dict) or set(item) != {"keyid", "public", "name", "role", "site"}:
         raise ReleaseRefused(f"{name}: every key has keyid, public, name, role and site, and nothing else")
-    if not all(type(value) is str for value in item.values()) or not item["name"] or item["role"] not in ROLES:
+    if not all(type(value) is str for value in item.values()) or item["role"] not in ROLES or not folded(item["name"]):
         raise ReleaseRefused(f"{name}: every key names its holder and one role, of {', '.join(ROLES)}")
     if (item["role"] == "root") != (item["site"] == ""):
         raise ReleaseRefused(f"{name}: authors and approvers speak for one site, root keys for none")
@@ -203,60 +231,9 @@ def _key(item: Any, name: str) -> PublicKey:
 
 
 def load_trust_root(path: Path) -> TrustRoot:
-    """Read a trust root: one that its root keys signed (JSON), or a list of keys that the receiver vouches for (TOML).
-
-    In the TOML file only format and keys must be there, what is left out is as strict as `TrustRoot`'s defaults.
+    """Read a trust root that its root keys signed.
 
     Raises:
-        ReleaseRefused: absent, malformed, an unknown key in the file, a keyid that is not its public key's, or signed
-            by too few.
+        ReleaseRefused: absent, malformed, of another format, or signed by too few.
     """
-    data = read_root(path)
-    if data.startswith(b"{"):
-        return parse_root(data, f"trust root {path}")
-    try:
-        raw = tomllib.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError):
-        raise ReleaseRefused(f"trust root {path} cannot be read as TOML") from None
-    for key, value in raw.items():
-        if key not in _KINDS or type(value) is not _KINDS[key]:
-            raise ReleaseRefused(f"trust root {path}: {key} is unknown or of the wrong type")
-    if raw.get("format") != ROOT_FORMAT:
-        raise ReleaseRefused(f"trust root {path} is not of format {ROOT_FORMAT}")
-    keys = tuple(_parse_key(item, path) for item in raw.get("keys", []))
-    if not keys or len({key.keyid for key in keys}) != len(keys):
-        raise ReleaseRefused(f"trust root {path} must list at least one key, and none twice")
-    policies, least = raw.get("accepted_policies", []), raw.get("minimum_versions", {})
-    if not all(type(name) is str for name in policies) or not all(type(item) is int for item in least.values()):
-        raise ReleaseRefused(f"trust root {path}: accepted_policies are names and minimum_versions are whole numbers")
-    return TrustRoot(
-        keys=keys,
-        accepted_policies=tuple(policies),
-        accept_non_production=raw.get("accept_non_production", False),
-        recipient=raw.get("recipient", ""),
-        minimum_versions=least,
-        version=raw.get("version", 1),
-    )
-
-
-_KINDS: Final[Mapping[str, type]] = {
-    "format": str,
-    "version": int,
-    "keys": list,
-    "accepted_policies": list,
-    "accept_non_production": bool,
-    "recipient": str,
-    "minimum_versions": dict,
-}
-
-
-def _parse_key(item: Any, path: Path) -> PublicKey:
-    if not isinstance(item, dict) or set(item) != {"keyid", "public", "name"}:
-        raise ReleaseRefused(f"trust root {path}: every key has keyid, public and name, and nothing else")
-    try:
-        key = public_key_from_hex(str(item["public"]), str(item["name"]))
-    except (UsageError, ValueError):
-        raise ReleaseRefused(f"trust root {path}: a public key is not an Ed25519 key in hex") from None
-    if key.keyid != item["keyid"]:
-        raise ReleaseRefused(f"trust root {path}: the keyid of {key.name} does not belong to its public key")
-    return key
+    return parse_root(read_root(path), f"trust root {path}")

@@ -25,7 +25,8 @@ ROTATION_MEANS: Final = {
     "epsilon and delta add to the old ones",
     "split": "subjects move between train, tuning and held-out: models trained before have seen subjects that are "
     "now held out",
-    "author": "receivers need a new trust root (decoct keys root); bundles signed before verify with the old one only",
+    "author": "receivers need the trust root's next version (decoct trust draft); bundles signed before verify with "
+    "the old one only",
 }
 
 
