@@ -1,4 +1,4 @@
-"""`decoct audit --real --shared --holdout` as its callers meet it: verdict, files, history, the same bytes twice."""
+"""`decoct audit-tables` as its callers meet it: verdict, files, history, the same bytes twice."""
 
 from __future__ import annotations
 

@@ -249,6 +249,7 @@ CALLS: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
 ELSEWHERE: Final = {
     "run": "tests/flows/test_road.py: the whole road through Prefect, its database included",
     "demo": "tests/flows/test_road.py: it is `run` on a configuration of ours",
+    "audit-tables": "tests/flows/test_audit_of_tables.py: what is written holds no id and no path",
     "schedule": "it waits for the night, which is `night`, or writes a file from its own arguments",
 }
 
