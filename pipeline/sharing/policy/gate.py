@@ -11,11 +11,11 @@ from typing import Final, final
 
 from pipeline.core.errors import LeakageError, ReleaseRefused
 from pipeline.core.types import GateDecision, LeakageReport, UtilityReport, Verdict
+from pipeline.sharing.policy.added import added_findings
 from pipeline.sharing.policy.load import Policy
 from pipeline.sharing.policy.rules import (
     ATTACK,
     Finding,
-    added_findings,
     audit_findings,
     controls_findings,
     expiry_findings,

@@ -10,13 +10,12 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 import numpy as np
 
 from pipeline.core.changes import worse
 from pipeline.core.codec import record_digest
-from pipeline.core.redaction import location
 from pipeline.core.types import (
     AttackResult,
     CondensedSet,
@@ -113,32 +112,6 @@ def findings(
 
 RULES: Final[Mapping[str, Rule]] = {"decoct": findings}
 """What the gate always looks at, whatever is installed beside it."""
-
-
-def added_findings(
-    policy: Policy,
-    artefact: Artefact,
-    reports: Sequence[LeakageReport],
-    utility: UtilityReport | None,
-    circumstances: Circumstances,
-) -> Iterator[Finding]:
-    """Of the rules that others brought: one more reason each, and no way to overrule a reason that is there.
-
-    A rule that fails, is silent or gives something else than findings is INCONCLUSIVE.
-    """
-    for name, rule in circumstances.rules.items():
-        if rule in RULES.values():
-            continue
-        try:
-            found = tuple(rule(policy, artefact, reports, utility, circumstances))
-        except Exception as error:  # whoever wrote it: where, and not its text
-            yield Finding("INCONCLUSIVE", f"rule {name} failed with {location(error)}")
-            continue
-        sound = all(isinstance(item, Finding) and item.verdict in get_args(Verdict) for item in found)
-        if not (found and sound):
-            yield Finding("INCONCLUSIVE", f"rule {name} gave no finding, or something else")
-            continue
-        yield from (Finding(item.verdict, f"rule {name}: {item.reason}") for item in found)
 
 
 def audit_findings(policy: Policy, kind: str, reports: Sequence[LeakageReport]) -> Iterator[Finding]:
