@@ -26,7 +26,7 @@ from sample_release import SIGNERS, SITE, TODAY, audited, propose, root_bytes, t
 
 from flows.receiving.reception import record
 from flows.receiving.unpack import unpack
-from flows.workspace.log_check import checked_log
+from flows.workspace.log import checked_log
 from pipeline.sharing.approval import approve, publish
 from pipeline.sharing.policy.budget import Budget
 from pipeline.sharing.policy.gate import AuditedRelease

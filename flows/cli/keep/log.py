@@ -67,7 +67,7 @@ def verify(
     lines, releases = 0, 0
     head = None
     if not alone:
-        from flows.workspace.log_check import checked_log
+        from flows.workspace.log import checked_log
 
         log, releases = checked_log(_workspace(out), receipts)
         lines, head = len(log.lines), checkpoint(log).plain() if log.lines else None

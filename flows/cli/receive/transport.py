@@ -31,7 +31,7 @@ def send(
 
     Example: decoct send decoct-work/releases/st-elsewhere-private-v1 s3://shared-bucket/inbox
     """
-    from flows.workspace.sending import log_sending
+    from flows.workspace.log import log_sending
     from pipeline.sharing.receive.transport import send as carry
 
     log_sending(bundle, address)
