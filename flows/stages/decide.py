@@ -46,7 +46,7 @@ def decide(
         "ledger": digest_json(sorted(around.ledger or ())),
         **registry.brought(registry.RULES),
     }
-    return job.once("decide", parents, options, None, make)
+    return job.once("decide", parents, options, None, make, [])
 
 
 def circumstances(job: Job, candidate: Made[Candidate]) -> gate.Circumstances:

@@ -83,7 +83,7 @@ def ingest(job: Job) -> Made[Cohort]:
             contracts.require(contract)
         return cohort, report, contract
 
-    made = job.once("ingest", (), plan, None, make)
+    made = job.once("ingest", (), plan, None, make, [])
     state.marks.save()
     return made
 

@@ -40,16 +40,16 @@ RUN = """
 import json, sys
 from pathlib import Path
 from flows import registry
-from flows.run import walk_here
-from flows.workspace.job import new_job, open_job
+from flows.run import walk_until
+from flows.workspace.job import new_job
 from pipeline.core.codec import to_plain
 from pipeline.core.config import load_config
 from pipeline.core.errors import DecoctError
 from pipeline.core.types import EncodedCohort, GateDecision, IngestReport, LeakageReport
 
-job, made, problem = new_job(load_config(Path(sys.argv[1]))), {}, ""
+job, made, problem = new_job(load_config(Path(sys.argv[1])), resume=True), {}, ""
 try:
-    walk_here(str(job.folder), made, resume=True)
+    walk_until(job, made=made)
 except DecoctError as error:
     problem = str(error)
 reports = [job.store.get(digest, LeakageReport) for digest in made["audit"].digests]

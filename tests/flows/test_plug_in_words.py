@@ -11,7 +11,7 @@ import pytest
 from flows import registry
 from flows.run import walk_until
 from flows.stages.attacks.scenes import has_key
-from flows.workspace.job import Job, new_job, open_job
+from flows.workspace.job import Job, new_job
 from pipeline.core.config import ENCODE_TABLES, Config, PluginEncode, condense_table
 from pipeline.core.errors import ConfigError
 from pipeline.core.types import CondensedSet, EncodedCohort
@@ -108,8 +108,8 @@ def walked(tmp_path: Path, small_job: Callable[..., Config], plugged_in: None) -
     def walk(until: str, **tables: Any) -> tuple[Job, dict[str, Made]]:
         few = {"kind": "embedded", "sets": ["a"], "max_stays": 200}
         config = small_job(tmp_path, source=few, cohort={"tasks": ["in_hospital_death"]}, group=None, **tables)
-        folder = str(new_job(config).folder)
-        return open_job(folder, resume=True), walk_until(folder, until, resume=True)
+        job = new_job(config, resume=True)
+        return job, walk_until(job, until)
 
     return walk
 
