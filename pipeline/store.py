@@ -173,8 +173,15 @@ class Store:
         return str(self._head(digest)[0]["kind"])
 
     def describe(self, digest: str) -> dict[str, Any]:
-        """An artefact's plain fields and array digests, without loading arrays."""
-        return self._head(digest)[0]
+        """An artefact's plain fields and array digests, without loading arrays.
+
+        Raises:
+            DataError: absent, or not what its name says.
+        """
+        head = self._head(digest)[0]
+        if digest_json(head) != digest:
+            raise DataError(f"artefact {digest[:12]} is damaged on disk: its description does not match its digest")
+        return head
 
     def summary(self, digest: str) -> str:
         """Kind and shapes in a few words."""

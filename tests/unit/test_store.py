@@ -149,3 +149,16 @@ def test_a_note_that_nobody_with_the_key_wrote_is_no_note(tmp_path: Path) -> Non
         assert (again.digests, again.reused, calls) == (made.digests, False, [1]), what
     assert store.made("stage") is not None
     assert Store(tmp_path, b"another" * 5).made("stage") is None
+
+
+def test_a_description_that_was_edited_is_not_told(tmp_path: Path) -> None:
+    """Whose records a private method sees is read from it: another parent would be charged to other people."""
+    store = Store(tmp_path)
+    digest = store.put(condensed())
+    assert store.describe(digest)["meta"]["provenance"]["parents"] == []
+    path = next(tmp_path.glob("objects/*/*/meta.json"))
+    head = json.loads(path.read_bytes())
+    head["meta"]["provenance"]["parents"] = ["f" * 64]
+    path.write_text(json.dumps(head))
+    with pytest.raises(DataError, match="its description does not match its digest"):
+        store.describe(digest)
