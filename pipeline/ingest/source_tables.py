@@ -9,6 +9,7 @@ from typing import Final, final
 import polars as pl
 
 from pipeline.core.errors import DataError
+from pipeline.core.types import UnitUse
 from pipeline.ingest.kept.quarantine import Quarantine
 from pipeline.ingest.kept.spilled import SpilledRows
 
@@ -50,6 +51,7 @@ class SourceTables:
     source: str
     notes: tuple[str, ...] = ()
     quarantine: Quarantine | None = None  # copies of rows that failed, for the site alone
+    units: tuple[UnitUse, ...] = ()  # what unit texts the rows carried, and what was made of them
     spilled: SpilledRows | None = None  # the events, where they are more than memory; `events` is empty then
 
     def __post_init__(self) -> None:

@@ -15,9 +15,10 @@ import polars as pl
 
 from pipeline.core.errors import DataError
 from pipeline.ingest.engine.batches import FILE_STEM, SUFFIXES, Tally, batches, header, stem
+from pipeline.ingest.engine.event_units import shown
 from pipeline.ingest.mapping.load import MAPPINGS, load_mapping
 from pipeline.ingest.mapping.synonyms import role, variable_named
-from pipeline.ingest.mapping.units import conversion, spell
+from pipeline.ingest.mapping.units import read_unit
 
 _ROWS_LOOKED_AT: Final = 2_000_000
 _FEWEST_ROWS: Final = 10
@@ -38,10 +39,11 @@ class Draft:
 @final
 @dataclass(frozen=True)
 class _Found:
-    """One table of events: its layout's lines, and code -> (variable, unit or None)."""
+    """One table of events: its layout's lines, code -> (variable, unit that its name says), code -> unit texts."""
 
     lines: tuple[str, ...]
     codes: dict[str, tuple[str, str | None]]
+    texts: dict[str, tuple[str, ...]]
     unplaced: tuple[str, ...]
     rare: int
 
@@ -120,15 +122,17 @@ def _events(
         counted, rare = _codes(path, code, unit)
     else:
         apart = {name.lower() for name in (key, time)}
-        counted, rare = [(name, None) for name in names if name.lower() not in apart], 0
+        counted, rare = [(name, ()) for name in names if name.lower() not in apart], 0
     codes, unplaced = dict[str, tuple[str, str | None]](), list[str]()
+    texts = dict[str, tuple[str, ...]]()
     for name, said in counted:
         meant = variable_named(name)
         if meant is None:
             unplaced.append(prefix + name)
         else:
-            codes[prefix + name] = (meant[0], meant[1] or said)
-    return _Found(tuple(lines), codes, tuple(unplaced), rare)
+            codes[prefix + name] = meant
+            texts[prefix + name] = said
+    return _Found(tuple(lines), codes, texts, tuple(unplaced), rare)
 
 
 def _is_number(path: Path, column: str) -> bool:
@@ -139,8 +143,8 @@ def _is_number(path: Path, column: str) -> bool:
     return text.dtype.is_numeric() or (len(text) > 0 and text.cast(pl.Float64, strict=False).null_count() == 0)
 
 
-def _codes(path: Path, code: str, unit: str | None) -> tuple[list[tuple[str, str | None]], int]:
-    """Codes by falling number of rows, each with the commonest unit that is known; and how many are rare."""
+def _codes(path: Path, code: str, unit: str | None) -> tuple[list[tuple[str, tuple[str, ...]]], int]:
+    """Codes by falling number of rows, each with its rows' unit texts; and how many are rare."""
     parts, rows = [], 0
     for frame in batches(path, (code, unit) if unit and unit != code else (code,), Tally()):
         text = [pl.col(code).cast(pl.String).str.strip_chars().alias("code")]
@@ -154,9 +158,9 @@ def _codes(path: Path, code: str, unit: str | None) -> tuple[list[tuple[str, str
     counts = pl.concat(parts).group_by("code", "unit").agg(pl.col("len").sum())
     total = counts.group_by("code").agg(pl.col("len").sum()).drop_nulls().sort("len", "code", descending=[True, False])
     common = total.filter((pl.col("len") >= _FEWEST_ROWS) & (pl.col("code").str.len_chars() <= _LONGEST_CODE))
-    units = counts.sort("len", descending=True).group_by("code", maintain_order=True).first()
-    unit_of = {name: spell(text) if text else None for name, text, _ in units.iter_rows()}
-    return [(name, unit_of.get(name)) for name in common["code"].to_list()], total.height - common.height
+    by_code = counts.drop_nulls().sort("len", "unit", descending=[True, False]).group_by("code").agg("unit")
+    texts = {name: tuple(units) for name, units in by_code.iter_rows()}
+    return [(name, texts.get(name, ())) for name in common["code"].to_list()], total.height - common.height
 
 
 def _draft(
@@ -166,13 +170,9 @@ def _draft(
     notes, entries = list[str](), dict[str, list[str]]()
     for table in found:
         for code, (variable, unit) in table.codes.items():
-            target = base[variable].unit
-            differs = unit is not None and unit != (spell(target) or target)
-            if differs and conversion(variable, unit or "", target) is None:
-                notes.append(f"{code} looks like {variable}, but its unit {unit} has no conversion to {target}")
-                continue
-            entry = f"{{ code = {_text(code)}, unit = {_text(unit or '')} }}" if differs else _text(code)
-            entries.setdefault(variable, []).append(entry)
+            entry = _text(code) if unit is None else f"{{ code = {_text(code)}, unit = {_text(unit)} }}"
+            entries.setdefault(variable, []).append(entry)  # the rows' own units go before what a draft could say
+            notes += _unit_notes(code, variable, base[variable].unit, table.texts[code])
         shown = ", ".join(table.unplaced[:_MOST_SHOWN])
         more = f" and {len(table.unplaced) - _MOST_SHOWN} more" if len(table.unplaced) > _MOST_SHOWN else ""
         if table.unplaced:
@@ -199,6 +199,18 @@ def _draft(
     if n_files > _MOST_FILES:
         notes.append(f"only {_MOST_FILES} of {n_files} files were looked at")
     return Draft("\n".join(lines) + "\n", tuple(notes))
+
+
+def _unit_notes(code: str, variable: str, target: str, texts: tuple[str, ...]) -> list[str]:
+    """What a person must look at in a code's unit texts: those without a meaning, and those without a way."""
+    notes = []
+    for text in (text for text in texts if text.strip()):
+        found = read_unit(variable, text, target)
+        if found is None:
+            notes.append(f"the unit text {shown(text)!r} of {code} is not known: say what it means in layout.units")
+        elif found[1] is None:
+            notes.append(f"{code} looks like {variable}, but its unit {found[0]} has no conversion to {target}")
+    return notes
 
 
 def _text(text: str) -> str:

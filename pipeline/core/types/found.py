@@ -10,6 +10,17 @@ from pipeline.core.errors import DataError
 
 
 @dataclass(frozen=True)
+class UnitUse:
+    """What was made of the rows of one code with one unit text; `median` of the raw values, None under ten rows."""
+
+    code: str
+    unit: str
+    rows: int
+    median: float | None
+    verdict: str
+
+
+@dataclass(frozen=True)
 class IngestReport:
     """Where every row went; rows_read = rows_used + sum(rows_dropped), checked on construction."""
 
@@ -24,6 +35,7 @@ class IngestReport:
     prevalence: Mapping[str, float]  # task -> share of ones among known labels
     labels_missing: Mapping[str, int]  # task -> stays without the label
     notes: tuple[str, ...] = ()
+    units: tuple[UnitUse, ...] = ()
 
     def __post_init__(self) -> None:
         if self.rows_read != self.rows_used + sum(self.rows_dropped.values()):

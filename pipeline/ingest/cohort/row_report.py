@@ -78,4 +78,5 @@ def report_rows(
         },
         labels_missing={task.name: int((~known[:, i]).sum()) for i, task in enumerate(cohort.tasks)},
         notes=notes,
+        units=tables.units,
     )

@@ -15,7 +15,8 @@ from pipeline.ingest.cohort.grid import TIME_TOLERANCE_HOURS
 from pipeline.ingest.engine.batches import Tally
 from pipeline.ingest.engine.coded import ABSENT, Batch, Coded, plain_text
 from pipeline.ingest.engine.event_stays import BETWEEN, FOUND, UNKNOWN, StayKeys
-from pipeline.ingest.engine.event_values import UNIT_STRANGE, VALUE_REASONS, Conversions, in_units, mend, numbers
+from pipeline.ingest.engine.event_units import UNIT_REASONS, UNIT_UNKNOWN, Conversions, in_units
+from pipeline.ingest.engine.event_values import VALUE_REASONS, mend, numbers
 from pipeline.ingest.engine.instants import MICROSECONDS_PER_HOUR, ClockKinds, instants
 from pipeline.ingest.engine.row_fates import RowFates
 from pipeline.ingest.engine.stay_table import StayTable
@@ -226,11 +227,14 @@ def use(
         rows = rows[why == 0]
         found.take(why == 0)
     units = None if unit is None else _at(batch.coded(unit), rows, batch.height)
-    found.value, strange = in_units(found.value, found.name, units, reading.names, reading.mapping.codes, done)
-    if strange.any():
-        fates.drop(UNIT_STRANGE, found.name[strange], batch, rows[strange], column)
-        rows = rows[~strange]
-        found.take(~strange)
+    found.value, why = in_units(found.value, found.name, units, reading.names, reading.mapping.codes, done)
+    if why.any():
+        for code in np.unique(why[why > 0]):
+            if UNIT_REASONS[code] != UNIT_UNKNOWN or UNIT_UNKNOWN in fates.criticality:  # else the file's end stops it
+                here = why == code
+                fates.drop(UNIT_REASONS[code], found.name[here], batch, rows[here], column)
+        rows = rows[why == 0]
+        found.take(why == 0)
     codes = reading.mapping.codes
     found.value = mend(found.value, found.name, reading.names, codes, reading.ranges, done)
     if REASONS[IMPLAUSIBLE] in fates.criticality:  # such rows go on, and are counted where the cohort is made

@@ -25,6 +25,7 @@ from pipeline.ingest.cohort.stay_blocks import added_up
 from pipeline.ingest.engine.batches import FILE_STEM, Tally, batches, coded_batches, find_files, header, stem
 from pipeline.ingest.engine.coded import Batch, plain_text
 from pipeline.ingest.engine.event_rows import Reading, Usable, locate, names_of, use
+from pipeline.ingest.engine.event_units import UNIT_UNKNOWN, assumed_notes, require_known_units, unit_uses
 from pipeline.ingest.engine.file_part import FilePart
 from pipeline.ingest.engine.part_cache import PartCache
 from pipeline.ingest.engine.repeats import settle_repeats
@@ -180,6 +181,8 @@ def _read_into(
         found = _long(batch, part, reading) if table.code is not None else _wide(batch, part, reading, path)
         for frame in (part_of(usable, reading) for usable in found if len(usable.stay)):
             put(frame)
+    if UNIT_UNKNOWN not in part.fates.criticality:
+        require_known_units(part.done, path.name)
     part.rows += tally.malformed
     part.fates.malformed(MALFORMED, tally.malformed, tally.lines)
 
@@ -272,6 +275,7 @@ def _tables(parts: list[FilePart], rows_of: KeptRows | SpilledRows, reading: Rea
         stay_id = pl.Series("stay_id", [], dtype=pl.String)
     quarantine = _without_withdrawn(gather(part.fates for part in parts), stays)
     aside = () if quarantine is None else quarantine.notes()
+    units = unit_uses(part.done for part in parts)
     return SourceTables(
         events=kept.drop("row").insert_column(0, stay_id),
         spilled=spilled,
@@ -281,8 +285,9 @@ def _tables(parts: list[FilePart], rows_of: KeptRows | SpilledRows, reading: Rea
         dropped_by_variable=counts,
         subjects_known=reading.stays.subjects_known,
         source=source,
-        notes=(*reading.stays.notes, *added_up(notes), *_told(parts), *aside),
+        notes=(*reading.stays.notes, *added_up(notes), *_told(parts), *assumed_notes(units), *aside),
         quarantine=quarantine,
+        units=units,
     )
 
 

@@ -1,41 +1,25 @@
-"""A column of raw values as numbers in the variables' units, each row with the reason that bars its use, or none.
-
-Names and units come as codes, so that a spelling is looked at once; nothing runs over rows but arithmetic.
-"""
+"""A column of raw values as numbers, each row with the reason that bars its use, or none; and slips mended by rule."""
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
-from typing import Final, final
+from typing import Final
 
 import numpy as np
 import polars as pl
 
-from pipeline.ingest.engine.coded import Coded
+from pipeline.ingest.engine.event_units import Conversions
 from pipeline.ingest.mapping.layout import Layout
 from pipeline.ingest.mapping.source_codes import SourceCodes
-from pipeline.ingest.mapping.units import conversion, spell
 from pipeline.ingest.source_tables import CODED_MISSING, VALUE_MISSING, VALUE_NOT_FINITE
 
 VALUE_TEXT: Final = "text instead of a number"
 VALUE_LIMIT: Final = "a limit (< or >) instead of a number"
 VALUE_COMMA: Final = "decimal comma"
-UNIT_STRANGE: Final = "unit without a conversion"
 VALUE_REASONS: Final = ("", VALUE_MISSING, VALUE_LIMIT, VALUE_COMMA, VALUE_TEXT, VALUE_NOT_FINITE, CODED_MISSING)
 """What `numbers` may say of a row, by code; 0 = the number can be used."""
 
 _LIMIT: Final = r"^[<>]=?\s*(-?\d+(?:\.\d+)?)$"
 _COMMA: Final = r"^(-?\d+),(\d+)$"
-
-
-@final
-@dataclass
-class Conversions:
-    """How many values were converted, by variable and from which unit; and mended, by variable."""
-
-    converted: Counter[tuple[str, str]] = field(default_factory=Counter)
-    mended: Counter[str] = field(default_factory=Counter)
 
 
 def numbers(raw: pl.Series, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
@@ -84,63 +68,6 @@ def _odd_texts(text: pl.Series, layout: Layout) -> tuple[np.ndarray, np.ndarray]
     )
     codes = frame.select(reason.cast(pl.Int8).alias("reason")).to_series()
     return value.fill_null(float("nan")).to_numpy(), codes.to_numpy()
-
-
-def in_units(
-    value: np.ndarray,
-    name: np.ndarray,
-    unit: Coded | None,
-    names: tuple[str, ...],
-    codes: SourceCodes,
-    done: Conversions,
-) -> tuple[np.ndarray, np.ndarray]:
-    """`value` `(row,)` in the variables' units, and a mask of the rows whose unit has no conversion.
-
-    `name` indexes `names`, the source's names. A unit that the mapping declares for a code goes before the row's own.
-    A row's own unit is converted where it is known and another than the variable's; a spelling that is not known is
-    taken for the variable's unit; one that is known but has no conversion is strange.
-    """
-    strange = np.zeros(len(value), dtype=bool)
-    texts = [None] if unit is None else [*unit.distinct.cast(pl.String).to_list(), None]
-    if not codes.lines and len(texts) == 1:
-        return value, strange
-    pair = name.astype(np.int64) * len(texts)
-    pair += 0 if unit is None else np.where(unit.codes < 0, len(texts) - 1, unit.codes)
-    occurring = np.flatnonzero(np.bincount(pair, minlength=1))
-    factor, offset = np.ones(len(names) * len(texts)), np.zeros(len(names) * len(texts))
-    bad = np.zeros(len(factor), dtype=bool)
-    moved: dict[tuple[str, str], list[int]] = {}
-    for index in occurring.tolist():
-        source, text = names[index // len(texts)], texts[index % len(texts)]
-        line = _line(source, text, codes)
-        if line is None:
-            bad[index] = True
-        elif line != (1.0, 0.0):
-            factor[index], offset[index] = line
-            known = None if source in codes.lines or text is None else spell(text)
-            moved.setdefault((codes.units[source][0], known or "the declared unit"), []).append(index)
-    if moved:
-        rows = np.bincount(pair, minlength=len(factor))
-        for told, indices in moved.items():
-            done.converted[told] += int(rows[indices].sum())
-        there = (factor != 1) | (offset != 0)
-        changed = np.flatnonzero(there[pair])
-        value = value.copy()
-        value[changed] = value[changed] * factor[pair[changed]] + offset[pair[changed]]
-    return value, bad[pair] if bad.any() else strange
-
-
-def _line(source: str, text: str | None, codes: SourceCodes) -> tuple[float, float] | None:
-    """(factor, offset) of a source name's values that carry the unit `text`; None = no way is known."""
-    declared = codes.lines.get(source)
-    if declared is not None:
-        return declared
-    unit = spell(text) if text is not None else None
-    if unit is None or source not in codes.units:
-        return 1.0, 0.0
-    variable, target = codes.units[source]
-    wanted = spell(target) or target
-    return (1.0, 0.0) if unit == wanted else conversion(variable, unit, wanted)
 
 
 def mend(

@@ -7,7 +7,7 @@ from typing import final
 
 import polars as pl
 
-from pipeline.ingest.engine.event_values import Conversions
+from pipeline.ingest.engine.event_units import Conversions
 from pipeline.ingest.engine.row_fates import RowFates
 
 

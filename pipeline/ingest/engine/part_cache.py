@@ -21,6 +21,7 @@ from pipeline.core.digest import digest_bytes
 from pipeline.core.errors import DataError
 from pipeline.ingest.engine.batches import FILE_STEM, stem
 from pipeline.ingest.engine.event_rows import Reading
+from pipeline.ingest.engine.event_units import Seen
 from pipeline.ingest.engine.file_part import FilePart
 from pipeline.ingest.engine.instants import ClockKinds
 from pipeline.ingest.engine.row_fates import RowFates
@@ -120,6 +121,7 @@ class PartCache:
             "counts": part.fates.counts,
             "converted": [[*key, count] for key, count in sorted(part.done.converted.items())],
             "mended": dict(part.done.mended),
+            "units": [[*key, seen.rows, seen.sample] for key, seen in sorted(part.done.seen.items())],
             "clock": [clock.offset, clock.local],
         }
         self._pieces.use(self._pieces.add([key], [rows.height], [facts], rows, passing=True))
@@ -131,6 +133,7 @@ class PartCache:
         part.fates.counts.update({name: dict(reasons) for name, reasons in facts["counts"].items()})
         part.done.converted.update({(name, unit): count for name, unit, count in facts["converted"]})
         part.done.mended.update(facts["mended"])
+        part.done.seen.update({(name, text, said): Seen(n, some) for name, text, said, n, some in facts["units"]})
         rows = self._pieces.take([key])
         if rows.height:
             ids = pl.DataFrame({"stay_id": facts["ids"]}, schema={"stay_id": pl.String})

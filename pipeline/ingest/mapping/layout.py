@@ -29,6 +29,7 @@ CRITICAL_REASONS: Final = (
     "decimal comma",
     "value not finite",
     "unit without a conversion",
+    "unknown unit",
     "implausible",
     "no readable start",
     "ends before it starts",
@@ -171,6 +172,7 @@ def parse_layout(raw: Any, inclusion: Any, where: str) -> Layout:
         missing_codes=tuple(float(code) for code in top.take("missing_codes", list, [])),
         criticality=_criticality(top.take("criticality", dict, {}), f"mapping {where}: layout.criticality"),
     )
+    top.take("units", dict, {})  # `source_codes` reads it
     top.done()
     if not events:
         raise ConfigError(f"mapping {where}: layout.events is empty")
