@@ -41,7 +41,8 @@ def build_cohort(
 
     `tasks` picks and orders the mapping's tasks (() = all); the first defines the classes. `split` is `(stay,)` int8 in
     the order of `tables.stays`, or a rule from subject ids. Values are held in single precision from here on; a cell is
-    the aggregation of its plausible events; an event at exactly the window's end belongs to the last step.
+    the aggregation of its plausible events. What happens at exactly the end of the input comes after it, unless the
+    mapping says `window = "closed"`.
 
     Stays are taken in blocks: with `scratch`, a folder for the grid where it is large, what is held in memory grows
     with the stays by their ids, statics and labels alone.
@@ -62,7 +63,7 @@ def build_cohort(
     labels, clipped = _labels_of_stays(rules, tables)
     account, slips, label_notes = RowAccount(), Slips(mapping), list[str]()
     for stays, part in stay_blocks(tables):
-        step = step_of(part.events["hours"].to_numpy(), step_hours, n_steps)
+        step = step_of(part.events["hours"].to_numpy(), step_hours, n_steps, closed=mapping.closed_window)
         events = flatten(part, mapping, step, step_hours * n_steps)
         _fill_series(values[stays], events, mapping, step)
         observed[stays] = np.isfinite(values[stays])
@@ -179,6 +180,7 @@ def _fill_labels(
         hours=events.hours,
         value=events.value,
         variable_names=tuple(variable.name for variable in (*mapping.variables, *mapping.label_variables)),
+        closed=mapping.closed_window,
     )
     for index, rule in enumerate(rules):
         if rule.windows:

@@ -50,14 +50,18 @@ class Batch:
         return Coded(codes.to_numpy(zero_copy_only=False).astype(np.int32, copy=False), _series(array.dictionary))
 
     def series(self, name: str, rows: np.ndarray | None = None) -> pl.Series:
-        """A column's values at `rows` (None = all)."""
+        """A column's values at `rows` (None = all); a row may be asked for more than once."""
         if name in self.constants:
             return pl.Series([self.constants[name]], dtype=pl.String).new_from_index(
                 0, self.height if rows is None else len(rows)
             )
         array = self.arrays[name]
         column = _series(array.dictionary_decode() if pa.types.is_dictionary(array.type) else array)
-        return column if rows is None or len(rows) == self.height else column.gather(rows)
+        return column if rows is None or self.all_rows(rows) else column.gather(rows)
+
+    def all_rows(self, rows: np.ndarray) -> bool:
+        """Whether `rows` are all of the batch's, each once and in order."""
+        return len(rows) == self.height and bool((rows == np.arange(self.height)).all())
 
 
 def plain_text(column: pl.Series) -> pl.Series:

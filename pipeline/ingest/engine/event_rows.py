@@ -11,7 +11,6 @@ import polars as pl
 
 from pipeline.core.errors import DataError
 from pipeline.ingest.cohort.events import IMPLAUSIBLE, REASONS, own_names, plausible
-from pipeline.ingest.cohort.grid import TIME_TOLERANCE_HOURS
 from pipeline.ingest.engine.batches import Tally
 from pipeline.ingest.engine.coded import ABSENT, Batch, Coded, plain_text
 from pipeline.ingest.engine.event_stays import BETWEEN, FOUND, UNKNOWN, StayKeys
@@ -30,12 +29,14 @@ from pipeline.ingest.source_tables import (
     UNNAMED,
     VARIABLE_MISSING,
 )
+from pipeline.ingest.windows import before
 from pipeline.ingest.withdrawn import WITHDRAWN
 
 STAY_MISSING: Final = "stay or subject missing"
 STAY_UNKNOWN: Final = "no such stay or subject"
 STAY_EXCLUDED: Final = "stay excluded"
 BETWEEN_STAYS: Final = "outside every stay"
+AFTER_END: Final = "after the end of the stay"
 TIME_UNREADABLE: Final = "unreadable time"
 
 _HOURS: Final = {"hours": 1.0, "minutes": 1.0 / 60.0, "days": 24.0}
@@ -93,18 +94,22 @@ class Reading:
     def keys(self) -> StayKeys:
         """The stays, to be found by id or by subject and time."""
         assert self.stays is not None
-        return StayKeys.of(self.stays.frame)
+        return StayKeys.of(self.stays.frame, self.until_hours)
 
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Located:
-    """The rows of a batch that belong to a stay, in order; the others by reason. `hours` since the stay's start."""
+    """The rows of a batch that belong to a stay, in order; the others by reason. `hours` since the stay's start.
+
+    A row that lies in the windows of several stays is there once for each: `copies` of rows are more than were read.
+    """
 
     rows: np.ndarray
     stay: np.ndarray  # (row,) int32, row of the table of stays
     hours: np.ndarray
     lost: list[tuple[str, np.ndarray]]
+    copies: int = 0
 
 
 @final
@@ -152,7 +157,7 @@ def locate(batch: Batch, table: EventsLayout, reading: Reading, rows: np.ndarray
     """Whose and when the rows `rows` of the batch are."""
     lost: list[tuple[str, np.ndarray]] = []
     coded = batch.coded(table.key)
-    codes = coded.codes[rows] if len(rows) < batch.height else coded.codes
+    codes = coded.codes if batch.all_rows(rows) else coded.codes[rows]
     texts = plain_text(coded.distinct)
     named = Coded(codes, texts).look_up((texts.is_not_null() & (texts != "")).fill_null(False).to_numpy(), False)
     rows, codes, time = _kept(named, STAY_MISSING, lost, rows, codes, batch.series(table.time, rows))
@@ -161,7 +166,14 @@ def locate(batch: Batch, table: EventsLayout, reading: Reading, rows: np.ndarray
     if table.time_unit == "datetime":
         rows, codes, moment = _moments(time, table, reading, rows, codes, lost)
         beside = moment
-    stay, why = reading.keys.find(texts, codes, moment, by_subject=table.link == "subject")
+    copies = 0
+    if table.link == "subject":
+        at, stay, why = reading.keys.windows(texts, codes, moment)
+        copies = len(at) - len(rows)
+        if copies:
+            rows, beside = rows[at], beside.gather(at) if isinstance(beside, pl.Series) else beside[at]
+    else:
+        stay, why = reading.keys.find(texts, codes)
     for code, reason in ((UNKNOWN, STAY_UNKNOWN), (BETWEEN, BETWEEN_STAYS)):
         if (why == code).any():
             lost.append((reason, rows[why == code]))
@@ -172,8 +184,14 @@ def locate(batch: Batch, table: EventsLayout, reading: Reading, rows: np.ndarray
     if reading.keys.excluded.any():
         rows, stay, beside = _kept(~reading.keys.excluded[stay], STAY_EXCLUDED, lost, rows, stay, beside)
     if table.time_unit == "datetime":
-        return Located(rows, stay, (beside - reading.keys.start[stay]) / MICROSECONDS_PER_HOUR, lost)
-    return _relative(beside, table, rows, stay, lost)
+        hours = (beside - reading.keys.start[stay]) / MICROSECONDS_PER_HOUR
+    else:
+        rows, stay, hours = _relative(beside, table, rows, stay, lost)
+    ended = reading.keys.length_hours[stay] <= hours
+    ended &= before(hours, reading.until_hours, closed=reading.mapping.closed_window)
+    if ended.any():
+        rows, stay, hours = _kept(~ended, AFTER_END, lost, rows, stay, hours)
+    return Located(rows, stay, hours, lost, copies)
 
 
 def _moments(
@@ -211,7 +229,7 @@ def use(
         fates.drop(reason, name[gone], batch, gone, column)
     rows = located.rows
     found = Usable(located.stay, located.hours, name[rows], np.zeros(0))
-    outside = found.hours > reading.until_hours + TIME_TOLERANCE_HOURS
+    outside = ~before(found.hours, reading.until_hours, closed=reading.mapping.closed_window)
     early = found.hours < 0
     if early.any():
         outside |= early & ~reading.is_static[found.name]
@@ -226,7 +244,7 @@ def use(
             fates.drop(VALUE_REASONS[code], found.name[here], batch, rows[here], column)
         rows = rows[why == 0]
         found.take(why == 0)
-    units = None if unit is None else _at(batch.coded(unit), rows, batch.height)
+    units = None if unit is None else _at(batch, unit, rows)
     found.value, why = in_units(found.value, found.name, units, reading.names, reading.mapping.codes, done)
     if why.any():
         for code in np.unique(why[why > 0]):
@@ -245,8 +263,8 @@ def use(
 
 def _relative(
     time: pl.Series, table: EventsLayout, rows: np.ndarray, stay: np.ndarray, lost: list[tuple[str, np.ndarray]]
-) -> Located:
-    """Times that count from the stay's start, in the table's unit."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`rows`, `stay`, and hours that count from the stay's start, of times in the table's unit."""
     read = time.cast(pl.Float64, strict=False)
     if read.null_count():
         text = plain_text(time)
@@ -255,8 +273,9 @@ def _relative(
         rows, stay, read = _kept(~absent, TIME_MISSING, lost, rows, stay, read)
         rows, stay, read = _kept(read.is_not_null().to_numpy(), TIME_UNREADABLE, lost, rows, stay, read)
     hours = read.to_numpy() * _HOURS[table.time_unit] + table.shift_hours
-    rows, stay, hours = _kept(np.isfinite(hours), TIME_NOT_FINITE, lost, rows, stay, hours)
-    return Located(rows, stay, hours, lost)
+    kept: tuple[np.ndarray, np.ndarray, np.ndarray]
+    kept = _kept(np.isfinite(hours), TIME_NOT_FINITE, lost, rows, stay, hours)
+    return kept
 
 
 def _kept(keep: np.ndarray, reason: str, lost: list[tuple[str, np.ndarray]], rows: np.ndarray, *others: Any) -> Any:
@@ -271,5 +290,6 @@ def _of(item: Any, keep: np.ndarray) -> Any:
     return item.filter(pl.Series(keep)) if isinstance(item, pl.Series) else item[keep]
 
 
-def _at(coded: Coded, rows: np.ndarray, height: int) -> Coded:
-    return coded if len(rows) == height else Coded(coded.codes[rows], coded.distinct)
+def _at(batch: Batch, column: str, rows: np.ndarray) -> Coded:
+    coded = batch.coded(column)
+    return coded if batch.all_rows(rows) else Coded(coded.codes[rows], coded.distinct)

@@ -224,6 +224,7 @@ def _long(batch: Batch, part: FilePart, reading: Reading) -> list[Usable]:
     part.rows += batch.height
     name = names_of(batch, table, reading, part.fates)
     located = locate(batch, table, reading, np.flatnonzero(name >= 0))
+    part.again(located.copies)
     return [use(batch, located, name, table.value, table.unit, reading, part.fates, part.done)]
 
 
@@ -236,6 +237,7 @@ def _wide(batch: Batch, part: FilePart, reading: Reading, path: Path) -> list[Us
     if others and batch.height:
         part.fates.count(UNNAMED, UNKNOWN_VARIABLE, others * batch.height)
     located = locate(batch, table, reading, np.arange(batch.height))
+    part.again(located.copies * len(wanted))
     found = []
     for column in wanted:
         name = np.full(batch.height, reading.place[table.prefix + column], dtype=np.int32)
@@ -302,10 +304,13 @@ def _without_withdrawn(quarantine: Quarantine | None, stays: pl.DataFrame) -> Qu
 
 def _told(parts: list[FilePart]) -> tuple[str, ...]:
     converted, mended = Counter[tuple[str, str]](), Counter[str]()
+    copies = sum(part.copies for part in parts)
+    several = f"{copies} rows were read again for another stay, since they lie in the windows of several"
     for part in parts:
         converted.update(part.done.converted)
         mended.update(part.done.mended)
     return (
+        *([several] if copies else []),
         *(f"{rows} values of {name} were converted from {unit}" for (name, unit), rows in sorted(converted.items())),
         *(
             f"{rows} implausible values of {name} were mended as the mapping says"

@@ -28,7 +28,7 @@ UNIT_DROPPED: Final = "unit that the mapping drops"
 UNIT_REASONS: Final = ("", UNIT_STRANGE, UNIT_UNKNOWN, UNIT_DROPPED)
 """What `in_units` may say of a row, by code; 0 = the value is in the variable's unit."""
 
-ASSUMED: Final = "no unit"
+_ASSUMED: Final = "no unit"
 """How the verdict on rows begins that carry no unit in a table that has a column of them."""
 
 NO_UNIT: Final = "(none)"
@@ -116,7 +116,7 @@ def _verdict(source: str, text: str | None, codes: SourceCodes) -> _Verdict:
             return _Verdict(reason=UNIT_REASONS.index(UNIT_DROPPED), said="dropped, as the mapping says")
         return _moved(variable, target, codes.texts[text], codes.texts[text], f"{codes.texts[text]}, the mapping says")
     if text is None or not plain(text) or text.strip() == NO_CONCEPT:
-        lack = "no column of units" if text is None else ASSUMED
+        lack = "no column of units" if text is None else _ASSUMED
         if declared is None:
             return _Verdict(said=f"{lack}: taken as {target}")
         return _moved(variable, target, declared, "the declared unit", f"{lack}: {declared}, as declared")
@@ -187,7 +187,7 @@ def unit_uses(parts: Iterable[Conversions]) -> tuple[UnitUse, ...]:
 
 def assumed_notes(uses: Iterable[UnitUse]) -> tuple[str, ...]:
     """How many rows carried no unit, although their table has units, and none was declared."""
-    rows = [use.rows for use in uses if use.verdict.startswith(f"{ASSUMED}: taken as")]
+    rows = [use.rows for use in uses if use.verdict.startswith(f"{_ASSUMED}: taken as")]
     if not rows:
         return ()
     return (f"{sum(rows)} rows of {len(rows)} codes carry no unit and were taken to be in the variable's own",)

@@ -20,4 +20,10 @@ class FilePart:
     kept: list[pl.DataFrame] = field(default_factory=list)  # none where they were put elsewhere
     done: Conversions = field(default_factory=Conversions)
     rows: int = 0
+    copies: int = 0  # of the rows: those that are there again since they lie in the windows of several stays
     keys: set[str] | None = None  # whose rows the file holds, where somebody wants to know
+
+    def again(self, copies: int) -> None:
+        """Count rows that are there once more for another stay: to the account they are rows like any."""
+        self.copies += copies
+        self.rows += copies

@@ -118,6 +118,7 @@ class PartCache:
             "stays": self._stays_digest(table, keys),
             "ids": self._stays["stay_id"].gather(stays).to_list(),
             "rows": part.rows,
+            "copies": part.copies,
             "counts": part.fates.counts,
             "converted": [[*key, count] for key, count in sorted(part.done.converted.items())],
             "mended": dict(part.done.mended),
@@ -130,6 +131,7 @@ class PartCache:
         own = self._reading
         self._merge(ClockKinds(*facts["clock"]))
         part = FilePart(RowFates(path.name, table, own.names, own.layout.criticality), rows=facts["rows"])
+        part.copies = facts["copies"]
         part.fates.counts.update({name: dict(reasons) for name, reasons in facts["counts"].items()})
         part.done.converted.update({(name, unit): count for name, unit, count in facts["converted"]})
         part.done.mended.update(facts["mended"])

@@ -21,6 +21,7 @@ CRITICAL_REASONS: Final = (
     "stay or subject missing",
     "no such stay or subject",
     "outside every stay",
+    "after the end of the stay",
     "time missing",
     "unreadable time",
     "time not finite",
@@ -105,8 +106,9 @@ class StaysLayout:
 class EventsLayout:
     """One table of events. With `code`: a row per event. Without: a column per variable, a cell per event.
 
-    `key` holds the stay, or with link "subject" the subject: such an event belongs to the last stay of the subject that
-    began at or before it, unless that stay had ended. A source name in `[codes]` is `prefix` + the code or column.
+    `key` holds the stay, or with link "subject" the subject: such an event belongs to every stay of the subject in
+    whose window it lies. After a stay's end nothing belongs to it. A source name in `[codes]` is `prefix` + the code or
+    column.
     """
 
     file: str

@@ -38,6 +38,7 @@ _TASK_KEYS: Final[Mapping[str, tuple[Any, Any]]] = {  # key -> type, type of a l
     "variables": (list, str),
 }
 UnknownVariables = Literal["error", "drop"]
+WindowKind = Literal["half_open", "closed"]
 
 
 @final
@@ -64,6 +65,7 @@ class SourceMapping:
     label_variables: tuple[Variable, ...] = ()
     layout: Layout | None = None
     codes: SourceCodes = field(default_factory=SourceCodes)
+    closed_window: bool = False  # what happens at exactly the end belongs to the input, not to what comes after it
 
 
 def load_mapping(name_or_path: str) -> SourceMapping:
@@ -81,6 +83,7 @@ def load_mapping(name_or_path: str) -> SourceMapping:
         if base not in shipped or base == path.stem:
             raise ConfigError(f"mapping {path}: base is one of the shipped mappings {', '.join(shipped)}")
         parent, _, parent_digest = _read(base, shipped)
+        parent.pop("window", None)  # how the base's own source writes its times is no matter of another's
         raw, digest = {**parent, **raw}, digest_bytes((parent_digest + digest).encode())
     return parse_mapping(raw, path.stem, str(path), digest)
 
@@ -107,6 +110,9 @@ def parse_mapping(raw: dict[str, Any], name: str, where: str, digest: str) -> So
     unknown = top.take("unknown_variables", str, "error")
     if unknown not in get_args(UnknownVariables):
         raise ConfigError(f"mapping {where}: unknown_variables is one of {', '.join(get_args(UnknownVariables))}")
+    window = top.take("window", str, "half_open")
+    if window not in get_args(WindowKind):
+        raise ConfigError(f"mapping {where}: window is one of {', '.join(get_args(WindowKind))}")
     variables, sources, optional, admission = _series(top.take("variables", dict), where)
     statics, static_sources, optional_statics = _statics(top.take("statics", dict, {}), where)
     outcomes, outcome_sources, *_ = _series(top.take("label_variables", dict, {}), where, "label_variables")
@@ -136,6 +142,7 @@ def parse_mapping(raw: dict[str, Any], name: str, where: str, digest: str) -> So
         label_variables=outcomes,
         layout=layout,
         codes=declared,
+        closed_window=window == "closed",
     )
 
 
