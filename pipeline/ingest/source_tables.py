@@ -12,6 +12,7 @@ from pipeline.core.errors import DataError
 from pipeline.core.types import UnitUse
 from pipeline.ingest.kept.quarantine import Quarantine
 from pipeline.ingest.kept.spilled import SpilledRows
+from pipeline.ingest.number_text import flags
 
 EVENT_SCHEMA: Final = {"stay_id": pl.String, "hours": pl.Float64, "variable": pl.String, "value": pl.Float64}
 UNNAMED: Final = "(unnamed)"
@@ -120,7 +121,7 @@ def as_text_ids(column: pl.Series, where: str) -> pl.Series:
 
 
 def as_numbers(column: pl.Series, where: str) -> pl.Series:
-    """A column as float64, null where it was empty.
+    """A column as float64, null where it was empty; a column of yes and no (in words) as 1 and 0.
 
     Raises:
         DataError: some entries are not numbers; the message gives their count.
@@ -133,9 +134,13 @@ def as_numbers(column: pl.Series, where: str) -> pl.Series:
     text = text.set(text == "", None)
     numbers = text.cast(pl.Float64, strict=False)
     broken = numbers.null_count() - text.null_count()
-    if broken:
-        raise DataError(f"{where}: {broken} rows of column {column.name} hold text where numbers are expected")
-    return numbers
+    said = flags(text) if broken else None
+    if broken and said is None:
+        raise DataError(
+            f"{where}: {broken} rows of column {column.name} hold text where numbers are expected; say what each text "
+            'means by a column of layout.stays.derived, kind = "codes"'
+        )
+    return numbers if said is None else said
 
 
 def drop_unusable(

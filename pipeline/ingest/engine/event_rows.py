@@ -160,7 +160,7 @@ def locate(batch: Batch, table: EventsLayout, reading: Reading, rows: np.ndarray
     codes = coded.codes if batch.all_rows(rows) else coded.codes[rows]
     texts = plain_text(coded.distinct)
     named = Coded(codes, texts).look_up((texts.is_not_null() & (texts != "")).fill_null(False).to_numpy(), False)
-    rows, codes, time = _kept(named, STAY_MISSING, lost, rows, codes, batch.series(table.time, rows))
+    rows, codes, time = _kept(named, STAY_MISSING, lost, rows, codes, _times(batch, table, rows))
     beside: Any = time  # what tells the hours: a moment, or the time as it is written
     moment = None
     if table.time_unit == "datetime":
@@ -194,6 +194,16 @@ def locate(batch: Batch, table: EventsLayout, reading: Reading, rows: np.ndarray
     return Located(rows, stay, hours, lost, copies)
 
 
+def _times(batch: Batch, table: EventsLayout, rows: np.ndarray) -> pl.Series:
+    """The times of rows as they are written: of one column, or of a date's and a time of day's together."""
+    time = batch.series(table.time, rows)
+    if table.clock is None:
+        return time
+    clock = batch.series(table.clock, rows).cast(pl.String).str.strip_chars().str.replace(r"\.0+$", "")
+    day = plain_text(time).str.replace(r"^(\S+?)[T ]00:00(?::00(?:\.0+)?)?$", "${1}")
+    return pl.select(pl.when((day != "") & (clock != "")).then(day + " " + clock)).to_series()
+
+
 def _moments(
     time: pl.Series,
     table: EventsLayout,
@@ -203,7 +213,7 @@ def _moments(
     lost: list[tuple[str, np.ndarray]],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`rows` and `codes` of the rows whose time can be read, and the times in microseconds."""
-    clock = instants(time, reading.layout.timezone, reading.clock)
+    clock = instants(time, reading.layout.timezone, reading.clock, reading.layout.dates)
     moment = clock.fill_null(0).to_numpy() + round(table.shift_hours * MICROSECONDS_PER_HOUR)
     if not clock.null_count():
         return rows, codes, moment
@@ -264,8 +274,20 @@ def use(
 def _relative(
     time: pl.Series, table: EventsLayout, rows: np.ndarray, stay: np.ndarray, lost: list[tuple[str, np.ndarray]]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`rows`, `stay`, and hours that count from the stay's start, of times in the table's unit."""
-    read = time.cast(pl.Float64, strict=False)
+    """`rows`, `stay`, and hours that count from the stay's start, of times in the table's unit or in their own.
+
+    Raises:
+        DataError: the column holds dates.
+    """
+    if isinstance(time.dtype, pl.Duration):
+        read = time.dt.total_microseconds() / (MICROSECONDS_PER_HOUR * _HOURS[table.time_unit])
+    elif time.dtype.is_numeric() or time.dtype in (pl.String, pl.Null):
+        read = time.cast(pl.Float64, strict=False)
+    else:
+        raise DataError(
+            f"{table.file}: column {table.time} holds values of type {time.dtype}, and the layout says that it counts "
+            f'{table.time_unit} since the start; a time stamp needs time_unit = "datetime"'
+        )
     if read.null_count():
         text = plain_text(time)
         read = text.cast(pl.Float64, strict=False)

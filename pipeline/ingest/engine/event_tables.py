@@ -202,16 +202,17 @@ def part_of(usable: Usable, reading: Reading) -> pl.DataFrame:
 def _columns(table: EventsLayout, path: Path, reading: Reading) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The columns to read, and those of them that are read as codes."""
     if table.code is not None:
-        columns = (table.key, table.time, table.code, table.value, table.unit)
+        columns = (table.key, table.time, table.clock, table.code, table.value, table.unit)
         coded = (table.key, table.code, table.unit)
         return tuple(dict.fromkeys(c for c in columns if c)), tuple(dict.fromkeys(c for c in coded if c))
-    return tuple(dict.fromkeys((table.key, table.time, *_wanted(table, path, reading)[0]))), (table.key,)
+    clock = () if table.clock is None else (table.clock,)
+    return tuple(dict.fromkeys((table.key, table.time, *clock, *_wanted(table, path, reading)[0]))), (table.key,)
 
 
 def _wanted(table: EventsLayout, path: Path, reading: Reading) -> tuple[list[str], int]:
     """A wide table's columns that mean something, and how many others it has."""
     names = {name.lower(): name for name in header(path)}
-    apart = {table.key.lower(), table.time.lower()}
+    apart = {table.key.lower(), table.time.lower(), *([] if table.clock is None else [table.clock.lower()])}
     wanted = [source.removeprefix(table.prefix) for source in reading.names if source.startswith(table.prefix)]
     wanted = list(dict.fromkeys(name for name in wanted if name.lower() in names and name.lower() not in apart))
     return wanted, len(set(names) - apart - {name.lower() for name in wanted})

@@ -10,64 +10,70 @@ import polars as pl
 from pipeline.ingest.engine.event_units import Conversions
 from pipeline.ingest.mapping.layout import Layout
 from pipeline.ingest.mapping.source_codes import SourceCodes
+from pipeline.ingest.number_text import read_numbers, two_ways
 from pipeline.ingest.source_tables import CODED_MISSING, VALUE_MISSING, VALUE_NOT_FINITE
 
 VALUE_TEXT: Final = "text instead of a number"
 VALUE_LIMIT: Final = "a limit (< or >) instead of a number"
 VALUE_COMMA: Final = "decimal comma"
-VALUE_REASONS: Final = ("", VALUE_MISSING, VALUE_LIMIT, VALUE_COMMA, VALUE_TEXT, VALUE_NOT_FINITE, CODED_MISSING)
+VALUE_AMBIGUOUS: Final = "ambiguous thousands"
+VALUE_REASONS: Final = (
+    "",
+    VALUE_MISSING,
+    VALUE_LIMIT,
+    VALUE_COMMA,
+    VALUE_AMBIGUOUS,
+    VALUE_TEXT,
+    VALUE_NOT_FINITE,
+    CODED_MISSING,
+)
 """What `numbers` may say of a row, by code; 0 = the number can be used."""
 
-_LIMIT: Final = r"^[<>]=?\s*(-?\d+(?:\.\d+)?)$"
-_COMMA: Final = r"^(-?\d+),(\d+)$"
+_OF_KIND: Final = np.array(  # what `read_numbers` says of a text (NUMBER, MISSING, LIMIT, ...) -> the reason's code
+    [
+        VALUE_REASONS.index(reason)
+        for reason in ("", VALUE_MISSING, VALUE_LIMIT, VALUE_COMMA, VALUE_AMBIGUOUS, VALUE_TEXT)
+    ],
+    dtype=np.int8,
+)
 
 
 def numbers(raw: pl.Series, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-    """Float64 values (NaN = none) and int8 indices of `VALUE_REASONS`. Booleans are 0 and 1.
+    """Float64 values (NaN = none) and int8 indices of `VALUE_REASONS`. Booleans are 0 and 1, in words, too.
 
-    Most texts are numbers as they stand; only the others are trimmed, mended and looked at.
+    Most texts are numbers as they stand; only the others are trimmed, mended and looked at. What is neither text nor
+    number (a duration, a date, a list) is `VALUE_TEXT`.
     """
-    is_text = not (raw.dtype.is_numeric() or raw.dtype in (pl.Boolean, pl.Null))
-    text = raw.cast(pl.String) if is_text else None
-    column = raw.cast(pl.Float64) if text is None else text.cast(pl.Float64, strict=False)
-    missing = np.flatnonzero(column.is_null().to_numpy()) if column.null_count() else np.zeros(0, np.int64)
-    value = (column.fill_null(float("nan")) if len(missing) else column).to_numpy()
+    if raw.dtype.is_numeric() or raw.dtype in (pl.Boolean, pl.Null):
+        column, odd, why_odd = raw.cast(pl.Float64), raw.is_null(), VALUE_REASONS.index(VALUE_MISSING)
+    elif raw.dtype in (pl.String, pl.Categorical, pl.Enum):
+        text = raw.cast(pl.String)
+        column = text.cast(pl.Float64, strict=False)
+        odd, why_odd = column.is_null(), 0
+        if layout.decimal_comma and not layout.no_thousands:
+            odd = odd | two_ways(text)
+    else:
+        codes = [VALUE_REASONS.index(reason) for reason in (VALUE_MISSING, VALUE_TEXT)]
+        return np.full(len(raw), np.nan), np.where(raw.is_null().to_numpy(), *codes).astype(np.int8)
+    value, rows = column.fill_null(float("nan")).to_numpy(), odd.arg_true().to_numpy()
     why = np.zeros(len(value), dtype=np.int8)
-    if text is None:
-        why[missing] = VALUE_REASONS.index(VALUE_MISSING)
-    elif len(missing):
+    if len(rows) and why_odd:
+        why[rows] = why_odd
+    elif len(rows):
+        read, kind = read_numbers(
+            text.gather(rows),
+            decimal_comma=layout.decimal_comma,
+            no_thousands=layout.no_thousands,
+            take_limits=layout.take_limits,
+        )
         value = value.copy()
-        value[missing], why[missing] = _odd_texts(text.gather(missing), layout)
+        value[rows], why[rows] = read.fill_null(float("nan")).to_numpy(), _OF_KIND[kind.to_numpy()]
     finite = np.isfinite(value)
     if not finite.all():
         why[~finite & (why == 0)] = VALUE_REASONS.index(VALUE_NOT_FINITE)
     for code in layout.missing_codes:
         why[(value == code) & (why == 0)] = VALUE_REASONS.index(CODED_MISSING)
     return value, why
-
-
-def _odd_texts(text: pl.Series, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-    """Values and reasons of texts that are no numbers as they stand."""
-    text = text.str.strip_chars()
-    if layout.decimal_comma:
-        text = text.str.replace(_COMMA, "${1}.${2}")
-    if layout.take_limits:
-        text = text.str.replace(_LIMIT, "${1}")
-    value = text.cast(pl.Float64, strict=False)
-    frame = pl.DataFrame({"text": text, "value": value})
-    reason = (
-        pl.when(pl.col("text").is_null() | (pl.col("text") == ""))
-        .then(VALUE_REASONS.index(VALUE_MISSING))
-        .when(pl.col("value").is_not_null())
-        .then(0)
-        .when(pl.col("text").str.contains(_LIMIT))
-        .then(VALUE_REASONS.index(VALUE_LIMIT))
-        .when(pl.col("text").str.contains(_COMMA))
-        .then(VALUE_REASONS.index(VALUE_COMMA))
-        .otherwise(VALUE_REASONS.index(VALUE_TEXT))
-    )
-    codes = frame.select(reason.cast(pl.Int8).alias("reason")).to_series()
-    return value.fill_null(float("nan")).to_numpy(), codes.to_numpy()
 
 
 def mend(

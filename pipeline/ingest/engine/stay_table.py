@@ -14,6 +14,7 @@ from pipeline.ingest.engine.batches import Tally, batches, find_files, header
 from pipeline.ingest.engine.derive import derive
 from pipeline.ingest.engine.instants import MICROSECONDS_PER_HOUR, ClockKinds, instants
 from pipeline.ingest.mapping.layout import ROW_NUMBER, Inclusion, Join, Layout, StaysLayout
+from pipeline.ingest.number_text import AMBIGUOUS, read_numbers
 from pipeline.ingest.source_tables import as_text_ids
 from pipeline.ingest.splits import START
 from pipeline.ingest.withdrawn import WITHDRAWN, Withdrawn, withdrawn_note
@@ -49,17 +50,23 @@ def read_stays(folder: Path, layout: Layout, needed: Iterable[str], clock: Clock
         frame = _joined(frame, folder, join, tally)
     times = [column for item in stays.derived if item.kind.endswith("between") for column in item.columns]
     if stays.start is not None:
-        frame = frame.with_columns(instants(frame[stays.start], layout.timezone, clock).alias(START))
+        frame = frame.with_columns(instants(frame[stays.start], layout.timezone, clock, layout.dates).alias(START))
         shift = round(stays.start_shift_hours * MICROSECONDS_PER_HOUR)
         frame = frame.with_columns(pl.col(START) + shift)
     else:
         frame = frame.with_columns(pl.lit(None, pl.Int64).alias(START))
-    end = instants(frame[stays.end], layout.timezone, clock) if stays.end else pl.Series([None], dtype=pl.Int64)
+    end = (
+        instants(frame[stays.end], layout.timezone, clock, layout.dates)
+        if stays.end
+        else pl.Series([None], dtype=pl.Int64)
+    )
     frame = frame.with_columns(end.alias(END) if stays.end else pl.lit(None, pl.Int64).alias(END))
     frame = _with_ids(frame, stays, folder)  # may sort
-    clocks = {name: instants(frame[name], layout.timezone, clock) for name in dict.fromkeys(times)}
+    clocks = {name: instants(frame[name], layout.timezone, clock, layout.dates) for name in dict.fromkeys(times)}
     for item in stays.derived:
-        frame = frame.with_columns(derive(item, frame, clocks).alias(item.name))
+        frame = frame.with_columns(derive(item, frame, clocks, layout).alias(item.name))
+    if layout.decimal_comma:
+        frame = frame.with_columns(_decimal_points(frame[name], layout) for name in needed if name in frame.columns)
     frame = _named(frame, stays)
     frame = frame.with_columns(_excluded(frame, stays, layout.inclusion).alias(EXCLUDED))
     out = frame[EXCLUDED].drop_nulls().value_counts().sort(EXCLUDED)
@@ -117,6 +124,15 @@ def _joined(frame: pl.DataFrame, folder: Path, join: Join, tally: Tally) -> pl.D
     if twice:
         raise DataError(f"{folder.name}: {join.file} has {twice} rows that repeat {', '.join(join.on)}")
     return left.join(right, on=names, how="left", maintain_order="left").drop(names)
+
+
+def _decimal_points(column: pl.Series, layout: Layout) -> pl.Series:
+    """A column of numbers with a decimal comma as `as_numbers` reads them; what is no number stays as it is."""
+    if column.dtype != pl.String:
+        return column
+    value, kind = read_numbers(column, decimal_comma=True, no_thousands=layout.no_thousands)
+    ambiguous = kind == AMBIGUOUS  # left with a comma, so that it is read as no number anywhere
+    return column.zip_with(value.is_null(), value.cast(pl.String)).zip_with(~ambiguous, column.str.replace(r"\.", ","))
 
 
 def _with_ids(frame: pl.DataFrame, stays: StaysLayout, folder: Path) -> pl.DataFrame:

@@ -28,6 +28,7 @@ CRITICAL_REASONS: Final = (
     "text instead of a number",
     "a limit (< or >) instead of a number",
     "decimal comma",
+    "ambiguous thousands",
     "value not finite",
     "unit without a conversion",
     "unknown unit",
@@ -39,6 +40,7 @@ CRITICAL_REASONS: Final = (
 
 TimeUnit = Literal["datetime", "minutes", "hours", "days"]
 Link = Literal["stay", "subject"]
+Dates = Literal["day_first", "month_first"]
 Criticality = Literal["drop", "quarantine", "stop"]
 Conflicts = Literal["keep", "first", "last", "mean", "drop"]
 DerivedKind = Literal["number", "codes", "present", "age", "hours_between", "days_between"]
@@ -116,6 +118,7 @@ class EventsLayout:
     link: Link
     key: str
     time: str
+    clock: str | None  # a second column with the time of day, where `time` holds the date alone
     time_unit: TimeUnit
     shift_hours: float
     code: str | None
@@ -145,6 +148,8 @@ class Layout:
     inclusion: Inclusion
     timezone: str | None
     decimal_comma: bool
+    no_thousands: bool  # no number carries a mark of thousands: with a decimal comma "6,780" is 6.78
+    dates: Dates | None  # the order of 01/02/2024; None = such dates are not read
     take_limits: bool  # "<0.1" is read as 0.1; otherwise such rows are dropped and counted
     drop_duplicates: bool
     conflicts: Conflicts
@@ -168,6 +173,8 @@ def parse_layout(raw: Any, inclusion: Any, where: str) -> Layout:
         inclusion=_inclusion(inclusion, where),
         timezone=_zone(top),
         decimal_comma=top.take("decimal_comma", bool, False),
+        no_thousands=top.take("no_thousands", bool, False),
+        dates=_one_of(top, "dates", ("", *get_args(Dates)), "") or None,
         take_limits=top.take("take_limits", bool, False),
         drop_duplicates=top.take("drop_duplicates", bool, True),
         conflicts=_one_of(top, "conflicts", get_args(Conflicts), "keep"),
@@ -258,6 +265,7 @@ def _events(raw: Any, where: str) -> EventsLayout:
         link=_one_of(table, "link", get_args(Link), "stay"),
         key=table.take("key", str),
         time=table.take("time", str),
+        clock=table.take("clock", str, "") or None,
         time_unit=_one_of(table, "time_unit", get_args(TimeUnit), "datetime"),
         shift_hours=float(table.take("shift_hours", (int, float), 0.0)),
         code=code,
@@ -266,6 +274,8 @@ def _events(raw: Any, where: str) -> EventsLayout:
         optional=table.take("optional", bool, False),
     )
     table.done()
+    if events.clock and events.time_unit != "datetime":
+        raise ConfigError(f"{where}: the key clock goes with dates; leave out time_unit")
     if code is None and events.unit:
         raise ConfigError(f"{where}: a table with a column per variable has no column of units; name them in [codes]")
     return events
