@@ -9,6 +9,9 @@ import polars as pl
 NUMBER, MISSING, LIMIT, COMMA, AMBIGUOUS, TEXT = range(6)
 """What `read_numbers` may say of a text."""
 
+NO_VALUE: Final = ("NA", "NaN", "nan", "NULL", "null", "None", r"\N")
+"""What programs write where there is nothing."""
+
 TRUTH: Final = {"true": 1.0, "false": 0.0}
 FLAGS: Final = {**TRUTH, "yes": 1.0, "no": 0.0, "y": 1.0, "n": 0.0, "ja": 1.0, "nein": 0.0, "oui": 1.0, "non": 0.0}
 
@@ -44,7 +47,7 @@ def read_numbers(
     frame = frame.with_columns(value=pl.coalesce(mended.cast(pl.Float64, strict=False), truth), either=either)
     limit = pl.col("text") != body
     kind = (
-        pl.when(pl.col("text").is_null() | (pl.col("text") == ""))
+        pl.when(pl.col("text").is_null() | pl.col("text").is_in(["", *NO_VALUE]))
         .then(MISSING)
         .when(pl.col("either"))
         .then(AMBIGUOUS)

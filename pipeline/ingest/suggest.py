@@ -14,11 +14,12 @@ from typing import Final, final
 import polars as pl
 
 from pipeline.core.errors import DataError
-from pipeline.ingest.engine.batches import FILE_STEM, SUFFIXES, Tally, batches, header, stem
+from pipeline.ingest.engine.batches import FILE_STEM, Tally, batches, header
 from pipeline.ingest.engine.event_units import shown
 from pipeline.ingest.mapping.load import MAPPINGS, load_mapping
 from pipeline.ingest.mapping.synonyms import role, variable_named
 from pipeline.ingest.mapping.units import read_unit
+from pipeline.ingest.table_files import SUFFIXES, stem, tables_under
 
 _ROWS_LOOKED_AT: Final = 2_000_000
 _FEWEST_ROWS: Final = 10
@@ -55,7 +56,7 @@ def suggest(source: Path) -> Draft:
         DataError: nothing there that could be read, or no table that looks like events.
     """
     folder = source if source.is_dir() else source.parent
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name.lower().endswith(SUFFIXES))
+    files = tables_under(folder)
     if not files:
         raise DataError(f"{source} holds no table ({', '.join(SUFFIXES)})")
     shipped = _shipped(folder, files)

@@ -59,6 +59,10 @@ class Reading:
         """The source's names that mean something."""
         return (*self.mapping.source_names, *self.mapping.static_sources)
 
+    def codes_of(self, table: EventsLayout) -> frozenset[str]:
+        """The texts that mean something in a table's column of codes."""
+        return frozenset(name.removeprefix(table.prefix) for name in self.names if name.startswith(table.prefix))
+
     @cached_property
     def kind(self) -> pl.Enum:
         """`names` as a column's type."""

@@ -22,7 +22,7 @@ import polars as pl
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.ingest.cohort.stay_blocks import added_up
-from pipeline.ingest.engine.batches import FILE_STEM, Tally, batches, coded_batches, find_files, header, stem
+from pipeline.ingest.engine.batches import FILE_STEM, Tally, batches, coded_batches, header
 from pipeline.ingest.engine.coded import Batch, plain_text
 from pipeline.ingest.engine.event_rows import Reading, Usable, locate, names_of, use
 from pipeline.ingest.engine.event_units import UNIT_UNKNOWN, assumed_notes, require_known_units, unit_uses
@@ -39,6 +39,7 @@ from pipeline.ingest.mapping.layout import EventsLayout, Layout
 from pipeline.ingest.mapping.load import SourceMapping
 from pipeline.ingest.source_tables import UNKNOWN_VARIABLE, UNNAMED, CountsByVariable, SourceTables, totals
 from pipeline.ingest.splits import START
+from pipeline.ingest.table_files import find_files, stem, unread_note
 from pipeline.ingest.withdrawn import NOBODY, WITHDRAWN, Withdrawn
 
 MALFORMED: Final = "malformed line"
@@ -99,7 +100,8 @@ def read_event_tables(
             rows += part.rows
             on_step(len(parts) - 1, len(work), rows / max(time.monotonic() - started, 1e-9))
     tables = _tables(parts, rows_of, reading, root.name)
-    return dataclasses.replace(tables, notes=(*absent, *tables.notes))
+    unread = unread_note(root, layout_files(root, layout))
+    return dataclasses.replace(tables, notes=(*absent, *unread, *tables.notes))
 
 
 def _may_be_large(work: list[tuple[EventsLayout, Path]]) -> bool:
@@ -131,7 +133,7 @@ def _stays_of_files(work: list[tuple[EventsLayout, Path]], reading: Reading) -> 
         if table.key == FILE_STEM:
             ids.add(stem(path))
             continue
-        for frame in batches(path, (table.key,), Tally()):
+        for frame in batches(path, (table.key,), Tally(), reading.layout.encoding):
             ids.update(plain_text(frame[table.key]).drop_nulls().unique().to_list())
     ordered = sorted(ids - {""}, key=lambda name: (len(name), name))
     frame = pl.DataFrame({"stay_id": ordered}, schema={"stay_id": pl.String})
@@ -175,7 +177,9 @@ def _read_into(
 ) -> None:
     """Put the file's usable rows, batch by batch, and its account into `part`."""
     tally = Tally(keep=MOST_KEPT if part.fates.criticality.get(MALFORMED) == "quarantine" else 0)
-    for batch in coded_batches(path, *_columns(table, path, reading), tally):
+    for batch in coded_batches(
+        path, *_columns(table, path, reading), tally, reading.layout.encoding, reading.codes_of(table)
+    ):
         if part.keys is not None:
             part.keys.update(plain_text(batch.coded(table.key).distinct).drop_nulls().to_list())
         found = _long(batch, part, reading) if table.code is not None else _wide(batch, part, reading, path)
@@ -211,7 +215,7 @@ def _columns(table: EventsLayout, path: Path, reading: Reading) -> tuple[tuple[s
 
 def _wanted(table: EventsLayout, path: Path, reading: Reading) -> tuple[list[str], int]:
     """A wide table's columns that mean something, and how many others it has."""
-    names = {name.lower(): name for name in header(path)}
+    names = {name.lower(): name for name in header(path, reading.layout.encoding)}
     apart = {table.key.lower(), table.time.lower(), *([] if table.clock is None else [table.clock.lower()])}
     wanted = [source.removeprefix(table.prefix) for source in reading.names if source.startswith(table.prefix)]
     wanted = list(dict.fromkeys(name for name in wanted if name.lower() in names and name.lower() not in apart))

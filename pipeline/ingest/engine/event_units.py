@@ -21,6 +21,7 @@ from pipeline.ingest.engine.coded import Coded
 from pipeline.ingest.mapping.source_codes import DROP, SourceCodes
 from pipeline.ingest.mapping.unit_text import NO_CONCEPT, plain
 from pipeline.ingest.mapping.units import Line, read_unit
+from pipeline.ingest.number_text import NO_VALUE
 
 UNIT_STRANGE: Final = "unit without a conversion"
 UNIT_UNKNOWN: Final = "unknown unit"
@@ -115,7 +116,7 @@ def _verdict(source: str, text: str | None, codes: SourceCodes) -> _Verdict:
         if codes.texts[text] == DROP:
             return _Verdict(reason=UNIT_REASONS.index(UNIT_DROPPED), said="dropped, as the mapping says")
         return _moved(variable, target, codes.texts[text], codes.texts[text], f"{codes.texts[text]}, the mapping says")
-    if text is None or not plain(text) or text.strip() == NO_CONCEPT:
+    if text is None or not plain(text) or text in (NO_CONCEPT, *NO_VALUE):
         lack = "no column of units" if text is None else _ASSUMED
         if declared is None:
             return _Verdict(said=f"{lack}: taken as {target}")

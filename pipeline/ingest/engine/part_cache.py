@@ -19,7 +19,7 @@ import polars as pl
 from pipeline.core.codec import to_plain
 from pipeline.core.digest import digest_bytes
 from pipeline.core.errors import DataError
-from pipeline.ingest.engine.batches import FILE_STEM, stem
+from pipeline.ingest.engine.batches import FILE_STEM
 from pipeline.ingest.engine.event_rows import Reading
 from pipeline.ingest.engine.event_units import Seen
 from pipeline.ingest.engine.file_part import FilePart
@@ -29,6 +29,7 @@ from pipeline.ingest.engine.stay_table import END, EXCLUDED, KEY
 from pipeline.ingest.kept.pieces import Pieces
 from pipeline.ingest.mapping.layout import EventsLayout
 from pipeline.ingest.splits import START
+from pipeline.ingest.table_files import partitions, stem
 from pipeline.ingest.withdrawn import WITHDRAWN, Withdrawn
 
 MOST_ROWS: Final = 1 << 22  # of a file: the part of a larger one is not kept, as it would be held in memory whole
@@ -67,7 +68,7 @@ class PartCache:
     def _base(self, table: EventsLayout, path: Path) -> str:
         mapping = self._reading.mapping
         until = repr(self._reading.until_hours)
-        named = stem(path) if table.key == FILE_STEM else ""
+        named = [stem(path) if table.key == FILE_STEM else "", partitions(path)]
         return self._pieces.key(
             "part", self._pieces.marks.digest(path), path.suffixes, named, mapping.digest, to_plain(table), until
         )

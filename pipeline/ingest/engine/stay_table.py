@@ -10,13 +10,14 @@ from typing import Final, final
 import polars as pl
 
 from pipeline.core.errors import DataError
-from pipeline.ingest.engine.batches import Tally, batches, find_files, header
+from pipeline.ingest.engine.batches import Tally, batches, header
 from pipeline.ingest.engine.derive import derive
 from pipeline.ingest.engine.instants import MICROSECONDS_PER_HOUR, ClockKinds, instants
 from pipeline.ingest.mapping.layout import ROW_NUMBER, Inclusion, Join, Layout, StaysLayout
 from pipeline.ingest.number_text import AMBIGUOUS, read_numbers
 from pipeline.ingest.source_tables import as_text_ids
 from pipeline.ingest.splits import START
+from pipeline.ingest.table_files import find_files
 from pipeline.ingest.withdrawn import WITHDRAWN, Withdrawn, withdrawn_note
 
 END: Final = "(end)"
@@ -45,9 +46,9 @@ def read_stays(folder: Path, layout: Layout, needed: Iterable[str], clock: Clock
         DataError: a file or column is missing, a stay or a joined key is there twice, or no stay is left.
     """
     stays = layout.stays
-    frame = _rows(folder, stays, set(needed), tally)
+    frame = _rows(folder, layout, set(needed), tally)
     for join in stays.joins:
-        frame = _joined(frame, folder, join, tally)
+        frame = _joined(frame, folder, join, layout.encoding, tally)
     times = [column for item in stays.derived if item.kind.endswith("between") for column in item.columns]
     if stays.start is not None:
         frame = frame.with_columns(instants(frame[stays.start], layout.timezone, clock, layout.dates).alias(START))
@@ -76,10 +77,11 @@ def read_stays(folder: Path, layout: Layout, needed: Iterable[str], clock: Clock
     return StayTable(frame, stays.subject is not None, notes)
 
 
-def _rows(folder: Path, stays: StaysLayout, needed: set[str], tally: Tally) -> pl.DataFrame:
+def _rows(folder: Path, layout: Layout, needed: set[str], tally: Tally) -> pl.DataFrame:
+    stays = layout.stays
     assert stays.file is not None
     files = find_files(folder, stays.file)
-    there = {name.lower() for name in header(files[0])}
+    there = {name.lower() for name in header(files[0], layout.encoding)}
     joined = {new for join in stays.joins for new in join.columns}
     named = {stays.subject, stays.subject_key, stays.start, stays.end, stays.site, stays.unit, stays.split, stays.stay}
     named |= {key for join in stays.joins for key in join.on} | {c for item in stays.derived for c in item.columns}
@@ -88,7 +90,7 @@ def _rows(folder: Path, stays: StaysLayout, needed: set[str], tally: Tally) -> p
     wanted += sorted(name for name in needed - made if name.lower() in there)
     parts = []
     for path in files:
-        for frame in batches(path, tuple(wanted), tally):
+        for frame in batches(path, tuple(wanted), tally, layout.encoding):
             parts.append(frame.filter(*(_matches(name, kept) for name, kept in stays.where.items())))
     frame = pl.concat(parts, how="vertical_relaxed") if parts else pl.DataFrame()
     if frame.height == 0:
@@ -106,7 +108,7 @@ def _matches(column: str, kept: tuple[str, ...]) -> pl.Expr:
     return found.fill_null(False)
 
 
-def _joined(frame: pl.DataFrame, folder: Path, join: Join, tally: Tally) -> pl.DataFrame:
+def _joined(frame: pl.DataFrame, folder: Path, join: Join, encoding: str, tally: Tally) -> pl.DataFrame:
     keys = [pl.col(name).cast(pl.String).alias(f"(on {name})") for name in join.on]
     names = [f"(on {name})" for name in join.on]
     left = frame.with_columns(keys)
@@ -114,7 +116,7 @@ def _joined(frame: pl.DataFrame, folder: Path, join: Join, tally: Tally) -> pl.D
     columns = tuple(dict.fromkeys((*join.on, *join.columns.values())))
     parts = []
     for path in find_files(folder, join.file):
-        for batch in batches(path, columns, tally):
+        for batch in batches(path, columns, tally, encoding):
             parts.append(batch.with_columns(keys).join(wanted, on=names, how="semi"))
     if not parts:  # a file with a header and no row: nobody has an entry (no death, no label)
         return left.drop(names).with_columns(pl.lit(None, pl.String).alias(new) for new in join.columns)

@@ -5,6 +5,7 @@ A layout names files and columns; it holds no code. One engine (`event_tables`) 
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, final, get_args
@@ -147,6 +148,7 @@ class Layout:
     events: tuple[EventsLayout, ...]
     inclusion: Inclusion
     timezone: str | None
+    encoding: str  # of text files without a mark that says theirs
     decimal_comma: bool
     no_thousands: bool  # no number carries a mark of thousands: with a decimal comma "6,780" is 6.78
     dates: Dates | None  # the order of 01/02/2024; None = such dates are not read
@@ -172,6 +174,7 @@ def parse_layout(raw: Any, inclusion: Any, where: str) -> Layout:
         events=events,
         inclusion=_inclusion(inclusion, where),
         timezone=_zone(top),
+        encoding=_encoding(top),
         decimal_comma=top.take("decimal_comma", bool, False),
         no_thousands=top.take("no_thousands", bool, False),
         dates=_one_of(top, "dates", ("", *get_args(Dates)), "") or None,
@@ -298,6 +301,14 @@ def _one_of(table: TomlTable, key: str, options: tuple[str, ...], default: str |
     if value not in options:
         raise ConfigError(f"{table.where}: the key {key} is one of {', '.join(options)}")
     return value
+
+
+def _encoding(table: TomlTable) -> str:
+    name: str = table.take("encoding", str, "utf-8")
+    try:
+        return codecs.lookup(name).name
+    except LookupError:
+        raise ConfigError(f"{table.where}: the key encoding is no encoding such as utf-8, cp1252 or utf-16") from None
 
 
 def _zone(table: TomlTable) -> str | None:
