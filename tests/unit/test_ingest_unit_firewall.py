@@ -19,6 +19,7 @@ from pipeline.ingest.engine.event_units import UNIT_REASONS, Conversions, in_uni
 from pipeline.ingest.mapping.load import SourceMapping, load_mapping, parse_mapping
 from pipeline.ingest.mapping.unit_text import meanings, plain
 from pipeline.ingest.mapping.units import UNITS, conversion, read_unit
+from pipeline.ingest.number_text import NO_VALUE
 from pipeline.ingest.source_tables import SourceTables
 
 BASE = {variable.name: variable.unit for variable in load_mapping("physionet2012").variables}
@@ -83,7 +84,8 @@ def test_no_text_is_an_error_and_only_known_texts_are_used(text: str) -> None:
     codes = parse_mapping(raw("Glucose"), "test", "test.toml", "0" * 64).codes
     units = Coded(np.zeros(1, np.int32), pl.Series([text], dtype=pl.String))
     _, why = in_units(np.array([5.0]), np.zeros(1, np.int64), units, ("x",), codes, Conversions())
-    assert (UNIT_REASONS[why[0]] == "unknown unit") == (plain(text) not in ("", "0") and not meanings(text))
+    nothing = not plain(text) or text.strip() in ("0", *NO_VALUE)
+    assert (UNIT_REASONS[why[0]] == "unknown unit") == (not nothing and not meanings(text))
 
 
 def raw(variable: str, **layout: Any) -> dict[str, Any]:

@@ -21,6 +21,17 @@ class UnitUse:
 
 
 @dataclass(frozen=True)
+class TableUse:
+    """What became of one table of a source, or of one of its files, before repeats and the grid are looked at."""
+
+    table: str
+    file: str
+    rows: int
+    used: int
+    dropped: Mapping[str, int]  # reason -> rows
+
+
+@dataclass(frozen=True)
 class IngestReport:
     """Where every row went; rows_read = rows_used + sum(rows_dropped), checked on construction."""
 
@@ -36,6 +47,7 @@ class IngestReport:
     labels_missing: Mapping[str, int]  # task -> stays without the label
     notes: tuple[str, ...] = ()
     units: tuple[UnitUse, ...] = ()
+    tables: tuple[TableUse, ...] = ()
 
     def __post_init__(self) -> None:
         if self.rows_read != self.rows_used + sum(self.rows_dropped.values()):

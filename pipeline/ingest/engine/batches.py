@@ -10,7 +10,6 @@ import csv
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -21,6 +20,7 @@ import pyarrow.parquet as arrow_parquet
 
 from pipeline.core.errors import DataError
 from pipeline.ingest.engine.coded import Batch
+from pipeline.ingest.mapping.toml_table import did_you_mean
 from pipeline.ingest.number_text import NO_VALUE
 from pipeline.ingest.table_files import partitions, stem
 from pipeline.ingest.text_stream import UTF8, NotUtf8, first_record, not_utf8, open_text
@@ -134,9 +134,8 @@ def _tables(
     real = [name for name in columns if name not in constants]
     missing = [name for name in real if name.lower() not in there]
     if missing:
-        raise DataError(
-            f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}{_did_you_mean(missing, there)}"
-        )
+        meant = did_you_mean(missing, there.values())
+        raise DataError(f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}{meant}")
     wanted = {there[name.lower()]: name for name in real}
     dictionaries = {there[name.lower()] for name in coded if name not in constants}
     rows, before = 0, tally.malformed
@@ -156,11 +155,6 @@ def _tables(
     malformed = tally.malformed - before
     if malformed > max(1.0, _MOST_MALFORMED * (rows + malformed)):
         raise DataError(f"{path}: {malformed} of {rows + malformed} lines do not have the fields that the header names")
-
-
-def _did_you_mean(missing: list[str], there: Mapping[str, str]) -> str:
-    close = [there[name] for gone in missing for name in get_close_matches(gone.lower(), list(there), 1)]
-    return f"; did you mean {', '.join(close)}?" if close else ""
 
 
 def _parquet(path: Path, wanted: list[str], dictionaries: set[str]) -> Iterator[Any]:

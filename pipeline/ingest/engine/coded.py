@@ -11,6 +11,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from pipeline.ingest.source_tables import require_exact
+
 ABSENT: Final = -1
 
 
@@ -65,10 +67,26 @@ class Batch:
 
 
 def plain_text(column: pl.Series) -> pl.Series:
-    """Ids and times as trimmed text; whole numbers stored as floats lose their `.0`."""
+    """Ids, codes and times as trimmed text in one Unicode form; whole numbers stored as floats lose their `.0`."""
     if column.dtype.is_float() and bool((column.drop_nulls() == column.drop_nulls().round()).all()):
         column = column.cast(pl.Int64, strict=False)
-    return column.cast(pl.String).str.strip_chars()
+    return column.cast(pl.String).str.strip_chars().str.normalize("NFC")
+
+
+def id_text(column: pl.Series, where: str) -> pl.Series:
+    """As `plain_text`, of ids.
+
+    Raises:
+        DataError: floats so large that neighbouring ids are the same float.
+    """
+    require_exact(column, where)
+    return plain_text(column)
+
+
+def loose_ids(texts: pl.Series) -> pl.Series:
+    """Ids without what typing and programs change: case, form, blanks, zeros in front and `.0` behind."""
+    plain = texts.cast(pl.String).str.normalize("NFKC").str.strip_chars().str.to_lowercase()
+    return plain.str.replace(r"\.0+$", "").str.replace(r"^0+(.)", "${1}").str.replace_all(r"[\s_-]", "")
 
 
 def _series(array: Any) -> pl.Series:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, final
@@ -12,7 +13,7 @@ import polars as pl
 from pipeline.core.errors import DataError
 from pipeline.ingest.cohort.events import IMPLAUSIBLE, REASONS, own_names, plausible
 from pipeline.ingest.engine.batches import Tally
-from pipeline.ingest.engine.coded import ABSENT, Batch, Coded, plain_text
+from pipeline.ingest.engine.coded import ABSENT, Batch, Coded, id_text, loose_ids, plain_text
 from pipeline.ingest.engine.event_stays import BETWEEN, FOUND, UNKNOWN, StayKeys
 from pipeline.ingest.engine.event_units import UNIT_REASONS, UNIT_UNKNOWN, Conversions, in_units
 from pipeline.ingest.engine.event_values import VALUE_REASONS, mend, numbers
@@ -34,6 +35,7 @@ from pipeline.ingest.withdrawn import WITHDRAWN
 
 STAY_MISSING: Final = "stay or subject missing"
 STAY_UNKNOWN: Final = "no such stay or subject"
+LOOSE_HINT: Final = "name one whose id differs only by zeros in front, `.0` behind, case, blanks or Unicode form"
 STAY_EXCLUDED: Final = "stay excluded"
 BETWEEN_STAYS: Final = "outside every stay"
 AFTER_END: Final = "after the end of the stay"
@@ -70,8 +72,8 @@ class Reading:
 
     @cached_property
     def place(self) -> dict[str, int]:
-        """The index of each of `names`."""
-        return {name: index for index, name in enumerate(self.names)}
+        """The index of each of `names`, in the Unicode form that codes are brought to."""
+        return {unicodedata.normalize("NFC", name): index for index, name in enumerate(self.names)}
 
     @cached_property
     def is_static(self) -> np.ndarray:
@@ -95,6 +97,16 @@ class Reading:
         }
 
     @cached_property
+    def loose_stays(self) -> pl.Series:
+        """The ids of stays but for their form."""
+        return loose_ids(self.keys.stay_ids)
+
+    @cached_property
+    def loose_subjects(self) -> pl.Series:
+        """The ids of subjects but for their form."""
+        return loose_ids(self.keys.subjects)
+
+    @cached_property
     def keys(self) -> StayKeys:
         """The stays, to be found by id or by subject and time."""
         assert self.stays is not None
@@ -114,6 +126,7 @@ class Located:
     hours: np.ndarray
     lost: list[tuple[str, np.ndarray]]
     copies: int = 0
+    loose: int = 0  # of the rows that name nobody: those that name somebody but for the form of the id
 
 
 @final
@@ -162,7 +175,7 @@ def locate(batch: Batch, table: EventsLayout, reading: Reading, rows: np.ndarray
     lost: list[tuple[str, np.ndarray]] = []
     coded = batch.coded(table.key)
     codes = coded.codes if batch.all_rows(rows) else coded.codes[rows]
-    texts = plain_text(coded.distinct)
+    texts = id_text(coded.distinct.alias(table.key), table.file)
     named = Coded(codes, texts).look_up((texts.is_not_null() & (texts != "")).fill_null(False).to_numpy(), False)
     rows, codes, time = _kept(named, STAY_MISSING, lost, rows, codes, _times(batch, table, rows))
     beside: Any = time  # what tells the hours: a moment, or the time as it is written
@@ -178,6 +191,12 @@ def locate(batch: Batch, table: EventsLayout, reading: Reading, rows: np.ndarray
             rows, beside = rows[at], beside.gather(at) if isinstance(beside, pl.Series) else beside[at]
     else:
         stay, why = reading.keys.find(texts, codes)
+    loose = 0
+    if (why == UNKNOWN).any():
+        known = reading.loose_subjects if table.link == "subject" else reading.loose_stays
+        strange = loose_ids(texts).is_in(known.implode()).fill_null(False).to_numpy()
+        here = codes if not copies else codes[at]
+        loose = int((Coded(here, texts).look_up(strange, False) & (why == UNKNOWN)).sum())
     for code, reason in ((UNKNOWN, STAY_UNKNOWN), (BETWEEN, BETWEEN_STAYS)):
         if (why == code).any():
             lost.append((reason, rows[why == code]))
@@ -195,7 +214,7 @@ def locate(batch: Batch, table: EventsLayout, reading: Reading, rows: np.ndarray
     ended &= before(hours, reading.until_hours, closed=reading.mapping.closed_window)
     if ended.any():
         rows, stay, hours = _kept(~ended, AFTER_END, lost, rows, stay, hours)
-    return Located(rows, stay, hours, lost, copies)
+    return Located(rows, stay, hours, lost, copies, loose)
 
 
 def _times(batch: Batch, table: EventsLayout, rows: np.ndarray) -> pl.Series:

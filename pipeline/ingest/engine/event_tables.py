@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -23,7 +22,7 @@ from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.ingest.cohort.stay_blocks import added_up
 from pipeline.ingest.engine.batches import FILE_STEM, Tally, batches, coded_batches, header
-from pipeline.ingest.engine.coded import Batch, plain_text
+from pipeline.ingest.engine.coded import Batch, id_text
 from pipeline.ingest.engine.event_rows import Reading, Usable, locate, names_of, use
 from pipeline.ingest.engine.event_units import UNIT_UNKNOWN, assumed_notes, require_known_units, unit_uses
 from pipeline.ingest.engine.file_part import FilePart
@@ -31,6 +30,7 @@ from pipeline.ingest.engine.part_cache import PartCache
 from pipeline.ingest.engine.repeats import settle_repeats
 from pipeline.ingest.engine.row_fates import RowFates, add_count, gather
 from pipeline.ingest.engine.stay_table import END, EXCLUDED, KEY, StayTable, exclude_withdrawn, read_stays
+from pipeline.ingest.engine.table_account import loose_notes, require_used, table_uses, told
 from pipeline.ingest.kept.pieces import Pieces
 from pipeline.ingest.kept.quarantine import MOST_KEPT, Quarantine
 from pipeline.ingest.kept.rows import KeptRows
@@ -134,7 +134,7 @@ def _stays_of_files(work: list[tuple[EventsLayout, Path]], reading: Reading) -> 
             ids.add(stem(path))
             continue
         for frame in batches(path, (table.key,), Tally(), reading.layout.encoding):
-            ids.update(plain_text(frame[table.key]).drop_nulls().unique().to_list())
+            ids.update(id_text(frame[table.key], path.name).drop_nulls().unique().to_list())
     ordered = sorted(ids - {""}, key=lambda name: (len(name), name))
     frame = pl.DataFrame({"stay_id": ordered}, schema={"stay_id": pl.String})
     frame = frame.with_columns(
@@ -181,7 +181,7 @@ def _read_into(
         path, *_columns(table, path, reading), tally, reading.layout.encoding, reading.codes_of(table)
     ):
         if part.keys is not None:
-            part.keys.update(plain_text(batch.coded(table.key).distinct).drop_nulls().to_list())
+            part.keys.update(id_text(batch.coded(table.key).distinct, path.name).drop_nulls().to_list())
         found = _long(batch, part, reading) if table.code is not None else _wide(batch, part, reading, path)
         for frame in (part_of(usable, reading) for usable in found if len(usable.stay)):
             put(frame)
@@ -230,6 +230,7 @@ def _long(batch: Batch, part: FilePart, reading: Reading) -> list[Usable]:
     name = names_of(batch, table, reading, part.fates)
     located = locate(batch, table, reading, np.flatnonzero(name >= 0))
     part.again(located.copies)
+    part.loose += located.loose
     return [use(batch, located, name, table.value, table.unit, reading, part.fates, part.done)]
 
 
@@ -243,6 +244,7 @@ def _wide(batch: Batch, part: FilePart, reading: Reading, path: Path) -> list[Us
         part.fates.count(UNNAMED, UNKNOWN_VARIABLE, others * batch.height)
     located = locate(batch, table, reading, np.arange(batch.height))
     part.again(located.copies * len(wanted))
+    part.loose += located.loose * len(wanted)
     found = []
     for column in wanted:
         name = np.full(batch.height, reading.place[table.prefix + column], dtype=np.int32)
@@ -260,14 +262,15 @@ def _tables(parts: list[FilePart], rows_of: KeptRows | SpilledRows, reading: Rea
     read = sum(part.rows for part in parts)
     if read == 0:
         raise DataError(f"{source}: the tables of events hold no row")
+    lost = require_used(parts)
     stays = reading.stays.frame
     is_in = stays[EXCLUDED].is_null().to_numpy()
     place = np.where(is_in, np.cumsum(is_in) - 1, 0).astype(np.uint32)  # rows of the others are not kept
     notes = list[str]()
 
     def settle(rows: pl.DataFrame) -> pl.DataFrame:
-        rows, told = settle_repeats(rows, reading.mapping, reading.layout, counts)
-        notes.extend(told)
+        rows, found = settle_repeats(rows, reading.mapping, reading.layout, counts)
+        notes.extend(found)
         return rows.with_columns(row=pl.Series(place[rows["row"].to_numpy()]))
 
     spilled = None
@@ -292,9 +295,18 @@ def _tables(parts: list[FilePart], rows_of: KeptRows | SpilledRows, reading: Rea
         dropped_by_variable=counts,
         subjects_known=reading.stays.subjects_known,
         source=source,
-        notes=(*reading.stays.notes, *added_up(notes), *_told(parts), *assumed_notes(units), *aside),
+        notes=(
+            *reading.stays.notes,
+            *added_up(notes),
+            *told(parts),
+            *lost,
+            *loose_notes(parts),
+            *assumed_notes(units),
+            *aside,
+        ),
         quarantine=quarantine,
         units=units,
+        tables=table_uses(parts),
     )
 
 
@@ -305,20 +317,3 @@ def _without_withdrawn(quarantine: Quarantine | None, stays: pl.DataFrame) -> Qu
         return quarantine
     keys = {*gone["stay_id"].to_list(), *gone[KEY].to_list()}
     return quarantine.without(lambda names: [name in keys for name in names])
-
-
-def _told(parts: list[FilePart]) -> tuple[str, ...]:
-    converted, mended = Counter[tuple[str, str]](), Counter[str]()
-    copies = sum(part.copies for part in parts)
-    several = f"{copies} rows were read again for another stay, since they lie in the windows of several"
-    for part in parts:
-        converted.update(part.done.converted)
-        mended.update(part.done.mended)
-    return (
-        *([several] if copies else []),
-        *(f"{rows} values of {name} were converted from {unit}" for (name, unit), rows in sorted(converted.items())),
-        *(
-            f"{rows} implausible values of {name} were mended as the mapping says"
-            for name, rows in sorted(mended.items())
-        ),
-    )

@@ -20,6 +20,7 @@ class FilePart:
     kept: list[pl.DataFrame] = field(default_factory=list)  # none where they were put elsewhere
     done: Conversions = field(default_factory=Conversions)
     rows: int = 0
+    loose: int = 0  # rows that name nobody, but somebody whose id is another only in form
     copies: int = 0  # of the rows: those that are there again since they lie in the windows of several stays
     keys: set[str] | None = None  # whose rows the file holds, where somebody wants to know
 

@@ -120,6 +120,7 @@ class PartCache:
             "ids": self._stays["stay_id"].gather(stays).to_list(),
             "rows": part.rows,
             "copies": part.copies,
+            "loose": part.loose,
             "counts": part.fates.counts,
             "converted": [[*key, count] for key, count in sorted(part.done.converted.items())],
             "mended": dict(part.done.mended),
@@ -132,7 +133,7 @@ class PartCache:
         own = self._reading
         self._merge(ClockKinds(*facts["clock"]))
         part = FilePart(RowFates(path.name, table, own.names, own.layout.criticality), rows=facts["rows"])
-        part.copies = facts["copies"]
+        part.copies, part.loose = facts["copies"], facts["loose"]
         part.fates.counts.update({name: dict(reasons) for name, reasons in facts["counts"].items()})
         part.done.converted.update({(name, unit): count for name, unit, count in facts["converted"]})
         part.done.mended.update(facts["mended"])

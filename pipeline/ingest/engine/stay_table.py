@@ -11,6 +11,7 @@ import polars as pl
 
 from pipeline.core.errors import DataError
 from pipeline.ingest.engine.batches import Tally, batches, header
+from pipeline.ingest.engine.coded import id_text
 from pipeline.ingest.engine.derive import derive
 from pipeline.ingest.engine.instants import MICROSECONDS_PER_HOUR, ClockKinds, instants
 from pipeline.ingest.mapping.layout import ROW_NUMBER, Inclusion, Join, Layout, StaysLayout
@@ -47,8 +48,9 @@ def read_stays(folder: Path, layout: Layout, needed: Iterable[str], clock: Clock
     """
     stays = layout.stays
     frame = _rows(folder, layout, set(needed), tally)
+    unmet = list[str]()
     for join in stays.joins:
-        frame = _joined(frame, folder, join, layout.encoding, tally)
+        frame = _joined(frame, folder, join, layout.encoding, tally, unmet)
     times = [column for item in stays.derived if item.kind.endswith("between") for column in item.columns]
     if stays.start is not None:
         frame = frame.with_columns(instants(frame[stays.start], layout.timezone, clock, layout.dates).alias(START))
@@ -71,7 +73,7 @@ def read_stays(folder: Path, layout: Layout, needed: Iterable[str], clock: Clock
     frame = _named(frame, stays)
     frame = frame.with_columns(_excluded(frame, stays, layout.inclusion).alias(EXCLUDED))
     out = frame[EXCLUDED].drop_nulls().value_counts().sort(EXCLUDED)
-    notes = tuple(f"{rows} stays excluded: {reason}" for reason, rows in out.iter_rows())
+    notes = (*unmet, *(f"{rows} stays excluded: {reason}" for reason, rows in out.iter_rows()))
     if frame[EXCLUDED].null_count() == 0:
         raise DataError(f"{folder.name}: no stay is left; {'; '.join(notes) or 'the table of stays is empty'}")
     return StayTable(frame, stays.subject is not None, notes)
@@ -108,20 +110,29 @@ def _matches(column: str, kept: tuple[str, ...]) -> pl.Expr:
     return found.fill_null(False)
 
 
-def _joined(frame: pl.DataFrame, folder: Path, join: Join, encoding: str, tally: Tally) -> pl.DataFrame:
-    keys = [pl.col(name).cast(pl.String).alias(f"(on {name})") for name in join.on]
+def _joined(
+    frame: pl.DataFrame, folder: Path, join: Join, encoding: str, tally: Tally, unmet: list[str]
+) -> pl.DataFrame:
+    """The stays with the join's columns; a join that meets no stay is told in `unmet`."""
+
+    def keyed(rows: pl.DataFrame) -> pl.DataFrame:
+        return rows.with_columns(id_text(rows[name], join.file).alias(f"(on {name})") for name in join.on)
+
     names = [f"(on {name})" for name in join.on]
-    left = frame.with_columns(keys)
+    left = keyed(frame)
     wanted = left.select(names).unique()
     columns = tuple(dict.fromkeys((*join.on, *join.columns.values())))
-    parts = []
+    parts, rows = [], 0
     for path in find_files(folder, join.file):
         for batch in batches(path, columns, tally, encoding):
-            parts.append(batch.with_columns(keys).join(wanted, on=names, how="semi"))
+            rows += batch.height
+            parts.append(keyed(batch).join(wanted, on=names, how="semi"))
     if not parts:  # a file with a header and no row: nobody has an entry (no death, no label)
         return left.drop(names).with_columns(pl.lit(None, pl.String).alias(new) for new in join.columns)
     right = pl.concat(parts, how="vertical_relaxed")
     right = right.select(*names, *(pl.col(old).alias(new) for new, old in join.columns.items()))
+    if rows and not right.height:
+        unmet.append(f"none of {rows} rows of {join.file} belongs to a stay by {', '.join(join.on)}")
     twice = right.height - right.select(names).n_unique()
     if twice:
         raise DataError(f"{folder.name}: {join.file} has {twice} rows that repeat {', '.join(join.on)}")

@@ -18,7 +18,7 @@ from pipeline.core.types import Aggregation, StaticVariable, Variable
 from pipeline.ingest.mapping.layout import Layout, parse_layout
 from pipeline.ingest.mapping.source_codes import SourceCodes, apply_codes
 from pipeline.ingest.mapping.tasks import RULES, TaskRule
-from pipeline.ingest.mapping.toml_table import TomlTable
+from pipeline.ingest.mapping.toml_table import TomlTable, did_you_mean
 
 MAPPINGS: Final = Path(__file__).parents[1] / "mappings"
 _NUMBER: Final = (int, float)
@@ -37,6 +37,10 @@ _TASK_KEYS: Final[Mapping[str, tuple[Any, Any]]] = {  # key -> type, type of a l
     "missing": (list, _NUMBER),
     "variables": (list, str),
 }
+KEYS: Final = frozenset({
+    "description", "unknown_variables", "window", "variables", "statics", "label_variables", "tasks", "layout",
+    "inclusion", "codes", "mend",
+})  # fmt: skip
 UnknownVariables = Literal["error", "drop"]
 WindowKind = Literal["half_open", "closed"]
 
@@ -103,6 +107,9 @@ def _read(name_or_path: str, shipped: dict[str, Path]) -> tuple[dict[str, Any], 
 
 def parse_mapping(raw: dict[str, Any], name: str, where: str, digest: str) -> SourceMapping:
     """Check a parsed mapping; `where` names the file in errors."""
+    whole = TomlTable({key: None for key in raw if key not in KEYS}, f"mapping {where}")
+    whole.taken |= KEYS
+    whole.done()
     layout = parse_layout(raw["layout"], raw.get("inclusion", {}), where) if "layout" in raw else None
     raw, declared = apply_codes(raw, where)
     top = TomlTable({key: raw[key] for key in raw if key not in ("layout", "inclusion")}, f"mapping {where}")
@@ -227,7 +234,7 @@ def _tasks(raw: dict[str, Any], where: str, variables: set[str]) -> tuple[TaskRu
             raise ConfigError(f"mapping {where}: {error}") from None
         unknown = sorted({name for window in task.windows for name in window[0]} - variables)
         if unknown:
-            raise ConfigError(f"{spot}: {unknown[0]} is no variable of the mapping")
+            raise ConfigError(f"{spot}: {unknown[0]} is no variable of the mapping{did_you_mean(unknown, variables)}")
         tasks.append(task)
     return tuple(tasks)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, final
 
 from pipeline.core.errors import ConfigError
-from pipeline.ingest.mapping.toml_table import TomlTable
+from pipeline.ingest.mapping.toml_table import TomlTable, did_you_mean
 from pipeline.ingest.mapping.unit_text import spell
 from pipeline.ingest.mapping.units import UNITS, Line, require_conversion
 
@@ -48,7 +48,8 @@ def apply_codes(raw: Mapping[str, Any], where: str) -> tuple[dict[str, Any], Sou
         known = {**rest.get("label_variables", {}), **rest.get("variables", {})}
         strange = sorted(set(codes) - set(known))
         if strange:
-            raise ConfigError(f"mapping {where}: codes.{strange[0]} is no variable of the mapping or its base")
+            meant = did_you_mean(strange, known)
+            raise ConfigError(f"mapping {where}: codes.{strange[0]} is no variable of the mapping or its base{meant}")
         for name, entries in codes.items():
             sources = _entries(entries, f"mapping {where}: codes.{name}", declared)
             kind = "variables" if name in rest.get("variables", {}) else "label_variables"
