@@ -16,9 +16,11 @@ import polars as pl
 from pipeline.core.errors import DataError
 from pipeline.ingest.engine.batches import FILE_STEM, Tally, batches, header
 from pipeline.ingest.engine.event_units import shown
+from pipeline.ingest.mapping.layout import ROW_NUMBER
 from pipeline.ingest.mapping.load import MAPPINGS, load_mapping
 from pipeline.ingest.mapping.synonyms import role, variable_named
 from pipeline.ingest.mapping.units import read_unit
+from pipeline.ingest.suggest_meds import Draft, meds_draft
 from pipeline.ingest.table_files import SUFFIXES, stem, tables_under
 
 _ROWS_LOOKED_AT: Final = 2_000_000
@@ -26,15 +28,8 @@ _FEWEST_ROWS: Final = 10
 _MOST_FILES: Final = 200
 _MOST_SHOWN: Final = 60
 _LONGEST_CODE: Final = 60
-
-
-@final
-@dataclass(frozen=True)
-class Draft:
-    """`toml`: the mapping; `notes`: what a person must look at."""
-
-    toml: str
-    notes: tuple[str, ...]
+_WARDS: Final = "location_category"  # of a table with a row for each ward that a hospitalisation passed (CLIF)
+_AGE: Final = "plausible = [10, 120], scale = [15, 95], normal = 65"
 
 
 @final
@@ -63,6 +58,9 @@ def suggest(source: Path) -> Draft:
     if shipped is not None:
         return shipped
     headers = {path: header(path) for path in files[:_MOST_FILES]}
+    meds = meds_draft(folder, headers)
+    if meds is not None:
+        return meds
     stays = _stays_file(headers)
     tables = [(path, names) for path, names in headers.items() if path != stays or len(headers) == 1]
     per_file = (
@@ -107,6 +105,8 @@ def _events(
     folder: Path, path: Path, names: list[str], stays: Path | None, headers: dict[Path, list[str]], per_file: bool
 ) -> _Found | None:
     key, link = (FILE_STEM if per_file else role(names, "stay")), "stay"
+    if key is not None and stays is not None and _WARDS in {name.lower() for name in headers[stays]}:
+        link = "subject"  # a stay is a row of the wards' table: several have the key
     if key is None and stays is not None and role(headers[stays], "subject"):
         key, link = role(names, "subject"), "subject"
     time, code, value, unit = (role(names, kind) for kind in ("time", "code", "value", "unit"))
@@ -184,17 +184,26 @@ def _draft(
     if stays is not None:
         names = headers[stays]
         lines += ["[layout.stays]", f"file = {_text(stays.relative_to(folder).with_name(stem(stays)).as_posix())}"]
-        roles = [(kind, role(names, kind)) for kind in ("stay", "subject", "start", "end", "site")]
-        lines += [f"{kind} = {_text(name)}" for kind, name in roles if name is not None]
+        roles = {kind: role(names, kind) for kind in ("stay", "subject", "start", "end", "site")}
+        if _WARDS in {name.lower() for name in names} and roles["stay"] and roles["subject"]:
+            lines += [f"subject_key = {_text(roles['stay'])}", f'where = {{ {_WARDS} = ["icu"] }}']
+            roles["stay"] = ROW_NUMBER
+        lines += [f"{kind} = {_text(name)}" for kind, name in roles.items() if name is not None]
         lines += [*(["distinct = true"] if len(headers) == 1 else []), ""]  # one file with many rows per stay
     for table in found:
         lines += ["[[layout.events]]", *table.lines, ""]
-    lines += ["[codes]", *(f"{name} = [{', '.join(codes)}]" for name, codes in entries.items()), "", "[statics]", ""]
-    lines += [
-        "# Labels: a column of the stays (binary, column, survival) or events in a later window (event).",
-        "[tasks]",
-    ]
-    notes.append("no statics and no tasks are drafted: say what is known of a stay, and what is to be predicted")
+    age, died = (None if stays is None else role(headers[stays], kind) for kind in ("age", "died"))
+    lines += ["[codes]", *(f"{name} = [{', '.join(codes)}]" for name, codes in entries.items()), "", "[statics]"]
+    if age is not None:
+        lines.append(f'age = {{ source = {_text(age)}, unit = "years", {_AGE} }}')
+    lines += ["", "# Labels: a column of the stays (binary, column, survival) or events in a later window (event)."]
+    lines.append("[tasks]")
+    if died is not None:
+        lines.append(f'died = {{ kind = "binary", column = {_text(died)} }}')
+    if age is None:
+        notes.append("no statics are drafted: say what is known of a stay")
+    if died is None:
+        notes.append("no tasks are drafted: say what is to be predicted")
     if not entries:
         notes.append("no code has a name that is known here: fill in [codes]")
     if n_files > _MOST_FILES:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.errors import DataError
+from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.types import IngestReport
 from pipeline.ingest.cohort.build import build_cohort
 from pipeline.ingest.engine.coded import id_text, loose_ids
@@ -87,7 +87,7 @@ def test_a_join_meets_ids_of_another_type_and_tells_where_it_meets_nobody(tmp_pa
     pl.DataFrame({"stay": ["01", "02"], "late": [1, 0]}).write_parquet(tmp_path / "labels.parquet")
     tables = read(tmp_path, [1, 2], [1], stays={"join": [join]}, tasks={"l": {"kind": "binary", "column": "late"}})
     assert "none of 2 rows of labels belongs to a stay by stay" in tables.notes
-    with pytest.raises(DataError, match="l has no label in any of 2 stays"):
+    with pytest.raises(DataError, match="first task, l, has 0 of 2 classes"):
         report(tables, mapping(tasks={"l": {"kind": "binary", "column": "late"}}))
 
 
@@ -144,3 +144,25 @@ def test_a_task_without_any_label_is_refused(tmp_path: Path) -> None:
     tables = read(tmp_path, ["1", "2"], ["1", "2"], tasks=tasks)
     with pytest.raises(DataError, match="late has no label in any of 2 stays"):
         report(tables, mapping(tasks=tasks))
+
+
+def test_a_code_without_a_value_counts_as_one(tmp_path: Path) -> None:
+    (tmp_path / "stays.csv").write_text("stay,died\n1,0\n2,1\n")
+    (tmp_path / "lab.csv").write_text("stay,hour,code\n1,0,x\n1,2,x\n2,1,y\n")
+    raw = {
+        "variables": {"x": {"unit": "0 or 1", "plausible": [0, 1], "scale": [0, 1], "normal": 0, "aggregation": "max"}},
+        "unknown_variables": "drop",
+        "tasks": {"died": {"kind": "binary", "column": "died"}},
+    }
+    events = {"file": "lab", "key": "stay", "time": "hour", "time_unit": "hours", "code": "code"}
+
+    def layout(**more: Any) -> SourceMapping:
+        stays = {"file": "stays", "stay": "stay"}
+        table = {"layout": {"stays": stays, "events": [{**events, **more}]}}
+        return parse_mapping({**raw, **table}, "t", "t.toml", "0" * 64)
+
+    tables = read_event_tables(folder=tmp_path, mapping=layout(presence=True), until_hours=4.0)
+    assert tables.events.select("hours", "value").rows() == [(0.0, 1.0), (2.0, 1.0)]
+    for more, why in (({}, "presence = true"), ({"presence": True, "value": "v"}, "with neither value nor unit")):
+        with pytest.raises(ConfigError, match=why):
+            layout(**more)

@@ -249,10 +249,10 @@ def _moments(
 
 def use(
     batch: Batch,
+    table: EventsLayout,
     located: Located,
     name: np.ndarray,
     column: str,
-    unit: str | None,
     reading: Reading,
     fates: RowFates,
     done: Conversions,
@@ -270,14 +270,15 @@ def use(
         fates.drop(OUTSIDE_WINDOW, found.name[outside], batch, rows[outside], column)
         rows, found.value = rows[~outside], np.zeros(len(outside))
         found.take(~outside)
-    found.value, why = numbers(batch.series(column, rows), reading.layout)
+    raw = pl.Series("value", np.ones(len(rows))) if table.presence else batch.series(column, rows)
+    found.value, why = numbers(raw, reading.layout)
     if why.any():
         for code in np.unique(why[why > 0]):
             here = why == code
             fates.drop(VALUE_REASONS[code], found.name[here], batch, rows[here], column)
         rows = rows[why == 0]
         found.take(why == 0)
-    units = None if unit is None else _at(batch, unit, rows)
+    units = None if table.unit is None else _at(batch, table.unit, rows)
     found.value, why = in_units(found.value, found.name, units, reading.names, reading.mapping.codes, done)
     if why.any():
         for code in np.unique(why[why > 0]):

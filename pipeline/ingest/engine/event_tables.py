@@ -231,7 +231,7 @@ def _long(batch: Batch, part: FilePart, reading: Reading) -> list[Usable]:
     located = locate(batch, table, reading, np.flatnonzero(name >= 0))
     part.again(located.copies)
     part.loose += located.loose
-    return [use(batch, located, name, table.value, table.unit, reading, part.fates, part.done)]
+    return [use(batch, table, located, name, table.value, reading, part.fates, part.done)]
 
 
 def _wide(batch: Batch, part: FilePart, reading: Reading, path: Path) -> list[Usable]:
@@ -248,7 +248,7 @@ def _wide(batch: Batch, part: FilePart, reading: Reading, path: Path) -> list[Us
     found = []
     for column in wanted:
         name = np.full(batch.height, reading.place[table.prefix + column], dtype=np.int32)
-        found.append(use(batch, located, name, column, None, reading, part.fates, part.done))
+        found.append(use(batch, table, located, name, column, reading, part.fates, part.done))
     return found
 
 

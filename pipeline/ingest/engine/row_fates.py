@@ -96,6 +96,8 @@ class RowFates:
         copies["code"] = pl.Series(self.names, dtype=pl.String).gather(name)
         table = self.table
         for ours, theirs in {} if table is None else {"key": table.key, "time": table.time, "value": column}.items():
+            if not theirs:
+                continue
             copies[ours] = batch.series(theirs).gather(rows).cast(pl.String)
         return _frame(copies)
 

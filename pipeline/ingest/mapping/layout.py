@@ -123,8 +123,9 @@ class EventsLayout:
     time_unit: TimeUnit
     shift_hours: float
     code: str | None
-    value: str
+    value: str  # "" with `presence`: a row says that its code is there, and counts as 1
     unit: str | None
+    presence: bool
     optional: bool  # a source without the table is read without it, and the report says so
 
 
@@ -262,6 +263,11 @@ def _derived(name: str, raw: Any, where: str) -> Derived:
 def _events(raw: Any, where: str) -> EventsLayout:
     table = TomlTable(raw, where)
     code = table.take("code", str, "") or None
+    presence = table.take("presence", bool, False)
+    if presence and (code is None or "value" in table.raw or "unit" in table.raw):
+        raise ConfigError(f"{where}: presence = true goes with a code, and with neither value nor unit")
+    if code and not presence and "value" not in table.raw:
+        raise ConfigError(f"{where} lacks the key value; codes that have none count as 1 with presence = true")
     events = EventsLayout(
         file=table.take("file", str, ""),
         prefix=table.take("prefix", str, ""),
@@ -272,8 +278,9 @@ def _events(raw: Any, where: str) -> EventsLayout:
         time_unit=_one_of(table, "time_unit", get_args(TimeUnit), "datetime"),
         shift_hours=float(table.take("shift_hours", (int, float), 0.0)),
         code=code,
-        value=table.take("value", str) if code else "",
+        value=table.take("value", str) if code and not presence else "",
         unit=table.take("unit", str, "") or None,
+        presence=presence,
         optional=table.take("optional", bool, False),
     )
     table.done()
