@@ -90,7 +90,7 @@ class _Utf8(io.RawIOBase):
     def __init__(self, source: Any, encoding: str) -> None:
         self._source, self._as_it_is = source, encoding == UTF8
         self._decoder = codecs.getincrementaldecoder(encoding)()
-        self._rest = b""
+        self._rest, self._pending = b"", False
 
     def readable(self) -> bool:
         return True
@@ -98,13 +98,20 @@ class _Utf8(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         while not self._rest:
             data = self._source.read(1 << 20 if size < 0 else size)
+            if self._as_it_is and data and not self._pending and data.isascii():
+                self._rest = data  # by far the most text: nothing to decode
+                break
             try:
                 text = self._decoder.decode(data, final=not data)
             except UnicodeDecodeError:
                 raise NotUtf8 from None
+            self._pending = bool(self._decoder.getstate()[0])
             self._rest = bytes(data) if self._as_it_is else text.encode()
             if not data:
                 break
+        if len(self._rest) <= size:
+            taken, self._rest = self._rest, b""
+            return taken
         taken, self._rest = (self._rest, b"") if size < 0 else (self._rest[:size], self._rest[size:])
         return taken
 

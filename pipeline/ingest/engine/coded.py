@@ -70,7 +70,8 @@ def plain_text(column: pl.Series) -> pl.Series:
     """Ids, codes and times as trimmed text in one Unicode form; whole numbers stored as floats lose their `.0`."""
     if column.dtype.is_float() and bool((column.drop_nulls() == column.drop_nulls().round()).all()):
         column = column.cast(pl.Int64, strict=False)
-    return column.cast(pl.String).str.strip_chars().str.normalize("NFC")
+    text = column.cast(pl.String).str.strip_chars()
+    return text.str.normalize("NFC") if text.str.contains(r"[^\x00-\x7f]").any() else text
 
 
 def id_text(column: pl.Series, where: str) -> pl.Series:

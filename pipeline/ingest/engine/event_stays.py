@@ -111,8 +111,13 @@ class StayKeys:
         last = self.begun[np.maximum(nth[none], 0)] if len(self.begun) else np.zeros(len(none), np.int32)
         beyond = (nth[none] >= low[none]) & (self.end[last] > moment[none]) if len(none) else np.zeros(0, bool)
         row, stay = np.append(row, none), np.append(stay, np.where(beyond, last, -1)).astype(np.int32)
-        order = np.lexsort((stay, row)) if len(row) > len(codes) else np.argsort(row, kind="stable")
-        row, stay = row[order], stay[order]
+        if len(row) > len(codes):
+            order = np.lexsort((stay, row))
+            row, stay = row[order], stay[order]
+        else:  # each row once
+            ordered = np.empty(len(codes), np.int32)
+            ordered[row] = stay
+            row, stay = np.arange(len(codes)), ordered
         why = np.where(stay < 0, BETWEEN, FOUND)
         if (at < 0).any():
             why[coded.look_up(at < 0, True)[row]] = UNKNOWN
