@@ -6,8 +6,8 @@ from typing import Final
 
 import polars as pl
 
-NUMBER, MISSING, LIMIT, COMMA, AMBIGUOUS, TEXT = range(6)
-"""What `read_numbers` may say of a text."""
+NUMBER, MISSING, LIMIT, COMMA, AMBIGUOUS, TEXT, WORD = range(7)
+"""What `read_numbers` may say of a text; `WORD`: true or false, which is a number where 0 and 1 are meant."""
 
 NO_VALUE: Final = ("NA", "NaN", "nan", "NULL", "null", "None", r"\N")
 """What programs write where there is nothing."""
@@ -44,7 +44,10 @@ def read_numbers(
         mended = body
     either = body.str.contains(_EITHER) if decimal_comma and not no_thousands else pl.lit(False)
     truth = body.str.to_lowercase().replace_strict(TRUTH, default=None, return_dtype=pl.Float64)
-    frame = frame.with_columns(value=pl.coalesce(mended.cast(pl.Float64, strict=False), truth), either=either)
+    number = mended.cast(pl.Float64, strict=False)
+    frame = frame.with_columns(
+        value=pl.coalesce(number, truth), either=either, word=number.is_null() & truth.is_not_null()
+    )
     limit = pl.col("text") != body
     kind = (
         pl.when(pl.col("text").is_null() | pl.col("text").is_in(["", *NO_VALUE]))
@@ -53,6 +56,8 @@ def read_numbers(
         .then(AMBIGUOUS)
         .when(limit & (pl.col("value").is_not_null() | body.str.contains(_PLAIN)) & (not take_limits))
         .then(LIMIT)
+        .when(pl.col("word"))
+        .then(WORD)
         .when(pl.col("value").is_not_null())
         .then(NUMBER)
         .when(body.str.contains(_PLAIN))
@@ -60,7 +65,7 @@ def read_numbers(
         .otherwise(TEXT)
     )
     found = frame.select(kind=kind.cast(pl.Int8), value="value")
-    return found["value"].set(found["kind"] != NUMBER, None), found["kind"]
+    return found["value"].set(~found["kind"].is_in([NUMBER, WORD]), None), found["kind"]
 
 
 def two_ways(text: pl.Series) -> pl.Series:

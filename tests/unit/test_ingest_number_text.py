@@ -74,6 +74,10 @@ def test_what_is_neither_text_nor_number_is_no_number(column: pl.Series) -> None
 
 def test_words_of_truth_are_numbers_and_words_of_yes_and_no_are_labels() -> None:
     assert read(["True", "FALSE", "yes"]) == [1.0, 0.0, "text instead of a number"]
+    for column in (pl.Series(["true", "5", "False"]), pl.Series([True, None, False])):
+        _, why = numbers(column, layout(), np.array([True, False, False]))
+        assert VALUE_REASONS[why[2]] == "text instead of a number"
+        assert VALUE_REASONS[why[0]] == ""
     for texts in (["True", "False", None], ["Y", "n", ""], ["ja", "0", " "], ["1", "No", None]):
         stays = pl.DataFrame({"died": texts}, schema={"died": pl.String})
         labels = BinaryRule("died", "died").labels(LabelSource(stays, "x", NONE, NONE, NONE, NONE, ()))

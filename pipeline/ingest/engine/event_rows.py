@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.core.errors import DataError
+from pipeline.core.types import StaticVariable, Variable
 from pipeline.ingest.cohort.events import IMPLAUSIBLE, REASONS, own_names, plausible
 from pipeline.ingest.engine.batches import Tally
 from pipeline.ingest.engine.coded import ABSENT, Batch, Coded, id_text, loose_ids, plain_text
@@ -79,6 +80,14 @@ class Reading:
     def is_static(self) -> np.ndarray:
         """`(name,)` bool."""
         return np.array([name in self.mapping.static_sources for name in self.names], dtype=bool)
+
+    @cached_property
+    def is_flag(self) -> np.ndarray:
+        """`(name,)` bool: a variable of 0 and 1, to which true and false are numbers."""
+        rows: tuple[Variable | StaticVariable, ...]
+        rows = (*self.mapping.variables, *self.mapping.static_variables, *self.mapping.label_variables)
+        flags: np.ndarray = np.array([row.plausible_low >= 0 and row.plausible_high <= 1 for row in rows], dtype=bool)
+        return flags[self.own] if len(self.own) else np.zeros(0, dtype=bool)
 
     @cached_property
     def own(self) -> np.ndarray:
@@ -271,7 +280,7 @@ def use(
         rows, found.value = rows[~outside], np.zeros(len(outside))
         found.take(~outside)
     raw = pl.Series("value", np.ones(len(rows))) if table.presence else batch.series(column, rows)
-    found.value, why = numbers(raw, reading.layout)
+    found.value, why = numbers(raw, reading.layout, reading.is_flag[found.name])
     if why.any():
         for code in np.unique(why[why > 0]):
             here = why == code

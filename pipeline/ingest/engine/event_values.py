@@ -10,7 +10,7 @@ import polars as pl
 from pipeline.ingest.engine.event_units import Conversions
 from pipeline.ingest.mapping.layout import Layout
 from pipeline.ingest.mapping.source_codes import SourceCodes
-from pipeline.ingest.number_text import read_numbers, two_ways
+from pipeline.ingest.number_text import WORD, read_numbers, two_ways
 from pipeline.ingest.source_tables import CODED_MISSING, VALUE_MISSING, VALUE_NOT_FINITE
 
 VALUE_TEXT: Final = "text instead of a number"
@@ -32,18 +32,20 @@ VALUE_REASONS: Final = (
 _OF_KIND: Final = np.array(  # what `read_numbers` says of a text (NUMBER, MISSING, LIMIT, ...) -> the reason's code
     [
         VALUE_REASONS.index(reason)
-        for reason in ("", VALUE_MISSING, VALUE_LIMIT, VALUE_COMMA, VALUE_AMBIGUOUS, VALUE_TEXT)
+        for reason in ("", VALUE_MISSING, VALUE_LIMIT, VALUE_COMMA, VALUE_AMBIGUOUS, VALUE_TEXT, "")
     ],
     dtype=np.int8,
 )
 
 
-def numbers(raw: pl.Series, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-    """Float64 values (NaN = none) and int8 indices of `VALUE_REASONS`. Booleans are 0 and 1, in words, too.
+def numbers(raw: pl.Series, layout: Layout, flag: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Float64 values (NaN = none) and int8 indices of `VALUE_REASONS`.
 
-    Most texts are numbers as they stand; only the others are trimmed, mended and looked at. What is neither text nor
+    Most texts are numbers as they stand; only the others are trimmed, mended and looked at. True and false are 1 and 0
+    where `flag` `(row,)` says that the row's variable is one of 0 and 1 (None = all are). What is neither text nor
     number (a duration, a date, a list) is `VALUE_TEXT`.
     """
+    words = np.zeros(len(raw), dtype=bool) if raw.dtype != pl.Boolean else raw.is_not_null().to_numpy()
     if raw.dtype.is_numeric() or raw.dtype in (pl.Boolean, pl.Null):
         column, odd, why_odd = raw.cast(pl.Float64), raw.is_null(), VALUE_REASONS.index(VALUE_MISSING)
     elif raw.dtype in (pl.String, pl.Categorical, pl.Enum):
@@ -68,6 +70,9 @@ def numbers(raw: pl.Series, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
         )
         value = value.copy()
         value[rows], why[rows] = read.fill_null(float("nan")).to_numpy(), _OF_KIND[kind.to_numpy()]
+        words[rows] = (kind == WORD).to_numpy()
+    if flag is not None and words.any():
+        why[words & ~flag] = VALUE_REASONS.index(VALUE_TEXT)
     finite = np.isfinite(value)
     if not finite.all():
         why[~finite & (why == 0)] = VALUE_REASONS.index(VALUE_NOT_FINITE)
