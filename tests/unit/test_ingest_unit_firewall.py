@@ -31,7 +31,7 @@ BASE = {variable.name: variable.unit for variable in load_mapping("physionet2012
         (("\u03bcmol/l", "\u00b5mol/L", "UMOL/L", "mcmol/L", "micromol/l", "\u00b5mol\u00b7L\u207b\u00b9"), "umol/L"),
         (("mmol/L.", "[mmol/L]", "(mmol/l)", " mmol / l ", "mmol.l-1", "mmol L-1", "mmol/l{total}"), "mmol/L"),
         (("mg%", "mg/100 ml", "MG/DL", "mg/deciliter"), "mg/dL"),
-        (("mm Hg", "mm[Hg]", "Torr", "mm/Hg"), "mmHg"),
+        (("mm Hg", "mm[Hg]", "mm(hg)", "Torr", "mm/Hg"), "mmHg"),
         (("U/l", "[IU]/L", "IE/l", "UI/L", "U.I./L", "E/L", "Units/L"), "IU/L"),
         (("Gpt/l", "/nl", "1/nl", "Tsd/ul", "Tsd./\u00b5l", "K/uL", "10*3/uL"), "10^9/L"),
         (("x10^9/L", "10E9/L", "10\u2079/L", "103/mm3"), "10^9/L"),

@@ -23,12 +23,12 @@ from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.ingest.cohort.stay_blocks import added_up
 from pipeline.ingest.engine.batches import FILE_STEM, Tally, batches, coded_batches, header
 from pipeline.ingest.engine.coded import Batch, id_text
-from pipeline.ingest.engine.event_rows import Reading, Usable, locate, names_of, use
+from pipeline.ingest.engine.event_rows import Usable, locate, names_of, use
 from pipeline.ingest.engine.event_units import UNIT_UNKNOWN, assumed_notes, require_known_units, unit_uses
-from pipeline.ingest.engine.file_part import FilePart
 from pipeline.ingest.engine.part_cache import PartCache
+from pipeline.ingest.engine.reading import Reading
 from pipeline.ingest.engine.repeats import settle_repeats
-from pipeline.ingest.engine.row_fates import RowFates, add_count, gather
+from pipeline.ingest.engine.row_fates import FilePart, RowFates, add_count, gather
 from pipeline.ingest.engine.stay_table import END, EXCLUDED, KEY, StayTable, exclude_withdrawn, read_stays
 from pipeline.ingest.engine.table_account import loose_notes, require_used, table_uses, told
 from pipeline.ingest.kept.pieces import Pieces

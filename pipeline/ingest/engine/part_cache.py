@@ -20,11 +20,10 @@ from pipeline.core.codec import to_plain
 from pipeline.core.digest import digest_bytes
 from pipeline.core.errors import DataError
 from pipeline.ingest.engine.batches import FILE_STEM
-from pipeline.ingest.engine.event_rows import Reading
 from pipeline.ingest.engine.event_units import Seen
-from pipeline.ingest.engine.file_part import FilePart
 from pipeline.ingest.engine.instants import ClockKinds
-from pipeline.ingest.engine.row_fates import RowFates
+from pipeline.ingest.engine.reading import Reading
+from pipeline.ingest.engine.row_fates import FilePart, RowFates
 from pipeline.ingest.engine.stay_table import END, EXCLUDED, KEY
 from pipeline.ingest.kept.pieces import Pieces
 from pipeline.ingest.mapping.layout import EventsLayout

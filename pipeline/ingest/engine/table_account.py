@@ -13,7 +13,7 @@ from typing import Final
 from pipeline.core.errors import DataError
 from pipeline.core.types import TableUse
 from pipeline.ingest.engine.event_rows import LOOSE_HINT, STAY_UNKNOWN
-from pipeline.ingest.engine.file_part import FilePart
+from pipeline.ingest.engine.row_fates import FilePart
 from pipeline.ingest.mapping.layout import CRITICAL_REASONS
 from pipeline.ingest.source_tables import UNKNOWN_VARIABLE, VARIABLE_MISSING
 

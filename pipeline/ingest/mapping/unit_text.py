@@ -47,7 +47,7 @@ _COUNTS: Final[Mapping[str, tuple[str, ...]]] = {
     "/L": ("/l",),
 }
 _OTHERS: Final[Mapping[str, tuple[str, ...]]] = {
-    "mmHg": ("mmhg", "mm[hg]", "torr", "mm/hg", "mmhgcolumn"),
+    "mmHg": ("mmhg", "mm[hg]", "mm(hg)", "torr", "mm/hg", "mmhgcolumn"),
     "kPa": ("kpa",),
     "hPa": ("hpa", "mbar"),
     "Pa": ("pa",),
