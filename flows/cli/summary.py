@@ -79,6 +79,12 @@ def _print_ingest(job: Job, made: MadeBy) -> None:
     print(f"rows    {report.rows_read} read, {report.rows_used} used")
     for reason, rows in sorted(report.rows_dropped.items(), key=lambda item: -item[1]):
         print(f"        {rows} dropped: {reason}")
+    for table in report.tables:
+        lost = ", ".join(f"{rows} {reason}" for reason, rows in table.dropped.items())
+        print(f"table   {table.table} ({table.file}): {table.used} of {table.rows} usable{f'; {lost}' if lost else ''}")
+    for use in report.units:
+        middle = "" if use.median is None else f", median {use.median:g}"
+        print(f"unit    {use.code} in {use.unit}: {use.rows} rows{middle}; {use.verdict}")
     for task, share in report.prevalence.items():
         print(f"task    {task:<20} {100 * share:5.1f} %, {report.labels_missing.get(task, 0)} without the label")
     for note in report.notes:

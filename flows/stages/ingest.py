@@ -21,7 +21,7 @@ from pipeline.ingest.kept.quarantine import write_quarantine
 from pipeline.ingest.mapping.load import load_mapping
 from pipeline.ingest.source_tables import SourceTables
 from pipeline.ingest.sources.readers import read_source
-from pipeline.ingest.splits import given_split, keyed_hash_split, site_split, time_split
+from pipeline.ingest.splits import given_split, keyed_hash_split, site_split, time_split, with_tuning
 from pipeline.store import Made
 from pipeline.validation import contracts
 from pipeline.validation.site_contract import check_site_contract, read_contract
@@ -92,11 +92,15 @@ def _split(job: Job, tables: SourceTables, split: SplitConfig) -> Any:
     if split.kind == "given":
         return given_split(tables)
     if split.kind == "site":
-        return site_split(tables, split.tuning_sites, split.held_out_sites)
+        part = site_split(tables, split.tuning_sites, split.held_out_sites)
+        return part if split.tuning_sites else with_tuning(part, _hashed(job, tables, split.tuning, 0.0))
     if split.kind == "time":
         return time_split(tables, split.tuning, split.held_out)
-    subjects = tables.stays["subject_id"].to_numpy()
-    return keyed_hash_split(subjects, job.secret("split"), split.tuning, split.held_out)
+    return _hashed(job, tables, split.tuning, split.held_out)
+
+
+def _hashed(job: Job, tables: SourceTables, tuning: float, held_out: float) -> Any:
+    return keyed_hash_split(tables.stays["subject_id"].to_numpy(), job.secret("split"), tuning, held_out)
 
 
 def _mapping_digest(mapping: str) -> str:

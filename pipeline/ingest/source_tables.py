@@ -9,8 +9,10 @@ from typing import Final, final
 import polars as pl
 
 from pipeline.core.errors import DataError
+from pipeline.core.types import TableUse, UnitUse
 from pipeline.ingest.kept.quarantine import Quarantine
 from pipeline.ingest.kept.spilled import SpilledRows
+from pipeline.ingest.number_text import flags
 
 EVENT_SCHEMA: Final = {"stay_id": pl.String, "hours": pl.Float64, "variable": pl.String, "value": pl.Float64}
 UNNAMED: Final = "(unnamed)"
@@ -24,6 +26,8 @@ CODED_MISSING: Final = "coded missing"
 UNKNOWN_VARIABLE: Final = "unknown variable"
 OUTSIDE_WINDOW: Final = "outside the window"
 BOOKKEEPING: Final = "record id"
+
+_LARGEST_EXACT: Final = 2.0**53
 
 Counts = dict[str, int]
 CountsByVariable = dict[str, dict[str, int]]
@@ -50,6 +54,8 @@ class SourceTables:
     source: str
     notes: tuple[str, ...] = ()
     quarantine: Quarantine | None = None  # copies of rows that failed, for the site alone
+    tables: tuple[TableUse, ...] = ()  # what became of each table and file
+    units: tuple[UnitUse, ...] = ()  # what unit texts the rows carried, and what was made of them
     spilled: SpilledRows | None = None  # the events, where they are more than memory; `events` is empty then
 
     def __post_init__(self) -> None:
@@ -107,18 +113,29 @@ def as_text_ids(column: pl.Series, where: str) -> pl.Series:
         broken = int((~column.fill_null(float("nan")).is_finite() | (column != column.round())).fill_null(True).sum())
         if broken:
             raise DataError(f"{where}: {broken} rows of column {column.name} hold no whole number as id")
+        require_exact(column, where)
         column = column.cast(pl.Int64)
     if not (column.dtype.is_integer() or column.dtype in (pl.String, pl.Categorical) or column.dtype == pl.Enum):
         raise DataError(f"{where}: column {column.name} has type {column.dtype}; ids are text or whole numbers")
-    text = column.cast(pl.String)
+    text = column.cast(pl.String).str.normalize("NFC")
     absent = text.null_count() + int((text.str.strip_chars() == "").sum())
     if absent:
         raise DataError(f"{where}: {absent} rows have no {column.name}")
     return text
 
 
+def require_exact(column: pl.Series, where: str) -> None:
+    """Raise `DataError` when ids are floats beyond 2^53, where one float stands for several whole numbers."""
+    beyond = int((column.abs() > _LARGEST_EXACT).sum()) if column.dtype.is_float() else 0
+    if beyond:
+        raise DataError(
+            f"{where}: {beyond} rows of column {column.name} hold ids as floating point numbers beyond 2^53, where "
+            "several ids are one number; export them as text or whole numbers"
+        )
+
+
 def as_numbers(column: pl.Series, where: str) -> pl.Series:
-    """A column as float64, null where it was empty.
+    """A column as float64, null where it was empty; a column of yes and no (in words) as 1 and 0.
 
     Raises:
         DataError: some entries are not numbers; the message gives their count.
@@ -131,9 +148,13 @@ def as_numbers(column: pl.Series, where: str) -> pl.Series:
     text = text.set(text == "", None)
     numbers = text.cast(pl.Float64, strict=False)
     broken = numbers.null_count() - text.null_count()
-    if broken:
-        raise DataError(f"{where}: {broken} rows of column {column.name} hold text where numbers are expected")
-    return numbers
+    said = flags(text) if broken else None
+    if broken and said is None:
+        raise DataError(
+            f"{where}: {broken} rows of column {column.name} hold text where numbers are expected; say what each text "
+            'means by a column of layout.stays.derived, kind = "codes"'
+        )
+    return numbers if said is None else said
 
 
 def drop_unusable(

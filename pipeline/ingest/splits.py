@@ -83,6 +83,12 @@ def site_split(tables: SourceTables, tuning_sites: Sequence[str], held_out_sites
     return stays.select(part.max().over("subject_id").cast(pl.Int8)).to_series().to_numpy()
 
 
+def with_tuning(part: np.ndarray, hashed: np.ndarray) -> np.ndarray:
+    """`part` `(stay,)` with those of its training stays in the tuning part that are so in `hashed`; both by subject."""
+    moved = (part == int(Split.TRAIN)) & (hashed == int(Split.TUNING))
+    return np.where(moved, np.int8(int(Split.TUNING)), part).astype(np.int8)
+
+
 def time_split(tables: SourceTables, tuning: float, held_out: float) -> np.ndarray:
     """By the start of each subject's latest stay, `(stay,)` int8: the latest subjects are held out, before them tuning.
 

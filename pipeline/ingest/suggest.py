@@ -14,34 +14,32 @@ from typing import Final, final
 import polars as pl
 
 from pipeline.core.errors import DataError
-from pipeline.ingest.engine.batches import FILE_STEM, SUFFIXES, Tally, batches, header, stem
+from pipeline.ingest.engine.batches import FILE_STEM, Tally, batches, header
+from pipeline.ingest.engine.event_units import shown
+from pipeline.ingest.mapping.layout import ROW_NUMBER
 from pipeline.ingest.mapping.load import MAPPINGS, load_mapping
 from pipeline.ingest.mapping.synonyms import role, variable_named
-from pipeline.ingest.mapping.units import conversion, spell
+from pipeline.ingest.mapping.units import read_unit
+from pipeline.ingest.suggest_meds import Draft, meds_draft
+from pipeline.ingest.table_files import SUFFIXES, stem, tables_under
 
 _ROWS_LOOKED_AT: Final = 2_000_000
 _FEWEST_ROWS: Final = 10
 _MOST_FILES: Final = 200
 _MOST_SHOWN: Final = 60
 _LONGEST_CODE: Final = 60
-
-
-@final
-@dataclass(frozen=True)
-class Draft:
-    """`toml`: the mapping; `notes`: what a person must look at."""
-
-    toml: str
-    notes: tuple[str, ...]
+_WARDS: Final = "location_category"  # of a table with a row for each ward that a hospitalisation passed (CLIF)
+_AGE: Final = "plausible = [10, 120], scale = [15, 95], normal = 65"
 
 
 @final
 @dataclass(frozen=True)
 class _Found:
-    """One table of events: its layout's lines, and code -> (variable, unit or None)."""
+    """One table of events: its layout's lines, code -> (variable, unit that its name says), code -> unit texts."""
 
     lines: tuple[str, ...]
     codes: dict[str, tuple[str, str | None]]
+    texts: dict[str, tuple[str, ...]]
     unplaced: tuple[str, ...]
     rare: int
 
@@ -53,13 +51,16 @@ def suggest(source: Path) -> Draft:
         DataError: nothing there that could be read, or no table that looks like events.
     """
     folder = source if source.is_dir() else source.parent
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name.lower().endswith(SUFFIXES))
+    files = tables_under(folder)
     if not files:
         raise DataError(f"{source} holds no table ({', '.join(SUFFIXES)})")
     shipped = _shipped(folder, files)
     if shipped is not None:
         return shipped
     headers = {path: header(path) for path in files[:_MOST_FILES]}
+    meds = meds_draft(folder, headers)
+    if meds is not None:
+        return meds
     stays = _stays_file(headers)
     tables = [(path, names) for path, names in headers.items() if path != stays or len(headers) == 1]
     per_file = (
@@ -104,6 +105,8 @@ def _events(
     folder: Path, path: Path, names: list[str], stays: Path | None, headers: dict[Path, list[str]], per_file: bool
 ) -> _Found | None:
     key, link = (FILE_STEM if per_file else role(names, "stay")), "stay"
+    if key is not None and stays is not None and _WARDS in {name.lower() for name in headers[stays]}:
+        link = "subject"  # a stay is a row of the wards' table: several have the key
     if key is None and stays is not None and role(headers[stays], "subject"):
         key, link = role(names, "subject"), "subject"
     time, code, value, unit = (role(names, kind) for kind in ("time", "code", "value", "unit"))
@@ -120,15 +123,17 @@ def _events(
         counted, rare = _codes(path, code, unit)
     else:
         apart = {name.lower() for name in (key, time)}
-        counted, rare = [(name, None) for name in names if name.lower() not in apart], 0
+        counted, rare = [(name, ()) for name in names if name.lower() not in apart], 0
     codes, unplaced = dict[str, tuple[str, str | None]](), list[str]()
+    texts = dict[str, tuple[str, ...]]()
     for name, said in counted:
         meant = variable_named(name)
         if meant is None:
             unplaced.append(prefix + name)
         else:
-            codes[prefix + name] = (meant[0], meant[1] or said)
-    return _Found(tuple(lines), codes, tuple(unplaced), rare)
+            codes[prefix + name] = meant
+            texts[prefix + name] = said
+    return _Found(tuple(lines), codes, texts, tuple(unplaced), rare)
 
 
 def _is_number(path: Path, column: str) -> bool:
@@ -139,8 +144,8 @@ def _is_number(path: Path, column: str) -> bool:
     return text.dtype.is_numeric() or (len(text) > 0 and text.cast(pl.Float64, strict=False).null_count() == 0)
 
 
-def _codes(path: Path, code: str, unit: str | None) -> tuple[list[tuple[str, str | None]], int]:
-    """Codes by falling number of rows, each with the commonest unit that is known; and how many are rare."""
+def _codes(path: Path, code: str, unit: str | None) -> tuple[list[tuple[str, tuple[str, ...]]], int]:
+    """Codes by falling number of rows, each with its rows' unit texts; and how many are rare."""
     parts, rows = [], 0
     for frame in batches(path, (code, unit) if unit and unit != code else (code,), Tally()):
         text = [pl.col(code).cast(pl.String).str.strip_chars().alias("code")]
@@ -154,9 +159,9 @@ def _codes(path: Path, code: str, unit: str | None) -> tuple[list[tuple[str, str
     counts = pl.concat(parts).group_by("code", "unit").agg(pl.col("len").sum())
     total = counts.group_by("code").agg(pl.col("len").sum()).drop_nulls().sort("len", "code", descending=[True, False])
     common = total.filter((pl.col("len") >= _FEWEST_ROWS) & (pl.col("code").str.len_chars() <= _LONGEST_CODE))
-    units = counts.sort("len", descending=True).group_by("code", maintain_order=True).first()
-    unit_of = {name: spell(text) if text else None for name, text, _ in units.iter_rows()}
-    return [(name, unit_of.get(name)) for name in common["code"].to_list()], total.height - common.height
+    by_code = counts.drop_nulls().sort("len", "unit", descending=[True, False]).group_by("code").agg("unit")
+    texts = {name: tuple(units) for name, units in by_code.iter_rows()}
+    return [(name, texts.get(name, ())) for name in common["code"].to_list()], total.height - common.height
 
 
 def _draft(
@@ -166,13 +171,9 @@ def _draft(
     notes, entries = list[str](), dict[str, list[str]]()
     for table in found:
         for code, (variable, unit) in table.codes.items():
-            target = base[variable].unit
-            differs = unit is not None and unit != (spell(target) or target)
-            if differs and conversion(variable, unit or "", target) is None:
-                notes.append(f"{code} looks like {variable}, but its unit {unit} has no conversion to {target}")
-                continue
-            entry = f"{{ code = {_text(code)}, unit = {_text(unit or '')} }}" if differs else _text(code)
-            entries.setdefault(variable, []).append(entry)
+            entry = _text(code) if unit is None else f"{{ code = {_text(code)}, unit = {_text(unit)} }}"
+            entries.setdefault(variable, []).append(entry)  # the rows' own units go before what a draft could say
+            notes += _unit_notes(code, variable, base[variable].unit, table.texts[code])
         shown = ", ".join(table.unplaced[:_MOST_SHOWN])
         more = f" and {len(table.unplaced) - _MOST_SHOWN} more" if len(table.unplaced) > _MOST_SHOWN else ""
         if table.unplaced:
@@ -183,22 +184,43 @@ def _draft(
     if stays is not None:
         names = headers[stays]
         lines += ["[layout.stays]", f"file = {_text(stays.relative_to(folder).with_name(stem(stays)).as_posix())}"]
-        roles = [(kind, role(names, kind)) for kind in ("stay", "subject", "start", "end", "site")]
-        lines += [f"{kind} = {_text(name)}" for kind, name in roles if name is not None]
+        roles = {kind: role(names, kind) for kind in ("stay", "subject", "start", "end", "site")}
+        if _WARDS in {name.lower() for name in names} and roles["stay"] and roles["subject"]:
+            lines += [f"subject_key = {_text(roles['stay'])}", f'where = {{ {_WARDS} = ["icu"] }}']
+            roles["stay"] = ROW_NUMBER
+        lines += [f"{kind} = {_text(name)}" for kind, name in roles.items() if name is not None]
         lines += [*(["distinct = true"] if len(headers) == 1 else []), ""]  # one file with many rows per stay
     for table in found:
         lines += ["[[layout.events]]", *table.lines, ""]
-    lines += ["[codes]", *(f"{name} = [{', '.join(codes)}]" for name, codes in entries.items()), "", "[statics]", ""]
-    lines += [
-        "# Labels: a column of the stays (binary, column, survival) or events in a later window (event).",
-        "[tasks]",
-    ]
-    notes.append("no statics and no tasks are drafted: say what is known of a stay, and what is to be predicted")
+    age, died = (None if stays is None else role(headers[stays], kind) for kind in ("age", "died"))
+    lines += ["[codes]", *(f"{name} = [{', '.join(codes)}]" for name, codes in entries.items()), "", "[statics]"]
+    if age is not None:
+        lines.append(f'age = {{ source = {_text(age)}, unit = "years", {_AGE} }}')
+    lines += ["", "# Labels: a column of the stays (binary, column, survival) or events in a later window (event)."]
+    lines.append("[tasks]")
+    if died is not None:
+        lines.append(f'died = {{ kind = "binary", column = {_text(died)} }}')
+    if age is None:
+        notes.append("no statics are drafted: say what is known of a stay")
+    if died is None:
+        notes.append("no tasks are drafted: say what is to be predicted")
     if not entries:
         notes.append("no code has a name that is known here: fill in [codes]")
     if n_files > _MOST_FILES:
         notes.append(f"only {_MOST_FILES} of {n_files} files were looked at")
     return Draft("\n".join(lines) + "\n", tuple(notes))
+
+
+def _unit_notes(code: str, variable: str, target: str, texts: tuple[str, ...]) -> list[str]:
+    """What a person must look at in a code's unit texts: those without a meaning, and those without a way."""
+    notes = []
+    for text in (text for text in texts if text.strip()):
+        found = read_unit(variable, text, target)
+        if found is None:
+            notes.append(f"the unit text {shown(text)!r} of {code} is not known: say what it means in layout.units")
+        elif found[1] is None:
+            notes.append(f"{code} looks like {variable}, but its unit {found[0]} has no conversion to {target}")
+    return notes
 
 
 def _text(text: str) -> str:

@@ -151,3 +151,16 @@ def test_ctrl_c_ends_a_long_stage_with_its_own_exit_code(tmp_path: Path) -> None
         assert run.wait(timeout=60) == 130, rest
     assert rest.splitlines()[-1].startswith("decoct: interrupted; nothing is half-written")
     assert not list((tmp_path / "work" / "store" / "tmp").iterdir())
+
+
+def test_a_mappings_faults_are_told_by_check_and_ingest_alike(tmp_path: Path) -> None:
+    assert decoct("config", "init", "--out", "run.toml", cwd=tmp_path).returncode == 0
+    (tmp_path / "m.toml").write_text('base = "physionet2012"\nnonsense = 3\n')
+    text = (tmp_path / "run.toml").read_text()
+    (tmp_path / "run.toml").write_text(text.replace('mapping = "physionet2012"', 'mapping = "m.toml"'))
+    assert "m.toml" in (tmp_path / "run.toml").read_text()
+    for verb in (("config", "check"), ("ingest",)):
+        refused = decoct(*verb, "run.toml", cwd=tmp_path)
+        assert refused.returncode == 10
+        assert "unknown key nonsense" in refused.stderr
+    assert not (tmp_path / "decoct-work").exists()

@@ -100,7 +100,7 @@ def test_hourly_table_to_cohort_to_meds(tmp_path: Path) -> None:
     cohort = cohort_of(tmp_path, text)
     report = Store(tmp_path / "work" / "store").get(json.loads(text)["made"]["ingest"][1], IngestReport)
     # of the eight columns beside key and time, hr and temp are mapped; age, too, but as a column of the table of stays
-    assert (report.rows_read, report.rows_used) == (60 * 8 * 8, 60 * 7 * 2)  # the window is closed: hours 0 to 6
+    assert (report.rows_read, report.rows_used) == (60 * 8 * 8, 60 * 6 * 2)  # the window is half-open: hours 0 to 5
     assert report.rows_dropped["unknown variable"] == 60 * 8 * 5
     assert cohort.values.shape == (60, 6, 2)
     assert len(np.unique(cohort.subject_ids)) == 50

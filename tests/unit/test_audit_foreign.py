@@ -99,7 +99,6 @@ def raises(error: BaseException) -> Callable[[Guest], Any]:
         one(statistic=7),
         one(detail=[1]),
     ],
-    ids=str,
 )
 def test_a_guest_that_breaks_or_gives_something_else_is_inconclusive(gives: Callable[[Guest], Any]) -> None:
     report = audited(gives)

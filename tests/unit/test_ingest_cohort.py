@@ -68,7 +68,8 @@ def build(source: SourceTables, chosen: SourceMapping | None = None, **changes: 
     return build_cohort(source, chosen or mapping(), **options)
 
 
-def test_cells_by_hand() -> None:
+@pytest.mark.parametrize("window", ["half_open", "closed"])
+def test_cells_by_hand(window: str) -> None:
     rows = [
         ("1", 0.9, "A", 5.0),  # mean with the 3 at 0.5
         ("1", 1.0, "a_raw", 7.0),  # the next step, by its other name
@@ -76,15 +77,16 @@ def test_cells_by_hand() -> None:
         ("1", 0.2, "S", 3.0),  # repeated time: both count
         ("2", 2.9, "L", 8.0),  # later than the next row, so it is the last
         ("2", 2.1, "L", 9.0),
-        ("2", 4.0, "L", 6.0),  # exactly the end: the last step
+        ("2", 4.0, "L", 6.0),  # exactly the end: outside, or of the last step where the window is closed
     ]
-    cohort, report = build(tables(rows))
+    cohort, report = build(tables(rows), mapping(window=window))
     expected = np.full((2, 4, 3), np.nan)
     expected[0, 0], expected[0, 1, 0] = (4.0, 5.0, np.nan), 7.0
-    expected[1, 0, 0], expected[1, 2, 2], expected[1, 3, 2] = 4.0, 8.0, 6.0
+    expected[1, 0, 0], expected[1, 2, 2], expected[1, 3, 2] = 4.0, 8.0, 6.0 if window == "closed" else np.nan
     np.testing.assert_array_equal(cohort.values, expected)
     np.testing.assert_array_equal(cohort.observed, np.isfinite(expected))
-    assert report.rows_used == report.rows_read == 11
+    assert report.rows_read == 11
+    assert dict(report.rows_dropped) == ({} if window == "closed" else {"outside the window": 1})
     assert report.coverage == {"A": 1.0, "S": 0.5, "L": 0.5}
 
 
@@ -185,7 +187,8 @@ def test_label_rules(task: str, column: str, cells: list[str], expected: list[fl
     assert report.prevalence[task] == pytest.approx(np.nanmean(expected))
 
 
-def test_event_labels_begin_after_the_input() -> None:
+@pytest.mark.parametrize(("window", "labels"), [("closed", [0, 1]), ("half_open", [1, np.nan])])
+def test_event_labels_begin_after_the_input(window: str, labels: list[float]) -> None:
     rows = [
         ("1", 4.0, "A", 60.0),
         ("1", 5.0, "A", 49.0),
@@ -193,9 +196,10 @@ def test_event_labels_begin_after_the_input() -> None:
         ("2", 8.1, "A", 99.0),
         ("1", 6.0, "A", 101.0),
     ]
-    cohort, report = build(tables(rows), tasks=("died", "later"))
-    np.testing.assert_array_equal(cohort.labels[:, 1], [0, 1])
-    assert dict(report.rows_dropped) == {"implausible": 1, "outside the window": 1}
+    cohort, report = build(tables(rows), mapping(window=window), tasks=("died", "later"))
+    np.testing.assert_array_equal(cohort.labels[:, 1], labels)
+    dropped = {"implausible": 1, "outside the window": 1 if window == "closed" else 2}
+    assert dict(report.rows_dropped) == dropped
     assert "2 rows beyond the input window were used for labels only" in report.notes
     with pytest.raises(ConfigError, match="label window begins before the input ends"):
         build(tables(rows), tasks=("died", "later"), n_steps=5)
@@ -258,14 +262,16 @@ def test_tables_refuse_rows_that_are_not_accounted_for() -> None:
         SourceTables(source.events, source.stays, source.rows_read + 1, {}, {}, False, "hand-made")
 
 
+@pytest.mark.parametrize("closed", [True, False])
 @pytest.mark.parametrize("step_hours", [1 / 60, 0.25, 0.5, 1.0, 2.0])
-def test_minutes_fall_into_their_step(step_hours: float) -> None:
+def test_minutes_fall_into_their_step(step_hours: float, closed: bool) -> None:
     """Against whole-number arithmetic, for every minute of two days."""
     minutes = np.arange(0, 48 * 60 + 1)
     per_step = round(step_hours * 60)
     n_steps = 48 * 60 // per_step
     expected = np.minimum(minutes // per_step, n_steps - 1)
-    np.testing.assert_array_equal(step_of(minutes / 60, step_hours, n_steps), expected)
+    expected[-1] = n_steps - 1 if closed else -1
+    np.testing.assert_array_equal(step_of(minutes / 60, step_hours, n_steps, closed=closed), expected)
 
 
 @settings(max_examples=40, deadline=None)

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.core.digest import canonical_json
 from pipeline.core.errors import ConfigError, DataError
@@ -21,7 +23,7 @@ STATICS = (
 )
 
 
-def cohort(values: Any = None, static: Any = None) -> Cohort:
+def cohort(values: Any = None, static: Any = None, variables: tuple[Variable, ...] = VARIABLES) -> Cohort:
     series = np.array(
         values if values is not None else [[[N, 5], [100, N], [N, N]], [[60, N], [N, N], [170, 7]]], dtype=np.float32
     )
@@ -34,7 +36,7 @@ def cohort(values: Any = None, static: Any = None) -> Cohort:
         stay_ids=np.array([str(i) for i in range(stays)]),
         subject_ids=np.array([str(i) for i in range(stays)]),
         split=np.zeros(stays, dtype=np.int8),
-        variables=VARIABLES,
+        variables=variables,
         static_variables=STATICS,
         tasks=(Task("died"),),
         step_hours=1.0,
@@ -142,3 +144,26 @@ def test_unknown_choice() -> None:
         prepare(cohort(), scaling=bad)
     with pytest.raises(ConfigError, match="observed drop, encode and release"):
         prepare(cohort(), observed=bad)
+
+
+@pytest.mark.parametrize("aggregation", ["mean", "last", "max", "min", "sum"])
+def test_a_volume_is_passed_once_and_a_level_lasts(aggregation: Any) -> None:
+    """Of a sum an hour without a record adds nothing; a stay without any record has the constant."""
+    urine = Variable("U", "mL/h", 0, 5000, 0, 500, 70, aggregation=aggregation)
+    source = cohort([[[N], [100], [N], [400], [N]], [[N]] * 5], variables=(urine,))
+    prepared = prepare(source)
+    first = [0, 100, 0, 400, 0] if aggregation == "sum" else [70, 100, 100, 400, 400]
+    np.testing.assert_allclose(500 * prepared.features[:, :, 0], [first, [70] * 5], rtol=1e-6)
+    assert prepared.transforms[0].get("not_carried") == (["U"] if aggregation == "sum" else None)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12))
+def test_the_total_of_a_volume_is_what_was_recorded(seed: int, steps: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = np.where(rng.random((6, steps, 1)) < 0.4, rng.uniform(0, 400, (6, steps, 1)), N)
+    urine = Variable("U", "mL/h", 0, 5000, 0, 500, 70, aggregation="sum")
+    source = cohort(values, [[40, 1]] * 6, (urine,))
+    totals = 500 * prepare(source).features[:, :, 0].sum(axis=1)
+    recorded = np.where(source.observed.any(axis=(1, 2)), np.nansum(source.values[:, :, 0], axis=1), 70 * steps)
+    np.testing.assert_allclose(totals, recorded, rtol=1e-5, atol=1e-3)

@@ -12,10 +12,12 @@ from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.types import Variable
 from pipeline.ingest.cohort.build import build_cohort
 from pipeline.ingest.engine.coded import Coded
-from pipeline.ingest.engine.event_values import Conversions, in_units, mend
+from pipeline.ingest.engine.event_units import UNIT_REASONS, Conversions, in_units, unit_uses
+from pipeline.ingest.engine.event_values import mend
 from pipeline.ingest.engine.instants import ClockKinds, instants
 from pipeline.ingest.mapping.load import SourceMapping, load_mapping, parse_mapping
-from pipeline.ingest.mapping.units import conversion, spell
+from pipeline.ingest.mapping.unit_text import spell
+from pipeline.ingest.mapping.units import conversion
 from pipeline.ingest.source_tables import EVENT_SCHEMA, SourceTables
 
 
@@ -86,21 +88,40 @@ def arrays(rows: Rows) -> tuple[np.ndarray, np.ndarray, Coded]:
     return np.array([value for _, value, _ in rows]), names, Coded(units, pl.Series(texts, dtype=pl.String))
 
 
-def test_a_declared_unit_goes_before_the_rows_own() -> None:
+def test_a_rows_own_unit_goes_before_the_declared_one() -> None:
     done = Conversions()
     rows: Rows = [
         ("t", 98.6, "°F"),
         ("t", 37.0, "C"),
         ("t", 37.0, None),
-        ("t", 37.0, "odd"),
-        ("tf", 98.6, "C"),
+        ("tf", 37.0, "C"),
+        ("tf", 98.6, None),
+        ("tf", 98.6, " "),
         ("g", 5.0, "mmol/L"),
+        ("t", 37.0, "odd"),
         ("g", 5.0, "kPa"),
+        ("g", 5.0, "0"),
     ]
-    value, strange = in_units(*arrays(rows), NAMES, codes_mapping().codes, done)
-    assert value.round(2).tolist()[:6] == [37.0, 37.0, 37.0, 37.0, 37.0, 90.08]
-    assert strange.tolist() == [False] * 6 + [True]
-    assert dict(done.converted) == {("Temp", "degF"): 1, ("Temp", "the declared unit"): 1, ("Glucose", "mmol/L"): 1}
+    value, why = in_units(*arrays(rows), NAMES, codes_mapping().codes, done)
+    assert value.round(2).tolist()[:7] == [37.0, 37.0, 37.0, 37.0, 37.0, 37.0, 90.08]
+    assert [UNIT_REASONS[code] for code in why] == [
+        *[""] * 7,
+        "unknown unit",
+        "unit without a conversion",
+        "",
+    ]
+    assert dict(done.converted) == {("Temp", "degF"): 1, ("Temp", "the declared unit"): 2, ("Glucose", "mmol/L"): 1}
+    assert [(use.code, use.unit, use.rows, use.verdict) for use in unit_uses([done])] == [
+        ("g", "0", 1, "no unit: taken as mg/dL"),
+        ("g", "kPa", 1, "dropped: kPa does not convert to mg/dL"),
+        ("g", "mmol/L", 1, "is mmol/L, converted to mg/dL"),
+        ("t", "(none)", 1, "no unit: taken as degC"),
+        ("t", "C", 1, "is degC"),
+        ("t", "odd", 1, "unknown"),
+        ("t", "°F", 1, "is degF, converted to degC"),
+        ("tf", "(none)", 2, "no unit: degF, as declared, converted to degC"),
+        ("tf", "C", 1, "is degC"),
+    ]
 
 
 def test_mending_needs_the_mapping_and_an_implausible_value() -> None:

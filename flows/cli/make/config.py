@@ -37,16 +37,28 @@ def config_init(
 
 @config_app.command("check")
 def config_check(config: ConfigPath, as_json: AsJson = False) -> None:
-    """Check a configuration without running it, and print it with all defaults filled in.
+    """Check a configuration, its mapping and the heads of the files that it names, without running it.
 
     Example: decoct config check run.toml
+
+    With --json it is printed with all defaults filled in.
     """
     from flows.nights.clock import checked_schedule
     from pipeline.core.config import load_config
+    from pipeline.core.redaction import scrubbed
+    from pipeline.ingest.checked import check_mapping
 
     plan = load_config(config)
     checked_schedule(plan.night.cron, plan.night.timezone)
     check_release_terms(plan)
+    with scrubbed("config check"):
+        check_mapping(
+            plan.cohort.mapping,
+            kind=plan.source.kind,
+            folder=getattr(plan.source, "folder", None),
+            tasks=plan.cohort.tasks,
+            horizon_hours=plan.cohort.step_hours * plan.cohort.n_steps,
+        )
     resolved = plan.model_dump(mode="json")
     if as_json:
         print_json(resolved)

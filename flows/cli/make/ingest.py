@@ -68,7 +68,9 @@ def ingest(
     if quarantine:
         _quarantine(load_config(config), out, as_json)
         return
-    job = start(load_config(config), seed, device, out, verbose, resume=resume)
+    plan = load_config(config)
+    _check(plan)
+    job = start(plan, seed, device, out, verbose, resume=resume)
     from flows.cli.summary import outcome, print_stage
     from flows.run import walk_until
 
@@ -87,6 +89,18 @@ def ingest(
         print_stage(job, "ingest", made)
         if report:
             print(f"data    {told['data_report']}")
+
+
+def _check(plan: Any) -> None:
+    """A mapping's faults are told before anything heavy is loaded."""
+    from pipeline.core.redaction import scrubbed
+    from pipeline.ingest.checked import check_mapping
+
+    with scrubbed("ingest"):
+        hours = plan.cohort.step_hours * plan.cohort.n_steps
+        check_mapping(
+            plan.cohort.mapping, kind=plan.source.kind, folder=None, tasks=plan.cohort.tasks, horizon_hours=hours
+        )
 
 
 def _suggest(source: Path, as_json: bool) -> None:

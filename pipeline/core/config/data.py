@@ -102,6 +102,7 @@ class SplitConfig(Model):
     """Always by subject. `keyed_hash`: removing a person moves nobody else; `given`: a column says; `site`, `time`.
 
     `site`: the sites named here are held out, or tuning; a subject with stays in both goes where fewer models look.
+    Without `tuning_sites` the share `tuning` of the other sites' subjects is taken by keyed hash.
     `time`: the subjects whose latest stay began last are held out; `tuning` and `held_out` are shares of them.
     """
 

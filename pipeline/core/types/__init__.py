@@ -32,5 +32,7 @@ from pipeline.core.types.found import Grouping as Grouping
 from pipeline.core.types.found import GroupsCompared as GroupsCompared
 from pipeline.core.types.found import GroupValidation as GroupValidation
 from pipeline.core.types.found import IngestReport as IngestReport
+from pipeline.core.types.found import TableUse as TableUse
+from pipeline.core.types.found import UnitUse as UnitUse
 from pipeline.core.types.found import UtilityReport as UtilityReport
 from pipeline.core.types.found import UtilityScore as UtilityScore

@@ -10,6 +10,28 @@ from pipeline.core.errors import DataError
 
 
 @dataclass(frozen=True)
+class UnitUse:
+    """What was made of the rows of one code with one unit text; `median` of the raw values, None under ten rows."""
+
+    code: str
+    unit: str
+    rows: int
+    median: float | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class TableUse:
+    """What became of one table of a source, or of one of its files, before repeats and the grid are looked at."""
+
+    table: str
+    file: str
+    rows: int
+    used: int
+    dropped: Mapping[str, int]  # reason -> rows
+
+
+@dataclass(frozen=True)
 class IngestReport:
     """Where every row went; rows_read = rows_used + sum(rows_dropped), checked on construction."""
 
@@ -24,6 +46,8 @@ class IngestReport:
     prevalence: Mapping[str, float]  # task -> share of ones among known labels
     labels_missing: Mapping[str, int]  # task -> stays without the label
     notes: tuple[str, ...] = ()
+    units: tuple[UnitUse, ...] = ()
+    tables: tuple[TableUse, ...] = ()
 
     def __post_init__(self) -> None:
         if self.rows_read != self.rows_used + sum(self.rows_dropped.values()):

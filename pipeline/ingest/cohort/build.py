@@ -14,13 +14,14 @@ from pipeline.core.files.mapped import new_array
 from pipeline.core.types import Cohort, IngestReport, Provenance, Split, StaticVariable, Variable
 from pipeline.ingest.cohort.events import OUTSIDE, USED, FlatEvents, flatten, n_own
 from pipeline.ingest.cohort.grid import step_of, to_grid
-from pipeline.ingest.cohort.row_report import RowAccount, report_rows
+from pipeline.ingest.cohort.row_report import RowAccount, dropped_rows, report_rows
 from pipeline.ingest.cohort.slips import Slips
 from pipeline.ingest.cohort.statics import column_notes, static_values
 from pipeline.ingest.cohort.stay_blocks import added_up, stay_blocks
 from pipeline.ingest.mapping.load import SourceMapping
 from pipeline.ingest.mapping.tasks import LabelSource, NumberRule, TaskRule, task_of
-from pipeline.ingest.source_tables import SourceTables
+from pipeline.ingest.mapping.toml_table import did_you_mean
+from pipeline.ingest.source_tables import CountsByVariable, SourceTables
 from pipeline.ingest.splits import SplitRule
 
 _GRID_STAYS: Final = 256
@@ -41,7 +42,8 @@ def build_cohort(
 
     `tasks` picks and orders the mapping's tasks (() = all); the first defines the classes. `split` is `(stay,)` int8 in
     the order of `tables.stays`, or a rule from subject ids. Values are held in single precision from here on; a cell is
-    the aggregation of its plausible events; an event at exactly the window's end belongs to the last step.
+    the aggregation of its plausible events. What happens at exactly the end of the input comes after it, unless the
+    mapping says `window = "closed"`.
 
     Stays are taken in blocks: with `scratch`, a folder for the grid where it is large, what is held in memory grows
     with the stays by their ids, statics and labels alone.
@@ -52,8 +54,7 @@ def build_cohort(
     """
     if step_hours <= 0 or n_steps < 1:
         raise ConfigError("the grid needs step_hours > 0 and n_steps >= 1")
-    rules = _pick(mapping, tasks)
-    _check_windows(rules, step_hours * n_steps)
+    rules = pick_tasks(mapping, tasks, step_hours * n_steps)
     _refuse_strangers(tables, mapping, step_hours, n_steps)
     notes = column_notes(tables, mapping)
     shape = (tables.stays.height, n_steps, len(mapping.variables))
@@ -62,7 +63,7 @@ def build_cohort(
     labels, clipped = _labels_of_stays(rules, tables)
     account, slips, label_notes = RowAccount(), Slips(mapping), list[str]()
     for stays, part in stay_blocks(tables):
-        step = step_of(part.events["hours"].to_numpy(), step_hours, n_steps)
+        step = step_of(part.events["hours"].to_numpy(), step_hours, n_steps, closed=mapping.closed_window)
         events = flatten(part, mapping, step, step_hours * n_steps)
         _fill_series(values[stays], events, mapping, step)
         observed[stays] = np.isfinite(values[stays])
@@ -87,7 +88,7 @@ def build_cohort(
         subjects_known=tables.subjects_known,
         sites=_sites(tables),
     )
-    _check(cohort, mapping, tables.source)
+    _check(cohort, mapping, tables.source, dropped_rows(tables, mapping, account))
     notes = (*tables.notes, *slips.notes(), *notes, *added_up(label_notes), *clipped)
     return cohort, report_rows(cohort, tables, mapping, account, notes)
 
@@ -102,11 +103,23 @@ def _pick(mapping: SourceMapping, tasks: tuple[str, ...]) -> tuple[TaskRule, ...
     unknown = [name for name in tasks if name not in known]
     if unknown or len(set(tasks)) < len(tasks):
         fault = f"has no task {unknown[0]}" if unknown else "is asked for the same task twice"
-        raise ConfigError(f"mapping {mapping.name} {fault}; its tasks are {', '.join(known)}")
+        meant = did_you_mean(unknown, known)
+        raise ConfigError(f"mapping {mapping.name} {fault}{meant}; its tasks are {', '.join(known)}")
     if not known:
         raise ConfigError(f"mapping {mapping.name} defines no task")
     by_default = tuple(rule for rule in mapping.tasks if task_of(rule).kind == "binary")
     return tuple(known[name] for name in tasks) or by_default or mapping.tasks
+
+
+def pick_tasks(mapping: SourceMapping, tasks: tuple[str, ...], horizon_hours: float) -> tuple[TaskRule, ...]:
+    """The mapping's tasks of these names (() = all), each with its label windows after the input.
+
+    Raises:
+        ConfigError: a task that the mapping lacks, or a label window that begins within the input.
+    """
+    rules = _pick(mapping, tasks)
+    _check_windows(rules, horizon_hours)
+    return rules
 
 
 def _check_windows(rules: tuple[TaskRule, ...], horizon_hours: float) -> None:
@@ -179,6 +192,7 @@ def _fill_labels(
         hours=events.hours,
         value=events.value,
         variable_names=tuple(variable.name for variable in (*mapping.variables, *mapping.label_variables)),
+        closed=mapping.closed_window,
     )
     for index, rule in enumerate(rules):
         if rule.windows:
@@ -227,15 +241,20 @@ def _provenance(
     return Provenance(stage="ingest", config=config)
 
 
-def _check(cohort: Cohort, mapping: SourceMapping, source: str) -> None:
+def _check(cohort: Cohort, mapping: SourceMapping, source: str, dropped: CountsByVariable) -> None:
     seen = [*np.any(cohort.observed, axis=(0, 1)).tolist(), *np.any(np.isfinite(cohort.static), axis=0).tolist()]
     rows: tuple[Variable | StaticVariable, ...] = (*cohort.variables, *cohort.static_variables)
     never = [row.name for row, any_seen in zip(rows, seen, strict=True) if not any_seen]
     never = [name for name in never if name not in mapping.optional]
     if never:
+        lost = "; ".join(
+            f"of {name} were dropped {', '.join(f'{rows} {why}' for why, rows in dropped[name].items())}"
+            for name in never
+            if dropped.get(name)
+        )
         raise DataError(
             f"{source}: {', '.join(never)} ha{'s' if len(never) == 1 else 've'} no usable value in any of "
-            f"{len(cohort.stay_ids)} stays; correct the mapping, or mark optional = true"
+            f"{len(cohort.stay_ids)} stays{f' ({lost})' if lost else ''}; correct the mapping, or mark optional = true"
         )
     for part, chosen in (("all", cohort.split >= 0), ("training", cohort.split == Split.TRAIN)):
         labels = cohort.labels[chosen, 0]
@@ -245,3 +264,11 @@ def _check(cohort: Cohort, mapping: SourceMapping, source: str) -> None:
                 f"{source}: the first task, {cohort.tasks[0].name}, has {len(classes)} of 2 classes among {part} "
                 f"stays ({int(chosen.sum())})"
             )
+    unknown = [
+        task.name for task, known in zip(cohort.tasks, np.isfinite(cohort.labels).any(axis=0), strict=True) if not known
+    ]
+    if unknown:
+        raise DataError(
+            f"{source}: {', '.join(unknown)} ha{'s' if len(unknown) == 1 else 've'} no label in any of "
+            f"{len(cohort.stay_ids)} stays; correct the task or the source, or leave it out of cohort.tasks"
+        )

@@ -11,9 +11,9 @@ import polars as pl
 
 from pipeline.core.errors import DataError
 from pipeline.core.types import ArrayRecord, StaticVariable, Variable
-from pipeline.ingest.cohort.grid import TIME_TOLERANCE_HOURS
 from pipeline.ingest.mapping.load import SourceMapping
 from pipeline.ingest.source_tables import SourceTables
+from pipeline.ingest.windows import before
 
 USED, OUTSIDE, IMPLAUSIBLE, REPEATED, UNKNOWN = range(5)
 REASONS: Final = ("used", "outside the window", "implausible", "repeated static", "unknown variable")
@@ -62,7 +62,9 @@ def flatten(
     is_static = (name >= len(mapping.variables)) & (name < len(mapping.variables) + len(mapping.static_variables))
     is_label = ~is_unknown & ~is_static & (name >= len(mapping.variables))
     fate = np.zeros(len(name), dtype=np.int8)
-    fate[np.where(is_static, hours > horizon_hours + TIME_TOLERANCE_HOURS, is_label | (step < 0))] = OUTSIDE
+    fate[np.where(is_static, ~before(hours, horizon_hours, closed=mapping.closed_window), is_label | (step < 0))] = (
+        OUTSIDE
+    )
     fate[~plausible(name, value, mapping)] = IMPLAUSIBLE
     fate[is_unknown] = UNKNOWN
     return FlatEvents(stay, name, hours, value, fate, (*own, *(printable(raw) for raw in strangers)))

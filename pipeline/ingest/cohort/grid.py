@@ -8,21 +8,19 @@ from typing import Final
 import numpy as np
 
 from pipeline.core.types import Aggregation
-
-TIME_TOLERANCE_HOURS: Final = 1e-9
-"""Minutes divided by 60 do not land exactly on a step's edge; this much below the edge counts as on it."""
+from pipeline.ingest.windows import TIME_TOLERANCE_HOURS, before
 
 Reduction = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def step_of(hours: np.ndarray, step_hours: float, n_steps: int) -> np.ndarray:
-    """The grid step of each time `(event,)`: floor(hours / step_hours), -1 outside the window.
+def step_of(hours: np.ndarray, step_hours: float, n_steps: int, *, closed: bool = False) -> np.ndarray:
+    """The grid step of each time `(event,)`: floor(hours / step_hours), -1 outside the window [0, end).
 
-    The window is closed: an event at exactly its end belongs to the last step (PhysioNet 2012's records run from 00:00
-    to 48:00).
+    With `closed` an event at exactly the end belongs to the last step (PhysioNet 2012's records run from 00:00 to
+    48:00); otherwise it comes after the input: the row of hour 24 of an hourly table begins at the prediction time.
     """
     step = np.floor((hours + TIME_TOLERANCE_HOURS) / step_hours)
-    inside = (hours >= 0) & (hours <= n_steps * step_hours + TIME_TOLERANCE_HOURS)
+    inside = (hours >= 0) & before(hours, n_steps * step_hours, closed=closed)
     return np.where(inside, np.minimum(step, n_steps - 1), -1).astype(np.int32)
 
 

@@ -41,10 +41,8 @@ def _stays_with_series(events: FlatEvents, mapping: SourceMapping) -> int:
     return int(np.count_nonzero(np.bincount(events.stay[series])))
 
 
-def report_rows(
-    cohort: Cohort, tables: SourceTables, mapping: SourceMapping, account: RowAccount, notes: tuple[str, ...]
-) -> IngestReport:
-    """Rows read, used and dropped by reason and variable, coverage and prevalence; `notes` come first of its notes."""
+def dropped_rows(tables: SourceTables, mapping: SourceMapping, account: RowAccount) -> CountsByVariable:
+    """What the reader and the grid dropped, by our names and reason."""
     own = {**mapping.source_names, **mapping.static_sources}
     by_variable: CountsByVariable = {}
     for raw, counts in tables.dropped_by_variable.items():
@@ -55,6 +53,14 @@ def report_rows(
         if fate != USED:
             found = by_variable.setdefault(name, {})
             found[REASONS[fate]] = found.get(REASONS[fate], 0) + rows
+    return by_variable
+
+
+def report_rows(
+    cohort: Cohort, tables: SourceTables, mapping: SourceMapping, account: RowAccount, notes: tuple[str, ...]
+) -> IngestReport:
+    """Rows read, used and dropped by reason and variable, coverage and prevalence; `notes` come first of its notes."""
+    by_variable = dropped_rows(tables, mapping, account)
     without = len(cohort.stay_ids) - account.stays_with_series
     covered = cohort.observed.any(axis=1).mean(axis=0)
     known = np.isfinite(cohort.labels)
@@ -78,4 +84,6 @@ def report_rows(
         },
         labels_missing={task.name: int((~known[:, i]).sum()) for i, task in enumerate(cohort.tasks)},
         notes=notes,
+        units=tables.units,
+        tables=tables.tables,
     )

@@ -108,11 +108,23 @@ def prepare(
 
 
 def carry_forward(cohort: Cohort, out: np.ndarray) -> None:
-    """Fill `out` `(stay, step, variable)`: the last value observed in the stay, before the first one `normal`."""
+    """Fill `out` `(stay, step, variable)`: the last value observed in the stay, before the first one `normal`.
+
+    What adds up (aggregation "sum": a volume) was passed once and is not passed again: a step without a record adds
+    nothing, so that the stay's total is what was recorded; a stay without any record has `normal` throughout.
+    """
     normal = np.array([variable.normal for variable in cohort.variables], dtype=np.float32)
     out[:, 0] = np.where(cohort.observed[:, 0], cohort.values[:, 0], normal)
     for step in range(1, out.shape[1]):
         out[:, step] = np.where(cohort.observed[:, step], cohort.values[:, step], out[:, step - 1])
+    for index in _sums(cohort):
+        recorded = cohort.observed[:, :, index]
+        nothing = np.where(recorded.any(axis=1), np.float32(0.0), normal[index])[:, None]
+        out[:, :, index] = np.where(recorded, cohort.values[:, :, index], nothing)
+
+
+def _sums(cohort: Cohort) -> list[int]:
+    return [index for index, variable in enumerate(cohort.variables) if variable.aggregation == "sum"]
 
 
 def public_ranges(cohort: Cohort) -> list[tuple[float, float]]:
@@ -192,6 +204,9 @@ def _transforms(cohort: Cohort, channels: list[_Channel], imputation: str, scali
     constants = {variable.name: float(variable.normal) for variable in cohort.variables}
     constants |= {static.name: float(static.normal) for static in cohort.static_variables}
     impute: dict[str, Any] = {"kind": "imputation", "method": imputation, "public": True, "never_observed": constants}
+    sums = [cohort.variables[index].name for index in _sums(cohort)]
+    if sums:
+        impute["not_carried"] = sums
     scale: dict[str, Any] = {
         "kind": "scaling",
         "method": scaling,

@@ -16,8 +16,7 @@ import numpy as np
 from pipeline.core.types import Variable
 from pipeline.ingest.cohort.events import IMPLAUSIBLE, OUTSIDE, USED, FlatEvents
 from pipeline.ingest.mapping.load import SourceMapping
-from pipeline.ingest.mapping.source_codes import Line
-from pipeline.ingest.mapping.units import conversion
+from pipeline.ingest.mapping.units import Line, conversion
 
 _CANDIDATES: Final[Mapping[str, tuple[str, ...]]] = {  # unit -> units that such values are mistaken in
     "degC": ("degF",),

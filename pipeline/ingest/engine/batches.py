@@ -6,8 +6,9 @@ the same published schema is exported in upper and in lower case.
 
 from __future__ import annotations
 
+import csv
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, final
@@ -19,16 +20,18 @@ import pyarrow.parquet as arrow_parquet
 
 from pipeline.core.errors import DataError
 from pipeline.ingest.engine.coded import Batch
+from pipeline.ingest.mapping.toml_table import did_you_mean
+from pipeline.ingest.number_text import NO_VALUE
+from pipeline.ingest.table_files import partitions, stem
+from pipeline.ingest.text_stream import UTF8, NotUtf8, first_record, not_utf8, open_text
 
-SUFFIXES: Final = (".parquet", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".psv", ".psv.gz")
 FILE_STEM: Final = "(file)"
 """The column name that stands for the file's own name without suffix, where a source has one file per stay."""
 
 _BLOCK_BYTES: Final = 4 << 20  # small enough that what is made of a block stays in the processor's caches
 _BATCH_ROWS: Final = 1 << 17
-_HEADER_BYTES: Final = 1 << 20
 _MOST_MALFORMED: Final = 0.01
-_EMPTY: Final = ["", "NA", "NaN", "nan", "NULL", "null", "None", r"\N"]
+_EMPTY: Final = ("", *NO_VALUE)
 
 
 @final
@@ -45,123 +48,108 @@ class Tally:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def find_files(folder: Path, pattern: str, *, optional: bool = False) -> list[Path]:
-    """The files that `pattern` names under `folder`: a file with or without suffix, a folder of shards, or a glob.
+def header(path: Path, encoding: str = UTF8) -> list[str]:
+    """The names of the columns, those of the folders' partitions last.
 
     Raises:
-        DataError: there is none, and it is not `optional`.
+        DataError: unreadable, empty, not of the encoding, or with a column twice.
     """
-    if any(char in pattern for char in "*?["):
-        found = sorted(path for path in folder.glob(pattern) if _is_table(path))
-    else:
-        found = _named(folder, pattern)
-    if not found and not optional:
-        raise DataError(f"{folder.name} holds no table {pattern} ({', '.join(SUFFIXES)})")
-    return found
+    names = _own_names(path, encoding)
+    lower = [name.lower() for name in names if name]
+    if len(set(lower)) < len(lower):
+        raise DataError(f"{path}: {len(lower) - len(set(lower))} column names appear more than once")
+    return [*names, *(name for name in partitions(path) if name.lower() not in lower)]
 
 
-def _named(folder: Path, pattern: str) -> list[Path]:
-    here = folder
-    parts = Path(pattern).parts
-    for part in parts[:-1]:
-        here = _child(here, part) or here / part
-    for name in (parts[-1], *(parts[-1] + suffix for suffix in SUFFIXES)) if parts else ():
-        path = _child(here, name)
-        if path is not None and path.is_dir():
-            return sorted(item for item in path.rglob("*") if _is_table(item))
-        if path is not None and _is_table(path):
-            return [path]
-    return sorted(item for item in folder.rglob("*") if _is_table(item)) if pattern in ("", ".") else []
-
-
-def _child(folder: Path, name: str) -> Path | None:
-    if (folder / name).exists():
-        return folder / name
-    if not folder.is_dir():
-        return None
-    same = [path for path in sorted(folder.iterdir()) if path.name.lower() == name.lower()]
-    return same[0] if same else None
-
-
-def _is_table(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".") and path.name.lower().endswith(SUFFIXES)
-
-
-def stem(path: Path) -> str:
-    """The file's name without any of the known suffixes."""
-    return next((path.name[: -len(end)] for end in SUFFIXES[::-1] if path.name.lower().endswith(end)), path.name)
-
-
-def header(path: Path) -> list[str]:
-    """The names of the columns as the file writes them.
-
-    Raises:
-        DataError: unreadable, empty, or with a column twice.
-    """
+def _own_names(path: Path, encoding: str) -> list[str]:
     if path.stat().st_size == 0:
         raise DataError(f"{path} is an empty file")
     try:
         if path.suffix.lower() == ".parquet":
-            names = list(arrow_parquet.read_schema(path).names)
-        else:
-            with _stream(path) as source:
-                first = source.read(_HEADER_BYTES).split(b"\n", 1)[0].decode("utf-8-sig")
-            names = [name.strip().strip('"') for name in first.rstrip("\r").split(_delimiter(path, first))]
-    except (OSError, EOFError, pa.ArrowException, UnicodeDecodeError):
+            return list(arrow_parquet.read_schema(path).names)
+        return [name.strip() for name in first_record(path, encoding)[0]]
+    except (NotUtf8, UnicodeDecodeError):
+        raise not_utf8(path, encoding) from None
+    except (OSError, EOFError, pa.ArrowException, csv.Error):
         raise DataError(_damaged(path)) from None
-    lower = [name.lower() for name in names]
-    if len(set(lower)) < len(lower):
-        raise DataError(f"{path}: {len(lower) - len(set(lower))} column names appear more than once")
-    return names
 
 
-def batches(path: Path, columns: tuple[str, ...], tally: Tally) -> Iterator[pl.DataFrame]:
+def batches(path: Path, columns: tuple[str, ...], tally: Tally, encoding: str = UTF8) -> Iterator[pl.DataFrame]:
     """Frames with exactly `columns`, named as asked for; `FILE_STEM` gives the file's own name in every row.
 
     Lines of text with too few or too many fields are passed over and counted in `tally`; blank lines are no lines.
 
     Raises:
-        DataError: not found, damaged, cut off, not UTF-8, a column is missing, or more than 1 % malformed lines (and
-            more than one).
+        DataError: not found, damaged, cut off, not of the encoding, a column is missing, or more than 1 % malformed
+            lines (and more than one).
     """
-    for table in _tables(path, columns, (), tally):
+    constants = _constants(path, columns, encoding)
+    for table in _tables(path, columns, (), tally, encoding, ()):
         try:
             frame = pl.DataFrame(pl.from_arrow(table))
         except (pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException):
             raise DataError(_damaged(path)) from None
-        if FILE_STEM in columns:
-            frame = frame.with_columns(pl.lit(stem(path)).alias(FILE_STEM))
-        yield frame.select(columns)
+        yield frame.with_columns(pl.lit(value).alias(name) for name, value in constants.items()).select(columns)
 
 
-def coded_batches(path: Path, columns: tuple[str, ...], coded: tuple[str, ...], tally: Tally) -> Iterator[Batch]:
+def coded_batches(
+    path: Path,
+    columns: tuple[str, ...],
+    coded: tuple[str, ...],
+    tally: Tally,
+    encoding: str = UTF8,
+    codes: Collection[str] = (),
+) -> Iterator[Batch]:
     """As `batches`, with the columns `coded` as codes of their distinct texts; columns are decoded when asked for.
+
+    A text among `codes` means something, even where it looks like a missing value ("NA" for sodium).
 
     Raises:
         DataError: as `batches`.
     """
-    first = 0
-    for table in _tables(path, columns, coded, tally):
+    first, constants = 0, _constants(path, columns, encoding)
+    for table in _tables(path, columns, coded, tally, encoding, codes):
         arrays = {name: table.column(name).combine_chunks() for name in table.column_names}
-        constants = {FILE_STEM: stem(path)} if FILE_STEM in columns else {}
         yield Batch(path, first, table.num_rows, arrays, constants)
         first += table.num_rows
 
 
-def _tables(path: Path, columns: tuple[str, ...], coded: tuple[str, ...], tally: Tally) -> Iterator[pa.Table]:
-    there = {name.lower(): name for name in header(path)}
-    real = [name for name in columns if name != FILE_STEM]
+def _constants(path: Path, columns: tuple[str, ...], encoding: str) -> dict[str, str]:
+    """The asked-for columns that are not in the file but in its name or its folders' names."""
+    here = {FILE_STEM.lower(): stem(path), **{name.lower(): value for name, value in partitions(path).items()}}
+    inside = set() if len(here) == 1 else {name.lower() for name in _own_names(path, encoding)}
+    return {name: here[name.lower()] for name in columns if name.lower() in here and name.lower() not in inside}
+
+
+def _tables(
+    path: Path,
+    columns: tuple[str, ...],
+    coded: tuple[str, ...],
+    tally: Tally,
+    encoding: str,
+    codes: Collection[str],
+) -> Iterator[pa.Table]:
+    there = {name.lower(): name for name in header(path, encoding)}
+    constants = _constants(path, columns, encoding)
+    real = [name for name in columns if name not in constants]
     missing = [name for name in real if name.lower() not in there]
     if missing:
-        raise DataError(f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}")
+        meant = did_you_mean(missing, there.values())
+        raise DataError(f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}{meant}")
     wanted = {there[name.lower()]: name for name in real}
-    dictionaries = {there[name.lower()] for name in coded if name != FILE_STEM}
-    reader = _parquet if path.suffix.lower() == ".parquet" else _text
+    dictionaries = {there[name.lower()] for name in coded if name not in constants}
     rows, before = 0, tally.malformed
     try:
-        for table in reader(path, list(wanted), dictionaries, tally):
+        tables = (
+            _parquet(path, list(wanted), dictionaries)
+            if path.suffix.lower() == ".parquet"
+            else _text(path, wanted, dictionaries, tally, encoding, [text for text in _EMPTY if text not in codes])
+        )
+        for table in tables:
             rows += table.num_rows
             yield table.select(list(wanted)).rename_columns(list(wanted.values()))
+    except NotUtf8:
+        raise not_utf8(path, encoding) from None
     except (OSError, EOFError, pa.ArrowException):
         raise DataError(_damaged(path)) from None
     malformed = tally.malformed - before
@@ -169,13 +157,15 @@ def _tables(path: Path, columns: tuple[str, ...], coded: tuple[str, ...], tally:
         raise DataError(f"{path}: {malformed} of {rows + malformed} lines do not have the fields that the header names")
 
 
-def _parquet(path: Path, wanted: list[str], dictionaries: set[str], tally: Tally) -> Iterator[Any]:
+def _parquet(path: Path, wanted: list[str], dictionaries: set[str]) -> Iterator[Any]:
     with arrow_parquet.ParquetFile(path, read_dictionary=sorted(dictionaries)) as file:
         for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
             yield pa.Table.from_batches([batch])
 
 
-def _text(path: Path, wanted: list[str], dictionaries: set[str], tally: Tally) -> Iterator[Any]:
+def _text(
+    path: Path, wanted: Mapping[str, str], dictionaries: set[str], tally: Tally, encoding: str, empty: list[str]
+) -> Iterator[Any]:
     def malformed(row: Any) -> str:
         with tally.lock:
             tally.malformed += 1
@@ -183,11 +173,12 @@ def _text(path: Path, wanted: list[str], dictionaries: set[str], tally: Tally) -
                 tally.lines.append(row.text)
         return "skip"
 
-    with _stream(path) as peek:
-        delimiter = _delimiter(path, peek.read(_HEADER_BYTES).split(b"\n", 1)[0].decode("utf-8-sig"))
+    written, delimiter = first_record(path, encoding)
+    raw = {name.strip(): name for name in written}
     coded = pa.dictionary(pa.int32(), pa.string())
-    text = {name: coded if name in dictionaries else pa.string() for name in wanted}
-    with _stream(path) as source:
+    text = {raw[name]: coded if name in dictionaries else pa.string() for name in wanted}
+    stream, _ = open_text(path, encoding)
+    with stream as source:
         reader = arrow_csv.open_csv(
             source,
             read_options=arrow_csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
@@ -195,29 +186,15 @@ def _text(path: Path, wanted: list[str], dictionaries: set[str], tally: Tally) -
                 delimiter=delimiter, newlines_in_values=True, invalid_row_handler=malformed
             ),
             convert_options=arrow_csv.ConvertOptions(
-                include_columns=wanted, column_types=text, strings_can_be_null=True, null_values=_EMPTY
+                include_columns=list(text), column_types=text, strings_can_be_null=True, null_values=empty
             ),
         )
         for batch in reader:
             if batch.num_rows:
-                yield pa.Table.from_batches([batch])
-
-
-def _stream(path: Path) -> Any:
-    file = pa.OSFile(str(path))
-    return pa.CompressedInputStream(file, "gzip") if path.name.lower().endswith(".gz") else file
-
-
-def _delimiter(path: Path, first: str) -> str:
-    name = path.name.lower().removesuffix(".gz")
-    if name.endswith(".psv"):
-        return "|"
-    if name.endswith(".tsv"):
-        return "\t"
-    return ";" if ";" in first and "," not in first else ","
+                yield pa.Table.from_batches([batch]).rename_columns(list(wanted))
 
 
 def _damaged(path: Path) -> str:
-    kind = "parquet" if path.suffix.lower() == ".parquet" else "delimited UTF-8 text"
+    kind = "parquet" if path.suffix.lower() == ".parquet" else "delimited text"
     largest = f"{_BLOCK_BYTES >> 20} MiB"
     return f"{path} cannot be read as {kind}: it is damaged, ends early, or has a cell larger than {largest}"

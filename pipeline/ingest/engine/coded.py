@@ -11,6 +11,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from pipeline.ingest.source_tables import require_exact
+
 ABSENT: Final = -1
 
 
@@ -50,21 +52,42 @@ class Batch:
         return Coded(codes.to_numpy(zero_copy_only=False).astype(np.int32, copy=False), _series(array.dictionary))
 
     def series(self, name: str, rows: np.ndarray | None = None) -> pl.Series:
-        """A column's values at `rows` (None = all)."""
+        """A column's values at `rows` (None = all); a row may be asked for more than once."""
         if name in self.constants:
             return pl.Series([self.constants[name]], dtype=pl.String).new_from_index(
                 0, self.height if rows is None else len(rows)
             )
         array = self.arrays[name]
         column = _series(array.dictionary_decode() if pa.types.is_dictionary(array.type) else array)
-        return column if rows is None or len(rows) == self.height else column.gather(rows)
+        return column if rows is None or self.all_rows(rows) else column.gather(rows)
+
+    def all_rows(self, rows: np.ndarray) -> bool:
+        """Whether `rows` are all of the batch's, each once and in order."""
+        return len(rows) == self.height and bool((rows == np.arange(self.height)).all())
 
 
 def plain_text(column: pl.Series) -> pl.Series:
-    """Ids and times as trimmed text; whole numbers stored as floats lose their `.0`."""
+    """Ids, codes and times as trimmed text in one Unicode form; whole numbers stored as floats lose their `.0`."""
     if column.dtype.is_float() and bool((column.drop_nulls() == column.drop_nulls().round()).all()):
         column = column.cast(pl.Int64, strict=False)
-    return column.cast(pl.String).str.strip_chars()
+    text = column.cast(pl.String).str.strip_chars()
+    return text.str.normalize("NFC") if text.str.contains(r"[^\x00-\x7f]").any() else text
+
+
+def id_text(column: pl.Series, where: str) -> pl.Series:
+    """As `plain_text`, of ids.
+
+    Raises:
+        DataError: floats so large that neighbouring ids are the same float.
+    """
+    require_exact(column, where)
+    return plain_text(column)
+
+
+def loose_ids(texts: pl.Series) -> pl.Series:
+    """Ids without what typing and programs change: case, form, blanks, zeros in front and `.0` behind."""
+    plain = texts.cast(pl.String).str.normalize("NFKC").str.strip_chars().str.to_lowercase()
+    return plain.str.replace(r"\.0+$", "").str.replace(r"^0+(.)", "${1}").str.replace_all(r"[\s_-]", "")
 
 
 def _series(array: Any) -> pl.Series:

@@ -8,26 +8,27 @@ from typing import Final
 import polars as pl
 
 from pipeline.ingest.engine.instants import MICROSECONDS_PER_HOUR
-from pipeline.ingest.mapping.layout import Derived
+from pipeline.ingest.mapping.layout import Derived, Layout
+from pipeline.ingest.number_text import read_numbers
 
 _HOURS_PER_DAY: Final = 24.0
 _START: Final = "(start)"
 
 
-def derive(item: Derived, frame: pl.DataFrame, clocks: Mapping[str, pl.Series]) -> pl.Series:
+def derive(item: Derived, frame: pl.DataFrame, clocks: Mapping[str, pl.Series], layout: Layout) -> pl.Series:
     """Float64 `(stay,)`, null, or the rule's `otherwise`, where it has nothing to go by.
 
-    number: the first number in the text ("> 89" is 89). codes: the text's code. present: 1 where there is an entry,
-    else 0. age: the year of the start less the year of birth (or the anchor's age moved to the start's year).
-    hours_between, days_between: of two times.
+    number: the first number in the text ("> 89" is 89), read as numbers of the source are. codes: the text's code.
+    present: 1 where there is an entry, else 0. age: the year of the start less the year of birth (or the anchor's age
+    moved to the start's year). hours_between, days_between: of two times.
     """
-    values = _derive(item, frame, clocks)
+    values = _derive(item, frame, clocks, layout)
     return values if item.otherwise is None else values.fill_null(item.otherwise)
 
 
-def _derive(item: Derived, frame: pl.DataFrame, clocks: Mapping[str, pl.Series]) -> pl.Series:
+def _derive(item: Derived, frame: pl.DataFrame, clocks: Mapping[str, pl.Series], layout: Layout) -> pl.Series:
     if item.kind == "number":
-        return _number(frame[item.columns[0]])
+        return _number(frame[item.columns[0]], layout)
     if item.kind == "codes":
         text = frame[item.columns[0]].cast(pl.String).str.strip_chars()
         return text.replace_strict(dict(item.codes), default=None, return_dtype=pl.Float64)
@@ -38,17 +39,18 @@ def _derive(item: Derived, frame: pl.DataFrame, clocks: Mapping[str, pl.Series])
         year = pl.from_epoch(frame[_START], time_unit="us").dt.year().cast(pl.Float64)
         if len(item.columns) == 1:
             return year - _year(frame[item.columns[0]])
-        age, anchor = (_number(frame[name]) for name in item.columns)
+        age, anchor = (_number(frame[name], layout) for name in item.columns)
         return age + year - anchor
     first, last = (clocks[name] for name in item.columns)
     hours = (last - first).cast(pl.Float64) / MICROSECONDS_PER_HOUR
     return hours if item.kind == "hours_between" else hours / _HOURS_PER_DAY
 
 
-def _number(column: pl.Series) -> pl.Series:
+def _number(column: pl.Series, layout: Layout) -> pl.Series:
     if column.dtype.is_numeric():
         return column.cast(pl.Float64)
-    return column.cast(pl.String).str.extract(r"(-?\d+(?:\.\d+)?)").cast(pl.Float64, strict=False)
+    first = column.cast(pl.String).str.extract(r"(-?\d+(?:[.,]\d+)*)")
+    return read_numbers(first, decimal_comma=layout.decimal_comma, no_thousands=layout.no_thousands)[0]
 
 
 def _year(column: pl.Series) -> pl.Series:

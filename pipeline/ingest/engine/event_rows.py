@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any, Final, final
 
 import numpy as np
 import polars as pl
 
 from pipeline.core.errors import DataError
-from pipeline.ingest.cohort.events import IMPLAUSIBLE, REASONS, own_names, plausible
-from pipeline.ingest.cohort.grid import TIME_TOLERANCE_HOURS
-from pipeline.ingest.engine.batches import Tally
-from pipeline.ingest.engine.coded import ABSENT, Batch, Coded, plain_text
-from pipeline.ingest.engine.event_stays import BETWEEN, FOUND, UNKNOWN, StayKeys
-from pipeline.ingest.engine.event_values import UNIT_STRANGE, VALUE_REASONS, Conversions, in_units, mend, numbers
-from pipeline.ingest.engine.instants import MICROSECONDS_PER_HOUR, ClockKinds, instants
+from pipeline.ingest.cohort.events import IMPLAUSIBLE, REASONS, plausible
+from pipeline.ingest.engine.coded import ABSENT, Batch, Coded, id_text, loose_ids, plain_text
+from pipeline.ingest.engine.event_stays import BETWEEN, FOUND, UNKNOWN
+from pipeline.ingest.engine.event_units import UNIT_REASONS, UNIT_UNKNOWN, Conversions, in_units
+from pipeline.ingest.engine.event_values import VALUE_REASONS, mend, numbers
+from pipeline.ingest.engine.instants import MICROSECONDS_PER_HOUR, instants
+from pipeline.ingest.engine.reading import Reading
 from pipeline.ingest.engine.row_fates import RowFates
-from pipeline.ingest.engine.stay_table import StayTable
-from pipeline.ingest.mapping.layout import EventsLayout, Layout
-from pipeline.ingest.mapping.load import SourceMapping
+from pipeline.ingest.mapping.layout import EventsLayout
 from pipeline.ingest.source_tables import (
     OUTSIDE_WINDOW,
     TIME_MISSING,
@@ -29,81 +26,34 @@ from pipeline.ingest.source_tables import (
     UNNAMED,
     VARIABLE_MISSING,
 )
+from pipeline.ingest.windows import before
 from pipeline.ingest.withdrawn import WITHDRAWN
 
 STAY_MISSING: Final = "stay or subject missing"
 STAY_UNKNOWN: Final = "no such stay or subject"
+LOOSE_HINT: Final = "name one whose id differs only by zeros in front, `.0` behind, case, blanks or Unicode form"
 STAY_EXCLUDED: Final = "stay excluded"
 BETWEEN_STAYS: Final = "outside every stay"
+AFTER_END: Final = "after the end of the stay"
 TIME_UNREADABLE: Final = "unreadable time"
 
 _HOURS: Final = {"hours": 1.0, "minutes": 1.0 / 60.0, "days": 24.0}
 
 
 @final
-@dataclass
-class Reading:
-    """What the batches of all files share."""
-
-    mapping: SourceMapping
-    layout: Layout
-    stays: StayTable | None
-    until_hours: float
-    clock: ClockKinds = field(default_factory=ClockKinds)
-    tally: Tally = field(default_factory=Tally)
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        """The source's names that mean something."""
-        return (*self.mapping.source_names, *self.mapping.static_sources)
-
-    @cached_property
-    def kind(self) -> pl.Enum:
-        """`names` as a column's type."""
-        return pl.Enum(self.names)
-
-    @cached_property
-    def place(self) -> dict[str, int]:
-        """The index of each of `names`."""
-        return {name: index for index, name in enumerate(self.names)}
-
-    @cached_property
-    def is_static(self) -> np.ndarray:
-        """`(name,)` bool."""
-        return np.array([name in self.mapping.static_sources for name in self.names], dtype=bool)
-
-    @cached_property
-    def own(self) -> np.ndarray:
-        """`(name,)` int32: the index among the mapping's own names."""
-        own = own_names(self.mapping)
-        sources = {**self.mapping.source_names, **self.mapping.static_sources}
-        return np.array([own.index(sources[name]) for name in self.names], dtype=np.int32)
-
-    @cached_property
-    def ranges(self) -> dict[str, tuple[float, float]]:
-        """The plausible range of each source name of a series."""
-        rows = {v.name: v for v in (*self.mapping.variables, *self.mapping.label_variables)}
-        return {
-            source: (rows[name].plausible_low, rows[name].plausible_high)
-            for source, name in self.mapping.source_names.items()
-        }
-
-    @cached_property
-    def keys(self) -> StayKeys:
-        """The stays, to be found by id or by subject and time."""
-        assert self.stays is not None
-        return StayKeys.of(self.stays.frame)
-
-
-@final
 @dataclass(frozen=True, eq=False, repr=False)
 class Located:
-    """The rows of a batch that belong to a stay, in order; the others by reason. `hours` since the stay's start."""
+    """The rows of a batch that belong to a stay, in order; the others by reason. `hours` since the stay's start.
+
+    A row that lies in the windows of several stays is there once for each: `copies` of rows are more than were read.
+    """
 
     rows: np.ndarray
     stay: np.ndarray  # (row,) int32, row of the table of stays
     hours: np.ndarray
     lost: list[tuple[str, np.ndarray]]
+    copies: int = 0
+    loose: int = 0  # of the rows that name nobody: those that name somebody but for the form of the id
 
 
 @final
@@ -151,16 +101,29 @@ def locate(batch: Batch, table: EventsLayout, reading: Reading, rows: np.ndarray
     """Whose and when the rows `rows` of the batch are."""
     lost: list[tuple[str, np.ndarray]] = []
     coded = batch.coded(table.key)
-    codes = coded.codes[rows] if len(rows) < batch.height else coded.codes
-    texts = plain_text(coded.distinct)
+    codes = coded.codes if batch.all_rows(rows) else coded.codes[rows]
+    texts = id_text(coded.distinct.alias(table.key), table.file)
     named = Coded(codes, texts).look_up((texts.is_not_null() & (texts != "")).fill_null(False).to_numpy(), False)
-    rows, codes, time = _kept(named, STAY_MISSING, lost, rows, codes, batch.series(table.time, rows))
+    rows, codes, time = _kept(named, STAY_MISSING, lost, rows, codes, _times(batch, table, rows))
     beside: Any = time  # what tells the hours: a moment, or the time as it is written
     moment = None
     if table.time_unit == "datetime":
         rows, codes, moment = _moments(time, table, reading, rows, codes, lost)
         beside = moment
-    stay, why = reading.keys.find(texts, codes, moment, by_subject=table.link == "subject")
+    copies = 0
+    if table.link == "subject":
+        at, stay, why = reading.keys.windows(texts, codes, moment)
+        copies = len(at) - len(rows)
+        if copies:
+            rows, beside = rows[at], beside.gather(at) if isinstance(beside, pl.Series) else beside[at]
+    else:
+        stay, why = reading.keys.find(texts, codes)
+    loose = 0
+    if (why == UNKNOWN).any():
+        known = reading.loose_subjects if table.link == "subject" else reading.loose_stays
+        strange = loose_ids(texts).is_in(known.implode()).fill_null(False).to_numpy()
+        here = codes if not copies else codes[at]
+        loose = int((Coded(here, texts).look_up(strange, False) & (why == UNKNOWN)).sum())
     for code, reason in ((UNKNOWN, STAY_UNKNOWN), (BETWEEN, BETWEEN_STAYS)):
         if (why == code).any():
             lost.append((reason, rows[why == code]))
@@ -171,8 +134,24 @@ def locate(batch: Batch, table: EventsLayout, reading: Reading, rows: np.ndarray
     if reading.keys.excluded.any():
         rows, stay, beside = _kept(~reading.keys.excluded[stay], STAY_EXCLUDED, lost, rows, stay, beside)
     if table.time_unit == "datetime":
-        return Located(rows, stay, (beside - reading.keys.start[stay]) / MICROSECONDS_PER_HOUR, lost)
-    return _relative(beside, table, rows, stay, lost)
+        hours = (beside - reading.keys.start[stay]) / MICROSECONDS_PER_HOUR
+    else:
+        rows, stay, hours = _relative(beside, table, rows, stay, lost)
+    ended = reading.keys.length_hours[stay] <= hours
+    ended &= before(hours, reading.until_hours, closed=reading.mapping.closed_window)
+    if ended.any():
+        rows, stay, hours = _kept(~ended, AFTER_END, lost, rows, stay, hours)
+    return Located(rows, stay, hours, lost, copies, loose)
+
+
+def _times(batch: Batch, table: EventsLayout, rows: np.ndarray) -> pl.Series:
+    """The times of rows as they are written: of one column, or of a date's and a time of day's together."""
+    time = batch.series(table.time, rows)
+    if table.clock is None:
+        return time
+    clock = batch.series(table.clock, rows).cast(pl.String).str.strip_chars().str.replace(r"\.0+$", "")
+    day = plain_text(time).str.replace(r"^(\S+?)[T ]00:00(?::00(?:\.0+)?)?$", "${1}")
+    return pl.select(pl.when((day != "") & (clock != "")).then(day + " " + clock)).to_series()
 
 
 def _moments(
@@ -184,7 +163,7 @@ def _moments(
     lost: list[tuple[str, np.ndarray]],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`rows` and `codes` of the rows whose time can be read, and the times in microseconds."""
-    clock = instants(time, reading.layout.timezone, reading.clock)
+    clock = instants(time, reading.layout.timezone, reading.clock, reading.layout.dates)
     moment = clock.fill_null(0).to_numpy() + round(table.shift_hours * MICROSECONDS_PER_HOUR)
     if not clock.null_count():
         return rows, codes, moment
@@ -197,10 +176,10 @@ def _moments(
 
 def use(
     batch: Batch,
+    table: EventsLayout,
     located: Located,
     name: np.ndarray,
     column: str,
-    unit: str | None,
     reading: Reading,
     fates: RowFates,
     done: Conversions,
@@ -210,7 +189,7 @@ def use(
         fates.drop(reason, name[gone], batch, gone, column)
     rows = located.rows
     found = Usable(located.stay, located.hours, name[rows], np.zeros(0))
-    outside = found.hours > reading.until_hours + TIME_TOLERANCE_HOURS
+    outside = ~before(found.hours, reading.until_hours, closed=reading.mapping.closed_window)
     early = found.hours < 0
     if early.any():
         outside |= early & ~reading.is_static[found.name]
@@ -218,19 +197,23 @@ def use(
         fates.drop(OUTSIDE_WINDOW, found.name[outside], batch, rows[outside], column)
         rows, found.value = rows[~outside], np.zeros(len(outside))
         found.take(~outside)
-    found.value, why = numbers(batch.series(column, rows), reading.layout)
+    raw = pl.Series("value", np.ones(len(rows))) if table.presence else batch.series(column, rows)
+    found.value, why = numbers(raw, reading.layout, reading.is_flag[found.name])
     if why.any():
         for code in np.unique(why[why > 0]):
             here = why == code
             fates.drop(VALUE_REASONS[code], found.name[here], batch, rows[here], column)
         rows = rows[why == 0]
         found.take(why == 0)
-    units = None if unit is None else _at(batch.coded(unit), rows, batch.height)
-    found.value, strange = in_units(found.value, found.name, units, reading.names, reading.mapping.codes, done)
-    if strange.any():
-        fates.drop(UNIT_STRANGE, found.name[strange], batch, rows[strange], column)
-        rows = rows[~strange]
-        found.take(~strange)
+    units = None if table.unit is None else _at(batch, table.unit, rows)
+    found.value, why = in_units(found.value, found.name, units, reading.names, reading.mapping.codes, done)
+    if why.any():
+        for code in np.unique(why[why > 0]):
+            if UNIT_REASONS[code] != UNIT_UNKNOWN or UNIT_UNKNOWN in fates.criticality:  # else the file's end stops it
+                here = why == code
+                fates.drop(UNIT_REASONS[code], found.name[here], batch, rows[here], column)
+        rows = rows[why == 0]
+        found.take(why == 0)
     codes = reading.mapping.codes
     found.value = mend(found.value, found.name, reading.names, codes, reading.ranges, done)
     if REASONS[IMPLAUSIBLE] in fates.criticality:  # such rows go on, and are counted where the cohort is made
@@ -241,9 +224,21 @@ def use(
 
 def _relative(
     time: pl.Series, table: EventsLayout, rows: np.ndarray, stay: np.ndarray, lost: list[tuple[str, np.ndarray]]
-) -> Located:
-    """Times that count from the stay's start, in the table's unit."""
-    read = time.cast(pl.Float64, strict=False)
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`rows`, `stay`, and hours that count from the stay's start, of times in the table's unit or in their own.
+
+    Raises:
+        DataError: the column holds dates.
+    """
+    if isinstance(time.dtype, pl.Duration):
+        read = time.dt.total_microseconds() / (MICROSECONDS_PER_HOUR * _HOURS[table.time_unit])
+    elif time.dtype.is_numeric() or time.dtype in (pl.String, pl.Null):
+        read = time.cast(pl.Float64, strict=False)
+    else:
+        raise DataError(
+            f"{table.file}: column {table.time} holds values of type {time.dtype}, and the layout says that it counts "
+            f'{table.time_unit} since the start; a time stamp needs time_unit = "datetime"'
+        )
     if read.null_count():
         text = plain_text(time)
         read = text.cast(pl.Float64, strict=False)
@@ -251,8 +246,9 @@ def _relative(
         rows, stay, read = _kept(~absent, TIME_MISSING, lost, rows, stay, read)
         rows, stay, read = _kept(read.is_not_null().to_numpy(), TIME_UNREADABLE, lost, rows, stay, read)
     hours = read.to_numpy() * _HOURS[table.time_unit] + table.shift_hours
-    rows, stay, hours = _kept(np.isfinite(hours), TIME_NOT_FINITE, lost, rows, stay, hours)
-    return Located(rows, stay, hours, lost)
+    kept: tuple[np.ndarray, np.ndarray, np.ndarray]
+    kept = _kept(np.isfinite(hours), TIME_NOT_FINITE, lost, rows, stay, hours)
+    return kept
 
 
 def _kept(keep: np.ndarray, reason: str, lost: list[tuple[str, np.ndarray]], rows: np.ndarray, *others: Any) -> Any:
@@ -267,5 +263,6 @@ def _of(item: Any, keep: np.ndarray) -> Any:
     return item.filter(pl.Series(keep)) if isinstance(item, pl.Series) else item[keep]
 
 
-def _at(coded: Coded, rows: np.ndarray, height: int) -> Coded:
-    return coded if len(rows) == height else Coded(coded.codes[rows], coded.distinct)
+def _at(batch: Batch, column: str, rows: np.ndarray) -> Coded:
+    coded = batch.coded(column)
+    return coded if batch.all_rows(rows) else Coded(coded.codes[rows], coded.distinct)

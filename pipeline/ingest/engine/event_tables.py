@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -22,14 +21,16 @@ import polars as pl
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.ingest.cohort.stay_blocks import added_up
-from pipeline.ingest.engine.batches import FILE_STEM, Tally, batches, coded_batches, find_files, header, stem
-from pipeline.ingest.engine.coded import Batch, plain_text
-from pipeline.ingest.engine.event_rows import Reading, Usable, locate, names_of, use
-from pipeline.ingest.engine.file_part import FilePart
+from pipeline.ingest.engine.batches import FILE_STEM, Tally, batches, coded_batches, header
+from pipeline.ingest.engine.coded import Batch, id_text
+from pipeline.ingest.engine.event_rows import Usable, locate, names_of, use
+from pipeline.ingest.engine.event_units import UNIT_UNKNOWN, assumed_notes, require_known_units, unit_uses
 from pipeline.ingest.engine.part_cache import PartCache
+from pipeline.ingest.engine.reading import Reading
 from pipeline.ingest.engine.repeats import settle_repeats
-from pipeline.ingest.engine.row_fates import RowFates, add_count, gather
+from pipeline.ingest.engine.row_fates import FilePart, RowFates, add_count, gather
 from pipeline.ingest.engine.stay_table import END, EXCLUDED, KEY, StayTable, exclude_withdrawn, read_stays
+from pipeline.ingest.engine.table_account import loose_notes, require_used, table_uses, told
 from pipeline.ingest.kept.pieces import Pieces
 from pipeline.ingest.kept.quarantine import MOST_KEPT, Quarantine
 from pipeline.ingest.kept.rows import KeptRows
@@ -38,6 +39,7 @@ from pipeline.ingest.mapping.layout import EventsLayout, Layout
 from pipeline.ingest.mapping.load import SourceMapping
 from pipeline.ingest.source_tables import UNKNOWN_VARIABLE, UNNAMED, CountsByVariable, SourceTables, totals
 from pipeline.ingest.splits import START
+from pipeline.ingest.table_files import find_files, stem, unread_note
 from pipeline.ingest.withdrawn import NOBODY, WITHDRAWN, Withdrawn
 
 MALFORMED: Final = "malformed line"
@@ -98,7 +100,8 @@ def read_event_tables(
             rows += part.rows
             on_step(len(parts) - 1, len(work), rows / max(time.monotonic() - started, 1e-9))
     tables = _tables(parts, rows_of, reading, root.name)
-    return dataclasses.replace(tables, notes=(*absent, *tables.notes))
+    unread = unread_note(root, layout_files(root, layout))
+    return dataclasses.replace(tables, notes=(*absent, *unread, *tables.notes))
 
 
 def _may_be_large(work: list[tuple[EventsLayout, Path]]) -> bool:
@@ -130,8 +133,8 @@ def _stays_of_files(work: list[tuple[EventsLayout, Path]], reading: Reading) -> 
         if table.key == FILE_STEM:
             ids.add(stem(path))
             continue
-        for frame in batches(path, (table.key,), Tally()):
-            ids.update(plain_text(frame[table.key]).drop_nulls().unique().to_list())
+        for frame in batches(path, (table.key,), Tally(), reading.layout.encoding):
+            ids.update(id_text(frame[table.key], path.name).drop_nulls().unique().to_list())
     ordered = sorted(ids - {""}, key=lambda name: (len(name), name))
     frame = pl.DataFrame({"stay_id": ordered}, schema={"stay_id": pl.String})
     frame = frame.with_columns(
@@ -174,12 +177,16 @@ def _read_into(
 ) -> None:
     """Put the file's usable rows, batch by batch, and its account into `part`."""
     tally = Tally(keep=MOST_KEPT if part.fates.criticality.get(MALFORMED) == "quarantine" else 0)
-    for batch in coded_batches(path, *_columns(table, path, reading), tally):
+    for batch in coded_batches(
+        path, *_columns(table, path, reading), tally, reading.layout.encoding, reading.codes_of(table)
+    ):
         if part.keys is not None:
-            part.keys.update(plain_text(batch.coded(table.key).distinct).drop_nulls().to_list())
+            part.keys.update(id_text(batch.coded(table.key).distinct, path.name).drop_nulls().to_list())
         found = _long(batch, part, reading) if table.code is not None else _wide(batch, part, reading, path)
         for frame in (part_of(usable, reading) for usable in found if len(usable.stay)):
             put(frame)
+    if UNIT_UNKNOWN not in part.fates.criticality:
+        require_known_units(part.done, path.name)
     part.rows += tally.malformed
     part.fates.malformed(MALFORMED, tally.malformed, tally.lines)
 
@@ -199,16 +206,17 @@ def part_of(usable: Usable, reading: Reading) -> pl.DataFrame:
 def _columns(table: EventsLayout, path: Path, reading: Reading) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The columns to read, and those of them that are read as codes."""
     if table.code is not None:
-        columns = (table.key, table.time, table.code, table.value, table.unit)
+        columns = (table.key, table.time, table.clock, table.code, table.value, table.unit)
         coded = (table.key, table.code, table.unit)
         return tuple(dict.fromkeys(c for c in columns if c)), tuple(dict.fromkeys(c for c in coded if c))
-    return tuple(dict.fromkeys((table.key, table.time, *_wanted(table, path, reading)[0]))), (table.key,)
+    clock = () if table.clock is None else (table.clock,)
+    return tuple(dict.fromkeys((table.key, table.time, *clock, *_wanted(table, path, reading)[0]))), (table.key,)
 
 
 def _wanted(table: EventsLayout, path: Path, reading: Reading) -> tuple[list[str], int]:
     """A wide table's columns that mean something, and how many others it has."""
-    names = {name.lower(): name for name in header(path)}
-    apart = {table.key.lower(), table.time.lower()}
+    names = {name.lower(): name for name in header(path, reading.layout.encoding)}
+    apart = {table.key.lower(), table.time.lower(), *([] if table.clock is None else [table.clock.lower()])}
     wanted = [source.removeprefix(table.prefix) for source in reading.names if source.startswith(table.prefix)]
     wanted = list(dict.fromkeys(name for name in wanted if name.lower() in names and name.lower() not in apart))
     return wanted, len(set(names) - apart - {name.lower() for name in wanted})
@@ -221,7 +229,9 @@ def _long(batch: Batch, part: FilePart, reading: Reading) -> list[Usable]:
     part.rows += batch.height
     name = names_of(batch, table, reading, part.fates)
     located = locate(batch, table, reading, np.flatnonzero(name >= 0))
-    return [use(batch, located, name, table.value, table.unit, reading, part.fates, part.done)]
+    part.again(located.copies)
+    part.loose += located.loose
+    return [use(batch, table, located, name, table.value, reading, part.fates, part.done)]
 
 
 def _wide(batch: Batch, part: FilePart, reading: Reading, path: Path) -> list[Usable]:
@@ -233,10 +243,12 @@ def _wide(batch: Batch, part: FilePart, reading: Reading, path: Path) -> list[Us
     if others and batch.height:
         part.fates.count(UNNAMED, UNKNOWN_VARIABLE, others * batch.height)
     located = locate(batch, table, reading, np.arange(batch.height))
+    part.again(located.copies * len(wanted))
+    part.loose += located.loose * len(wanted)
     found = []
     for column in wanted:
         name = np.full(batch.height, reading.place[table.prefix + column], dtype=np.int32)
-        found.append(use(batch, located, name, column, None, reading, part.fates, part.done))
+        found.append(use(batch, table, located, name, column, reading, part.fates, part.done))
     return found
 
 
@@ -250,14 +262,15 @@ def _tables(parts: list[FilePart], rows_of: KeptRows | SpilledRows, reading: Rea
     read = sum(part.rows for part in parts)
     if read == 0:
         raise DataError(f"{source}: the tables of events hold no row")
+    lost = require_used(parts)
     stays = reading.stays.frame
     is_in = stays[EXCLUDED].is_null().to_numpy()
     place = np.where(is_in, np.cumsum(is_in) - 1, 0).astype(np.uint32)  # rows of the others are not kept
     notes = list[str]()
 
     def settle(rows: pl.DataFrame) -> pl.DataFrame:
-        rows, told = settle_repeats(rows, reading.mapping, reading.layout, counts)
-        notes.extend(told)
+        rows, found = settle_repeats(rows, reading.mapping, reading.layout, counts)
+        notes.extend(found)
         return rows.with_columns(row=pl.Series(place[rows["row"].to_numpy()]))
 
     spilled = None
@@ -272,6 +285,7 @@ def _tables(parts: list[FilePart], rows_of: KeptRows | SpilledRows, reading: Rea
         stay_id = pl.Series("stay_id", [], dtype=pl.String)
     quarantine = _without_withdrawn(gather(part.fates for part in parts), stays)
     aside = () if quarantine is None else quarantine.notes()
+    units = unit_uses(part.done for part in parts)
     return SourceTables(
         events=kept.drop("row").insert_column(0, stay_id),
         spilled=spilled,
@@ -281,8 +295,18 @@ def _tables(parts: list[FilePart], rows_of: KeptRows | SpilledRows, reading: Rea
         dropped_by_variable=counts,
         subjects_known=reading.stays.subjects_known,
         source=source,
-        notes=(*reading.stays.notes, *added_up(notes), *_told(parts), *aside),
+        notes=(
+            *reading.stays.notes,
+            *added_up(notes),
+            *told(parts),
+            *lost,
+            *loose_notes(parts),
+            *assumed_notes(units),
+            *aside,
+        ),
         quarantine=quarantine,
+        units=units,
+        tables=table_uses(parts),
     )
 
 
@@ -293,17 +317,3 @@ def _without_withdrawn(quarantine: Quarantine | None, stays: pl.DataFrame) -> Qu
         return quarantine
     keys = {*gone["stay_id"].to_list(), *gone[KEY].to_list()}
     return quarantine.without(lambda names: [name in keys for name in names])
-
-
-def _told(parts: list[FilePart]) -> tuple[str, ...]:
-    converted, mended = Counter[tuple[str, str]](), Counter[str]()
-    for part in parts:
-        converted.update(part.done.converted)
-        mended.update(part.done.mended)
-    return (
-        *(f"{rows} values of {name} were converted from {unit}" for (name, unit), rows in sorted(converted.items())),
-        *(
-            f"{rows} implausible values of {name} were mended as the mapping says"
-            for name, rows in sorted(mended.items())
-        ),
-    )

@@ -1,146 +1,84 @@
-"""A column of raw values as numbers in the variables' units, each row with the reason that bars its use, or none.
-
-Names and units come as codes, so that a spelling is looked at once; nothing runs over rows but arithmetic.
-"""
+"""A column of raw values as numbers, each row with the reason that bars its use, or none; and slips mended by rule."""
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
-from typing import Final, final
+from typing import Final
 
 import numpy as np
 import polars as pl
 
-from pipeline.ingest.engine.coded import Coded
+from pipeline.ingest.engine.event_units import Conversions
 from pipeline.ingest.mapping.layout import Layout
 from pipeline.ingest.mapping.source_codes import SourceCodes
-from pipeline.ingest.mapping.units import conversion, spell
+from pipeline.ingest.number_text import WORD, read_numbers, two_ways
 from pipeline.ingest.source_tables import CODED_MISSING, VALUE_MISSING, VALUE_NOT_FINITE
 
 VALUE_TEXT: Final = "text instead of a number"
 VALUE_LIMIT: Final = "a limit (< or >) instead of a number"
 VALUE_COMMA: Final = "decimal comma"
-UNIT_STRANGE: Final = "unit without a conversion"
-VALUE_REASONS: Final = ("", VALUE_MISSING, VALUE_LIMIT, VALUE_COMMA, VALUE_TEXT, VALUE_NOT_FINITE, CODED_MISSING)
+VALUE_AMBIGUOUS: Final = "ambiguous thousands"
+VALUE_REASONS: Final = (
+    "",
+    VALUE_MISSING,
+    VALUE_LIMIT,
+    VALUE_COMMA,
+    VALUE_AMBIGUOUS,
+    VALUE_TEXT,
+    VALUE_NOT_FINITE,
+    CODED_MISSING,
+)
 """What `numbers` may say of a row, by code; 0 = the number can be used."""
 
-_LIMIT: Final = r"^[<>]=?\s*(-?\d+(?:\.\d+)?)$"
-_COMMA: Final = r"^(-?\d+),(\d+)$"
+_OF_KIND: Final = np.array(  # what `read_numbers` says of a text (NUMBER, MISSING, LIMIT, ...) -> the reason's code
+    [
+        VALUE_REASONS.index(reason)
+        for reason in ("", VALUE_MISSING, VALUE_LIMIT, VALUE_COMMA, VALUE_AMBIGUOUS, VALUE_TEXT, "")
+    ],
+    dtype=np.int8,
+)
 
 
-@final
-@dataclass
-class Conversions:
-    """How many values were converted, by variable and from which unit; and mended, by variable."""
+def numbers(raw: pl.Series, layout: Layout, flag: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Float64 values (NaN = none) and int8 indices of `VALUE_REASONS`.
 
-    converted: Counter[tuple[str, str]] = field(default_factory=Counter)
-    mended: Counter[str] = field(default_factory=Counter)
-
-
-def numbers(raw: pl.Series, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-    """Float64 values (NaN = none) and int8 indices of `VALUE_REASONS`. Booleans are 0 and 1.
-
-    Most texts are numbers as they stand; only the others are trimmed, mended and looked at.
+    Most texts are numbers as they stand; only the others are trimmed, mended and looked at. True and false are 1 and 0
+    where `flag` `(row,)` says that the row's variable is one of 0 and 1 (None = all are). What is neither text nor
+    number (a duration, a date, a list) is `VALUE_TEXT`.
     """
-    is_text = not (raw.dtype.is_numeric() or raw.dtype in (pl.Boolean, pl.Null))
-    text = raw.cast(pl.String) if is_text else None
-    column = raw.cast(pl.Float64) if text is None else text.cast(pl.Float64, strict=False)
-    missing = np.flatnonzero(column.is_null().to_numpy()) if column.null_count() else np.zeros(0, np.int64)
-    value = (column.fill_null(float("nan")) if len(missing) else column).to_numpy()
+    words = np.zeros(len(raw), dtype=bool) if raw.dtype != pl.Boolean else raw.is_not_null().to_numpy()
+    if raw.dtype.is_numeric() or raw.dtype in (pl.Boolean, pl.Null):
+        column, odd, why_odd = raw.cast(pl.Float64), raw.is_null(), VALUE_REASONS.index(VALUE_MISSING)
+    elif raw.dtype in (pl.String, pl.Categorical, pl.Enum):
+        text = raw.cast(pl.String)
+        column = text.cast(pl.Float64, strict=False)
+        odd, why_odd = column.is_null(), 0
+        if layout.decimal_comma and not layout.no_thousands:
+            odd = odd | two_ways(text)
+    else:
+        codes = [VALUE_REASONS.index(reason) for reason in (VALUE_MISSING, VALUE_TEXT)]
+        return np.full(len(raw), np.nan), np.where(raw.is_null().to_numpy(), *codes).astype(np.int8)
+    value, rows = column.fill_null(float("nan")).to_numpy(), odd.arg_true().to_numpy()
     why = np.zeros(len(value), dtype=np.int8)
-    if text is None:
-        why[missing] = VALUE_REASONS.index(VALUE_MISSING)
-    elif len(missing):
+    if len(rows) and why_odd:
+        why[rows] = why_odd
+    elif len(rows):
+        read, kind = read_numbers(
+            text.gather(rows),
+            decimal_comma=layout.decimal_comma,
+            no_thousands=layout.no_thousands,
+            take_limits=layout.take_limits,
+        )
         value = value.copy()
-        value[missing], why[missing] = _odd_texts(text.gather(missing), layout)
+        value[rows], why[rows] = read.fill_null(float("nan")).to_numpy(), _OF_KIND[kind.to_numpy()]
+        words[rows] = (kind == WORD).to_numpy()
+    if flag is not None and words.any():
+        why[words & ~flag] = VALUE_REASONS.index(VALUE_TEXT)
     finite = np.isfinite(value)
     if not finite.all():
         why[~finite & (why == 0)] = VALUE_REASONS.index(VALUE_NOT_FINITE)
     for code in layout.missing_codes:
         why[(value == code) & (why == 0)] = VALUE_REASONS.index(CODED_MISSING)
     return value, why
-
-
-def _odd_texts(text: pl.Series, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-    """Values and reasons of texts that are no numbers as they stand."""
-    text = text.str.strip_chars()
-    if layout.decimal_comma:
-        text = text.str.replace(_COMMA, "${1}.${2}")
-    if layout.take_limits:
-        text = text.str.replace(_LIMIT, "${1}")
-    value = text.cast(pl.Float64, strict=False)
-    frame = pl.DataFrame({"text": text, "value": value})
-    reason = (
-        pl.when(pl.col("text").is_null() | (pl.col("text") == ""))
-        .then(VALUE_REASONS.index(VALUE_MISSING))
-        .when(pl.col("value").is_not_null())
-        .then(0)
-        .when(pl.col("text").str.contains(_LIMIT))
-        .then(VALUE_REASONS.index(VALUE_LIMIT))
-        .when(pl.col("text").str.contains(_COMMA))
-        .then(VALUE_REASONS.index(VALUE_COMMA))
-        .otherwise(VALUE_REASONS.index(VALUE_TEXT))
-    )
-    codes = frame.select(reason.cast(pl.Int8).alias("reason")).to_series()
-    return value.fill_null(float("nan")).to_numpy(), codes.to_numpy()
-
-
-def in_units(
-    value: np.ndarray,
-    name: np.ndarray,
-    unit: Coded | None,
-    names: tuple[str, ...],
-    codes: SourceCodes,
-    done: Conversions,
-) -> tuple[np.ndarray, np.ndarray]:
-    """`value` `(row,)` in the variables' units, and a mask of the rows whose unit has no conversion.
-
-    `name` indexes `names`, the source's names. A unit that the mapping declares for a code goes before the row's own.
-    A row's own unit is converted where it is known and another than the variable's; a spelling that is not known is
-    taken for the variable's unit; one that is known but has no conversion is strange.
-    """
-    strange = np.zeros(len(value), dtype=bool)
-    texts = [None] if unit is None else [*unit.distinct.cast(pl.String).to_list(), None]
-    if not codes.lines and len(texts) == 1:
-        return value, strange
-    pair = name.astype(np.int64) * len(texts)
-    pair += 0 if unit is None else np.where(unit.codes < 0, len(texts) - 1, unit.codes)
-    occurring = np.flatnonzero(np.bincount(pair, minlength=1))
-    factor, offset = np.ones(len(names) * len(texts)), np.zeros(len(names) * len(texts))
-    bad = np.zeros(len(factor), dtype=bool)
-    moved: dict[tuple[str, str], list[int]] = {}
-    for index in occurring.tolist():
-        source, text = names[index // len(texts)], texts[index % len(texts)]
-        line = _line(source, text, codes)
-        if line is None:
-            bad[index] = True
-        elif line != (1.0, 0.0):
-            factor[index], offset[index] = line
-            known = None if source in codes.lines or text is None else spell(text)
-            moved.setdefault((codes.units[source][0], known or "the declared unit"), []).append(index)
-    if moved:
-        rows = np.bincount(pair, minlength=len(factor))
-        for told, indices in moved.items():
-            done.converted[told] += int(rows[indices].sum())
-        there = (factor != 1) | (offset != 0)
-        changed = np.flatnonzero(there[pair])
-        value = value.copy()
-        value[changed] = value[changed] * factor[pair[changed]] + offset[pair[changed]]
-    return value, bad[pair] if bad.any() else strange
-
-
-def _line(source: str, text: str | None, codes: SourceCodes) -> tuple[float, float] | None:
-    """(factor, offset) of a source name's values that carry the unit `text`; None = no way is known."""
-    declared = codes.lines.get(source)
-    if declared is not None:
-        return declared
-    unit = spell(text) if text is not None else None
-    if unit is None or source not in codes.units:
-        return 1.0, 0.0
-    variable, target = codes.units[source]
-    wanted = spell(target) or target
-    return (1.0, 0.0) if unit == wanted else conversion(variable, unit, wanted)
 
 
 def mend(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final, final
 
 import polars as pl
@@ -10,9 +11,18 @@ import polars as pl
 from pipeline.core.errors import DataError
 
 MICROSECONDS_PER_HOUR: Final = 3_600_000_000
-_OFFSET: Final = r"\s*(Z|z|[+-]\d{2}:?\d{2})$"
+_OFFSET: Final = r"\s*(Z|z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)$"
 _COMMON: Final = "%Y-%m-%d %H:%M:%S"
 _FORMATS: Final = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d", "%Y%m%d")
+_REWRITTEN: Final = (  # to the form of `_FORMATS`, in this order
+    (r"^(\d{4})[/.](\d{1,2})[/.](\d{1,2})", "${1}-${2}-${3}"),
+    (r"^(\d{4}-\d{1,2}-\d{1,2})[Tt]", "${1} "),
+    (r"^(\d{4})(\d{2})(\d{2})[Tt ]?(\d{2}):?(\d{2})(?::?(\d{2}))?$", "${1}-${2}-${3} ${4}:${5}:${6}"),
+    (r":$", ":00"),
+    (r"^(\d{4}-\d{1,2}-\d{1,2} \d{1,2}:\d{2}:\d{2}),(\d+)$", "${1}.${2}"),
+)
+_MIDNIGHT: Final = r" 24:00(?::00(?:\.0+)?)?$"
+_ORDERED: Final = {"day_first": "${3}-${2}-${1}", "month_first": "${3}-${1}-${2}"}
 
 
 @final
@@ -24,17 +34,21 @@ class ClockKinds:
     local: bool = False
 
 
-def instants(column: pl.Series, zone: str | None, seen: ClockKinds) -> pl.Series:
+def instants(column: pl.Series, zone: str | None, seen: ClockKinds, dates: str | None = None) -> pl.Series:
     """Int64, null where a time is missing or is not of the form YYYY-MM-DD[ HH:MM[:SS[.f]]][offset].
 
-    Local times are of `zone`; of a time that a clock change makes ambiguous the earlier is meant, one that a clock
-    change leaves out is null. Day-first and month-first dates cannot be told apart, and are null.
+    Slashes or dots for dashes, T for the blank, 24:00 for the next midnight, YYYYMMDD[HHMM[SS]] (as whole numbers, too)
+    and offsets of hours alone are read as well. Local times are of `zone`; of a time that a clock change makes
+    ambiguous the earlier is meant, one that a clock change leaves out is null. Day-first and month-first dates cannot
+    be told apart: they are null unless `dates` says which they are.
 
     Raises:
         DataError: times with and without an offset from UTC, and no `zone` to tell what the latter mean.
     """
+    if column.dtype.is_integer() or column.dtype in (pl.Categorical, pl.Enum):
+        column = column.cast(pl.String)  # of an epoch nobody knows the unit: its text is of no known form
     if column.dtype == pl.String:
-        parsed = _from_text(column, zone, seen)
+        parsed = _from_text(column, zone, seen, dates)
     elif isinstance(column.dtype, pl.Datetime):
         seen.offset |= column.dtype.time_zone is not None
         seen.local |= column.dtype.time_zone is None
@@ -49,38 +63,53 @@ def instants(column: pl.Series, zone: str | None, seen: ClockKinds) -> pl.Series
     return parsed.dt.epoch("us").alias(column.name)
 
 
-def _from_text(column: pl.Series, zone: str | None, seen: ClockKinds) -> pl.Series:
+def _from_text(column: pl.Series, zone: str | None, seen: ClockKinds, dates: str | None) -> pl.Series:
     plain = column.str.to_datetime(_COMMON, strict=False, time_unit="us", exact=True)
     others = plain.is_null() & column.is_not_null()
     if not others.any():  # by far the most columns; what is below looks at every text several times
         seen.local |= plain.null_count() < len(plain)
         return _utc(plain, zone)
     rows = others.arg_true()
-    rest = _any_text(column.gather(rows), zone, seen)
     seen.local |= plain.null_count() < len(plain)
+    rest = _any_text(column.gather(rows), zone, seen, dates)
     return _utc(plain, zone).scatter(rows, rest)
 
 
-def _any_text(column: pl.Series, zone: str | None, seen: ClockKinds) -> pl.Series:
-    text = column.str.strip_chars().str.replace(r"^(\d{4}-\d{2}-\d{2})[Tt]", "${1} ")
-    with_offset = text.str.contains(_OFFSET) & text.str.contains(":")
-    seen.offset |= bool(with_offset.any())
-    plain = text.set(with_offset, None) if with_offset.any() else text
-    local = _first_that_reads(plain)
+def _any_text(column: pl.Series, zone: str | None, seen: ClockKinds, dates: str | None) -> pl.Series:
+    text = _rewritten(column.str.strip_chars(), dates)
+    with_offset = (text.str.contains(_OFFSET) & text.str.contains(":")).fill_null(False)
+    local = _first_that_reads(text.set(with_offset, None) if with_offset.any() else text)
     seen.local |= local.null_count() < len(local)
+    if zone is None and seen.local:  # a word among local times: not enough to say that these are of another zone
+        with_offset &= ~text.str.contains("UTC|GMT").fill_null(False)
+    seen.offset |= bool(with_offset.any())
     parsed = _utc(local, zone)
     if not with_offset.any():
         return parsed
     bare = text.str.replace(_OFFSET, "")
-    offset = text.str.extract(_OFFSET).str.to_uppercase().str.replace("^Z$", "+00:00")
+    offset = text.str.extract(_OFFSET).str.to_uppercase().str.replace("^(Z|UTC|GMT)$", "+00:00")
+    offset = offset.str.replace(r"^([+-]\d{2})$", "${1}:00")
     hours, minutes = (offset.str.slice(at, 2).cast(pl.Int64, strict=False) for at in (1, -2))
     ahead = pl.DataFrame({"minutes": hours * 60 + minutes, "west": offset.str.starts_with("-")})
     signed = pl.when("west").then(-pl.col("minutes")).otherwise("minutes")
     shifted = _first_that_reads(bare) - ahead.select(pl.duration(minutes=signed)).to_series()
-    return parsed.zip_with(~with_offset.fill_null(False), shifted)
+    return parsed.zip_with(~with_offset, shifted)
+
+
+def _rewritten(text: pl.Series, dates: str | None) -> pl.Series:
+    if dates is not None:
+        text = text.str.replace(r"^(\d{1,2})[./-](\d{1,2})[./-](\d{4})", _ORDERED[dates])
+    for pattern, by in _REWRITTEN:
+        text = text.str.replace(pattern, by)
+    text = text.str.replace(r"^(\d{4})-(\d)-", "${1}-0${2}-").str.replace(r"^(\d{4}-\d{2})-(\d)( |$)", "${1}-0${2}${3}")
+    return text.str.replace(r"^(\d{4}-\d{2}-\d{2}) (\d):", "${1} 0${2}:")
 
 
 def _first_that_reads(text: pl.Series) -> pl.Series:
+    next_day = text.str.contains(_MIDNIGHT).fill_null(False)
+    if next_day.any():
+        read = _first_that_reads(text.str.replace(_MIDNIGHT, " 00:00"))
+        return read.zip_with(~next_day, read + timedelta(days=1))
     parsed = pl.Series(text.name, [None] * len(text), dtype=pl.Datetime("us"))
     for form in _FORMATS:
         if parsed.null_count() == text.null_count():

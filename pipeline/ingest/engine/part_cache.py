@@ -19,15 +19,16 @@ import polars as pl
 from pipeline.core.codec import to_plain
 from pipeline.core.digest import digest_bytes
 from pipeline.core.errors import DataError
-from pipeline.ingest.engine.batches import FILE_STEM, stem
-from pipeline.ingest.engine.event_rows import Reading
-from pipeline.ingest.engine.file_part import FilePart
+from pipeline.ingest.engine.batches import FILE_STEM
+from pipeline.ingest.engine.event_units import Seen
 from pipeline.ingest.engine.instants import ClockKinds
-from pipeline.ingest.engine.row_fates import RowFates
+from pipeline.ingest.engine.reading import Reading
+from pipeline.ingest.engine.row_fates import FilePart, RowFates
 from pipeline.ingest.engine.stay_table import END, EXCLUDED, KEY
 from pipeline.ingest.kept.pieces import Pieces
 from pipeline.ingest.mapping.layout import EventsLayout
 from pipeline.ingest.splits import START
+from pipeline.ingest.table_files import partitions, stem
 from pipeline.ingest.withdrawn import WITHDRAWN, Withdrawn
 
 MOST_ROWS: Final = 1 << 22  # of a file: the part of a larger one is not kept, as it would be held in memory whole
@@ -66,7 +67,7 @@ class PartCache:
     def _base(self, table: EventsLayout, path: Path) -> str:
         mapping = self._reading.mapping
         until = repr(self._reading.until_hours)
-        named = stem(path) if table.key == FILE_STEM else ""
+        named = [stem(path) if table.key == FILE_STEM else "", partitions(path)]
         return self._pieces.key(
             "part", self._pieces.marks.digest(path), path.suffixes, named, mapping.digest, to_plain(table), until
         )
@@ -117,9 +118,12 @@ class PartCache:
             "stays": self._stays_digest(table, keys),
             "ids": self._stays["stay_id"].gather(stays).to_list(),
             "rows": part.rows,
+            "copies": part.copies,
+            "loose": part.loose,
             "counts": part.fates.counts,
             "converted": [[*key, count] for key, count in sorted(part.done.converted.items())],
             "mended": dict(part.done.mended),
+            "units": [[*key, seen.rows, seen.sample] for key, seen in sorted(part.done.seen.items())],
             "clock": [clock.offset, clock.local],
         }
         self._pieces.use(self._pieces.add([key], [rows.height], [facts], rows, passing=True))
@@ -128,9 +132,11 @@ class PartCache:
         own = self._reading
         self._merge(ClockKinds(*facts["clock"]))
         part = FilePart(RowFates(path.name, table, own.names, own.layout.criticality), rows=facts["rows"])
+        part.copies, part.loose = facts["copies"], facts["loose"]
         part.fates.counts.update({name: dict(reasons) for name, reasons in facts["counts"].items()})
         part.done.converted.update({(name, unit): count for name, unit, count in facts["converted"]})
         part.done.mended.update(facts["mended"])
+        part.done.seen.update({(name, text, said): Seen(n, some) for name, text, said, n, some in facts["units"]})
         rows = self._pieces.take([key])
         if rows.height:
             ids = pl.DataFrame({"stay_id": facts["ids"]}, schema={"stay_id": pl.String})

@@ -12,6 +12,7 @@ import polars as pl
 
 from pipeline.core.errors import DataError
 from pipeline.ingest.engine.coded import Batch
+from pipeline.ingest.engine.event_units import Conversions
 from pipeline.ingest.kept.quarantine import MOST_KEPT, QUARANTINE_SCHEMA, Quarantine
 from pipeline.ingest.mapping.layout import Criticality, EventsLayout
 from pipeline.ingest.source_tables import UNNAMED, CountsByVariable
@@ -96,8 +97,29 @@ class RowFates:
         copies["code"] = pl.Series(self.names, dtype=pl.String).gather(name)
         table = self.table
         for ours, theirs in {} if table is None else {"key": table.key, "time": table.time, "value": column}.items():
+            if not theirs:
+                continue
             copies[ours] = batch.series(theirs).gather(rows).cast(pl.String)
         return _frame(copies)
+
+
+@final
+@dataclass
+class FilePart:
+    """Frames of a file's usable rows (see `event_tables.part_of`), and where the others went."""
+
+    fates: RowFates
+    kept: list[pl.DataFrame] = field(default_factory=list)  # none where they were put elsewhere
+    done: Conversions = field(default_factory=Conversions)
+    rows: int = 0
+    loose: int = 0  # rows that name nobody, but somebody whose id is another only in form
+    copies: int = 0  # of the rows: those that are there again since they lie in the windows of several stays
+    keys: set[str] | None = None  # whose rows the file holds, where somebody wants to know
+
+    def again(self, copies: int) -> None:
+        """Count rows that are there once more for another stay: to the account they are rows like any."""
+        self.copies += copies
+        self.rows += copies
 
 
 def gather(accounts: Iterable[RowFates]) -> Quarantine | None:

@@ -10,12 +10,15 @@ from typing import Final, final
 import polars as pl
 
 from pipeline.core.errors import DataError
-from pipeline.ingest.engine.batches import Tally, batches, find_files, header
+from pipeline.ingest.engine.batches import Tally, batches, header
+from pipeline.ingest.engine.coded import id_text
 from pipeline.ingest.engine.derive import derive
 from pipeline.ingest.engine.instants import MICROSECONDS_PER_HOUR, ClockKinds, instants
 from pipeline.ingest.mapping.layout import ROW_NUMBER, Inclusion, Join, Layout, StaysLayout
+from pipeline.ingest.number_text import AMBIGUOUS, read_numbers
 from pipeline.ingest.source_tables import as_text_ids
 from pipeline.ingest.splits import START
+from pipeline.ingest.table_files import find_files
 from pipeline.ingest.withdrawn import WITHDRAWN, Withdrawn, withdrawn_note
 
 END: Final = "(end)"
@@ -44,35 +47,43 @@ def read_stays(folder: Path, layout: Layout, needed: Iterable[str], clock: Clock
         DataError: a file or column is missing, a stay or a joined key is there twice, or no stay is left.
     """
     stays = layout.stays
-    frame = _rows(folder, stays, set(needed), tally)
+    frame = _rows(folder, layout, set(needed), tally)
+    unmet = list[str]()
     for join in stays.joins:
-        frame = _joined(frame, folder, join, tally)
+        frame = _joined(frame, folder, join, layout.encoding, tally, unmet)
     times = [column for item in stays.derived if item.kind.endswith("between") for column in item.columns]
     if stays.start is not None:
-        frame = frame.with_columns(instants(frame[stays.start], layout.timezone, clock).alias(START))
+        frame = frame.with_columns(instants(frame[stays.start], layout.timezone, clock, layout.dates).alias(START))
         shift = round(stays.start_shift_hours * MICROSECONDS_PER_HOUR)
         frame = frame.with_columns(pl.col(START) + shift)
     else:
         frame = frame.with_columns(pl.lit(None, pl.Int64).alias(START))
-    end = instants(frame[stays.end], layout.timezone, clock) if stays.end else pl.Series([None], dtype=pl.Int64)
+    end = (
+        instants(frame[stays.end], layout.timezone, clock, layout.dates)
+        if stays.end
+        else pl.Series([None], dtype=pl.Int64)
+    )
     frame = frame.with_columns(end.alias(END) if stays.end else pl.lit(None, pl.Int64).alias(END))
     frame = _with_ids(frame, stays, folder)  # may sort
-    clocks = {name: instants(frame[name], layout.timezone, clock) for name in dict.fromkeys(times)}
+    clocks = {name: instants(frame[name], layout.timezone, clock, layout.dates) for name in dict.fromkeys(times)}
     for item in stays.derived:
-        frame = frame.with_columns(derive(item, frame, clocks).alias(item.name))
+        frame = frame.with_columns(derive(item, frame, clocks, layout).alias(item.name))
+    if layout.decimal_comma:
+        frame = frame.with_columns(_decimal_points(frame[name], layout) for name in needed if name in frame.columns)
     frame = _named(frame, stays)
     frame = frame.with_columns(_excluded(frame, stays, layout.inclusion).alias(EXCLUDED))
     out = frame[EXCLUDED].drop_nulls().value_counts().sort(EXCLUDED)
-    notes = tuple(f"{rows} stays excluded: {reason}" for reason, rows in out.iter_rows())
+    notes = (*unmet, *(f"{rows} stays excluded: {reason}" for reason, rows in out.iter_rows()))
     if frame[EXCLUDED].null_count() == 0:
         raise DataError(f"{folder.name}: no stay is left; {'; '.join(notes) or 'the table of stays is empty'}")
     return StayTable(frame, stays.subject is not None, notes)
 
 
-def _rows(folder: Path, stays: StaysLayout, needed: set[str], tally: Tally) -> pl.DataFrame:
+def _rows(folder: Path, layout: Layout, needed: set[str], tally: Tally) -> pl.DataFrame:
+    stays = layout.stays
     assert stays.file is not None
     files = find_files(folder, stays.file)
-    there = {name.lower() for name in header(files[0])}
+    there = {name.lower() for name in header(files[0], layout.encoding)}
     joined = {new for join in stays.joins for new in join.columns}
     named = {stays.subject, stays.subject_key, stays.start, stays.end, stays.site, stays.unit, stays.split, stays.stay}
     named |= {key for join in stays.joins for key in join.on} | {c for item in stays.derived for c in item.columns}
@@ -81,7 +92,7 @@ def _rows(folder: Path, stays: StaysLayout, needed: set[str], tally: Tally) -> p
     wanted += sorted(name for name in needed - made if name.lower() in there)
     parts = []
     for path in files:
-        for frame in batches(path, tuple(wanted), tally):
+        for frame in batches(path, tuple(wanted), tally, layout.encoding):
             parts.append(frame.filter(*(_matches(name, kept) for name, kept in stays.where.items())))
     frame = pl.concat(parts, how="vertical_relaxed") if parts else pl.DataFrame()
     if frame.height == 0:
@@ -99,24 +110,42 @@ def _matches(column: str, kept: tuple[str, ...]) -> pl.Expr:
     return found.fill_null(False)
 
 
-def _joined(frame: pl.DataFrame, folder: Path, join: Join, tally: Tally) -> pl.DataFrame:
-    keys = [pl.col(name).cast(pl.String).alias(f"(on {name})") for name in join.on]
+def _joined(
+    frame: pl.DataFrame, folder: Path, join: Join, encoding: str, tally: Tally, unmet: list[str]
+) -> pl.DataFrame:
+    """The stays with the join's columns; a join that meets no stay is told in `unmet`."""
+
+    def keyed(rows: pl.DataFrame) -> pl.DataFrame:
+        return rows.with_columns(id_text(rows[name], join.file).alias(f"(on {name})") for name in join.on)
+
     names = [f"(on {name})" for name in join.on]
-    left = frame.with_columns(keys)
+    left = keyed(frame)
     wanted = left.select(names).unique()
     columns = tuple(dict.fromkeys((*join.on, *join.columns.values())))
-    parts = []
+    parts, rows = [], 0
     for path in find_files(folder, join.file):
-        for batch in batches(path, columns, tally):
-            parts.append(batch.with_columns(keys).join(wanted, on=names, how="semi"))
+        for batch in batches(path, columns, tally, encoding):
+            rows += batch.height
+            parts.append(keyed(batch).join(wanted, on=names, how="semi"))
     if not parts:  # a file with a header and no row: nobody has an entry (no death, no label)
         return left.drop(names).with_columns(pl.lit(None, pl.String).alias(new) for new in join.columns)
     right = pl.concat(parts, how="vertical_relaxed")
     right = right.select(*names, *(pl.col(old).alias(new) for new, old in join.columns.items()))
+    if rows and not right.height:
+        unmet.append(f"none of {rows} rows of {join.file} belongs to a stay by {', '.join(join.on)}")
     twice = right.height - right.select(names).n_unique()
     if twice:
         raise DataError(f"{folder.name}: {join.file} has {twice} rows that repeat {', '.join(join.on)}")
     return left.join(right, on=names, how="left", maintain_order="left").drop(names)
+
+
+def _decimal_points(column: pl.Series, layout: Layout) -> pl.Series:
+    """A column of numbers with a decimal comma as `as_numbers` reads them; what is no number stays as it is."""
+    if column.dtype != pl.String:
+        return column
+    value, kind = read_numbers(column, decimal_comma=True, no_thousands=layout.no_thousands)
+    ambiguous = kind == AMBIGUOUS  # left with a comma, so that it is read as no number anywhere
+    return column.zip_with(value.is_null(), value.cast(pl.String)).zip_with(~ambiguous, column.str.replace(r"\.", ","))
 
 
 def _with_ids(frame: pl.DataFrame, stays: StaysLayout, folder: Path) -> pl.DataFrame:

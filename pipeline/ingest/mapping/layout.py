@@ -5,6 +5,7 @@ A layout names files and columns; it holds no code. One engine (`event_tables`) 
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, final, get_args
@@ -21,14 +22,17 @@ CRITICAL_REASONS: Final = (
     "stay or subject missing",
     "no such stay or subject",
     "outside every stay",
+    "after the end of the stay",
     "time missing",
     "unreadable time",
     "time not finite",
     "text instead of a number",
     "a limit (< or >) instead of a number",
     "decimal comma",
+    "ambiguous thousands",
     "value not finite",
     "unit without a conversion",
+    "unknown unit",
     "implausible",
     "no readable start",
     "ends before it starts",
@@ -37,6 +41,7 @@ CRITICAL_REASONS: Final = (
 
 TimeUnit = Literal["datetime", "minutes", "hours", "days"]
 Link = Literal["stay", "subject"]
+Dates = Literal["day_first", "month_first"]
 Criticality = Literal["drop", "quarantine", "stop"]
 Conflicts = Literal["keep", "first", "last", "mean", "drop"]
 DerivedKind = Literal["number", "codes", "present", "age", "hours_between", "days_between"]
@@ -104,8 +109,9 @@ class StaysLayout:
 class EventsLayout:
     """One table of events. With `code`: a row per event. Without: a column per variable, a cell per event.
 
-    `key` holds the stay, or with link "subject" the subject: such an event belongs to the last stay of the subject that
-    began at or before it, unless that stay had ended. A source name in `[codes]` is `prefix` + the code or column.
+    `key` holds the stay, or with link "subject" the subject: such an event belongs to every stay of the subject in
+    whose window it lies. After a stay's end nothing belongs to it. A source name in `[codes]` is `prefix` + the code or
+    column.
     """
 
     file: str
@@ -113,11 +119,13 @@ class EventsLayout:
     link: Link
     key: str
     time: str
+    clock: str | None  # a second column with the time of day, where `time` holds the date alone
     time_unit: TimeUnit
     shift_hours: float
     code: str | None
-    value: str
+    value: str  # "" with `presence`: a row says that its code is there, and counts as 1
     unit: str | None
+    presence: bool
     optional: bool  # a source without the table is read without it, and the report says so
 
 
@@ -141,7 +149,10 @@ class Layout:
     events: tuple[EventsLayout, ...]
     inclusion: Inclusion
     timezone: str | None
+    encoding: str  # of text files without a mark that says theirs
     decimal_comma: bool
+    no_thousands: bool  # no number carries a mark of thousands: with a decimal comma "6,780" is 6.78
+    dates: Dates | None  # the order of 01/02/2024; None = such dates are not read
     take_limits: bool  # "<0.1" is read as 0.1; otherwise such rows are dropped and counted
     drop_duplicates: bool
     conflicts: Conflicts
@@ -164,13 +175,17 @@ def parse_layout(raw: Any, inclusion: Any, where: str) -> Layout:
         events=events,
         inclusion=_inclusion(inclusion, where),
         timezone=_zone(top),
+        encoding=_encoding(top),
         decimal_comma=top.take("decimal_comma", bool, False),
+        no_thousands=top.take("no_thousands", bool, False),
+        dates=_one_of(top, "dates", ("", *get_args(Dates)), "") or None,
         take_limits=top.take("take_limits", bool, False),
         drop_duplicates=top.take("drop_duplicates", bool, True),
         conflicts=_one_of(top, "conflicts", get_args(Conflicts), "keep"),
         missing_codes=tuple(float(code) for code in top.take("missing_codes", list, [])),
         criticality=_criticality(top.take("criticality", dict, {}), f"mapping {where}: layout.criticality"),
     )
+    top.take("units", dict, {})  # `source_codes` reads it
     top.done()
     if not events:
         raise ConfigError(f"mapping {where}: layout.events is empty")
@@ -248,20 +263,29 @@ def _derived(name: str, raw: Any, where: str) -> Derived:
 def _events(raw: Any, where: str) -> EventsLayout:
     table = TomlTable(raw, where)
     code = table.take("code", str, "") or None
+    presence = table.take("presence", bool, False)
+    if presence and (code is None or "value" in table.raw or "unit" in table.raw):
+        raise ConfigError(f"{where}: presence = true goes with a code, and with neither value nor unit")
+    if code and not presence and "value" not in table.raw:
+        raise ConfigError(f"{where} lacks the key value; codes that have none count as 1 with presence = true")
     events = EventsLayout(
         file=table.take("file", str, ""),
         prefix=table.take("prefix", str, ""),
         link=_one_of(table, "link", get_args(Link), "stay"),
         key=table.take("key", str),
         time=table.take("time", str),
+        clock=table.take("clock", str, "") or None,
         time_unit=_one_of(table, "time_unit", get_args(TimeUnit), "datetime"),
         shift_hours=float(table.take("shift_hours", (int, float), 0.0)),
         code=code,
-        value=table.take("value", str) if code else "",
+        value=table.take("value", str) if code and not presence else "",
         unit=table.take("unit", str, "") or None,
+        presence=presence,
         optional=table.take("optional", bool, False),
     )
     table.done()
+    if events.clock and events.time_unit != "datetime":
+        raise ConfigError(f"{where}: the key clock goes with dates; leave out time_unit")
     if code is None and events.unit:
         raise ConfigError(f"{where}: a table with a column per variable has no column of units; name them in [codes]")
     return events
@@ -284,6 +308,14 @@ def _one_of(table: TomlTable, key: str, options: tuple[str, ...], default: str |
     if value not in options:
         raise ConfigError(f"{table.where}: the key {key} is one of {', '.join(options)}")
     return value
+
+
+def _encoding(table: TomlTable) -> str:
+    name: str = table.take("encoding", str, "utf-8")
+    try:
+        return codecs.lookup(name).name
+    except LookupError:
+        raise ConfigError(f"{table.where}: the key encoding is no encoding such as utf-8, cp1252 or utf-16") from None
 
 
 def _zone(table: TomlTable) -> str | None:

@@ -18,7 +18,7 @@ from pipeline.core.types import Aggregation, StaticVariable, Variable
 from pipeline.ingest.mapping.layout import Layout, parse_layout
 from pipeline.ingest.mapping.source_codes import SourceCodes, apply_codes
 from pipeline.ingest.mapping.tasks import RULES, TaskRule
-from pipeline.ingest.mapping.toml_table import TomlTable
+from pipeline.ingest.mapping.toml_table import TomlTable, did_you_mean
 
 MAPPINGS: Final = Path(__file__).parents[1] / "mappings"
 _NUMBER: Final = (int, float)
@@ -37,7 +37,12 @@ _TASK_KEYS: Final[Mapping[str, tuple[Any, Any]]] = {  # key -> type, type of a l
     "missing": (list, _NUMBER),
     "variables": (list, str),
 }
+KEYS: Final = frozenset({
+    "description", "unknown_variables", "window", "variables", "statics", "label_variables", "tasks", "layout",
+    "inclusion", "codes", "mend",
+})  # fmt: skip
 UnknownVariables = Literal["error", "drop"]
+WindowKind = Literal["half_open", "closed"]
 
 
 @final
@@ -64,6 +69,7 @@ class SourceMapping:
     label_variables: tuple[Variable, ...] = ()
     layout: Layout | None = None
     codes: SourceCodes = field(default_factory=SourceCodes)
+    closed_window: bool = False  # what happens at exactly the end belongs to the input, not to what comes after it
 
 
 def load_mapping(name_or_path: str) -> SourceMapping:
@@ -81,6 +87,7 @@ def load_mapping(name_or_path: str) -> SourceMapping:
         if base not in shipped or base == path.stem:
             raise ConfigError(f"mapping {path}: base is one of the shipped mappings {', '.join(shipped)}")
         parent, _, parent_digest = _read(base, shipped)
+        parent.pop("window", None)  # how the base's own source writes its times is no matter of another's
         raw, digest = {**parent, **raw}, digest_bytes((parent_digest + digest).encode())
     return parse_mapping(raw, path.stem, str(path), digest)
 
@@ -100,6 +107,9 @@ def _read(name_or_path: str, shipped: dict[str, Path]) -> tuple[dict[str, Any], 
 
 def parse_mapping(raw: dict[str, Any], name: str, where: str, digest: str) -> SourceMapping:
     """Check a parsed mapping; `where` names the file in errors."""
+    whole = TomlTable({key: None for key in raw if key not in KEYS}, f"mapping {where}")
+    whole.taken |= KEYS
+    whole.done()
     layout = parse_layout(raw["layout"], raw.get("inclusion", {}), where) if "layout" in raw else None
     raw, declared = apply_codes(raw, where)
     top = TomlTable({key: raw[key] for key in raw if key not in ("layout", "inclusion")}, f"mapping {where}")
@@ -107,6 +117,9 @@ def parse_mapping(raw: dict[str, Any], name: str, where: str, digest: str) -> So
     unknown = top.take("unknown_variables", str, "error")
     if unknown not in get_args(UnknownVariables):
         raise ConfigError(f"mapping {where}: unknown_variables is one of {', '.join(get_args(UnknownVariables))}")
+    window = top.take("window", str, "half_open")
+    if window not in get_args(WindowKind):
+        raise ConfigError(f"mapping {where}: window is one of {', '.join(get_args(WindowKind))}")
     variables, sources, optional, admission = _series(top.take("variables", dict), where)
     statics, static_sources, optional_statics = _statics(top.take("statics", dict, {}), where)
     outcomes, outcome_sources, *_ = _series(top.take("label_variables", dict, {}), where, "label_variables")
@@ -136,6 +149,7 @@ def parse_mapping(raw: dict[str, Any], name: str, where: str, digest: str) -> So
         label_variables=outcomes,
         layout=layout,
         codes=declared,
+        closed_window=window == "closed",
     )
 
 
@@ -220,7 +234,7 @@ def _tasks(raw: dict[str, Any], where: str, variables: set[str]) -> tuple[TaskRu
             raise ConfigError(f"mapping {where}: {error}") from None
         unknown = sorted({name for window in task.windows for name in window[0]} - variables)
         if unknown:
-            raise ConfigError(f"{spot}: {unknown[0]} is no variable of the mapping")
+            raise ConfigError(f"{spot}: {unknown[0]} is no variable of the mapping{did_you_mean(unknown, variables)}")
         tasks.append(task)
     return tuple(tasks)
 

@@ -8,26 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import Any, Final, final
 
 from pipeline.core.errors import ConfigError
-from pipeline.ingest.mapping.toml_table import TomlTable
-from pipeline.ingest.mapping.units import require_conversion
+from pipeline.ingest.mapping.toml_table import TomlTable, did_you_mean
+from pipeline.ingest.mapping.unit_text import spell
+from pipeline.ingest.mapping.units import UNITS, Line, require_conversion
 
-Line = tuple[float, float]
+DROP: Final = "drop"
+"""In place of a unit in `[layout.units]`: rows that carry this text are dropped and counted."""
 
 
 @final
 @dataclass(frozen=True)
 class SourceCodes:
-    """`lines`: source name -> (factor, offset) to the variable's unit, where the mapping declares the source's unit.
+    """`declared`: source name -> the unit that the mapping declares for it, which serves rows that carry none.
 
-    `units`: source name -> the variable's name and unit, for values that carry a unit of their own. `mends`: source
-    name -> lines that are tried, in order, on a value outside the plausible range.
+    `units`: source name -> the variable's or static's name and unit. `texts`: a row's unit text -> the unit that the
+    mapping says it means, or `DROP`. `mends`: source name -> lines that are tried, in order, on a value outside the
+    plausible range.
     """
 
-    lines: Mapping[str, Line] = field(default_factory=dict)
+    declared: Mapping[str, str] = field(default_factory=dict)
     units: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
     mends: Mapping[str, tuple[Line, ...]] = field(default_factory=dict)
 
 
@@ -44,7 +48,8 @@ def apply_codes(raw: Mapping[str, Any], where: str) -> tuple[dict[str, Any], Sou
         known = {**rest.get("label_variables", {}), **rest.get("variables", {})}
         strange = sorted(set(codes) - set(known))
         if strange:
-            raise ConfigError(f"mapping {where}: codes.{strange[0]} is no variable of the mapping or its base")
+            meant = did_you_mean(strange, known)
+            raise ConfigError(f"mapping {where}: codes.{strange[0]} is no variable of the mapping or its base{meant}")
         for name, entries in codes.items():
             sources = _entries(entries, f"mapping {where}: codes.{name}", declared)
             kind = "variables" if name in rest.get("variables", {}) else "label_variables"
@@ -72,7 +77,6 @@ def _entries(entries: Any, where: str, declared: dict[str, str]) -> list[str]:
 
 
 def _source_codes(raw: Mapping[str, Any], declared: Mapping[str, str], mend: Any, where: str) -> SourceCodes:
-    lines: dict[str, Line] = {}
     units: dict[str, tuple[str, str]] = {}
     mends: dict[str, tuple[Line, ...]] = {}
     known = {**raw.get("label_variables", {}), **raw.get("variables", {})}
@@ -89,8 +93,25 @@ def _source_codes(raw: Mapping[str, Any], declared: Mapping[str, str], mend: Any
         for source in entry.get("sources", [name]):
             units[source] = (name, entry["unit"])
             if source in declared:
-                spot = f"mapping {where}: codes.{name}"
-                lines[source] = require_conversion(name, declared[source], entry["unit"], spot)
+                require_conversion(name, declared[source], entry["unit"], f"mapping {where}: codes.{name}")
             if slips:
                 mends[source] = slips
-    return SourceCodes(lines, units, mends)
+    for name, entry in raw.get("statics", {}).items():
+        if isinstance(entry, dict) and isinstance(entry.get("unit"), str):
+            units.setdefault(str(entry.get("source", name)), (name, entry["unit"]))
+    return SourceCodes(declared, units, _texts(raw.get("layout", {}), where), mends)
+
+
+def _texts(layout: Any, where: str) -> dict[str, str]:
+    """`[layout.units]`: what the unit texts of rows mean, beyond those that are known."""
+    raw = layout.get("units", {}) if isinstance(layout, dict) else {}
+    texts: dict[str, str] = {}
+    for text, unit in TomlTable(raw, f"mapping {where}: layout.units").raw.items():
+        known = spell(unit) if isinstance(unit, str) else None
+        if unit != DROP and known is None:
+            some = ", ".join(UNITS[:3])
+            raise ConfigError(
+                f'mapping {where}: layout.units: {text!r} leads to no unit such as {some}, nor to "{DROP}"'
+            )
+        texts[text.strip()] = DROP if known is None else known
+    return texts

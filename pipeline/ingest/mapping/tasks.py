@@ -18,6 +18,7 @@ import polars as pl
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.types import Task
 from pipeline.ingest.source_tables import as_numbers
+from pipeline.ingest.windows import before
 
 Window = tuple[tuple[str, ...], float, float]
 
@@ -42,6 +43,7 @@ class LabelSource:
     hours: np.ndarray  # (event,)
     value: np.ndarray  # (event,)
     variable_names: tuple[str, ...]
+    closed: bool = False
 
     def number(self, column: str, missing: tuple[float, ...]) -> np.ndarray:
         """A column of the stays as float64 `(stay,)`; empty cells, infinities and `missing` codes are NaN."""
@@ -51,9 +53,13 @@ class LabelSource:
         return np.where(np.isfinite(numbers) & ~np.isin(numbers, missing), numbers, np.nan)
 
     def in_window(self, names: tuple[str, ...], after_hours: float, to_hours: float) -> np.ndarray:
-        """Which events are of these variables, later than `after_hours` and at `to_hours` at the latest."""
+        """Which events are of these variables, in [after_hours, to_hours), or with `closed` in (after_hours, to_hours].
+
+        So a window that begins where the input ends has what happens at exactly that time, which the input has not.
+        """
         codes = [self.variable_names.index(name) for name in names]
-        later = (self.hours > after_hours + 1e-9) & (self.hours <= to_hours + 1e-9)
+        begun, ended = (before(self.hours, hour, closed=self.closed) for hour in (after_hours, to_hours))
+        later = ~begun & ended
         found: np.ndarray = np.isin(self.variable, codes) & later
         return found
 
@@ -158,7 +164,7 @@ class SurvivalRule:
 @final
 @dataclass(frozen=True)
 class EventRule:
-    """1 when any plausible event of `variables` in (after_hours, to_hours] satisfies `op threshold`, else 0.
+    """1 when any plausible event of `variables` in the label window satisfies `op threshold`, else 0.
 
     A stay without such an event has a missing label, or 0 with `unmeasured_is_zero` (for what is charted only while it
     lasts, such as ventilation).

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any, final
 
 from pipeline.core.errors import ConfigError
@@ -55,4 +57,14 @@ class TomlTable:
         """Refuse what nobody asked for."""
         strange = sorted(set(self.raw) - self.taken)
         if strange:
-            raise ConfigError(f"{self.where}: unknown key {strange[0]}; known are {', '.join(sorted(self.taken))}")
+            raise ConfigError(
+                f"{self.where}: unknown key{'s' * (len(strange) > 1)} {', '.join(strange)}"
+                f"{did_you_mean(strange, self.taken)}; known are {', '.join(sorted(self.taken))}"
+            )
+
+
+def did_you_mean(strange: Iterable[str], known: Iterable[str]) -> str:
+    """The known names that the strange ones may be slips of, as the end of a sentence; "" where there are none."""
+    lower = {name.lower(): name for name in known}
+    close = [lower[name] for word in strange for name in get_close_matches(word.lower(), list(lower), 1)]
+    return f"; did you mean {', '.join(dict.fromkeys(close))}?" if close else ""

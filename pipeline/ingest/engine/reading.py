@@ -1,0 +1,98 @@
+"""What the batches of all files of a reading share: the mapping, the stays, and what is worked out of them once."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import final
+
+import numpy as np
+import polars as pl
+
+from pipeline.core.types import StaticVariable, Variable
+from pipeline.ingest.cohort.events import own_names
+from pipeline.ingest.engine.batches import Tally
+from pipeline.ingest.engine.coded import loose_ids
+from pipeline.ingest.engine.event_stays import StayKeys
+from pipeline.ingest.engine.instants import ClockKinds
+from pipeline.ingest.engine.stay_table import StayTable
+from pipeline.ingest.mapping.layout import EventsLayout, Layout
+from pipeline.ingest.mapping.load import SourceMapping
+
+
+@final
+@dataclass
+class Reading:
+    """What the batches of all files share."""
+
+    mapping: SourceMapping
+    layout: Layout
+    stays: StayTable | None
+    until_hours: float
+    clock: ClockKinds = field(default_factory=ClockKinds)
+    tally: Tally = field(default_factory=Tally)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The source's names that mean something."""
+        return (*self.mapping.source_names, *self.mapping.static_sources)
+
+    def codes_of(self, table: EventsLayout) -> frozenset[str]:
+        """The texts that mean something in a table's column of codes."""
+        return frozenset(name.removeprefix(table.prefix) for name in self.names if name.startswith(table.prefix))
+
+    @cached_property
+    def kind(self) -> pl.Enum:
+        """`names` as a column's type."""
+        return pl.Enum(self.names)
+
+    @cached_property
+    def place(self) -> dict[str, int]:
+        """The index of each of `names`, in the Unicode form that codes are brought to."""
+        return {unicodedata.normalize("NFC", name): index for index, name in enumerate(self.names)}
+
+    @cached_property
+    def is_static(self) -> np.ndarray:
+        """`(name,)` bool."""
+        return np.array([name in self.mapping.static_sources for name in self.names], dtype=bool)
+
+    @cached_property
+    def is_flag(self) -> np.ndarray:
+        """`(name,)` bool: a variable of 0 and 1, to which true and false are numbers."""
+        rows: tuple[Variable | StaticVariable, ...]
+        rows = (*self.mapping.variables, *self.mapping.static_variables, *self.mapping.label_variables)
+        flags: np.ndarray = np.array([row.plausible_low >= 0 and row.plausible_high <= 1 for row in rows], dtype=bool)
+        return flags[self.own] if len(self.own) else np.zeros(0, dtype=bool)
+
+    @cached_property
+    def own(self) -> np.ndarray:
+        """`(name,)` int32: the index among the mapping's own names."""
+        own = own_names(self.mapping)
+        sources = {**self.mapping.source_names, **self.mapping.static_sources}
+        return np.array([own.index(sources[name]) for name in self.names], dtype=np.int32)
+
+    @cached_property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """The plausible range of each source name of a series."""
+        rows = {v.name: v for v in (*self.mapping.variables, *self.mapping.label_variables)}
+        return {
+            source: (rows[name].plausible_low, rows[name].plausible_high)
+            for source, name in self.mapping.source_names.items()
+        }
+
+    @cached_property
+    def loose_stays(self) -> pl.Series:
+        """The ids of stays but for their form."""
+        return loose_ids(self.keys.stay_ids)
+
+    @cached_property
+    def loose_subjects(self) -> pl.Series:
+        """The ids of subjects but for their form."""
+        return loose_ids(self.keys.subjects)
+
+    @cached_property
+    def keys(self) -> StayKeys:
+        """The stays, to be found by id or by subject and time."""
+        assert self.stays is not None
+        return StayKeys.of(self.stays.frame, self.until_hours)

@@ -1,0 +1,123 @@
+"""Which files of a folder are a table, by the name that a layout gives it; and which files no layout names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote
+
+from pipeline.core.errors import DataError
+
+SUFFIXES: Final = (".parquet", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".psv", ".psv.gz")
+_NAMED_SUFFIXES: Final = (*SUFFIXES, ".txt", ".txt.gz")  # a text file is a table only where it is named
+_UNREADABLE: Final = {
+    ".xlsx": "Excel files are not read; save the sheet as CSV",
+    ".xls": "Excel files are not read; save the sheet as CSV",
+    ".ods": "spreadsheets are not read; save the sheet as CSV",
+    ".zip": "zip archives are not read; unpack it",
+    ".sas7bdat": "SAS files are not read; write it as CSV or parquet",
+    ".dta": "Stata files are not read; write it as CSV or parquet",
+    ".feather": "feather files are not read; write it as parquet",
+    ".json": "JSON is not read; write it as CSV or parquet",
+}
+_SHOWN: Final = 10
+
+
+def find_files(folder: Path, pattern: str, *, optional: bool = False) -> list[Path]:
+    """The files that `pattern` names under `folder`: a file with or without suffix, a folder of shards, or a glob.
+
+    Raises:
+        DataError: there is none, and it is not `optional`; or the name fits several tables.
+    """
+    if any(char in pattern for char in "*?["):
+        found = sorted(path for path in folder.glob(pattern) if _is_table(path))
+    else:
+        found = _named(folder, pattern)
+    if not found and not optional:
+        raise DataError(
+            f"{folder.name} holds no table {pattern} ({', '.join(_NAMED_SUFFIXES)}){_beside(folder, pattern)}"
+        )
+    return found
+
+
+def tables_under(folder: Path) -> list[Path]:
+    """All tables in a folder and the folders in it, linked ones, too; in order."""
+    return sorted(path for path in files_under(folder) if _is_table(path))
+
+
+def files_under(folder: Path) -> list[Path]:
+    """All files in a folder and the folders in it, linked ones, too, without hidden ones; in order."""
+    found, seen = list[Path](), set[str]()
+    for here, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        folders[:] = sorted(name for name in folders if not name.startswith(".")) if real not in seen else []
+        found += [Path(here, name) for name in names if not name.startswith(".")] if real not in seen else []
+        seen.add(real)
+    return sorted(found)
+
+
+def unread_note(folder: Path, read: Iterable[Path]) -> tuple[str, ...]:
+    """A sentence that names the files under `folder` that are not among those read; none where all are."""
+    known = {path.resolve() for path in read}
+    unread = [path for path in files_under(folder) if path.resolve() not in known]
+    if not unread:
+        return ()
+    shown = ", ".join(path.relative_to(folder).as_posix() for path in unread[:_SHOWN])
+    more = f" and {len(unread) - _SHOWN} more" if len(unread) > _SHOWN else ""
+    return (f"{len(unread)} files of the folder were not read: {shown}{more}",)
+
+
+def stem(path: Path) -> str:
+    """The file's name without any of the known suffixes."""
+    lower = path.name.lower()
+    return next((path.name[: -len(end)] for end in _NAMED_SUFFIXES[::-1] if lower.endswith(end)), path.name)
+
+
+def partitions(path: Path) -> dict[str, str]:
+    """Columns that the folders above a file name: `code=hr/part-0.parquet`."""
+    named = [part.split("=", 1) for part in path.parts[:-1] if "=" in part]
+    return {name: unquote(value) for name, value in named if name}
+
+
+def _named(folder: Path, pattern: str) -> list[Path]:
+    if pattern in ("", "."):
+        return tables_under(folder)
+    here = folder
+    *above, last = Path(pattern).parts
+    for part in above:
+        inside = _children(here, (part,))
+        here = inside[0] if inside else here / part
+    exact = [path for path in _children(here, (last,)) if path.is_dir() or _is_table(path, _NAMED_SUFFIXES)]
+    found = exact or _children(here, tuple(last + suffix for suffix in _NAMED_SUFFIXES))
+    if exact and exact[0].is_dir():
+        found += [path for path in _children(here, tuple(last + suffix for suffix in SUFFIXES)) if path.is_file()]
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise DataError(f"{folder.name}: the table {pattern} is there {len(found)} times ({names}); leave one")
+    if found and found[0].is_dir():
+        return tables_under(found[0])
+    return [path for path in found if _is_table(path, _NAMED_SUFFIXES)]
+
+
+def _children(folder: Path, names: tuple[str, ...]) -> list[Path]:
+    """What lies in a folder under one of the names, in any case."""
+    wanted = {name.lower() for name in names}
+    if not folder.is_dir():
+        return []
+    return [path for path in sorted(folder.iterdir()) if path.name.lower() in wanted]
+
+
+def _beside(folder: Path, pattern: str) -> str:
+    """What lies there under the table's name and is not read."""
+    name = Path(pattern).name.lower()
+    for path in files_under(folder):
+        why = _UNREADABLE.get(path.suffix.lower())
+        if why is not None and path.stem.lower() == name:
+            return f"; {path.name} lies there, but {why}"
+    return ""
+
+
+def _is_table(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> bool:
+    return path.is_file() and not path.name.startswith(".") and path.name.lower().endswith(suffixes)

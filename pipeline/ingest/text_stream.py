@@ -1,0 +1,120 @@
+"""Delimited text as valid UTF-8, whatever it was written in; its first record, and what separates its fields.
+
+Nothing but valid UTF-8 reaches the parser: what it makes of other bytes is undefined, down to a crash.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+
+from pipeline.core.errors import DataError
+
+_HEADER_BYTES: Final = 1 << 20
+_DELIMITERS: Final = (",", ";", "\t", "|")
+_MARKS: Final = ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+UTF8: Final = "utf-8"
+
+
+class NotUtf8(Exception):
+    """Bytes that are not of the encoding that a file is read in."""
+
+
+def open_text(path: Path, encoding: str) -> tuple[Any, str]:
+    """A stream of UTF-8 for the parser, and the encoding that the file is read in: a mark at its begin goes first."""
+    with _bytes(path) as peek:
+        first = peek.read(2)
+    said = next((name for mark, name in _MARKS if first == mark), encoding)
+    return pa.PythonFile(_Utf8(_bytes(path), said), mode="r"), said
+
+
+def not_utf8(path: Path, encoding: str) -> DataError:
+    """What is said of a file whose bytes are not of the encoding."""
+    if encoding != UTF8:
+        return DataError(f"{path} is not {encoding} text, which layout.encoding says that it is")
+    return DataError(
+        f'{path} is no UTF-8 text; say what it is: layout.encoding = "cp1252" if a Windows program wrote it, or '
+        '"latin-1", "utf-16"'
+    )
+
+
+def first_record(path: Path, encoding: str) -> tuple[list[str], str]:
+    """The fields of the first record as they are written, and the delimiter: the suffix's, or the commonest sign in it.
+
+    Raises:
+        NotUtf8: the bytes are not of the encoding.
+    """
+    stream, _ = open_text(path, encoding)
+    with stream as source:
+        text = source.read(_HEADER_BYTES).decode("utf-8-sig", errors="ignore")  # the last sign may be cut off
+    plain = _record(text)
+    name = path.name.lower().removesuffix(".gz")
+    if name.endswith(".psv"):
+        delimiter = "|"
+    elif name.endswith(".tsv"):
+        delimiter = "\t"
+    else:
+        delimiter = max(_DELIMITERS, key=_outside_quotes(plain).count)
+    fields = next(csv.reader(io.StringIO(plain, newline=""), delimiter=delimiter), [])
+    return fields, delimiter
+
+
+def _record(text: str) -> str:
+    """Up to the first end of line that no quotes hold."""
+    quoted = False
+    for at, sign in enumerate(text):
+        if sign == '"':
+            quoted = not quoted
+        elif sign in "\r\n" and not quoted:
+            return text[:at]
+    return text.split("\n", 1)[0]  # a quote that nobody closes
+
+
+def _outside_quotes(text: str) -> str:
+    return "".join(part for part in text.split('"')[::2])
+
+
+def _bytes(path: Path) -> Any:
+    file = pa.OSFile(str(path))
+    return pa.CompressedInputStream(file, "gzip") if path.name.lower().endswith(".gz") else file
+
+
+class _Utf8(io.RawIOBase):
+    """Bytes of an encoding as UTF-8; reading raises `NotUtf8` at bytes that are none."""
+
+    def __init__(self, source: Any, encoding: str) -> None:
+        self._source, self._as_it_is = source, encoding == UTF8
+        self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._rest, self._pending = b"", False
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        while not self._rest:
+            data = self._source.read(1 << 20 if size < 0 else size)
+            if self._as_it_is and data and not self._pending and data.isascii():
+                self._rest = data  # by far the most text: nothing to decode
+                break
+            try:
+                text = self._decoder.decode(data, final=not data)
+            except UnicodeDecodeError:
+                raise NotUtf8 from None
+            self._pending = bool(self._decoder.getstate()[0])
+            self._rest = bytes(data) if self._as_it_is else text.encode()
+            if not data:
+                break
+        if len(self._rest) <= size:
+            taken, self._rest = self._rest, b""
+            return taken
+        taken, self._rest = (self._rest, b"") if size < 0 else (self._rest[:size], self._rest[size:])
+        return taken
+
+    def close(self) -> None:
+        self._source.close()
+        super().close()
