@@ -9,7 +9,7 @@ from typing import Final
 
 from pipeline.core.errors import UsageError
 from pipeline.core.files.whole import put_whole
-from pipeline.core.keys.custody.keyring import key_file, keys_of
+from pipeline.core.keys.custody.keyring import keys_of
 from pipeline.core.keys.secrets import read_or_create_secret
 from pipeline.sharing.receive.state import REVOCATIONS
 from pipeline.sharing.roots import small_root
@@ -44,7 +44,7 @@ def first_root(
     for path in (file,) if trial else (file, listed):
         if path.exists():
             raise UsageError(f"{path} exists already and is never overwritten; a root's next version is drafted")
-    secrets = {role: read_or_create_secret(key_file(keys_of(workspace), role), role) for role in ("author", "root")}
+    secrets = {role: read_or_create_secret(keys_of(workspace) / f"{role}.key", role) for role in ("author", "root")}
     signers = {role: role_signer(secret) for role, secret in secrets.items()}
     data = small_root(
         public_key(signers["author"], author or f"{site}, author", role="author", site=site),
