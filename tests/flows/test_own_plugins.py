@@ -26,9 +26,11 @@ audit = { max_targets = 40, n_bootstrap = 40 }
 [encode.mirrored]
 kind = "plugin"
 name = "mirror"
+[encode.raw]
+kind = "identity"
 [condense.private]
 kind = "private_moments"
-input = "mirrored"
+input = "raw"
 n_per_class = 20
 [release]
 artefact = "private"

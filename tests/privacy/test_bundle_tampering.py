@@ -208,7 +208,7 @@ def test_truncated_lengthened_and_swapped_files_are_refused(bundle: Path, name: 
         verify_files({key: data for key, data in files.items() if key != name}, ROOT, today=TODAY)
 
 
-def respelt(envelope: bytes, change: Callable[[dict[str, object]], object]) -> bytes:
+def respelt(envelope: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
     value = json.loads(envelope)
     change(value)
     return canonical(value)

@@ -166,7 +166,7 @@ def test_planted_values_change_no_byte_of_physionet2012(tmp_path: Path) -> None:
         outcomes = tmp_path / "outcomes.txt"
         outcomes.write_text("RecordID,In-hospital_death\n11,0\n12,1\n")
         base = load_mapping("physionet2012")
-        every = frozenset(row.name for row in (*base.variables, *base.static_variables))
+        every = frozenset(row.name for part in (base.variables, base.static_variables) for row in part)
         rule = SourceMapping(**{**vars(base), "optional": every})
         tables = read_source("physionet2012", records=(folder,), outcomes=(outcomes,))
         tasks, split = ("in_hospital_death",), np.zeros(2, dtype=np.int8)

@@ -47,6 +47,7 @@ def test_shipped_physionet_mapping() -> None:
 def test_constants_of_shipped_mappings_agree(name: str) -> None:
     """The scale lies within reach of plausible values, and an unmeasured value lands inside [0, 1]."""
     mapping = load_mapping(name)
+    row: Any
     for row in (*mapping.variables, *mapping.static_variables):
         assert row.plausible_low <= row.normal <= row.plausible_high, row.name
         assert row.scale_low <= row.normal <= row.scale_high, row.name

@@ -27,7 +27,7 @@ def write(path: Path, text: str) -> None:
 def loose(name: str) -> SourceMapping:
     """A shipped mapping whose variables may all be absent: the files here hold a few of them."""
     mapping = load_mapping(name)
-    names = {row.name for row in (*mapping.variables, *mapping.static_variables)}
+    names = {row.name for part in (mapping.variables, mapping.static_variables) for row in part}
     return SourceMapping(**{**vars(mapping), "optional": frozenset(names)})
 
 

@@ -147,7 +147,10 @@ def test_faulty_codes_are_named() -> None:
 def report_notes(name: str, values: np.ndarray) -> list[str]:
     mapping = load_mapping("physionet2012")
     mapping = SourceMapping(
-        **{**vars(mapping), "optional": frozenset(v.name for v in (*mapping.variables, *mapping.static_variables))}
+        **{
+            **vars(mapping),
+            "optional": frozenset(v.name for part in (mapping.variables, mapping.static_variables) for v in part),
+        }
     )
     rows = [(str(i % 20), 0.5 + i // 20, name, float(value)) for i, value in enumerate(values)]
     stays = pl.DataFrame({"stay_id": [str(i) for i in range(20)]}).with_columns(

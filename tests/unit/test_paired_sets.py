@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def sets() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     }
 
 
-def compared() -> dict[str, object]:
+def compared() -> dict[str, Any]:
     scores = compare_sets(sets(), "own", TEST, models=(MODEL,), n_seeds=1, epochs=5, seed=3, n_bootstrap=200)
     return {score.training_set: score for score in scores}
 
