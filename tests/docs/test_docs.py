@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
+import functools
 import re
 import tomllib
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,6 +96,36 @@ def test_no_word_promises_what_is_not_so() -> None:
     ]
     for page in pages:
         assert not PROMISES.search(page.read_text(encoding="utf-8")), page.name
+
+
+def test_the_first_screen_of_the_readme_is_a_screen() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    first, rest = text.split("\n## What leaves the site\n")
+    assert len(first.splitlines()) <= 60
+    assert len(text.splitlines()) <= 130
+    for said in ("```text\nDone: ", "```python\n", "decoct demo", "decoct run run.toml", "docs/how-to/own-data.md"):
+        assert said in first
+        assert said not in rest or said.startswith(("decoct", "docs"))
+
+
+def test_every_python_block_of_the_readme_runs_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    golden = ROOT / "tests" / "golden" / "bundle-2"
+    read = functools.partial(decoct.load, today=datetime.date(2026, 3, 10))
+    monkeypatch.setitem(vars(decoct), "load", read)  # the vectors' own day
+    places = {
+        "BUNDLE": golden / "st-elsewhere-plain-v1",
+        "TRUST_ROOT": golden / "root.json",
+        "in_hospital_death": "death",
+    }
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    assert blocks
+    for block in blocks:
+        for name, place in places.items():
+            assert f'"{name}"' in block
+            block = block.replace(f'"{name}"', repr(str(place)))
+        names: dict[str, Any] = {}
+        exec(block, names)
+        assert names["model"].predict_proba(names["X"]).shape == (len(names["X"]), 2)
 
 
 def test_no_template_chooses_a_licence_for_a_site() -> None:
