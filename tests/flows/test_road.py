@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 
 from flows import run as road_module
 from flows.cli.ending import MAX_LINES
-from flows.cli.summary import print_run
+from flows.cli.summary import print_run, print_stage
 from flows.receiving.evaluate import evaluate
 from flows.stages.report import REPORT_DATA, REPORT_PAGE
 from flows.workspace.job import KEY_PURPOSES, Job, new_job, open_job
@@ -161,6 +161,8 @@ def test_the_run_ends_with_one_screen_that_the_report_agrees_with(
     assert "not for production" in " ".join(shown.split())
     assert str(job.folder / REPORT_PAGE) in shown
     assert "\x1b" not in shown
+    print_stage(job, "release", made)
+    assert capsys.readouterr().out == shown
     print_run(job, made, verbose=1)
     longer = capsys.readouterr().out
     assert longer.endswith(shown)
