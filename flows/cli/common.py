@@ -23,12 +23,12 @@ Out = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Take finished stages from the store instead of redoing them.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON on stdout.")]
-Verbose = Annotated[int, typer.Option("-v", "--verbose", count=True, help="More on stderr; -vv also Prefect's log.")]
+Verbose = Annotated[int, typer.Option("-v", "--verbose", count=True, help="More detail; -vv also Prefect's log.")]
 Only = Annotated[list[str] | None, typer.Option(help="Only this table of the file (may be repeated).")]
 Root = Annotated[Path, typer.Option(help="Your trust root file.", show_default=False)]
 
 
-def walk(verb: str, job: Job, as_json: bool) -> None:
+def walk(verb: str, job: Job, as_json: bool, verbose: int = 0) -> None:
     """One stage and what it needs, and what it has to show."""
     from flows.cli.summary import outcome, print_stage
     from flows.run import walk_until
@@ -37,7 +37,7 @@ def walk(verb: str, job: Job, as_json: bool) -> None:
     if as_json:
         print_json(outcome(job, made))
     else:
-        print_stage(job, verb, made)
+        print_stage(job, verb, made, verbose)
 
 
 def start(

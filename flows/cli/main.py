@@ -87,11 +87,11 @@ def demo(
     from flows.workspace.trust import ROOT, first_root
 
     config = demo_config(out or Path("decoct-demo"))
-    _run(config, seed, device, None, resume, as_json, verbose)
+    job, made = _run(config, seed, device, None, resume, verbose)
     root = config.workspace / "trust" / ROOT
     if not root.exists():
         first_root(config.workspace, root, config.release.site, today=today(), trial=True)
-    print(f"check it as a receiver does: decoct verify BUNDLE --root {root}", file=sys.stderr)
+    _show(job, made, as_json, verbose, is_demo=True)
 
 
 @app.command()
@@ -110,7 +110,8 @@ def run(
     """
     from pipeline.core.config import load_config
 
-    _run(load_config(config), seed, device, out, resume, as_json, verbose)
+    job, made = _run(load_config(config), seed, device, out, resume, verbose)
+    _show(job, made, as_json, verbose)
 
 
 def _stage_verb(name: str, does: str) -> None:
@@ -180,24 +181,29 @@ def show(
 
 
 def _run(
-    config: Any, seed: int | None, device: str | None, out: Path | None, resume: bool, as_json: bool, verbose: int
-) -> None:
+    config: Any, seed: int | None, device: str | None, out: Path | None, resume: bool, verbose: int
+) -> tuple[Any, dict[str, Any]]:
     check_release_terms(config)
     job = start(config, seed, device, out, verbose, resume=resume)
     from flows.progress import say
 
     say("starting Prefect (about ten seconds)")
-    from flows.cli.summary import outcome, print_run
     from flows.run import road
     from flows.watch.page import watched
 
     made: dict[str, Any]
     with watched(job.config.workspace):
         made = road(str(job.folder), resume)  # type: ignore[assignment]  # of a state that a flow returns, Prefect gives the data
+    return job, made
+
+
+def _show(job: Any, made: dict[str, Any], as_json: bool, verbose: int, *, is_demo: bool = False) -> None:
+    from flows.cli.summary import outcome, print_run
+
     if as_json:
         print_json(outcome(job, made))
     else:
-        print_run(job, made)
+        print_run(job, made, verbose, is_demo=is_demo)
 
 
 def main() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from flows.stages.report import REPORT_PAGE
+from flows.cli.ending import Places, as_typed, coloured, ending
+from flows.stages.report import REPORT_DATA, REPORT_PAGE
 from flows.workspace.job import Job
 from flows.workspace.releases import is_proposal, place
+from flows.workspace.trust import ROOT
 from pipeline.core.codec import to_plain
 from pipeline.core.types import (
     AttackResult,
@@ -22,6 +26,7 @@ from pipeline.core.types import (
     ReleaseRecord,
     UtilityReport,
 )
+from pipeline.sharing.policy.load import load_policy
 from pipeline.store import Made
 
 MadeBy = Mapping[str, Made[object]]
@@ -39,28 +44,34 @@ def outcome(job: Job, made: MadeBy) -> dict[str, Any]:
     return found
 
 
-def print_run(job: Job, made: MadeBy) -> None:
-    """The table at the end of a run."""
+def print_run(job: Job, made: MadeBy, verbose: int = 0, *, is_demo: bool = False) -> None:
+    """The end of a run on one screen, from its record; with `verbose` all scores and attacks before it."""
     if "decide" not in made:
         print("held    too few subjects came or went since the last release: nothing new was made or drawn")
         return
-    _print_utility(job, made)
-    _print_leakage(job, made)
-    decision = job.only(made["decide"], GateDecision)
-    print(f"gate    {decision.verdict} under policy {decision.policy}")
+    if verbose:
+        _print_utility(job, made)
+        _print_leakage(job, made)
     bundle = _bundle(job, made) if "release" in made else None
-    if bundle is not None and is_proposal(bundle):
-        print(f"proposal  {bundle}")
-        print(f"report  {job.folder / REPORT_PAGE}")
-        print(f"next    decoct release approve {bundle} --key APPROVER.key, by somebody else; then publish it")
-        return
-    print(f"bundle  {bundle or 'none'}")
-    print(f"report  {job.folder / REPORT_PAGE}")
+    root = job.config.workspace / "trust" / ROOT
+    places = Places(
+        report=as_typed(job.folder / REPORT_PAGE),
+        bundle=None if bundle is None else as_typed(bundle),
+        root=as_typed(root) if root.exists() else None,
+        is_proposal=bundle is not None and is_proposal(bundle),
+        is_demo=is_demo,
+    )
+    record = json.loads((job.folder / REPORT_DATA).read_bytes())
+    lines = ending(record, load_policy(job.config.release.policy), places)
+    print("\n".join(coloured(lines, sys.stdout)))
 
 
-def print_stage(job: Job, verb: str, made: MadeBy) -> None:
+def print_stage(job: Job, verb: str, made: MadeBy, verbose: int = 0) -> None:
     """What one verb has to show."""
-    _PRINTERS[verb](job, made)
+    if verb == "release":
+        print_run(job, made, verbose)
+    else:
+        _PRINTERS[verb](job, made)
 
 
 def _bundle(job: Job, made: MadeBy) -> Path:
@@ -173,5 +184,4 @@ _PRINTERS: Final[Mapping[str, Callable[[Job, MadeBy], None]]] = {
     "condense": _print_digests,
     "validate": _print_utility,
     "audit": _print_leakage,
-    "release": print_run,
 }

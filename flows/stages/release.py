@@ -13,7 +13,7 @@ from flows.workspace.job import KEY_PURPOSES, STORE_KEY, Job
 from pipeline.audit.run import scan_bytes
 from pipeline.audit.scene import BytesScene
 from pipeline.core.codec import record_digest
-from pipeline.core.config import ReleaseConfig
+from pipeline.core.config import Config, attribution_of
 from pipeline.core.digest import digest_file, digest_json
 from pipeline.core.errors import LeakageError, ReleaseRefused, UtilityError
 from pipeline.core.types import (
@@ -58,7 +58,7 @@ def release(
             raise LeakageError(f"the bundle was not signed: {'; '.join(found) or 'the scan failed its own controls'}")
 
     def make(_: object) -> tuple[ReleaseRecord, LeakageReport]:
-        notes = _notes(settings, releases.next_version(workspace, settings))
+        notes = _notes(job.config, releases.next_version(workspace, settings))
         path = releases.write(job, audited, notes, scan)
         files = {file.name: digest_file(file) for file in sorted(path.iterdir())}
         return ReleaseRecord(path.name, digest_json(files), notes.version), scanned[0]
@@ -78,12 +78,14 @@ def release(
     return made
 
 
-def _notes(settings: ReleaseConfig, version: int) -> bundles.ReleaseNotes:
+def _notes(config: Config, version: int) -> bundles.ReleaseNotes:
+    settings = config.release
     return bundles.ReleaseNotes(
         name=settings.artefact,
         site=settings.site,
         version=version,
         licence=settings.licence,
+        attribution=" ".join(filter(None, (attribution_of(config.source), settings.attribution))),
         intended_use=settings.intended_use,
         recipients=settings.recipients,
         recipient_keys=settings.recipient_keys,

@@ -86,8 +86,26 @@ def test_failures_are_one_sentence_and_a_code(words: tuple[str, ...], code: int,
     assert "Traceback" not in answer.stderr
 
 
-def test_a_config_that_was_written_passes_its_check(tmp_path: Path) -> None:
-    assert decoct("config", "init", "--out", "run.toml", cwd=tmp_path).returncode == 0
+def written_config(folder: Path) -> Path:
+    """`run.toml` as `config init` writes it, with the one value that nobody else can choose."""
+    assert decoct("config", "init", "--out", "run.toml", cwd=folder).returncode == 0
+    path = folder / "run.toml"
+    path.write_text(path.read_text().replace('licence = ""', 'licence = "CC0-1.0"'))
+    return path
+
+
+def test_the_template_leaves_the_licence_to_the_site(tmp_path: Path) -> None:
+    made = decoct("config", "init", "--out", "run.toml", cwd=tmp_path)
+    assert "name your licence under [release]" in made.stderr
+    for verb in (("config", "check"), ("run",), ("ingest",), ("release",)):
+        refused = decoct(*verb, "run.toml", cwd=tmp_path)
+        assert refused.returncode == 10
+        assert "licence is empty" in refused.stderr
+    assert not (tmp_path / "decoct-work").exists()
+
+
+def test_a_config_that_was_written_passes_its_check_once_it_names_a_licence(tmp_path: Path) -> None:
+    written_config(tmp_path)
     assert decoct("config", "check", "run.toml", cwd=tmp_path).returncode == 0
     assert json.loads(decoct("config", "check", "run.toml", "--json", cwd=tmp_path).stdout)["name"] == "nightly"
     again = decoct("config", "init", "--out", "run.toml", cwd=tmp_path)
@@ -96,8 +114,7 @@ def test_a_config_that_was_written_passes_its_check(tmp_path: Path) -> None:
 
 
 def test_what_the_policy_would_refuse_is_told_before_anything_runs(tmp_path: Path) -> None:
-    assert decoct("config", "init", "--out", "run.toml", cwd=tmp_path).returncode == 0
-    text = (tmp_path / "run.toml").read_text()
+    text = written_config(tmp_path).read_text()
     (tmp_path / "run.toml").write_text(text.replace('policy = "strict"', 'policy = "agreement"'))
     for verb in (("config", "check"), ("run",)):
         refused = decoct(*verb, "run.toml", cwd=tmp_path)
@@ -154,9 +171,8 @@ def test_ctrl_c_ends_a_long_stage_with_its_own_exit_code(tmp_path: Path) -> None
 
 
 def test_a_mappings_faults_are_told_by_check_and_ingest_alike(tmp_path: Path) -> None:
-    assert decoct("config", "init", "--out", "run.toml", cwd=tmp_path).returncode == 0
+    text = written_config(tmp_path).read_text()
     (tmp_path / "m.toml").write_text('base = "physionet2012"\nnonsense = 3\n')
-    text = (tmp_path / "run.toml").read_text()
     (tmp_path / "run.toml").write_text(text.replace('mapping = "physionet2012"', 'mapping = "m.toml"'))
     assert "m.toml" in (tmp_path / "run.toml").read_text()
     for verb in (("config", "check"), ("ingest",)):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import datetime
+import functools
 import re
 import tomllib
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import decoct
 from flows.cli.main import app, config_app, keys_app, log_app, release_app, store_app, trust_app
 from flows.templates import commented_config, demo_config
-from pipeline.core.config import Config, parse_config
+from pipeline.core.config import Config, attribution_of, parse_config
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -95,6 +98,47 @@ def test_no_word_promises_what_is_not_so() -> None:
         assert not PROMISES.search(page.read_text(encoding="utf-8")), page.name
 
 
+def test_the_first_screen_of_the_readme_is_a_screen() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    first, rest = text.split("\n## What leaves the site\n")
+    assert len(first.splitlines()) <= 60
+    assert len(text.splitlines()) <= 130
+    for said in ("```text\nDone: ", "```python\n", "decoct demo", "decoct run run.toml", "docs/how-to/own-data.md"):
+        assert said in first
+        assert said not in rest or said.startswith(("decoct", "docs"))
+
+
+def test_every_python_block_of_the_readme_runs_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    golden = ROOT / "tests" / "golden" / "bundle-2"
+    read = functools.partial(decoct.load, today=datetime.date(2026, 3, 10))
+    monkeypatch.setitem(vars(decoct), "load", read)  # the vectors' own day
+    places = {
+        "BUNDLE": golden / "st-elsewhere-plain-v1",
+        "TRUST_ROOT": golden / "root.json",
+        "in_hospital_death": "death",
+    }
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    assert blocks
+    for block in blocks:
+        for name, place in places.items():
+            assert f'"{name}"' in block
+            block = block.replace(f'"{name}"', repr(str(place)))
+        names: dict[str, Any] = {}
+        exec(block, names)
+        assert names["model"].predict_proba(names["X"]).shape == (len(names["X"]), 2)
+
+
+def test_no_template_chooses_a_licence_for_a_site() -> None:
+    assert tomllib.loads(commented_config())["release"]["licence"] == ""
+    assert demo_config(Path("decoct-demo")).release.licence == "ODC-By-1.0"  # the embedded stays' own
+    assert "Open Data Commons Attribution License v1.0" in attribution_of(demo_config(Path("decoct-demo")).source)
+    source = (ROOT / "pipeline" / "ingest" / "data" / "physionet2012" / "README.md").read_text(encoding="utf-8")
+    words = " ".join(source.replace("*", "").split())
+    for citation in ("Computing in Cardiology 2012;39:245-248", "2000;101(23):e215-e220", "challenge-2012/1.0.0"):
+        assert citation in words
+        assert citation in attribution_of(demo_config(Path("decoct-demo")).source)
+
+
 def test_the_demo_runs_under_a_policy_that_is_not_for_production() -> None:
     config = demo_config(Path("decoct-demo"))
     policy = tomllib.loads((files("pipeline.sharing") / f"policies/{config.release.policy}.toml").read_text())
@@ -103,6 +147,7 @@ def test_the_demo_runs_under_a_policy_that_is_not_for_production() -> None:
 
 def test_the_commented_configuration_shows_the_true_defaults(tmp_path: Path) -> None:
     raw = tomllib.loads(commented_config())
+    raw["release"]["licence"] = "CC0-1.0"
     shown = parse_config(raw, "commented", tmp_path)
     tables = {key: raw[key] for key in ("name", "source", "encode", "condense", "release", "group")}
     for name, table in tables["condense"].items():

@@ -159,7 +159,8 @@ class Clock:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    (tmp_path / "night.toml").write_text(commented_config(), encoding="utf-8")
+    text = commented_config().replace('licence = ""', 'licence = "CC0-1.0"')
+    (tmp_path / "night.toml").write_text(text, encoding="utf-8")
     return load_config(tmp_path / "night.toml")
 
 

@@ -19,6 +19,8 @@ import pytest
 from safetensors import SafetensorError
 
 from flows import run as road_module
+from flows.cli.ending import MAX_LINES
+from flows.cli.summary import print_run, print_stage
 from flows.receiving.evaluate import evaluate
 from flows.stages.report import REPORT_DATA, REPORT_PAGE
 from flows.workspace.job import KEY_PURPOSES, Job, new_job, open_job
@@ -142,6 +144,37 @@ def test_the_report_is_written_beside_its_data(finished: Finished) -> None:
     assert "NOT RUN" in page.upper()
     assert json.loads((folder / REPORT_DATA).read_text())["name"] == "small"
     assert not [file for file in folder.iterdir() if file.name.endswith(".new")]
+
+
+def test_the_run_ends_with_one_screen_that_the_report_agrees_with(
+    finished: Finished, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, made = finished
+    job = open_job(str(config.workspace / "runs" / "small"), resume=True)
+    print_run(job, made)
+    shown = capsys.readouterr().out
+    lines = shown.splitlines()
+    assert len(lines) <= MAX_LINES
+    assert [line.split()[0] for line in lines if line[:1].isupper()] == [
+        *("Done:", "SHARED", "USEFUL", "LEAKS", "UNKNOWN", "PASS")
+    ]
+    assert "not for production" in " ".join(shown.split())
+    assert str(job.folder / REPORT_PAGE) in shown
+    assert "\x1b" not in shown
+    print_stage(job, "release", made)
+    assert capsys.readouterr().out == shown
+    print_run(job, made, verbose=1)
+    longer = capsys.readouterr().out
+    assert longer.endswith(shown)
+    assert "leak    private" in longer
+
+
+def test_a_set_made_of_the_embedded_stays_names_their_source_and_licence(finished: Finished) -> None:
+    bundle = next((finished[0].workspace / "releases").iterdir())
+    for name in ("LICENSE.txt", "card.html", "croissant.json"):
+        text = (bundle / name).read_text(encoding="utf-8")
+        assert "Open Data Commons Attribution License v1.0" in text
+        assert "Silva I, Moody G" in text
 
 
 def test_every_stage_shows_in_prefect(finished: Finished) -> None:

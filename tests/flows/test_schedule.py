@@ -31,7 +31,7 @@ def config(tmp_path: Path) -> Path:
     folder = tmp_path / 'a: "folder" #1'
     folder.mkdir()
     path = folder / "night.toml"
-    path.write_text(commented_config(), encoding="utf-8")
+    path.write_text(commented_config().replace('licence = ""', 'licence = "CC0-1.0"'), encoding="utf-8")
     return path
 
 
@@ -57,7 +57,8 @@ def test_a_schedule_that_names_no_day_is_a_sentence_before_anything_starts(confi
     assert asked.stderr.startswith("decoct: '0 2 30 2 *' is no cron expression of a day that there is")
     assert len(asked.stderr.splitlines()) == 1
     assert not load_config(config).workspace.exists()
-    config.write_text(commented_config().replace('cron = "0 2 * * *"', 'cron = "0 2 30 2 *"'), encoding="utf-8")
+    text = config.read_text(encoding="utf-8")
+    config.write_text(text.replace('cron = "0 2 * * *"', 'cron = "0 2 30 2 *"'), encoding="utf-8")
     with pytest.raises(UsageError, match="is no cron expression of a day"):
         RUNNER.invoke(app, ["config", "check", str(config)], standalone_mode=False, catch_exceptions=False)
 

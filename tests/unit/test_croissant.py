@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import logging
@@ -169,6 +170,13 @@ def test_data_use_terms_licence_and_encrypted_payload() -> None:
     assert {field["source"]["fileObject"]["@id"] for field in other["recordSet"][0]["field"]} == {
         "payload.safetensors.age"
     }
+
+
+def test_who_cites_the_release_cites_what_it_derives_from() -> None:
+    assert json.loads(written("condensed"))["citeAs"].endswith("version 3. 2026-03-01.")
+    derived = dataclasses.replace(facts("condensed"), attribution="Derived from A & B, ODC-BY 1.0.")
+    said = json.loads(croissant_bytes(derived, {"p.safetensors": {"bytes": 1, "sha256": "0" * 64}}, "p.safetensors"))
+    assert said["citeAs"].endswith("version 3. 2026-03-01. Derived from A & B, ODC-BY 1.0.")
 
 
 @pytest.mark.parametrize(

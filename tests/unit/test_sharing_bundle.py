@@ -351,6 +351,14 @@ def test_no_exact_figure_is_in_the_bundle(tmp_path: Path) -> None:
         assert exact not in open_text, exact
 
 
+def test_what_a_release_derives_from_is_said_wherever_its_licence_is(tmp_path: Path) -> None:
+    derived = dataclasses.replace(NOTES, attribution="Derived from the challenge of 2012, A B. Title. 39:245.")
+    bundle, without = write(tmp_path / "a", SET, notes=derived), write(tmp_path / "b", SET)
+    for name in ("LICENSE.txt", "card.md", "card.html", "croissant.json"):
+        assert "Derived from the challenge of 2012, A B. Title. 39:245." in (bundle / name).read_text()
+        assert "Attribution" not in (without / name).read_text()
+
+
 class _Page(html.parser.HTMLParser):
     def __init__(self) -> None:
         super().__init__()

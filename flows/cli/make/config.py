@@ -32,7 +32,7 @@ def config_init(
             stream.write(commented_config())
     except FileExistsError:
         raise UsageError(f"{out} exists already and is not overwritten") from None
-    print(f"wrote {out}; next: decoct config check {out}", file=sys.stderr)
+    print(f"wrote {out}; name your licence under [release], then: decoct config check {out}", file=sys.stderr)
 
 
 @config_app.command("check")

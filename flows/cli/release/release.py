@@ -70,7 +70,7 @@ def propose(
     """
     from pipeline.core.config import load_config
 
-    walk("release", start(load_config(config), seed, device, out, verbose, only, resume=resume), as_json)
+    walk("release", start(load_config(config), seed, device, out, verbose, only, resume=resume), as_json, verbose)
 
 
 @release_app.command("approve")

@@ -18,6 +18,7 @@ from pipeline.core.config.data import PrepareConfig as PrepareConfig
 from pipeline.core.config.data import Source as Source
 from pipeline.core.config.data import SplitConfig as SplitConfig
 from pipeline.core.config.data import TablesSource as TablesSource
+from pipeline.core.config.data import attribution_of as attribution_of
 from pipeline.core.config.data import reader_options as reader_options
 from pipeline.core.config.encode import ENCODE_TABLES as ENCODE_TABLES
 from pipeline.core.config.encode import Encode as Encode

@@ -13,6 +13,16 @@ KINDS: Final = ("embedded", "physionet2012", "long_table", "tables")
 """Of the readers that have a table of their own."""
 
 
+_CHALLENGE_2012: Final = (
+    "Derived from the PhysioNet/Computing in Cardiology Challenge 2012, version 1.0.0 "
+    "(physionet.org/content/challenge-2012/1.0.0), under the Open Data Commons Attribution License v1.0. "
+    "Silva I, Moody G, Scott DJ, Celi LA, Mark RG. Predicting in-hospital mortality of ICU patients: the "
+    "PhysioNet/Computing in Cardiology Challenge 2012. Computing in Cardiology 2012;39:245-248. "
+    "Goldberger AL, Amaral LAN, Glass L, et al. PhysioBank, PhysioToolkit, and PhysioNet. Circulation "
+    "2000;101(23):e215-e220."
+)
+
+
 class EmbeddedSource(Model):
     """The PhysioNet 2012 stays that ship with Decoct."""
 
@@ -74,6 +84,11 @@ class OtherSource(Model):
         if set(self.files) & set(self.options):
             raise ValueError("files and options must not share a name")
         return self
+
+
+def attribution_of(source: Model) -> str:
+    """The attribution that the terms of openly published stays ask for in all that derives from them; or nothing."""
+    return _CHALLENGE_2012 if isinstance(source, EmbeddedSource | PhysioNet2012Source) else ""
 
 
 def reader_options(source: Model) -> dict[str, Any]:

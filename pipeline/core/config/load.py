@@ -50,6 +50,7 @@ class ReleaseConfig(Model):
     artefact: Name  # name of an [encode.NAME] or [condense.NAME] table
     policy: str = "strict"  # a shipped policy's name, or the path of a policy TOML
     licence: str  # an SPDX identifier or the name of the terms; nobody else can choose it
+    attribution: str = ""  # what the terms of the source ask its users to say; open sources that ship have their own
     site: str = "unnamed site"
     contact: str = ""
     intended_use: str = "Developing and comparing models; a model meant for care is to be validated on real data first."
@@ -61,6 +62,8 @@ class ReleaseConfig(Model):
 
     @model_validator(mode="after")
     def _terms(self) -> ReleaseConfig:
+        if not self.licence.strip():
+            raise ValueError("licence is empty: name the terms under which the set leaves, such as an SPDX identifier")
         if problem := data_use_problem(self.duo, self.agreement):
             raise ValueError(problem)
         if self.recipient_keys and set(self.recipient_keys) != set(self.recipients):

@@ -90,7 +90,7 @@ def croissant_bytes(facts: ReleaseFacts, files: Mapping[str, Mapping[str, Any]],
         "expires": manifest["expires"],
         "license": _licence(manifest["licence"]),
         "creator": {"@type": "sc:Organization", "name": manifest["site"]},
-        "citeAs": f"{manifest['site']}. {manifest['name']}, version {manifest['version']}. {manifest['issued']}.",
+        "citeAs": _citation(facts),
         "keywords": ["intensive care", "time series", manifest["release"]["kind"], manifest["release"]["method"]],
         "isLiveDataset": False,
         "usageInfo": [
@@ -216,6 +216,12 @@ def _audit_sentences(facts: ReleaseFacts) -> list[str]:
         for row in attack_rows(facts)
     ]
     return [*rows, *(f"Audit, {item['attack'].replace('_', ' ')}: not run." for item in facts.leakage["not_run"])]
+
+
+def _citation(facts: ReleaseFacts) -> str:
+    manifest = facts.manifest
+    own = f"{manifest['site']}. {manifest['name']}, version {manifest['version']}. {manifest['issued']}."
+    return f"{own} {facts.attribution}".rstrip()
 
 
 def _licence(name: str) -> str:

@@ -38,6 +38,7 @@ class ReleaseNotes:
     site: str
     version: int
     licence: str  # an SPDX identifier
+    attribution: str = ""  # whose data the release derives from, in the words that their terms ask for
     intended_use: str = "Developing and comparing models; a model meant for care is to be validated on real data first."
     limits: tuple[str, ...] = ()
     recipients: tuple[str, ...] = ()
@@ -61,6 +62,7 @@ class ReleaseFacts:
     agreement: str
     contact: str
     payload: bytes
+    attribution: str = ""
 
 
 def release_facts(
@@ -104,6 +106,7 @@ def release_facts(
         agreement=notes.agreement,
         contact=notes.contact,
         payload=leaves,
+        attribution=notes.attribution,
     )
 
 
