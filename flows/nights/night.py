@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from flows.nights.notify import notify
+from flows.stopping import begun, exit_code
 from flows.workspace import accepted
 from flows.workspace.job import Job, new_job
 from flows.workspace.locks import workspace_lock
@@ -33,7 +34,6 @@ from pipeline.store import Made
 
 RECORD_FILE: Final = "nights.jsonl"
 OPEN_FILE: Final = "open.json"
-INTERRUPTED: Final = 130
 REFUSED: Final = frozenset({11, 12, 13, 14, 16, 17})
 """Exit codes of the gates: data contract, utility floor, leakage, policy, drift, budget."""
 GOOD: Final = frozenset({"released", "proposed", "unchanged", "held"})
@@ -78,12 +78,10 @@ def run_night(config: Config, walk_road: WalkRoad) -> Night:
                 job = new_job(config, resume=True)
                 walk_road(job, made)
             outcome = _done(job, made, told)
-        except DecoctError as error:
-            outcome = _stopped(error)
         except BaseException as error:
-            outcome = {"state": "interrupted", "exit_code": INTERRUPTED, "sentence": "interrupted"}
-            if isinstance(error, Exception):  # else Ctrl-C, or the signal that Prefect makes of a cancelled run
-                outcome = {"state": "failed", "exit_code": 1, "sentence": f"failed with {type(error).__name__}"}
+            outcome = _stopped(error)
+            if isinstance(error, DecoctError) and not begun():
+                return _finish(config, _ended(night, made, clock, outcome))
             _finish(config, _ended(night, made, clock, outcome))
             raise
         return _finish(config, _ended(night, made, clock, outcome))
@@ -158,7 +156,15 @@ def _done(job: Job, made: Mapping[str, Made[Any]], known: set[str]) -> dict[str,
     return told | {"state": "released", "sentence": f"{record.name} is released"}
 
 
-def _stopped(error: DecoctError) -> dict[str, Any]:
+def _stopped(error: BaseException) -> dict[str, Any]:
+    if begun() or not isinstance(error, Exception):  # Ctrl-C, or the signal that Prefect makes of a cancelled run
+        return {"state": "interrupted", "exit_code": exit_code(), "sentence": "interrupted"}
+    if not isinstance(error, DecoctError):
+        return {
+            "state": "failed",
+            "exit_code": DecoctError.exit_code,
+            "sentence": f"failed with {type(error).__name__}",
+        }
     state = "held" if isinstance(error, Held) else "refused" if error.exit_code in REFUSED else "failed"
     return {"state": state, "exit_code": error.exit_code, "sentence": str(error)}
 

@@ -11,6 +11,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
@@ -35,9 +36,11 @@ from pydantic import ValidationError
 from flows.environment import TELEMETRY_OFF, quiet
 from flows.nights.clock import checked_schedule, stay
 from flows.nights.night import GOOD, Night, run_night
+from flows.nights.server import temporary_server_apart
 from flows.progress import say
 from flows.run import labels, told, walk_as_tasks
 from flows.stages.report import REPORT_PAGE
+from flows.stopping import GRACE_SECONDS, leave_to_others
 from flows.watch.page import watched
 from flows.workspace.job import Job
 from pipeline.core.config import load_config
@@ -101,6 +104,7 @@ def night_through_prefect(config: Path) -> Night:
     Raises:
         DecoctError: it could not begin: the configuration, the lock, the record.
     """
+    temporary_server_apart()
     state = night_flow(str(config.resolve()), return_state=True)
     night = _ended.pop(str(state.state_details.flow_run_id), None)
     if isinstance(night, DecoctError):
@@ -142,7 +146,8 @@ def serve(config: Path, cron: str, timezone: str) -> None:
     _checked(cron, timezone)
     if not PREFECT_API_URL.value():
         night = [sys.executable, "-m", "flows.cli", "night", str(config.resolve())]
-        stay(plan, cron, timezone, lambda: subprocess.run(night, check=False))
+        stay(plan, cron, timezone, lambda: _one_night(night))
+    leave_to_others()  # Prefect ends its nights and pauses the deployment
     night_flow.serve(
         name=plan.name,
         schedule=Cron(cron, timezone=timezone),
@@ -152,6 +157,18 @@ def serve(config: Path, cron: str, timezone: str) -> None:
         print_starting_message=False,
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
+
+
+def _one_night(command: list[str]) -> None:
+    """A night in a process and a session of its own; it is told that this one is stopped, and waited for."""
+    with subprocess.Popen(command, start_new_session=True) as night:
+        try:
+            night.wait()
+        except BaseException:
+            night.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                night.wait(GRACE_SECONDS)
+            raise
 
 
 def deployment(config: Path, cron: str, timezone: str, work_pool: str) -> str:
