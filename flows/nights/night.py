@@ -21,7 +21,7 @@ from typing import Any, Final, final
 from flows.nights.notify import notify
 from flows.stopping import begun, exit_code
 from flows.workspace import accepted
-from flows.workspace.job import Job, new_job
+from flows.workspace.job import Job, marks_of, new_job
 from flows.workspace.locks import workspace_lock
 from flows.workspace.releases import is_proposal, place
 from pipeline.core.config import Config
@@ -185,10 +185,19 @@ def _finish(config: Config, night: Night) -> Night:
     with writing(_record(config.workspace)) as record:
         record.append("night", asdict(night))
     _open(config).unlink(missing_ok=True)
-    if failed := notify(config.night, asdict(night), good=night.state in GOOD):
+    if failed := notify(config.night, asdict(night), _marks(config, night), good=night.state in GOOD):
         with suppress(EnvironmentProblem), writing(_record(config.workspace)) as record:
             record.append("notice not delivered", {"night": night.night, "ways": list(failed)})
     return night
+
+
+def _marks(config: Config, night: Night) -> dict[str, list[str]]:
+    """Of what each stage made; none where the key cannot be read, as the night's end is told all the same."""
+    try:
+        mark = marks_of(config.workspace)
+    except EnvironmentProblem:
+        return {}
+    return {label: [mark(digest) for digest in digests] for label, digests in night.digests.items()}
 
 
 def _now() -> str:

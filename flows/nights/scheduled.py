@@ -1,6 +1,6 @@
 """A night as a Prefect flow, and its schedule: served from here, or deployed to a server's work pool by prefect.yaml.
 
-Prefect is given the path of the configuration file, and gets names, digests, seconds and our own sentences back; a
+Prefect is given the path of the configuration file, and gets names, keyed marks, seconds and our own sentences back; a
 worker needs the same path to exist where it runs. A held night is Completed under that name, a refused one Failed.
 """
 
@@ -42,7 +42,7 @@ from flows.run import labels, told, walk_as_tasks
 from flows.stages.report import REPORT_PAGE
 from flows.stopping import GRACE_SECONDS, leave_to_others
 from flows.watch.page import watched
-from flows.workspace.job import Job
+from flows.workspace.job import Job, marks_of
 from pipeline.core.config import load_config
 from pipeline.core.errors import DecoctError, EnvironmentProblem, UsageError
 from pipeline.core.redaction import outward, scrubbed
@@ -67,7 +67,7 @@ def night_flow(config: str) -> State[None]:
         _ended[run] = error
         return Failed(message=told(error))
     _ended[run] = night
-    _show(create_markdown_artifact, as_markdown(night), key="decoct-night", description="How the night ended")
+    _show(_put_end, plan.workspace, night)
     page = plan.workspace / "runs" / plan.name / REPORT_PAGE
     if page.exists() and page.stat().st_mtime >= datetime.fromisoformat(night.started).timestamp():
         _show(create_link_artifact, page.resolve().as_uri(), link_text="the site's report", key="decoct-report")
@@ -75,6 +75,11 @@ def night_flow(config: str) -> State[None]:
     if night.state in GOOD:
         return Completed(name=name, message=sentence)
     return Failed(name=name, message=f"exit code {night.exit_code}: {sentence}")
+
+
+def _put_end(workspace: Path, night: Night) -> None:
+    text = as_markdown(night, marks_of(workspace))
+    create_markdown_artifact(text, key="decoct-night", description="How the night ended")
 
 
 def walk_with_progress(job: Job, made: dict[str, Made[Any]]) -> None:
@@ -115,8 +120,8 @@ def night_through_prefect(config: Path) -> Night:
     return night
 
 
-def as_markdown(night: Night) -> str:
-    """The night for Prefect's page: its end, and each stage with its digest and seconds."""
+def as_markdown(night: Night, mark: Callable[[str], str]) -> str:
+    """The night for Prefect's page: its end, and each stage with its artefact's mark and seconds."""
     head = [
         f"# {night.run}: {night.state}",
         "",
@@ -124,11 +129,11 @@ def as_markdown(night: Night) -> str:
         "",
         f"Night {night.night}, exit code {night.exit_code}, {night.wall_seconds:.1f} s, release {night.release or '-'}",
         "",
-        "| stage | artefact | seconds |",
+        "| stage | mark | seconds |",
         "| --- | --- | ---: |",
     ]
     rows = [
-        f"| {label} | `{digests[0][:12]}` | {night.seconds[label]:.1f} |" for label, digests in night.digests.items()
+        f"| {label} | `{mark(digests[0])}` | {night.seconds[label]:.1f} |" for label, digests in night.digests.items()
     ]
     return "\n".join([*head, *rows]) + "\n"
 
