@@ -26,6 +26,7 @@ from typing import Any, Final, final
 import numpy as np
 
 from flows.environment import code_version
+from flows.stopping import begun
 from flows.workspace.job import Job, open_job
 from pipeline.core.config.compute import ComputeConfig
 from pipeline.core.errors import DecoctError, EnvironmentProblem
@@ -72,8 +73,11 @@ def calls(job: Job, function: Callable[..., Any], told: Sequence[tuple[Any, ...]
         if table.workers == 1 or len(told) < 2 or _in_a_worker():
             yield from (function(*call) for call in told)
             return
-        with ThreadPoolExecutor(table.workers) as pool:
+        pool = ThreadPoolExecutor(table.workers)
+        try:
             yield from pool.map(lambda call: function(*call), told)
+        finally:
+            pool.shutdown(wait=not begun(), cancel_futures=True)
         return
     client = _client(table)
     checked = _tell(job)
@@ -259,6 +263,7 @@ def _client(table: ComputeConfig) -> Any:
                 security=dd.Security.temporary(),  # who reaches a scheduler runs code: no other user of the machine may
                 dashboard_address="127.0.0.1:0",
                 memory_limit=0,
+                preload=[DEAF],
                 local_directory=folder,
             )
             atexit.register(cluster.close)
@@ -268,6 +273,9 @@ def _client(table: ComputeConfig) -> Any:
     atexit.register(client.close)
     return client
 
+
+DEAF: Final = "import signal; [signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGHUP)]"
+"""Run by each worker of ours at its start: what a terminal sends to all, this process tells them. They end with it."""
 
 QUIET_DASK: Final = {
     "distributed.dashboard.link": "",

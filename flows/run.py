@@ -1,6 +1,7 @@
 """The road, on one page: `walk` says what feeds what; `road` walks it as a Prefect flow, `walk_until` in this process.
 
-Prefect sees the path of the run's folder, names and digests; configuration, artefacts and keys stay on the site's disk.
+Prefect sees the path of the run's folder, names and keyed marks; configuration, digests, artefacts and keys stay on the
+site's disk.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from flows.stages import (
     utility,
     validate,
 )
-from flows.workspace.job import Job, open_job
+from flows.workspace.job import Job, marks_of, open_job
 from flows.workspace.locks import shares_workspace
 from flows.workspace.logs import logged
 from pipeline.core.config import Config
@@ -235,11 +236,13 @@ def run_stage(
 ) -> Made[Any] | Held | None:
     """One stage as a Prefect task; that a night is held is what it returns, as nothing has failed."""
     try:
-        made = execute(open_job(folder, resume=resume), label, does, inputs)
+        job = open_job(folder, resume=resume)
+        made = execute(job, label, does, inputs)
+        mark = None if made is None else marks_of(job.config.workspace)(made.first)
     except Held as held:
         return held
     except DecoctError as error:
         raise StageStopped(error) from None
     if made is not None:
-        get_run_logger().info("%s made %s in %.1f s, reused: %s", label, made.first[:12], made.seconds, made.reused)
+        get_run_logger().info("%s made %s in %.1f s, reused: %s", label, mark, made.seconds, made.reused)
     return made

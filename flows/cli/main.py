@@ -46,10 +46,12 @@ from flows.cli.receive.receive import register as register_sharing
 from flows.cli.receive.transport import register as register_transport
 from flows.cli.release.release import release_app
 from flows.environment import for_owner_alone, quiet
+from flows.stopping import SENTENCE, begun, exit_code, stop_in_time, tell
 from pipeline.core.errors import DecoctError, UsageError
 from pipeline.core.extras import explained
 
-INTERRUPTED: Final = 130
+CTRL_C: Final = 130
+"""What Typer returns of a KeyboardInterrupt, whichever signal raised it."""
 
 app = typer.Typer(
     name="decoct",
@@ -60,7 +62,7 @@ app = typer.Typer(
     help="From a hospital's ICU time series to a small, audited, signed set that another institution can train on.\n\n"
     "Start with: decoct demo. On your own data: decoct config init > run.toml, then decoct run run.toml.\n\n"
     "Exit codes: 0 done, 2 usage, 10 configuration, 11 input data, 12 utility floor, 13 leakage, 14 release refused, "
-    "15 environment, 16 drift, 17 privacy budget, 130 interrupted.",
+    "15 environment, 16 drift, 17 privacy budget, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).",
 )
 app.add_typer(config_app, name="config")
 app.add_typer(keys_app, name="keys")
@@ -188,10 +190,12 @@ def _run(
     from flows.progress import say
 
     say("starting Prefect (about ten seconds)")
+    from flows.nights.server import temporary_server_apart
     from flows.run import road
     from flows.watch.page import watched
 
     made: dict[str, Any]
+    temporary_server_apart()
     with watched(job.config.workspace):
         made = road(str(job.folder), resume)  # type: ignore[assignment]  # of a state that a flow returns, Prefect gives the data
     return job, made
@@ -208,16 +212,21 @@ def _show(job: Any, made: dict[str, Any], as_json: bool, verbose: int, *, is_dem
 
 def main() -> None:
     """Run the command line; every failure is one sentence on stderr and its exit code."""
+    stop_in_time()
     quiet()
     for_owner_alone(readable=True)
     try:
         code = app(standalone_mode=False)
-        if code == INTERRUPTED:  # Typer turns Ctrl-C into a return value
+        if code == CTRL_C:
             raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
     except (KeyboardInterrupt, typer.Abort):
-        _stop("interrupted; nothing is half-written, and --resume goes on from the last finished stage", INTERRUPTED)
-    except Exception as problem:
+        _stop(SENTENCE, exit_code())
+    except BaseException as problem:
+        if begun():  # what a library makes of the interruption, or of a server that the same signal has ended
+            _stop(SENTENCE, exit_code())
+        if not isinstance(problem, Exception):
+            raise
         error = explained(problem) if isinstance(problem, ImportError) else problem
         if isinstance(error, DecoctError):
             _stop(str(error), error.exit_code)
@@ -227,7 +236,7 @@ def main() -> None:
 
 
 def _stop(sentence: str, code: int) -> None:
-    print(f"decoct: {sentence}", file=sys.stderr)
+    tell(sentence)
     sys.exit(code)
 
 

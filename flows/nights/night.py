@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from flows.nights.notify import notify
+from flows.stopping import begun, exit_code
 from flows.workspace import accepted
-from flows.workspace.job import Job, new_job
+from flows.workspace.job import Job, marks_of, new_job
 from flows.workspace.locks import workspace_lock
 from flows.workspace.releases import is_proposal, place
 from pipeline.core.config import Config
@@ -33,7 +34,6 @@ from pipeline.store import Made
 
 RECORD_FILE: Final = "nights.jsonl"
 OPEN_FILE: Final = "open.json"
-INTERRUPTED: Final = 130
 REFUSED: Final = frozenset({11, 12, 13, 14, 16, 17})
 """Exit codes of the gates: data contract, utility floor, leakage, policy, drift, budget."""
 GOOD: Final = frozenset({"released", "proposed", "unchanged", "held"})
@@ -78,12 +78,10 @@ def run_night(config: Config, walk_road: WalkRoad) -> Night:
                 job = new_job(config, resume=True)
                 walk_road(job, made)
             outcome = _done(job, made, told)
-        except DecoctError as error:
-            outcome = _stopped(error)
         except BaseException as error:
-            outcome = {"state": "interrupted", "exit_code": INTERRUPTED, "sentence": "interrupted"}
-            if isinstance(error, Exception):  # else Ctrl-C, or the signal that Prefect makes of a cancelled run
-                outcome = {"state": "failed", "exit_code": 1, "sentence": f"failed with {type(error).__name__}"}
+            outcome = _stopped(error)
+            if isinstance(error, DecoctError) and not begun():
+                return _finish(config, _ended(night, made, clock, outcome))
             _finish(config, _ended(night, made, clock, outcome))
             raise
         return _finish(config, _ended(night, made, clock, outcome))
@@ -158,7 +156,15 @@ def _done(job: Job, made: Mapping[str, Made[Any]], known: set[str]) -> dict[str,
     return told | {"state": "released", "sentence": f"{record.name} is released"}
 
 
-def _stopped(error: DecoctError) -> dict[str, Any]:
+def _stopped(error: BaseException) -> dict[str, Any]:
+    if begun() or not isinstance(error, Exception):  # Ctrl-C, or the signal that Prefect makes of a cancelled run
+        return {"state": "interrupted", "exit_code": exit_code(), "sentence": "interrupted"}
+    if not isinstance(error, DecoctError):
+        return {
+            "state": "failed",
+            "exit_code": DecoctError.exit_code,
+            "sentence": f"failed with {type(error).__name__}",
+        }
     state = "held" if isinstance(error, Held) else "refused" if error.exit_code in REFUSED else "failed"
     return {"state": state, "exit_code": error.exit_code, "sentence": str(error)}
 
@@ -179,10 +185,19 @@ def _finish(config: Config, night: Night) -> Night:
     with writing(_record(config.workspace)) as record:
         record.append("night", asdict(night))
     _open(config).unlink(missing_ok=True)
-    if failed := notify(config.night, asdict(night), good=night.state in GOOD):
+    if failed := notify(config.night, asdict(night), _marks(config, night), good=night.state in GOOD):
         with suppress(EnvironmentProblem), writing(_record(config.workspace)) as record:
             record.append("notice not delivered", {"night": night.night, "ways": list(failed)})
     return night
+
+
+def _marks(config: Config, night: Night) -> dict[str, list[str]]:
+    """Of what each stage made; none where the key cannot be read, as the night's end is told all the same."""
+    try:
+        mark = marks_of(config.workspace)
+    except EnvironmentProblem:
+        return {}
+    return {label: [mark(digest) for digest in digests] for label, digests in night.digests.items()}
 
 
 def _now() -> str:

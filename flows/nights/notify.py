@@ -1,4 +1,4 @@
-"""Tells people how a night ended, by a command, a webhook, a mail: digests and sentences of ours, nothing of a patient.
+"""Tells people how a night ended, by a command, a webhook, a mail: marks and sentences of ours, nothing of a patient.
 
 What is secret is in the environment, never in the configuration: the webhook's address, as it may hold a token
 (DECOCT_NIGHT_WEBHOOK), and the password of the mail host (DECOCT_NIGHT_SMTP_PASSWORD, or the path of a file that only
@@ -14,7 +14,7 @@ import smtplib
 import ssl
 import subprocess
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import format_datetime, make_msgid
@@ -33,22 +33,23 @@ PASSWORD: Final = "DECOCT_NIGHT_SMTP_PASSWORD"
 PASSWORD_FILE: Final = "DECOCT_NIGHT_SMTP_PASSWORD_FILE"
 SMTP_PORTS: Final = {"none": 25, "starttls": 587, "tls": 465}
 WAIT_SECONDS: Final = 20
-TOLD: Final = ("night", "run", "started", "ended", "state", "exit_code", "sentence", "config", "release", "version")
-PREFIX: Final = 12
+TOLD: Final = ("night", "run", "started", "ended", "state", "exit_code", "sentence", "release", "version")
+
+Marks = Mapping[str, Sequence[str]]
+"""Of what each stage made, by its label (`flows.workspace.job.marks_of`)."""
 
 
-def notice(night: Mapping[str, Any]) -> dict[str, Any]:
-    """What is sent: the fields `TOLD` of a night's record, and the digest of what each stage made, shortened."""
+def notice(night: Mapping[str, Any], marks: Marks) -> dict[str, Any]:
+    """What is sent: the fields `TOLD` of a night's record, and the marks; no digest of anything."""
     told = {name: night[name] for name in TOLD} | {"sentence": outward(str(night["sentence"]))}
-    digests = {label: [digest[:PREFIX] for digest in found] for label, found in night["digests"].items()}
-    return {"schema": "decoct/night/1", **told, "digests": digests}
+    return {"schema": "decoct/night/2", **told, "marks": {label: list(found) for label, found in marks.items()}}
 
 
-def notify(settings: NightConfig, night: Mapping[str, Any], *, good: bool) -> tuple[str, ...]:
+def notify(settings: NightConfig, night: Mapping[str, Any], marks: Marks, *, good: bool) -> tuple[str, ...]:
     """Tell everybody that [night] and the environment name; returns the ways that failed, by name."""
     if settings.notify_on == "never" or (settings.notify_on == "failure" and good):
         return ()
-    text = json.dumps(notice(night), sort_keys=True)
+    text = json.dumps(notice(night, marks), sort_keys=True)
     failed = []
     for name, send in _ways(settings, text, night):
         try:

@@ -1,6 +1,6 @@
 """A night as a Prefect flow, and its schedule: served from here, or deployed to a server's work pool by prefect.yaml.
 
-Prefect is given the path of the configuration file, and gets names, digests, seconds and our own sentences back; a
+Prefect is given the path of the configuration file, and gets names, keyed marks, seconds and our own sentences back; a
 worker needs the same path to exist where it runs. A held night is Completed under that name, a refused one Failed.
 """
 
@@ -11,6 +11,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
@@ -35,11 +36,13 @@ from pydantic import ValidationError
 from flows.environment import TELEMETRY_OFF, quiet
 from flows.nights.clock import checked_schedule, stay
 from flows.nights.night import GOOD, Night, run_night
+from flows.nights.server import temporary_server_apart
 from flows.progress import say
 from flows.run import labels, told, walk_as_tasks
 from flows.stages.report import REPORT_PAGE
+from flows.stopping import GRACE_SECONDS, leave_to_others
 from flows.watch.page import watched
-from flows.workspace.job import Job
+from flows.workspace.job import Job, marks_of
 from pipeline.core.config import load_config
 from pipeline.core.errors import DecoctError, EnvironmentProblem, UsageError
 from pipeline.core.redaction import outward, scrubbed
@@ -64,7 +67,7 @@ def night_flow(config: str) -> State[None]:
         _ended[run] = error
         return Failed(message=told(error))
     _ended[run] = night
-    _show(create_markdown_artifact, as_markdown(night), key="decoct-night", description="How the night ended")
+    _show(_put_end, plan.workspace, night)
     page = plan.workspace / "runs" / plan.name / REPORT_PAGE
     if page.exists() and page.stat().st_mtime >= datetime.fromisoformat(night.started).timestamp():
         _show(create_link_artifact, page.resolve().as_uri(), link_text="the site's report", key="decoct-report")
@@ -72,6 +75,11 @@ def night_flow(config: str) -> State[None]:
     if night.state in GOOD:
         return Completed(name=name, message=sentence)
     return Failed(name=name, message=f"exit code {night.exit_code}: {sentence}")
+
+
+def _put_end(workspace: Path, night: Night) -> None:
+    text = as_markdown(night, marks_of(workspace))
+    create_markdown_artifact(text, key="decoct-night", description="How the night ended")
 
 
 def walk_with_progress(job: Job, made: dict[str, Made[Any]]) -> None:
@@ -101,6 +109,7 @@ def night_through_prefect(config: Path) -> Night:
     Raises:
         DecoctError: it could not begin: the configuration, the lock, the record.
     """
+    temporary_server_apart()
     state = night_flow(str(config.resolve()), return_state=True)
     night = _ended.pop(str(state.state_details.flow_run_id), None)
     if isinstance(night, DecoctError):
@@ -111,8 +120,8 @@ def night_through_prefect(config: Path) -> Night:
     return night
 
 
-def as_markdown(night: Night) -> str:
-    """The night for Prefect's page: its end, and each stage with its digest and seconds."""
+def as_markdown(night: Night, mark: Callable[[str], str]) -> str:
+    """The night for Prefect's page: its end, and each stage with its artefact's mark and seconds."""
     head = [
         f"# {night.run}: {night.state}",
         "",
@@ -120,11 +129,11 @@ def as_markdown(night: Night) -> str:
         "",
         f"Night {night.night}, exit code {night.exit_code}, {night.wall_seconds:.1f} s, release {night.release or '-'}",
         "",
-        "| stage | artefact | seconds |",
+        "| stage | mark | seconds |",
         "| --- | --- | ---: |",
     ]
     rows = [
-        f"| {label} | `{digests[0][:12]}` | {night.seconds[label]:.1f} |" for label, digests in night.digests.items()
+        f"| {label} | `{mark(digests[0])}` | {night.seconds[label]:.1f} |" for label, digests in night.digests.items()
     ]
     return "\n".join([*head, *rows]) + "\n"
 
@@ -142,7 +151,8 @@ def serve(config: Path, cron: str, timezone: str) -> None:
     _checked(cron, timezone)
     if not PREFECT_API_URL.value():
         night = [sys.executable, "-m", "flows.cli", "night", str(config.resolve())]
-        stay(plan, cron, timezone, lambda: subprocess.run(night, check=False))
+        stay(plan, cron, timezone, lambda: _one_night(night))
+    leave_to_others()  # Prefect ends its nights and pauses the deployment
     night_flow.serve(
         name=plan.name,
         schedule=Cron(cron, timezone=timezone),
@@ -152,6 +162,18 @@ def serve(config: Path, cron: str, timezone: str) -> None:
         print_starting_message=False,
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
+
+
+def _one_night(command: list[str]) -> None:
+    """A night in a process and a session of its own; it is told that this one is stopped, and waited for."""
+    with subprocess.Popen(command, start_new_session=True) as night:
+        try:
+            night.wait()
+        except BaseException:
+            night.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                night.wait(GRACE_SECONDS)
+            raise
 
 
 def deployment(config: Path, cron: str, timezone: str, work_pool: str) -> str:

@@ -7,6 +7,8 @@ Prefect sees only the path of the run's folder; the configuration and every arte
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -31,6 +33,7 @@ T = TypeVar("T")
 
 CONFIG_FILE: Final = "config.json"
 KEY_PURPOSES: Final = PURPOSES
+MARK_DIGITS: Final = 12
 STORE_KEY: Final = "store"
 """The purpose of the secret under which the store's notes stand: made on first use, shared with nobody."""
 
@@ -121,6 +124,19 @@ def open_job(folder: str, *, resume: bool) -> Job:
         return Job(Config.model_validate(json.loads(path.read_bytes())), Path(folder), resume)
     except (OSError, ValueError):
         raise ConfigError(f"{path} is not the configuration of a run of this version") from None
+
+
+def marks_of(workspace: Path) -> Callable[[str], str]:
+    """What stands for an artefact where others read: digest -> `MARK_DIGITS` hex digits, under a key of the workspace.
+
+    Whoever holds a digest can tell whether two sites have the same cohort, and check a guess of it. A mark, the
+    beginning of an HMAC-SHA256, says only that this workspace has the same artefact as on another night.
+
+    Raises:
+        EnvironmentProblem: the key cannot be read or made.
+    """
+    key = read_or_create_secret(key_path(workspace, STORE_KEY), STORE_KEY).derive("marks")
+    return lambda digest: hmac.new(key, digest.encode("ascii"), hashlib.sha256).hexdigest()[:MARK_DIGITS]
 
 
 def key_path(workspace: Path, purpose: str) -> Path:

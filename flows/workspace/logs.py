@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from flows.environment import code_version
 from flows.progress import say
+from flows.stopping import begun, exit_code
 from pipeline.core.errors import DecoctError, EnvironmentProblem
 from pipeline.core.files.chained import locked
 from pipeline.store import Made
@@ -26,7 +27,6 @@ LOG_FILE: Final = "log.jsonl"
 OLDER_FILE: Final = "log.1.jsonl"
 MAX_BYTES: Final = 1 << 20  # some two thousand lines: a hundred nights of a run with twenty stages
 PREFIX: Final = 12  # characters of a digest, enough to find it with `decoct show`
-INTERRUPTED: Final = 130
 
 Tell = Callable[[Made[object] | None], None]
 
@@ -86,11 +86,11 @@ def _line(folder: Path, stage: str, seconds: float, made: Made[object] | None) -
 
 def _failure(error: BaseException) -> dict[str, Any]:
     """What went wrong, in words of ours; anything else than our own errors is named by its type alone."""
+    if begun() or not isinstance(error, Exception):  # Ctrl-C, or the signal that Prefect makes of a cancelled run
+        return {"level": "warning", "exit_code": exit_code(), "sentence": "interrupted"}
     if isinstance(error, DecoctError):
         level = "error" if error.exit_code else "info"  # a night that is held has not failed
         return {"level": level, "exit_code": error.exit_code, "sentence": str(error)}
-    if isinstance(error, KeyboardInterrupt):
-        return {"level": "warning", "exit_code": INTERRUPTED, "sentence": "interrupted"}
     return {"level": "error", "exit_code": DecoctError.exit_code, "sentence": type(error).__name__}
 
 

@@ -61,9 +61,10 @@ def location(error: Exception) -> str:
 
 
 _PATH: Final = re.compile(r"\S*[/\\]\S*|\S+\.(?:txt|csv|gz|parquet|psv|json|toml)\b")
+_DIGEST: Final = re.compile(r"\b[0-9a-f]{12,}\b")
 _NUMBER: Final = re.compile(r"(?<![\w-])\d[\w.,-]*")
 
 
 def outward(sentence: str) -> str:
-    """A sentence fit to leave the machine: without paths, as a file may be named by a stay, and without any figure."""
-    return _NUMBER.sub("…", _PATH.sub("…", sentence))
+    """A sentence fit to leave the machine: no path, as a file may be named by a stay, no figure and no digest."""
+    return _NUMBER.sub("…", _DIGEST.sub("…", _PATH.sub("…", sentence)))

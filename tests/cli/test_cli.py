@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from flows.workspace.locks import workspace_lock
 
 STAGE_VERBS = ["ingest", "encode", "group", "condense", "validate"]
 VERBS = [
@@ -148,6 +151,28 @@ def test_light_verbs_load_neither_torch_nor_prefect(words: tuple[str, ...], tmp_
         [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False
     )
     assert answer.returncode == 0, answer.stderr
+
+
+@pytest.mark.parametrize("words", [(), ("--no-prefect",)])
+def test_a_second_night_is_refused_before_anything_heavy_is_loaded(tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "night.toml").write_text(
+        'name = "x"\nworkspace = "work"\nsource = { kind = "embedded", sets = ["a"] }\n'
+        'encode.raw = { kind = "identity" }\ncondense.c = { kind = "centroids" }\n'
+        'release = { artefact = "c", licence = "ODbL-1.0" }\n'
+    )
+    code = (
+        "import sys\nsys.argv = ['decoct', 'night', 'night.toml', *sys.argv[1:]]\nfrom flows.cli.main import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 15, end.code\n"
+        "heavy = {'torch', 'prefect', 'pennylane', 'great_expectations', 'sklearn', 'pandas'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    with workspace_lock(tmp_path / "work", "decoct store gc"):
+        answer = subprocess.run(
+            [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False
+        )
+    assert answer.returncode == 0, answer.stderr
+    assert f"in use by decoct store gc (process {os.getpid()}, since" in answer.stderr
+    assert not (tmp_path / "work" / "nights").exists()
 
 
 def test_ctrl_c_ends_a_long_stage_with_its_own_exit_code(tmp_path: Path) -> None:

@@ -349,3 +349,13 @@ def test_candidate_groups_are_trained_by_workers_as_by_one_process(job: Job, clu
     with pytest.raises(DataError, match="fewer than two classes"):
         list(train_by_workers(using(job, cluster), inputs, np.ones_like(labels), one_class, device="cpu"))
     assert not list(job.store.scratch.iterdir())
+
+
+@pytest.mark.slow
+def test_a_terminals_signals_are_left_to_the_process_that_has_the_workers(cluster: ComputeConfig) -> None:
+    numbers = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+
+    def handled() -> list[bool]:
+        return [signal.getsignal(number) == signal.SIG_IGN for number in numbers]
+
+    assert set(map(tuple, compute._client(cluster).run(handled).values())) == {(True, True, False)}

@@ -33,6 +33,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import SecretStr
 
 from flows.environment import TELEMETRY_OFF
+from flows.nights.night import read_record
 from flows.workspace.job import KEY_PURPOSES, key_path
 from pipeline.core.keys.secrets import Secret, write_secret
 
@@ -264,8 +265,13 @@ def test_scheduled_nights_are_readable_at_the_server_and_it_learns_nothing_of_a_
     assert re.search(r"\| audit \| `[0-9a-f]{12}` \| \d+\.\d \|", artifacts["decoct-night"])
     assert re.search(r"condense private made [0-9a-f]{12} in ", log)
 
+    for site in (good.parent, bad.parent):
+        digests = [digest for night in read_record(site / "work") for made in night.digests.values() for digest in made]
+        shown = " ".join([*map(str, artifacts.values()), log])
+        assert [digest for digest in digests if digest[:8] in shown] == []
     database = b"".join(path.read_bytes() for path in sorted(server.home.glob("prefect.db*")))
     assert b"condense private" in database
     hidden = [STAY, PERSON, VALUE, SOURCE] + [raw.hex() for raw in KEYS.values()]
+    hidden += [digest[:12] for made in read_record(good.parent / "work")[-1].digests.values() for digest in made]
     assert [word for word in hidden if word.encode().lower() in database.lower()] == []
     assert [purpose for purpose, raw in KEYS.items() if raw in database] == []

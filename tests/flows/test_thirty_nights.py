@@ -31,7 +31,7 @@ from flows.run import walk_until
 from flows.stages import drift as drift_stage
 from flows.stages.attacks import scenes as attacking
 from flows.workspace.forgetting import forget
-from flows.workspace.job import KEY_PURPOSES, key_path
+from flows.workspace.job import KEY_PURPOSES, key_path, marks_of
 from flows.workspace.locks import workspace_lock
 from flows.workspace.logs import read_log
 from pipeline.core.config import load_config
@@ -380,6 +380,7 @@ def test_thirty_nights(hospital: Hospital, leak: list[bool]) -> None:
     notices = [json.loads(line) for line in (hospital.folder / "notices").read_text().splitlines()]
     assert [(told["state"], told["exit_code"]) for told in notices] == script.expected
     names_nobody(hospital, (hospital.folder / "notices").read_text())
+    names_no_artefact(hospital, (hospital.folder / "notices").read_text())
     names_nobody(hospital, (hospital.workspace / "nights" / "nights.jsonl").read_text())
 
 
@@ -387,6 +388,16 @@ def names_nobody(hospital: Hospital, text: str) -> None:
     """No stay's id stands in a text as a number of its own."""
     words = set(re.findall(r"(?<![0-9a-f])[0-9]+(?![0-9a-f])", text))
     assert not words & set(hospital.stays["stay_id"].to_list())
+
+
+def names_no_artefact(hospital: Hospital, text: str) -> None:
+    """No beginning of a digest of what any night made, nor of a configuration, stands in a text; marks do."""
+    nights = read_record(hospital.workspace)
+    digests = {digest for night in nights for found in night.digests.values() for digest in found}
+    assert digests
+    assert [digest for digest in digests | {night.config for night in nights} if digest[:8] in text] == []
+    mark = marks_of(hospital.workspace)
+    assert mark(nights[0].digests["ingest"][0]) in text
 
 
 def test_a_slip_among_the_newcomers_alone_is_found_and_can_be_accepted(hospital: Hospital, leak: list[bool]) -> None:
@@ -463,6 +474,7 @@ def test_nights_through_prefect_say_how_they_ended(prefect_server: None, hospita
         runs = [run for run in client.read_flow_runs(limit=200) if run.parameters.get("config", "").startswith(
             str(hospital.folder))]  # fmt: skip
         artifacts = [item for item in client.read_artifacts(limit=200) if item.key == "decoct-night"]
+        names_no_artefact(hospital, "\n".join(str(item.data) for item in client.read_artifacts(limit=200)))
     ended = {(run.state.type.value, run.state.name) for run in runs if run.state}
     assert ended == {("COMPLETED", "Released"), ("COMPLETED", "Held"), ("FAILED", "Refused")}
     refused = next(run for run in runs if run.state and run.state.name == "Refused")

@@ -33,7 +33,10 @@ def night(
 
     plan = load_config(config)
     quiet(plan.workspace, console=verbose > 1)
-    found = _night(config, plan, no_prefect)
+    from flows.workspace.locks import workspace_lock
+
+    with workspace_lock(plan.workspace, "decoct night"):  # asked before libraries are loaded that take seconds
+        found = _night(config, plan, no_prefect)
     if as_json:
         print_json(asdict(found))
     else:
