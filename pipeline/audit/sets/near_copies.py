@@ -33,7 +33,7 @@ from pipeline.core.seeds import generator
 from pipeline.core.types import AttackResult, ThreatModel
 
 PLANTED: Final = 40
-IN_DISGUISE: Final = 20  # of the planted, in each disguise
+IN_DISGUISE: Final = 10  # of the planted, in each disguise
 FOUND: Final = 0.9
 FOUND_IN_DISGUISE: Final = 0.5
 QUIET_SHARE: Final = 0.05

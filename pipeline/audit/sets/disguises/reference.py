@@ -92,7 +92,9 @@ class Found:
 def reference(members: np.ndarray, strangers: np.ndarray, space: Space, n: int) -> Reference:
     """For sets of n samples; members and strangers in the channels' scale."""
     looks: dict[str, Callable[[np.ndarray], Nearest]] = {PLAIN: partial(_plain, members)}
-    looks |= {name: partial(_seen, view, members) for name, view in views(space, members.shape[1]).items()}
+    looks |= {
+        name: partial(_seen, view, view.prepare(members)) for name, view in views(space, members.shape[1]).items()
+    }
     enough = NULL_OF_TABLES if members.shape[1] < MIN_STEPS else 0
     some, more = strangers[: max(NULL_IN_DISGUISE, enough)], strangers[: max(NULL_QUERIES, enough)]
     null = {name: look(more if name == PLAIN else some) for name, look in looks.items()}
@@ -128,5 +130,5 @@ def _plain(members: np.ndarray, rows: np.ndarray) -> Nearest:
     return nearest(lag_distances(rows, members))
 
 
-def _seen(view: View, members: np.ndarray, rows: np.ndarray) -> Nearest:
-    return looked(view, rows, members)
+def _seen(view: View, prepared: np.ndarray, rows: np.ndarray) -> Nearest:
+    return looked(view, rows, prepared)

@@ -27,7 +27,16 @@ FITS: Final = 4
 MOST_STRETCHED: Final = 2.0  # of a column, by one fit: a set does not shrink onto one record
 RESOLUTION_ROWS: Final = 400
 
-View = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Compare = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@final
+@dataclass(frozen=True)
+class View:
+    """`prepare` is done once for all rows, `compare` for a block of them; rows lie on the axis before the last."""
+
+    prepare: Callable[[np.ndarray], np.ndarray]
+    compare: Compare
 
 
 @final
@@ -63,12 +72,12 @@ def views(space: Space, steps: int) -> Mapping[str, View]:
     channels = len(space.free)
     found: dict[str, View] = {}
     if channels * steps >= MIN_NUMBERS:
-        found["one scale"] = lambda a, b: _angles(_from_zero(a, space), _from_zero(b, space))
-        found["one scale and shift"] = lambda a, b: _angles(_centred(a, space), _centred(b, space))
+        found["one scale"] = View(lambda rows: _unit(_from_zero(rows, space)), _sines)
+        found["one scale and shift"] = View(lambda rows: _unit(_centred(rows, space)), _sines)
     if channels >= MIN_CHANNELS:
-        found[HALF] = lambda a, b: _half(a, b, space)
+        found[HALF] = View(lambda rows: _by_channel(rows, space), lambda a, b: _half(a, b, space))
     if channels and steps >= MIN_STEPS:
-        found["shape of every channel"] = lambda a, b: _shapes(a, b, space)
+        found["shape of every channel"] = View(lambda rows: _moves(_by_channel(rows, space)), _shapes)
     return found
 
 
@@ -90,10 +99,12 @@ def disguised(rows: np.ndarray, strangers: np.ndarray, space: Space, rng: np.ran
     return planted
 
 
-def looked(view: View, queries: np.ndarray, members: np.ndarray) -> Nearest:
-    """The two nearest members of each query in a view, in blocks of rows."""
-    rows = max(1, BLOCK // (len(members) * members.shape[2]))
-    return joined([nearest(view(queries[at : at + rows], members)) for at in range(0, len(queries), rows)])
+def looked(view: View, queries: np.ndarray, prepared: np.ndarray) -> Nearest:
+    """The two nearest members of each query in a view, in blocks of rows; members as the view prepares them."""
+    own = view.prepare(queries)
+    rows = max(1, BLOCK // (prepared.shape[-2] * queries.shape[2]))
+    blocks = (own[..., at : at + rows, :] for at in range(0, len(queries), rows))
+    return joined([nearest(view.compare(block, prepared)) for block in blocks])
 
 
 def joined(parts: Sequence[Nearest]) -> Nearest:
@@ -135,7 +146,7 @@ def _fitted(own: np.ndarray, theirs: np.ndarray) -> Nearest:
 
 
 def _looked_flat(own: np.ndarray, theirs: np.ndarray) -> Nearest:
-    return looked(lambda a, b: _distances(a.reshape(len(a), -1), b.reshape(len(b), -1)), own, theirs)
+    return nearest(_distances(own.reshape(len(own), -1), theirs.reshape(len(theirs), -1)))
 
 
 def _own_units(rows: np.ndarray) -> np.ndarray:
@@ -159,10 +170,9 @@ def _centred(rows: np.ndarray, space: Space) -> np.ndarray:
     return np.asarray(flat - flat.mean(axis=1, keepdims=True))
 
 
-def _angles(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Sine of the angle between lines through the origin: what a scale of either sign leaves."""
-    cosine = _unit(a) @ _unit(b).T
-    return np.asarray(np.sqrt(np.maximum(1 - cosine**2, 0)))
+def _sines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Of the angle between lines through the origin, from unit rows: what a scale of either sign leaves."""
+    return np.asarray(np.sqrt(np.maximum(1 - (a @ b.T) ** 2, 0)))
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
@@ -170,37 +180,40 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     return np.asarray(np.divide(rows, length, out=np.zeros_like(rows), where=length > 1e-12))
 
 
+def _by_channel(rows: np.ndarray, space: Space) -> np.ndarray:
+    """`(channel, row, step)`, about the middle in units of the spread."""
+    free = space.free
+    scaled = (rows[..., free] - space.middle[free]) / space.spread[free]
+    return np.ascontiguousarray(np.moveaxis(scaled, 2, 0), dtype=np.float32)
+
+
 def _half(a: np.ndarray, b: np.ndarray, space: Space) -> np.ndarray:
     """Over the half of the channels that agree best, which is another half for each pair.
 
     Two values that are alike are as far apart as values can be told apart: coarse columns are no evidence.
     """
-    square = np.empty((len(a), len(b), len(space.free)), np.float32)
+    square = np.empty((a.shape[1], b.shape[1], len(a)), np.float32)
     for place, channel in enumerate(space.free):
-        one, other = ((rows[..., channel] - space.middle[channel]) / space.spread[channel] for rows in (a, b))
-        if one.shape[1] == 1:
-            square[..., place] = (one - other.T) ** 2
-        else:
-            square[..., place] = _distances(one.astype(np.float64), other.astype(np.float64)) ** 2
-        square[..., place] += space.resolution[channel] ** 2 / 12
-    kept = len(space.free) // 2
+        one, other = a[place], b[place]
+        apart = (one - other.T) ** 2 if one.shape[1] == 1 else _distances(one, other) ** 2
+        square[..., place] = apart + space.resolution[channel] ** 2 / 12
+    kept = len(a) // 2
     square.partition(kept - 1, axis=2)
     return np.asarray(np.sqrt(square[..., :kept].mean(axis=2)))
 
 
-def _shapes(a: np.ndarray, b: np.ndarray, space: Space) -> np.ndarray:
+def _shapes(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Over the channels in which the query moves: what a scale and a shift of each channel leave, of either sign."""
-    left = np.zeros((len(a), len(b)))
-    moving = np.zeros((len(a), 1))
-    for channel in space.free:
-        one, other = (_moves(rows[..., channel], float(space.spread[channel])) for rows in (a, b))
+    left = np.zeros((a.shape[1], b.shape[1]), np.float32)
+    moving = np.zeros((a.shape[1], 1), np.float32)
+    for one, other in zip(a, b, strict=True):
         moves = (one != 0).any(axis=1, keepdims=True)
         left += moves * (1 - np.minimum((one @ other.T) ** 2, 1))
         moving += moves
     return np.asarray(np.sqrt(np.divide(left, moving, out=np.ones_like(left), where=moving > 0)))
 
 
-def _moves(series: np.ndarray, spread: float) -> np.ndarray:
-    centred = series.astype(np.float64) - series.mean(axis=1, keepdims=True, dtype=np.float64)
-    flat = centred.std(axis=1, keepdims=True) < FLAT * spread
-    return _unit(np.where(flat, 0.0, centred))
+def _moves(channels: np.ndarray) -> np.ndarray:
+    """Unit series about their own mean; zero where a series hardly moves."""
+    centred = channels - channels.mean(axis=2, keepdims=True)
+    return _unit(np.where(centred.std(axis=2, keepdims=True) < FLAT, np.float32(0), centred))
