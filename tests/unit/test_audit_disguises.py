@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from flows.stages.attacks.tables import audit
 from pipeline.audit.scene import CondensedScene
 from pipeline.audit.sets.disguises.reference import FAMILY
 from pipeline.audit.sets.near_copies import NearCopies
@@ -144,3 +145,12 @@ def test_where_nothing_can_be_undone_no_view_is_asked_for_it() -> None:
     found = count(people(N, 3)[:, :2], REAL[:, :2], HOLDOUT[:, :2])
     assert found.detail["views"] == ["as it is"]
     assert found.detail["planted_in_disguise"] == {}
+
+
+@pytest.mark.parametrize("hidden", [N, 4])
+def test_a_mistake_of_units_fails_the_strict_policy(hidden: int) -> None:
+    shared = people(N, 3)
+    shared[:hidden] = 1.1 * REAL[:hidden]
+    found = audit(frame(REAL), frame(shared), frame(HOLDOUT), policy="strict")
+    assert found.decision.verdict == "FAIL"
+    assert any("near_copies" in reason for verdict, reason in found.decision.reasons if verdict == "FAIL")
