@@ -28,6 +28,7 @@ from pipeline.audit.sets.singling_out import SinglingOut
 from pipeline.audit.sets.subgroups import SubgroupMembership
 from pipeline.audit.sets.successive import SuccessiveReleases
 from pipeline.audit.sets.two_sample import TwoSample
+from pipeline.audit.tables.covert import CovertRoom
 from pipeline.core.codec import to_plain
 from pipeline.core.errors import DataError, EnvironmentProblem
 from pipeline.core.protocols import OnStep, ignore_step
@@ -59,6 +60,7 @@ DEFAULT_ATTACKS: Final[tuple[LeakageAttack, ...]] = (
     TwoSample(),
     CanarySubjects(),
     ByteScan(),
+    CovertRoom(),
 )
 
 Outcome = tuple[AttackResult, ...] | NotRun

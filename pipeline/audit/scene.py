@@ -199,7 +199,8 @@ def _released(prepared: EncodedCohort) -> tuple[str, ...]:
 class CondensedScene(ArrayRecord):
     """A condensed set, the stays it was made from (members) and stays of other subjects (holdout), encoded alike.
 
-    Shadow sets hold what a set holds: `shadow_folder` lies inside the site's workspace, or is None.
+    Shadow sets hold what a set holds: `shadow_folder` lies inside the site's workspace, or is None. `zero`: where the
+    zero of the source's units lies in each channel; None where it is zero.
     """
 
     artefact: str
@@ -215,6 +216,7 @@ class CondensedScene(ArrayRecord):
     shadow_folder: str | None = None  # where shadow sets are kept, so that an audit that was stopped goes on
     mechanism: Mechanism | None = None  # what made the set, to be called on cohorts of the auditor's making
     receiver: Receiver | None = None  # how a receiver trains, so that models of the set can be attacked
+    zero: Float[np.ndarray, " channel"] | None = None
 
     def __post_init__(self) -> None:
         shape = self.condensed.features.shape[1:]
@@ -222,6 +224,8 @@ class CondensedScene(ArrayRecord):
             raise DataError(f"scene {self.artefact}: samples, members and holdout differ in steps or channels")
         if len(self.member_subjects) != len(self.members) or len(self.holdout_subjects) != len(self.holdout):
             raise DataError(f"scene {self.artefact}: every stay needs its subject")
+        if self.zero is not None and self.zero.shape != shape[1:]:
+            raise DataError(f"scene {self.artefact}: {shape[1]} channels need as many zeros")
         tasks = len(self.condensed.tasks)
         for labels, series in ((self.member_labels, self.members), (self.holdout_labels, self.holdout)):
             if labels is not None and labels.shape != (len(series), tasks):
@@ -260,7 +264,21 @@ class BytesScene:
     public_numbers: Sequence[int] = field(default=(), repr=False)
 
 
-Scene = EncodingScene | CondensedScene | BytesScene
+@dataclass(frozen=True, eq=False)
+class TableScene:
+    """A raw table that would leave as it is: numbers in their own precision (gaps NaN), words as unsigned codes."""
+
+    artefact: str
+    artefact_digest: str
+    columns: Mapping[str, np.ndarray] = field(repr=False)  # `(row,)` each
+
+    @property
+    def rows(self) -> int:
+        """How many."""
+        return min((len(column) for column in self.columns.values()), default=0)
+
+
+Scene = EncodingScene | CondensedScene | BytesScene | TableScene
 
 
 @runtime_checkable

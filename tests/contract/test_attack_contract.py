@@ -13,7 +13,16 @@ from condensation.private.moments import release_moments
 from encoders.projection import RandomProjectionEncoder
 from flows import registry
 from pipeline.audit.run import attempt, attempts
-from pipeline.audit.scene import BytesScene, CondensedScene, Encode, EncodingScene, Mechanism, Scene, encoding_scene
+from pipeline.audit.scene import (
+    BytesScene,
+    CondensedScene,
+    Encode,
+    EncodingScene,
+    Mechanism,
+    Scene,
+    TableScene,
+    encoding_scene,
+)
 from pipeline.core.codec import to_plain
 from pipeline.core.digest import digest_array
 from pipeline.core.keys.noise import NoiseSource
@@ -139,8 +148,14 @@ def bundle() -> BytesScene:
     return BytesScene("bundle", "3" * 64, files, ids, (bytes(range(32)),), ("2019-03-04",), (987_654_321,))
 
 
+@functools.cache
+def table() -> TableScene:
+    rng = np.random.default_rng(8)
+    return TableScene("table", "4" * 64, {"x": rng.normal(size=60), "sex": rng.integers(0, 2, 60).astype(np.uint32)})
+
+
 def scenes() -> tuple[Scene, ...]:
-    return encoding(), condensed(), bundle()
+    return encoding(), condensed(), bundle(), table()
 
 
 def fast(attack: Any) -> Any:
@@ -166,7 +181,7 @@ def arrays_of(scene: Scene) -> dict[str, str]:
 
 def test_all_registered_attacks_are_under_contract_and_none_is_there_twice() -> None:
     names = [attack.name for attack in registry.attacks()]
-    assert len(set(names)) == len(names) == 22
+    assert len(set(names)) == len(names) == 23
     assert {attack.name for _, attack in EVERY} == set(names)
 
 
@@ -221,6 +236,8 @@ def too_small(scene: Scene) -> Scene:
     """Three people, one sample, no file: nothing that an attack could be about."""
     if isinstance(scene, BytesScene):
         return dataclasses.replace(scene, files={})
+    if isinstance(scene, TableScene):
+        return dataclasses.replace(scene, columns={name: column[:1] for name, column in scene.columns.items()})
     few: dict[str, Any] = {"window_steps": STEPS + 1, "encode_under": None}
     names = ("own", "targets", "encoded_targets", "target_subjects", "observed_targets", "observed_own", "target_rows")
     if isinstance(scene, CondensedScene):

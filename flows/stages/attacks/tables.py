@@ -146,7 +146,7 @@ def _audited(
     rules = policy if isinstance(policy, Policy) else load_policy(policy)
     scene = tabular_scene(tables, name=name, shared_bytes=shared_bytes)
     with steps("attacking", "") as on_step:
-        report = attack(scene.scenes, seed=seed, attacks=registry.attacks(), on_step=on_step)[0]
+        report = attack((*scene.scenes, scene.raw), seed=seed, attacks=registry.attacks(), on_step=on_step)[0]
     return TableAudit(name, scene, report, judge_audit(rules, KIND, [report]))
 
 

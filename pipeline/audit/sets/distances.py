@@ -8,6 +8,7 @@ import numpy as np
 
 MAX_LAG = 2  # steps: a copy shifted by a grid step or two is a copy
 CHUNK = 512
+EXACT = 1e-6  # scaled distances below this are float32 noise
 
 
 @dataclass(frozen=True)

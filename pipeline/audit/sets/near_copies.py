@@ -1,8 +1,11 @@
-"""T6: is a sample a record, or nearly one? Nearest members against nearest holdout records, shifts in time forgiven.
+"""T6: is a sample a record, or nearly one, or one in disguise? Nearest members against nearest strangers.
 
-One figure decides, `count`: samples whose distance to the nearest member, over that to the second nearest, is less
-than half of what the closest hundredth of holdout records reaches. No distance is chosen, the holdout sets it; half a
-quantile and not the minimum, because real records have twins (stays with hardly a measurement).
+One figure decides, `count`: samples that stand closer to one member than strangers do, in any view. A sample is judged
+by its distance to the nearest member over that to the second nearest, as it is (shifts in time forgiven) and in views
+that do not see a disguise (`pipeline.audit.sets.disguises`): a scale, a shift, a mirror, half of the columns. No
+distance is chosen: in each view holdout records set what is usual, and all views together accuse a set that depends on
+nobody in one audit of fifty, however many samples it has (`pipeline.audit.sets.strangeness`). A verbatim copy counts
+whatever the tail says, unless strangers are copies, too: real records have twins (stays with hardly a measurement).
 
 Two figures are shown and never decide. `member_excess`: how much more often than by their number members are among the
 distinct records that are nearest to some sample, (s - p) / (1 - p) with p = members / (members + holdout). A record
@@ -13,51 +16,27 @@ set with one verbatim copy of the rarest stay can have a perfect one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import ClassVar, Final, final
 
 import numpy as np
 from scipy import stats
 
-from pipeline.audit.multiplicity import p_of_hits
 from pipeline.audit.result import Controls, Figure, result
 from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene
-from pipeline.audit.sets.distances import MAX_LAG, Nearest, channel_scale, lag_distances, nearest
+from pipeline.audit.sets.disguises.reference import PLAIN, Found, Reference, found_among, reference
+from pipeline.audit.sets.disguises.views import disguised, space_of
+from pipeline.audit.sets.distances import EXACT, MAX_LAG, channel_scale
 from pipeline.audit.statistics import CONTROL_LEVEL, Interval, clopper_pearson
 from pipeline.core.seeds import generator
 from pipeline.core.types import AttackResult, ThreatModel
 
-NULL_QUERIES = 600  # holdout records that set how close to one record a stranger gets
-NULL_QUANTILE = 0.01
-COPY_FACTOR = 0.5
-EXACT = 1e-6  # scaled distances below this are float32 noise
-PLANTED = 40
-QUIET_SHARE = 0.05
-
-
-@dataclass(frozen=True)
-class _Reference:
-    members: np.ndarray
-    holdout: np.ndarray
-    threshold: float  # ratio of first to second nearest member distance below which a sample is a near copy
-
-    @property
-    def member_share(self) -> float:
-        return len(self.members) / (len(self.members) + len(self.holdout))
-
-
-@dataclass(frozen=True)
-class _Found:
-    copied: np.ndarray  # (sample,) bool: stands closer to one member than strangers do
-    nearest_members: int  # distinct members that are the nearest record of a sample
-    nearest_records: int  # distinct records that are
-    n: int
-    to_member: np.ndarray
-    to_holdout: np.ndarray
-
-    @property
-    def copies(self) -> int:
-        return int(self.copied.sum())
+PLANTED: Final = 40
+IN_DISGUISE: Final = 10  # of the planted, in each disguise
+FOUND: Final = 0.9
+FOUND_IN_DISGUISE: Final = 0.5
+QUIET_SHARE: Final = 0.05
 
 
 @final
@@ -78,49 +57,37 @@ class NearCopies:
         rng = generator(seed, "audit", "near_copies")
         scale = channel_scale(scene.holdout)
         members, holdout = scene.members / scale, scene.holdout / scale
+        samples = (scene.condensed.features / scale).astype(np.float32)
         order = rng.permutation(len(holdout))
         apart = order[: min(PLANTED, len(holdout) // 4)]  # the negative control's samples, strangers to the reference
-        holdout_rest = holdout[order[len(apart) :]]
-        null = nearest(lag_distances(holdout_rest[:NULL_QUERIES], members))
-        threshold = COPY_FACTOR * float(np.quantile(_ratio(null), NULL_QUANTILE))
-        reference = _Reference(members, holdout_rest, threshold)
-        found = _look(scene.condensed.features / scale, reference)
-        positive = _look(members[rng.permutation(len(members))[: len(apart)]], reference)
-        negative = _look(holdout[apart], reference)
+        chosen = members[rng.permutation(len(members))[: len(apart)]]
+        space = space_of(members, holdout, None if scene.zero is None else scene.zero / scale)
+        known, n = reference(members, holdout[order[len(apart) :]], space, len(samples)), len(samples)
+        found, positive, negative = (found_among(rows, known, n) for rows in (samples, chosen, holdout[apart]))
+        hidden = disguised(chosen[:IN_DISGUISE], holdout[apart], space, rng)
+        seen = {name: found_among(rows, known, n).copies / len(rows) for name, rows in hidden.items()}
         return (
-            _copies(scene, found, positive, negative, _ratio(null) < threshold),
-            _excess(scene, found, positive, negative, reference),
+            _copies(scene, found, positive, negative, known, seen),
+            _excess(scene, found, positive, negative, known),
             _closest(scene, found),
         )
 
 
-def _ratio(found: Nearest) -> np.ndarray:
-    """First over second nearest distance; 1 where both are zero (twins among the records identify nobody)."""
-    first = np.where(found.first < EXACT, 0.0, found.first)
-    return np.asarray(np.divide(first, found.second, out=np.ones_like(first), where=found.second >= EXACT))
-
-
-def _look(samples: np.ndarray, reference: _Reference) -> _Found:
-    to_members = nearest(lag_distances(samples.astype(np.float32), reference.members))
-    to_others = lag_distances(samples.astype(np.float32), reference.holdout)
-    to_holdout = to_others.min(axis=1)
-    inside = to_members.first < to_holdout
-    members = len(np.unique(to_members.index[inside]))
-    return _Found(
-        copied=_ratio(to_members) < reference.threshold,
-        nearest_members=members,
-        nearest_records=members + len(np.unique(to_others.argmin(axis=1)[~inside])),
-        n=len(samples),
-        to_member=to_members.first,
-        to_holdout=to_holdout,
-    )
-
-
 def _copies(
-    scene: CondensedScene, found: _Found, positive: _Found, negative: _Found, strangers: np.ndarray
+    scene: CondensedScene,
+    found: Found,
+    positive: Found,
+    negative: Found,
+    known: Reference,
+    seen: Mapping[str, float],
 ) -> AttackResult:
     planted, quiet = positive.copies / positive.n, negative.copies / negative.n
-    held = planted >= 0.9 and clopper_pearson(negative.copies, negative.n, CONTROL_LEVEL).low <= QUIET_SHARE
+    held = planted >= FOUND and clopper_pearson(negative.copies, negative.n, CONTROL_LEVEL).low <= QUIET_SHARE
+    by_view = {name: int(rows.sum()) for name, rows in found.flagged.items() if rows.any()}
+    told = "".join(f"; seen by {name}: {rows}" for name, rows in by_view.items() if name != PLAIN)
+    alarms, strangers = found.strangers(known)
+    least = min(seen.values(), default=1.0)
+    hidden = f" and in disguise {least:.0%} or more" if seen else ""
     return result(
         scene,
         NearCopies,
@@ -131,40 +98,29 @@ def _copies(
             powered=True,
             gates=True,
             ceiling=float(found.n),
-            p_value=_p_of_copies(found, strangers),
+            p_value=found.p_value(known),
         ),
-        Controls(float(negative.copies), planted, held),
+        Controls(float(negative.copies), min(planted, least), held and least >= FOUND_IN_DISGUISE),
         summary=f"{found.copies} of the {found.n} samples of {scene.artefact} stand closer to one member than "
-        f"strangers do; of planted copies {planted:.0%} are found, of holdout records {quiet:.0%}.",
+        f"strangers do{told}; of planted copies {planted:.0%} are found{hidden}, of holdout records {quiet:.0%}.",
         detail={
             "max_lag_steps": MAX_LAG,
             "n_members": len(scene.members),
-            "n_null_records": len(strangers),
-            "null_records_flagged": int(strangers.sum()),
-            "expected_by_chance": round(found.n * float(strangers.mean()), 4),
+            "n_null_records": strangers,
+            "null_records_flagged": alarms,
+            "views": list(known.looks),
+            "found_by_view": by_view,
+            "planted_in_disguise": {name: round(share, 4) for name, share in seen.items()},
             "n_planted": positive.n,
             "n_negative": negative.n,
         },
     )
 
 
-def _p_of_copies(found: _Found, strangers: np.ndarray) -> float:
-    """Samples flagged against null records flagged (Fisher's exact test); a verbatim copy is no chance.
+def _excess(scene: CondensedScene, found: Found, positive: Found, negative: Found, known: Reference) -> AttackResult:
+    p = known.member_share
 
-    Where no null record is flagged a single near copy is weak evidence, however strange it looks: p is the share of
-    samples among all that were looked at.
-    """
-    if bool((found.copied & (found.to_member < EXACT) & (found.to_holdout >= EXACT)).any()):
-        return 0.0
-    return p_of_hits(found.copies, found.n, int(strangers.sum()), len(strangers))
-
-
-def _excess(
-    scene: CondensedScene, found: _Found, positive: _Found, negative: _Found, reference: _Reference
-) -> AttackResult:
-    p = reference.member_share
-
-    def excess(of: _Found, level: float = 0.95) -> Interval:
+    def excess(of: Found, level: float = 0.95) -> Interval:
         share = clopper_pearson(of.nearest_members, of.nearest_records, level)
         return Interval(*((edge - p) / (1 - p) for edge in (share.value, share.low, share.high)))
 
@@ -189,7 +145,7 @@ def _excess(
     )
 
 
-def _closest(scene: CondensedScene, found: _Found) -> AttackResult:
+def _closest(scene: CondensedScene, found: Found) -> AttackResult:
     ratios = found.to_holdout / np.maximum(found.to_member, EXACT)
     low, value, high = (float(edge) for edge in np.quantile(np.minimum(ratios, 1e6), [0.025, 0.5, 0.975]))
     return result(

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from pipeline.audit.scene import BytesScene, CondensedScene, Scene
+from pipeline.audit.scene import BytesScene, CondensedScene, Scene, TableScene
 from pipeline.audit.tables.columns import encoded
 from pipeline.core.codec import record_digest
 from pipeline.core.errors import DataError
@@ -49,6 +49,7 @@ class TabularScene:
     """What the audit attacks, and what a reader must know of how the tables were read."""
 
     scenes: tuple[Scene, ...]
+    raw: TableScene  # the shared table as it lies in its file
     columns: tuple[str, ...]  # audited, by their names in the tables
     people: Mapping[str, int]  # real, shared, holdout
     notes: tuple[str, ...]
@@ -86,7 +87,7 @@ def tabular_scene(tables: Tables, *, name: str = "shared", shared_bytes: bytes |
     _enough(people, {role: frame.height for role, frame in parts.items()})
     columns = [column for column in parts["holdout"].columns if column != _PERSON]
     _apart(parts, columns, tables.subject_column is not None)
-    matrices, channels, more = encoded(parts, columns)
+    matrices, channels, zero, more = encoded(parts, columns)
     condensed = CondensedSet(
         features=matrices["shared"][:, None, :],
         labels=np.zeros((len(matrices["shared"]), 0), np.float32),
@@ -111,12 +112,16 @@ def tabular_scene(tables: Tables, *, name: str = "shared", shared_bytes: bytes |
             holdout=matrices["holdout"][:, None, :],
             member_subjects=np.array([codes[person] for person in real.tolist()], np.int32),
             holdout_subjects=np.array([codes[person] for person in holdout.tolist()], np.int32),
+            zero=zero,
         )
     ]
+    leading = [tables.subject_column, tables.time_column] if tables.time_column else []  # by which a long table lies
+    told = [column for column in (*leading, *attributes) if column in tables.shared.columns]
+    raw = TableScene(name, digest, {column: _raw(tables.shared[column]) for column in told})
     if shared_bytes is not None and tables.subject_column is not None:
         ids = pl.concat([_ids(tables.real, tables.subject_column), _ids(tables.holdout, tables.subject_column)])
         scenes.append(BytesScene(name, digest, {"shared": shared_bytes}, identifiers=ids.unique().sort().to_list()))
-    return TabularScene(tuple(scenes), tuple(attributes), people, (*notes, *more))
+    return TabularScene(tuple(scenes), raw, tuple(attributes), people, (*notes, *more))
 
 
 _PERSON: Final = "\x00person"  # no table has such a column
@@ -154,6 +159,21 @@ def _kind(column: pl.Series, name: str) -> str:
     if kind in (pl.String, pl.Categorical) or isinstance(kind, pl.Enum):
         return "category"
     raise DataError(f"column {name} holds neither numbers, times nor words")
+
+
+def _raw(column: pl.Series) -> np.ndarray:
+    """A column as it lies in the file; times are left to their own precision, which no rounding here could keep."""
+    if column.dtype.is_float():
+        return column.fill_null(float("nan")).to_numpy()
+    if column.dtype.is_integer():
+        return (
+            column.to_numpy() if not column.null_count() else column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+        )
+    if column.dtype.is_temporal() or column.dtype == pl.Boolean or column.dtype == pl.Null:
+        ordered = column.cast(pl.Float64 if column.dtype == pl.Null else pl.Int64)
+    else:
+        ordered = column.cast(pl.String)
+    return np.asarray(ordered.rank("dense").fill_null(0).to_numpy(), np.uint32)
 
 
 def _ids(frame: pl.DataFrame, column: str) -> pl.Series:
