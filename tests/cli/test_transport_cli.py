@@ -18,7 +18,7 @@ from flows.cli.receive import pool as pool_cli
 from flows.cli.receive import receive as sharing_cli
 from flows.cli.receive import transport as transport_cli
 from flows.stages.release import _notes
-from pipeline.core.config import ReleaseConfig
+from pipeline.core.config import Config, EmbeddedSource, ReleaseConfig
 from pipeline.core.errors import DecoctError, ReleaseRefused, UsageError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "bundle-2"
@@ -97,9 +97,9 @@ def settings(**changes: Any) -> ReleaseConfig:
 
 
 def test_the_configuration_reaches_the_release() -> None:
-    notes = _notes(
-        settings(recipients=("B",), recipient_keys={"B": "age1x"}, duo=("DUO:0000042", "DUO:0000046")), version=1
-    )
+    release = settings(recipients=("B",), recipient_keys={"B": "age1x"}, duo=("DUO:0000042", "DUO:0000046"))
+    notes = _notes(Config.model_construct(release=release, source=EmbeddedSource(kind="embedded")), version=1)
+    assert "ODC-BY" in notes.attribution.upper()
     assert notes.recipient_keys == {"B": "age1x"}
     assert notes.data_use == ("DUO:0000042", "DUO:0000046")
 
