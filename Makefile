@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo test lint format types benchmarks wheelhouse sbom clean
+.PHONY: help install demo quick test kernels lint format types benchmarks wheelhouse sbom clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -26,14 +26,21 @@ install: $(STAMP)  ## make the virtual environment with the tested set of versio
 demo: $(STAMP)  ## the main job on real, embedded data
 	$(BIN)/decoct demo
 
+quick: $(STAMP)  ## the quick tests: about a minute on two idle cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q -m 'not slow and not heavy' tests/unit tests/contract tests/docs
+
 test: $(STAMP)  ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+kernels: $(STAMP)  ## the encoders' tests under OpenBLAS's AVX2 kernels, which many newcomers' machines have
+	OPENBLAS_CORETYPE=Haswell OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q tests/contract tests/unit/test_encoders_*.py
 
 lint: $(STAMP)  ## style, import rules and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	$(BIN)/mypy --implicit-reexport --explicit-package-bases tests
 
 format: $(STAMP)  ## rewrite in the house's style
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
