@@ -14,6 +14,7 @@ EXTRA_OF: Final[Mapping[str, str]] = {
     **dict.fromkeys(
         (
             "attr",
+            "cronsim",
             "dp_accounting",
             "fastapi",
             "great_expectations",
@@ -21,6 +22,7 @@ EXTRA_OF: Final[Mapping[str, str]] = {
             "jinja2",
             "packaging",
             "pandas",
+            "platformdirs",
             "polars",
             "prefect",
             "pyarrow",

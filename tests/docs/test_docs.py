@@ -103,7 +103,14 @@ def test_the_first_screen_of_the_readme_is_a_screen() -> None:
     first, rest = text.split("\n## What leaves the site\n")
     assert len(first.splitlines()) <= 60
     assert len(text.splitlines()) <= 130
-    for said in ("```text\nDone: ", "```python\n", "make demo", "make test", "decoct run run.toml", "docs/how-to/own-data.md"):
+    for said in (
+        "```text\nDone: ",
+        "```python\n",
+        "make demo",
+        "make test",
+        "decoct run run.toml",
+        "docs/how-to/own-data.md",
+    ):
         assert said in first
         assert said not in rest or said.startswith(("decoct", "docs", "make"))
 

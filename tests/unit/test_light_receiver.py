@@ -57,7 +57,7 @@ def folder(tmp_path: Path) -> Path:
         ("fetch", PLAIN, "--root", "root.json", "--out", "here"),
         ("send", PLAIN, "there"),
         ("keys", "identity", "--out", "work"),
-        ("keys", "root", "mine.toml", "--site", "A", "--out", "work"),
+        ("trust", "init", "--site", "A", "--trial", "--out", "work"),
         ("trust", "show", "root.json"),
         ("log", "show", "--out", "work"),
         ("--help",),
@@ -75,8 +75,8 @@ def test_what_a_receiver_does_needs_no_extra(words: tuple[str, ...], folder: Pat
         ("demo",),
         ("run", "run.toml"),
         *((verb, "run.toml") for verb in ("ingest", "encode", "group", "condense", "validate", "audit", "night")),
-        ("audit", "--real", "a.csv", "--shared", "b.csv", "--holdout", "c.csv"),
-        ("audit", "history", "--history", "sqlite:///h.sqlite"),
+        ("audit-tables", "--real", "a.csv", "--shared", "b.csv", "--holdout", "c.csv"),
+        ("audit-history", "--history", "sqlite:///h.sqlite"),
         ("release", "propose", "run.toml"),
         ("config", "check", "run.toml"),
         ("pool", PLAIN, "--root", "root.json", "--out", "pooled"),
@@ -100,8 +100,8 @@ def test_a_sites_verb_says_in_one_sentence_what_it_lacks_and_writes_nothing(
 def test_every_command_is_looked_at_here() -> None:
     """A new verb has to be put among those that need an extra, or among those that do not."""
     seen = "verify receive fetch send keys trust log demo run ingest encode group condense validate audit night release"
-    also = "config pool evaluate forget schedule watch doctor"
-    elsewhere = {"show", "store", "ledger", "serve"}  # they look into a workspace, which a site's verbs make
+    also = "config pool evaluate forget schedule watch doctor audit-tables audit-history audit-diff"
+    elsewhere = {"show", "store", "ledger"}  # they look into a workspace, which a site's verbs make
     verbs = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
     assert verbs | {str(group.name) for group in app.registered_groups} <= {*seen.split(), *also.split(), *elsewhere}
 
