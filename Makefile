@@ -27,7 +27,7 @@ demo: $(STAMP)  ## the main job on real, embedded data
 	$(BIN)/decoct demo
 
 quick: $(STAMP)  ## the quick tests: about a minute on two idle cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q -m 'not slow and not heavy' tests/unit tests/contract tests/docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q -m 'not slow and not heavy' tests/unit tests/docs
 
 test: $(STAMP)  ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
