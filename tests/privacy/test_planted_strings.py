@@ -312,7 +312,9 @@ def full_disk(site: Path, patch: pytest.MonkeyPatch) -> tuple[str, ...]:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, f"No space left for {PERSON}", f"/{FOLDER}/{STAY}0003")
 
-    shutil.rmtree(site / "work" / "store")  # or all would be found there, as a copy of a site makes the same artefacts
+    shutil.rmtree(
+        site / "work" / "store", ignore_errors=True
+    )  # or all would be found there, as a copy of a site makes the same artefacts
     patch.setattr("pipeline.store.save_file", full)
     return ("encode", "run.toml")
 
