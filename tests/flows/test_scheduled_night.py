@@ -244,6 +244,7 @@ def test_scheduled_nights_are_readable_at_the_server_and_it_learns_nothing_of_a_
     runs = [server.tonight("icu"), server.tonight("ward")]
 
     refused = server.ended(runs[1])
+    server.until(lambda: server.shown(runs[1])[0])  # the server learns of tasks by events, which may come after the end
     tasks, artifacts, log = server.shown(runs[1])
     assert (refused["state_type"], refused["state_name"]) == ("FAILED", "Refused")
     assert re.match(r"exit code 11: … .*split", refused["state"]["message"])
