@@ -24,11 +24,13 @@ PREFECT_DEFAULTS: Final = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the runs' own log is ours; Prefect's UI keeps all of it
     "PREFECT_CLI_PROMPT": "false",
 }
+WAITING: Final = {"OMP_WAIT_POLICY": "passive"}
+"""Threads that wait for one another sleep: beside a process that keeps a core busy, spinning costs 20 times more."""
 _PREFECT_CHOSEN_BY_USER: Final = ("PREFECT_HOME", "PREFECT_API_URL", "PREFECT_PROFILE")
 
 
 def quiet(workspace: Path | None = None, *, console: bool = False) -> None:
-    """Set what must be set before Prefect and Great Expectations are imported.
+    """Set what must be set before Prefect, Great Expectations and torch are imported.
 
     Telemetry is off whatever the user's environment says. Prefect's own folder goes into the workspace unless the user
     has chosen a server, a profile or a home for it. `console` shows Prefect's own log.
@@ -36,7 +38,7 @@ def quiet(workspace: Path | None = None, *, console: bool = False) -> None:
     os.environ.update(TELEMETRY_OFF)
     if console:
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")
-    for name, value in PREFECT_DEFAULTS.items():
+    for name, value in (PREFECT_DEFAULTS | WAITING).items():
         os.environ.setdefault(name, value)
     chosen = any(name in os.environ for name in _PREFECT_CHOSEN_BY_USER) or (Path.home() / ".prefect").exists()
     if workspace is not None and not chosen:

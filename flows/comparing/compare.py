@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import final
 
-from flows.compute import device
+from flows.compute.devices import device
 from flows.progress import steps
 from flows.stages.artefacts import Encoded
 from flows.workspace.job import Job

@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn, cast
 import numpy as np
 
 from flows import registry
-from flows.compute import device as chosen_device
+from flows.compute.devices import device as chosen_device
 from flows.environment import code_version
 from pipeline.core.codec import record_digest
 from pipeline.core.errors import BudgetError, ConfigError, DataError

@@ -120,7 +120,7 @@ def device_works() -> Iterator[Finding]:
     """The device that would be chosen computes: a driver may be too old for the torch that sees its card."""
     import torch
 
-    from flows.compute import device
+    from flows.compute.devices import device
 
     chosen = device("auto")
     try:

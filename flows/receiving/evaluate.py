@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from flows.compute import device
+from flows.compute.devices import device
 from flows.progress import say, steps
 from flows.receiving.pool import load_pool
 from flows.receiving.reception import take_note

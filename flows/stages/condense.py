@@ -12,7 +12,8 @@ import numpy as np
 from condensation.loop import StopCondensing
 from condensation.private.condenser import samples_from_moments
 from flows import registry
-from flows.compute import calls, device
+from flows.compute.devices import device
+from flows.compute.maps import calls
 from flows.progress import say, steps
 from flows.stages.artefacts import Encoded
 from flows.workspace.accounted import check_taken, ledger_of, noise_name, noise_source, with_queries

@@ -11,7 +11,8 @@ import numpy as np
 from encoders.calibrate import Randomisable, calibrated
 from encoders.dense import static_channels, summaries
 from flows import registry
-from flows.compute import device, rows_by_blocks
+from flows.compute.devices import device
+from flows.compute.maps import rows_by_blocks
 from flows.stages.artefacts import Encoded, Prepared
 from flows.stages.prepare import with_all_stays
 from flows.workspace.accounted import noise_name, noise_source

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from flows.compute import calls, device
+from flows.compute.devices import device
+from flows.compute.maps import calls
 from flows.progress import steps
 from flows.stages.artefacts import Prepared
 from flows.stages.condense import moments

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from flows.compute import rows_by_blocks
+from flows.compute.maps import rows_by_blocks
 from flows.stages.artefacts import Prepared
 from flows.workspace.job import Job
 from pipeline.core.types import Cohort, EncodedCohort, Provenance

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
 
-from flows.compute import device
+from flows.compute.devices import device
+from flows.compute.maps import calls, everywhere, for_much_work
 from flows.progress import steps
 from flows.stages.artefacts import Encoded, condensed_sets, set_name, table_of
 from flows.workspace.job import Job
@@ -21,7 +23,7 @@ from pipeline.core.types import (
     with_tasks,
 )
 from pipeline.store import Made
-from pipeline.validation.utility import TrainingSet, measure_utility
+from pipeline.validation.utility import Training, TrainingSet, measure_utility, predictions, trainings
 
 FULL_DATA: Final = "full_data"
 
@@ -40,20 +42,66 @@ def utility(
     parents = tuple(made.first for made in (*encoded.values(), *condensed.values()))
 
     def make(_: object) -> tuple[UtilityReport]:
+        sets = _training_sets(job, encoded, condensed)
         with steps("training the panel", "") as on_step:
             report = measure_utility(
-                _training_sets(job, encoded, condensed),
+                sets,
                 models=table.models,
                 n_seeds=table.n_seeds,
                 epochs=table.epochs,
                 seed=seed,
                 device=where,
                 on_step=on_step,
+                elsewhere=_by_workers(job, encoded, condensed, sets, seed) if where == "cpu" else None,
             )
         rows = tuple(dataclasses.replace(row, training_set=table_of(row.training_set)) for row in report.scores)
         return (dataclasses.replace(report, scores=rows),)
 
     return job.once("utility", parents, options, seed, make)
+
+
+_Named = tuple[tuple[str, Made[Encoded]], ...]
+_Sets = tuple[tuple[str, Made[CondensedSet]], ...]
+
+
+def _by_workers(
+    job: Job,
+    encoded: Mapping[str, Made[Encoded]],
+    condensed: Mapping[str, Made[CondensedSet]],
+    sets: Mapping[str, TrainingSet],
+    seed: int,
+) -> Iterator[np.ndarray] | None:
+    """What each training predicts, where there is more than this process to train; networks share no process."""
+    table = job.config.utility
+    job = for_much_work(job, max(len(one.test.labels) for one in sets.values()))
+    if not job.config.compute.by_workers:
+        return None
+    told = tuple(encoded.items()), tuple(condensed.items())
+    pieces = [(job, *told, one, seed) for one in trainings(sets, table.models, table.n_seeds)]
+
+    def there() -> Iterator[np.ndarray]:
+        try:
+            yield from calls(job, _predicted, pieces)
+        finally:
+            everywhere(job, _forget)
+
+    return there()
+
+
+def _predicted(job: Job, encoded: _Named, condensed: _Sets, training: Training, seed: int) -> np.ndarray:
+    """On a worker: one training."""
+    sets = _sets_there(job, encoded, condensed)
+    return predictions(sets[training.training_set], training, epochs=job.config.utility.epochs, seed=seed)
+
+
+@lru_cache(maxsize=1)
+def _sets_there(job: Job, encoded: _Named, condensed: _Sets) -> dict[str, TrainingSet]:
+    return _training_sets(job, dict(encoded), dict(condensed))
+
+
+def _forget() -> None:
+    """Hold no patient's series any longer: a worker outlives the run."""
+    _sets_there.cache_clear()
 
 
 def _training_sets(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import sys
+import threading
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -12,13 +14,28 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+_held: Final = threading.local()
+"""`libraries`: how many modules were loaded when this thread was limited; not there while it is not."""
+
+
 def single_threaded(function: Callable[P, R]) -> Callable[P, R]:
-    """Run `function` with BLAS and OpenMP on one thread, so that sums are taken in one order everywhere."""
+    """Run `function` with BLAS and OpenMP on one thread, so that sums are taken in one order everywhere.
+
+    Within another such function it does nothing, unless a library was loaded since: to set the limits costs a reading
+    of everything that the process has mapped.
+    """
 
     @functools.wraps(function)
     def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-        with threadpool_limits(limits=1):
+        before = getattr(_held, "libraries", None)
+        if before == len(sys.modules):
             return function(*args, **kwargs)
+        with threadpool_limits(limits=1):
+            _held.libraries = len(sys.modules)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                _held.libraries = before
 
     return limited
 

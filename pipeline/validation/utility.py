@@ -6,7 +6,7 @@ model and seed; the metrics' 95 % intervals come from one bootstrap over subject
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -16,6 +16,7 @@ from jaxtyping import Float64, Int32
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import child_seed, generator
+from pipeline.core.threads import single_threaded
 from pipeline.core.types import EncodedCohort, UtilityReport, UtilityScore
 from pipeline.probes.panel import DETERMINISTIC_MODELS, MODELS, fit_predict
 from pipeline.probes.training import BATCH_SIZE, MAX_STEPS, MIN_STEPS
@@ -62,6 +63,47 @@ class TrainingSet:
         return tuple(zip(features, labels, strict=True))
 
 
+@final
+@dataclass(frozen=True)
+class Training:
+    """One of the models that a measurement trains: on which set, of which kind, and the how-manieth of these."""
+
+    training_set: str
+    model: str
+    number: int
+
+
+def trainings(sets: Mapping[str, TrainingSet], models: Sequence[str], n_seeds: int) -> tuple[Training, ...]:
+    """All that `measure_utility` trains, in its order.
+
+    Raises:
+        ConfigError: an unknown model.
+    """
+    unknown = [model for model in models if model not in MODELS]
+    if unknown:
+        raise ConfigError(f"no model named {unknown[0]!r}; known: {', '.join(MODELS)}")
+    return tuple(
+        Training(name, model, number)
+        for name in sets
+        for model in models
+        for number in range(_n_trainings(sets[name], model, n_seeds))
+    )
+
+
+@single_threaded
+def predictions(
+    training_set: TrainingSet, training: Training, *, epochs: int, seed: int, device: str = "cpu"
+) -> Float64[np.ndarray, "stay task"]:
+    """Of one trained model for the set's real held-out stays; the same bits on any number of cores.
+
+    The training's seed names the model and its number alone: sets are compared under the same initial weights.
+    """
+    features, labels = training_set.draws[training.number % len(training_set.draws)]
+    seed = child_seed(seed, "utility", training.model, training.number)
+    test = training_set.test.features
+    return fit_predict(training.model, features, labels, test, epochs=epochs, seed=seed, device=device)
+
+
 def measure_utility(
     sets: Mapping[str, TrainingSet],
     *,
@@ -72,6 +114,7 @@ def measure_utility(
     device: str = "cpu",
     n_bootstrap: int = 500,
     on_step: OnStep = ignore_step,
+    elsewhere: Iterable[np.ndarray] | None = None,
 ) -> UtilityReport:
     """Scores of every set x model x task x metric on the set's real held-out stays; deterministic given `seed`.
 
@@ -79,31 +122,28 @@ def measure_utility(
     trains once per draw; each row's `n_seeds` says how many trainings it rests on. `on_step` is called once per
     finished training with its loss as NaN.
 
+    Args:
+        elsewhere: what `predictions` gives for each of `trainings(...)`, in that order, made by others.
+
     Raises:
         ConfigError: an unknown model.
         DataError: no held-out stay, no task with both classes among them, or channels, steps or tasks of a set and its
             test stays differ. Tasks with one class only are left out; `interval` of the report names them.
     """
-    unknown = [model for model in models if model not in MODELS]
-    if unknown:
-        raise ConfigError(f"no model named {unknown[0]!r}; known: {', '.join(MODELS)}")
+    work = trainings(sets, models, n_seeds)
     for name, training_set in sets.items():
         _check(name, training_set)
-    planned = {(name, model): _n_trainings(sets[name], model, n_seeds) for name in sets for model in models}
-    total, done = sum(planned.values()), 0
-    scores: list[UtilityScore] = []
-    for (name, model), trainings in planned.items():
-        training_set = sets[name]
-        predictions = []
-        for k in range(trainings):
-            features, labels = training_set.draws[k % len(training_set.draws)]
-            # The training seed names the model and k alone: sets are compared under the same initial weights.
-            seed_k = child_seed(seed, "utility", model, k)
-            test = training_set.test.features
-            predictions.append(fit_predict(model, features, labels, test, epochs=epochs, seed=seed_k, device=device))
-            done += 1
-            on_step(done, total, float("nan"))
-        scores.extend(_score(name, training_set, model, np.stack(predictions), n_bootstrap, seed))
+    if elsewhere is None:
+        elsewhere = (predictions(sets[one.training_set], one, epochs=epochs, seed=seed, device=device) for one in work)
+    found: dict[tuple[str, str], list[np.ndarray]] = {}
+    for done, (one, predicted) in enumerate(zip(work, elsewhere, strict=True)):
+        found.setdefault((one.training_set, one.model), []).append(predicted)
+        on_step(done + 1, len(work), float("nan"))
+    scores = [
+        score
+        for (name, model), of_seeds in found.items()
+        for score in _score(name, sets[name], model, np.stack(of_seeds), n_bootstrap, seed)
+    ]
     untestable = sorted({task for training_set in sets.values() for task in untestable_tasks(training_set.test)})
     note = f"; left out for want of both classes among the held-out stays: {', '.join(untestable)}" * bool(untestable)
     return UtilityReport(tuple(scores), epochs, INTERVAL.format(n=n_bootstrap) + note, TRAINING.format(epochs=epochs))

@@ -1,14 +1,14 @@
-"""The same digests whatever makes them: small blocks, threads, a local cluster, and one whose worker dies."""
+"""The same digests whatever makes them: small blocks, threads, processes, a Dask cluster, and workers that die."""
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import os
 import shutil
 import signal
-import ssl
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ import cloudpickle
 import numpy as np
 import pytest
 
-from flows import compute
-from flows.compute import map_calls, rows_by_blocks
+from flows.compute import cluster as dask_engine
+from flows.compute import maps, pieces, processes
+from flows.compute.maps import map_calls, rows_by_blocks
 from flows.environment import code_version
 from flows.stages.attacks.scenes import SceneOf, attack_all
 from flows.stages.condense import condense
@@ -26,6 +27,7 @@ from flows.stages.encode import encode, fitted_encoder
 from flows.stages.group import train_by_workers
 from flows.stages.ingest import ingest
 from flows.stages.prepare import prepare
+from flows.stages.utility import utility
 from flows.workspace.accounted import noise_source
 from flows.workspace.job import Job, new_job
 from pipeline.audit.encodings.inversion import KnownKeyInversion
@@ -68,18 +70,30 @@ def job(
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[ComputeConfig]:
-    pytest.importorskip("distributed")
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # no worker can import a test
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compute, "_checked", _checked_by_its_own_code)
+        patch.setattr(pieces, "checked", _checked_by_its_own_code)
+        patch.setattr(processes, "dumps", cloudpickle.dumps)
         yield ComputeConfig(kind="local", workers=2)
+    processes.end()
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
-CHECKED = compute._checked
+@pytest.fixture(scope="module")
+def dask_cluster(cluster: ComputeConfig) -> Iterator[tuple[ComputeConfig, Any]]:
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, host="127.0.0.1", protocol="tcp://", dashboard_address=None, memory_limit=0
+    ) as elsewhere:
+        table = ComputeConfig(kind="dask", address=elsewhere.scheduler_address)
+        yield table, elsewhere
+        dask_engine.client(table.address).close()
 
 
-def _checked_by_its_own_code(folder: str, told: compute.Told, function: Callable[..., Any], call: Any) -> Any:
+CHECKED = pieces.checked
+
+
+def _checked_by_its_own_code(folder: str, told: pieces.Told, function: Callable[..., Any], call: Any) -> Any:
     """As the real one, but for a working tree that somebody edits between the start of two workers."""
     return CHECKED(folder, dataclasses.replace(told, code=code_version()), function, call)
 
@@ -103,7 +117,7 @@ def whole(job: Job) -> dict[str, str]:
 def test_one_block_is_what_the_library_makes_of_the_whole(job: Job, whole: dict[str, str]) -> None:
     store = job.store
     raw = store.get(whole["cohort"], Cohort)
-    assert len(raw.labels) == STAYS < compute.BLOCK_STAYS
+    assert len(raw.labels) == STAYS < maps.BLOCK_STAYS
     expected = scaling.prepare(raw, **job.config.prepare.model_dump(mode="json"))
     found = store.get(whole["prepared"], EncodedCohort)
     np.testing.assert_array_equal(found.features, expected.features)
@@ -123,25 +137,30 @@ def test_one_block_is_what_the_library_makes_of_the_whole(job: Job, whole: dict[
 def test_small_blocks_in_files_have_the_digests_of_the_whole(
     job: Job, whole: dict[str, str], workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compute, "BLOCK_STAYS", 37)
+    monkeypatch.setattr(maps, "BLOCK_STAYS", 37)
     monkeypatch.setattr(mapped, "LARGE_BYTES", 1 << 12)
     assert made(using(job, ComputeConfig(workers=workers))) == whole
     assert not list(job.store.scratch.iterdir())
 
 
 @pytest.mark.slow
-def test_a_local_cluster_has_the_digests_of_one_process(
-    job: Job, whole: dict[str, str], cluster: ComputeConfig, monkeypatch: pytest.MonkeyPatch
+def test_processes_and_a_cluster_have_the_digests_of_one_process(
+    job: Job,
+    whole: dict[str, str],
+    cluster: ComputeConfig,
+    dask_cluster: tuple[ComputeConfig, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(compute, "BLOCK_STAYS", STAYS - 50)  # two blocks: one made here, the other's end by a worker
-    assert made(using(job, cluster)) == whole
+    monkeypatch.setattr(maps, "BLOCK_STAYS", STAYS - 50)  # two blocks: one made here, the other's end by a worker
+    for table in (cluster, dask_cluster[0]):
+        assert made(using(job, table)) == whole
 
 
 @pytest.mark.slow
 def test_a_worker_killed_in_the_middle_changes_nothing(
     job: Job, cluster: ComputeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compute, "BLOCK_STAYS", 4096)
+    monkeypatch.setattr(maps, "BLOCK_STAYS", 4096)
     n = 5 * 4096
     (job.folder / DIED).unlink(missing_ok=True)
     found = rows_by_blocks(using(job, cluster), _rows_of_a_mortal, n, 3)
@@ -160,42 +179,9 @@ def _rows_of_a_mortal(job: Job, stays: slice, width: int) -> np.ndarray:
     return np.arange(width * stays.start, width * stays.stop).reshape(-1, width)
 
 
-@pytest.mark.slow
-def test_nobody_else_on_the_machine_gets_into_a_local_cluster(job: Job, cluster: ComputeConfig) -> None:
-    assert map_calls(using(job, cluster), str.upper, [("a",), ("b",)]) == ["A", "B"]
-    address = compute._client(cluster).scheduler.address
-    assert address.startswith("tls://127.0.0.1:")
-    strangers = ssl.create_default_context()
-    strangers.check_hostname, strangers.verify_mode = False, ssl.CERT_NONE
-    with pytest.raises(OSError, match=r"(?i)closed|certificate"):  # without the cluster's own certificate
-        asyncio.run(_knock(address, ssl_context=strangers))
-    with pytest.raises(OSError, match=r"(?i)closed|timed out|connect"):
-        asyncio.run(_knock(address.replace("tls", "tcp")))
-    asyncio.run(_knock(address, **compute._client(cluster).security.get_connection_args("client")))
-
-
-async def _knock(address: str, **credentials: Any) -> None:
-    """Ask a scheduler who it is over a bare connection: a client's own thread may start late on a busy machine."""
-    from distributed.comm import connect
-
-    comm = await connect(address, timeout=5, **credentials)
-    try:
-        await comm.write({"op": "identity", "reply": True})
-        await comm.read()
-    finally:
-        comm.abort()
-
-
-@pytest.mark.slow
-def test_a_scheduler_is_reached_by_its_address(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, host="127.0.0.1", protocol="tcp://", dashboard_address=None
-    ) as elsewhere:
-        table = ComputeConfig(kind="dask", address=elsewhere.scheduler_address)
-        assert map_calls(using(job, table), str.upper, [("a",), ("b",)]) == ["A", "B"]
-        compute._client(table).close()
-    monkeypatch.setattr(compute, "ANSWER_SECONDS", 1)
+def test_a_scheduler_that_does_not_answer_is_one_sentence(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(dask_engine, "ANSWER_SECONDS", 1)
     nowhere = ComputeConfig(kind="dask", address="tcp://127.0.0.1:9")
     with pytest.raises(EnvironmentProblem, match="no Dask scheduler answers"):
         map_calls(using(job, nowhere), str.upper, [("a",)])
@@ -220,18 +206,35 @@ def _tells(value: float) -> None:
 
 
 @pytest.mark.slow
-def test_a_piece_that_no_worker_survives_is_a_problem_of_the_cluster(
-    job: Job, cluster: ComputeConfig, monkeypatch: pytest.MonkeyPatch
+def test_a_piece_that_no_worker_survives_ends_the_run_and_not_the_workers(
+    job: Job, cluster: ComputeConfig, dask_cluster: tuple[ComputeConfig, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert map_calls(using(job, cluster), str.upper, [("a",), ("b",)]) == ["A", "B"]
-    monkeypatch.setattr(compute._client(cluster).cluster.scheduler, "allowed_failures", 0)
-    with pytest.raises(EnvironmentProblem, match="the cluster failed: KilledWorker"):
-        map_calls(using(job, cluster), os._exit, [(1,), (1,)])
-    assert map_calls(using(job, cluster), str.upper, [("a",), ("b",)]) == ["A", "B"]
+    table, elsewhere = dask_cluster
+    monkeypatch.setattr(elsewhere.scheduler, "allowed_failures", 0)
+    monkeypatch.setattr(processes, "MOST_DEATHS", 1)
+    for engine, sentence in ((cluster, "2 worker processes died"), (table, "the cluster failed: KilledWorker")):
+        with pytest.raises(EnvironmentProblem, match=sentence):
+            map_calls(using(job, engine), os._exit, [(1,), (1,)])
+        assert map_calls(using(job, engine), str.upper, [("a",), ("b",)]) == ["A", "B"]
+
+
+def test_much_work_is_shared_among_the_cores_where_the_table_leaves_it_open(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(4))
+    monkeypatch.setattr(maps, "memory_gib", lambda: 64)
+    left_open, said = using(job, ComputeConfig()), using(job, ComputeConfig(kind="threads"))
+    chosen = maps.for_much_work(left_open, maps.MANY_STAYS)
+    assert (chosen.config.compute.kind, chosen.config.compute.workers) == ("local", 4)
+    assert chosen.config_digest == job.config_digest
+    assert maps.for_much_work(left_open, maps.MANY_STAYS - 1) is left_open
+    assert maps.for_much_work(said, maps.MANY_STAYS) is said
+    monkeypatch.setattr(maps, "memory_gib", lambda: 3)
+    assert maps.for_much_work(left_open, maps.MANY_STAYS) is left_open
 
 
 def test_a_worker_without_the_workspace_is_refused_before_anything_is_made(job: Job, tmp_path: Path) -> None:
-    told = compute._tell(job)
+    told = pieces.tell(job)
     assert CHECKED(str(job.folder), told, str.upper, ("a",)) == "A"
     with pytest.raises(EnvironmentProblem, match="does not see the run's workspace"):
         CHECKED(str(tmp_path), told, str.upper, ("a",))
@@ -241,7 +244,7 @@ def test_a_worker_without_the_workspace_is_refused_before_anything_is_made(job: 
 
 
 def test_a_worker_with_another_blas_kernel_is_refused_in_one_sentence(job: Job) -> None:
-    told = compute._tell(job)
+    told = pieces.tell(job)
     assert told.kernels == blas_kernels()
     for kernels in ((), ("openblas Z80",), (*told.kernels, "mkl unknown")):
         other = dataclasses.replace(told, kernels=kernels)
@@ -259,11 +262,13 @@ def test_blas_kernels_are_named_by_library_and_processor(monkeypatch: pytest.Mon
 
 
 def test_a_worker_opens_its_own_job_and_refuses_another_configuration(job: Job) -> None:
-    told = compute._tell(job)
-    seen = CHECKED(str(job.folder), told, _folder_and_seed, (compute._ITS_JOB, "x"))
+    told = pieces.tell(job)
+    seen = CHECKED(str(job.folder), told, _folder_and_seed, (pieces.ItsJob.HERE, "x"))
     assert seen == (job.folder, job.seed("x"))
     with pytest.raises(EnvironmentProblem, match="another configuration in the run's folder"):
-        CHECKED(str(job.folder), dataclasses.replace(told, config="0" * 64), _folder_and_seed, (compute._ITS_JOB, "x"))
+        CHECKED(
+            str(job.folder), dataclasses.replace(told, config="0" * 64), _folder_and_seed, (pieces.ItsJob.HERE, "x")
+        )
 
 
 def _folder_and_seed(job: Job, name: str) -> tuple[Path, int]:
@@ -276,7 +281,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(
     def full(handle: int, size: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(compute, "take_room", full)
+    monkeypatch.setattr(maps, "take_room", full)
     with pytest.raises(OSError, match="No space"):
         rows_by_blocks(using(job, cluster), _rows_of_a_mortal, 2 * 4096, 3)
     assert not list(job.store.scratch.glob("*.rows"))
@@ -366,11 +371,51 @@ def test_candidate_groups_are_trained_by_workers_as_by_one_process(job: Job, clu
     assert not list(job.store.scratch.iterdir())
 
 
+def test_the_panel_is_trained_by_workers_as_by_one_process(job: Job, cluster: ComputeConfig) -> None:
+    cohort = ingest(job)
+    prepared = prepare(job, cohort)
+    encoded = {"rqe": encode(job, "rqe", prepared)}
+    sets = {"private": condense(job, "private", encoded["rqe"], None)}
+    here = utility(job, encoded, sets)
+    again = dataclasses.replace(using(job, cluster), resume=False)
+    assert utility(again, encoded, sets).first == here.first
+
+
 @pytest.mark.slow
-def test_a_terminals_signals_are_left_to_the_process_that_has_the_workers(cluster: ComputeConfig) -> None:
-    numbers = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+def test_a_terminals_signals_are_left_to_the_process_that_has_the_workers(job: Job, cluster: ComputeConfig) -> None:
+    assert set(map_calls(using(job, cluster), _ignored, [(0,), (1,)])) == {(True, True, False)}
 
-    def handled() -> list[bool]:
-        return [signal.getsignal(number) == signal.SIG_IGN for number in numbers]
 
-    assert set(map(tuple, compute._client(cluster).run(handled).values())) == {(True, True, False)}
+def _ignored(_: int) -> tuple[bool, ...]:
+    return tuple(signal.getsignal(one) == signal.SIG_IGN for one in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM))
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_process_that_began_them(tmp_path: Path) -> None:
+    """Killed, it can tell them nothing."""
+    told = tmp_path / "pids"
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(told)])
+    _until(lambda: told.exists() and len(told.read_text().split()) == 2)
+    pids = [int(pid) for pid in told.read_text().split()]
+    parent.kill()
+    parent.wait()
+    _until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+
+
+PARENT = """
+import sys, time
+from flows.compute import processes
+crew = processes.by_processes(2, time.sleep, [(0,), (0,), (600,), (600,)])
+next(crew), next(crew)
+with open(sys.argv[1], "w") as told:
+    told.write(" ".join(str(worker.process.pid) for worker in processes._crew))
+next(crew)
+"""
+
+
+def _until(held: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if held():
+            return
+        time.sleep(0.1)
+    raise AssertionError("a minute was not enough")

@@ -6,12 +6,14 @@ import dataclasses
 import errno
 import hmac
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.special import ndtri
 
+from pipeline.core import threads
 from pipeline.core.codec import from_parts, to_parts, to_plain
 from pipeline.core.config import load_config, parse_config
 from pipeline.core.digest import digest_array
@@ -272,3 +274,32 @@ def test_split_names_are_those_of_meds() -> None:
 def test_a_secret_of_the_wrong_length_is_refused() -> None:
     with pytest.raises(EnvironmentProblem):
         Secret(b"short", "noise")
+
+
+def test_a_thread_limit_within_another_reads_the_process_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless a library came since, which may bring threads of its own."""
+    set_: list[int] = []
+    limits = threads.threadpool_limits
+
+    def counted(limits_: int) -> object:
+        set_.append(limits_)
+        return limits(limits=limits_)
+
+    monkeypatch.setattr(threads, "threadpool_limits", lambda limits: counted(limits))
+
+    @threads.single_threaded
+    def inner() -> int:
+        return max(pool["num_threads"] for pool in threads.threadpool_info())
+
+    @threads.single_threaded
+    def outer(load: bool) -> int:
+        if load:
+            monkeypatch.setitem(sys.modules, "a_library_that_is_loaded_late", threads)
+        return inner()
+
+    assert outer(False) == 1
+    assert len(set_) == 1
+    assert outer(True) == 1
+    assert len(set_) == 3
+    assert outer(False) == 1
+    assert len(set_) == 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flows.compute import device
+from flows.compute.devices import device
 from pipeline.audit.scene import Receiver
 from pipeline.core.config import UtilityConfig
 from pipeline.probes.networks import NETWORKS

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, Final, Literal, final
 
 from flows import registry
-from flows.compute import calls, everywhere
+from flows.compute.maps import calls, everywhere, for_much_work
 from flows.progress import say, steps
 from flows.stages.artefacts import condensed_sets, set_name
 from flows.stages.attacks.mechanism import private_mechanism
@@ -53,12 +53,15 @@ def attack_all(
 ) -> tuple[LeakageReport, ...]:
     """One report for each artefact, by the engine that the [compute] table names; `attacks` None = all installed ones.
 
-    Attacks train networks, whose random state belongs to a process: `threads` runs them one after the other.
+    Attacks train networks, whose random state belongs to a process: threads run them one after the other.
     """
     given = registry.attacks() if attacks is None else attacks
     try:
         scenes: list[Scene] = [scene_of(job, told) for told in attacked]
-        if job.config.compute.kind != "threads":
+        job = for_much_work(
+            job, max((len(job.only(told.source, EncodedCohort).labels) for told in attacked), default=0)
+        )
+        if job.config.compute.by_workers:
             return _by_workers(job, scenes, attacked, seed, given)
         scenes = [_announced(job, scene, told, given) for scene, told in zip(scenes, attacked, strict=True)]
         with steps("attacking", "") as on_step:
@@ -113,7 +116,7 @@ def _shadow(job: Job, key: str, told: SceneOf, attack: CondensesAgain, number: i
     condense_again(_scene_there(job, key, told), attack, number, seed=seed)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)
 def _scene_there(job: Job, key: str, told: SceneOf) -> Scene:
     require_encoder_key(job, key)
     return scene_of(job, told)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from flows import registry
-from flows.compute import device
+from flows.compute.devices import device
 from pipeline.audit.run import DEFAULT_ATTACKS, condensations
 from pipeline.audit.scene import CondensedScene, LeakageAttack, Level, Recondense
 from pipeline.audit.sets.successive import OWN_SEED

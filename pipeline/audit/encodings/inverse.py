@@ -29,6 +29,7 @@ WIDE = 256  # more outputs are regressed by normal equations: exact enough, and 
 ROUNDING = 1e-6  # encodings closer than this may differ by float32's rounding alone
 REGRESSION_ROWS = 4  # known windows per output that a regression of its own asks for
 POSTERIOR_PAIRS = 150_000_000  # pairs of a seen and a known window that the posterior means may look at
+BLOCK_PAIRS = 1 << 19  # of them at a time: larger temporaries are mapped and zeroed anew each time
 SMALLEST_SPREAD = 1e-3  # of the prior in a direction in which a group's windows hardly vary
 
 
@@ -166,8 +167,9 @@ def posterior_mean(known: Dictionary, seen: Windows, noise: np.ndarray, otherwis
         own = own.of(np.arange(0, len(own.plain), max(1, round(1 / share))))
         if not len(own.plain):
             continue
-        for start in range(0, len(rows), 2048):
-            part = rows[start : start + 2048]
+        at_a_time = max(1, BLOCK_PAIRS // len(own.plain))
+        for start in range(0, len(rows), at_a_time):
+            part = rows[start : start + at_a_time]
             near = -(seen.rows[part] ** 2).sum(axis=1)[:, None] + 2 * seen.rows[part] @ own.encoded.T
             near -= (own.encoded**2).sum(axis=1)
             score = near / (2 * noise[part, None] ** 2) + np.log(own.weight)

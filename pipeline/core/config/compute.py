@@ -10,16 +10,20 @@ from pipeline.core.config.tables import Model, PositiveInt
 
 
 class ComputeConfig(Model):
-    """`threads`: this process. `local`: `workers` processes of this machine. `dask`: a scheduler at `address`."""
+    """Where the pieces of long stages run.
 
-    kind: Literal["threads", "local", "dask"] = "threads"
+    `threads`: this process. `local`: `workers` processes of this machine. `dask`: a scheduler at `address`. `auto`: a
+    process for each core where a stage's work is worth their start, else this process.
+    """
+
+    kind: Literal["auto", "threads", "local", "dask"] = "auto"
     workers: PositiveInt = 1
     address: str = ""  # tls://host:8786; tcp:// only of this machine
 
     @property
     def by_workers(self) -> bool:
         """Whether there are processes besides this one."""
-        return self.kind != "threads"
+        return self.kind in ("local", "dask")
 
     @model_validator(mode="after")
     def _address(self) -> ComputeConfig:
