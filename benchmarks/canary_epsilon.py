@@ -40,8 +40,8 @@ class Scaled:
     def reserve(self, *_: object) -> None:
         """No ledger."""
 
-    def normal(self, query: object, scale: float, shape: tuple[int, ...]) -> np.ndarray:
-        return self.factor * self.source.normal(query, scale, shape)
+    def discrete_normal(self, query: object, scale: int, shape: tuple[int, ...]) -> np.ndarray:
+        return self.factor * self.source.discrete_normal(query, scale, shape)
 
 
 def mechanism(epsilon: float, factor: float) -> Mechanism:

@@ -52,9 +52,8 @@ PUBLIC_CONSTANTS: Final = (
     "who counts as one subject, and the split: a keyed hash of the subject, or given by a rule that looks at no other",
     "number of samples asked for",
 )
-FLOATING_POINT: Final = (
-    "noise and sums are rounded to one grid; within six standard deviations floating-point attacks on low bits find "
-    "nothing, beyond them not every grid point is hit"
+NOISE_LAW: Final = (
+    "sums are rounded to one grid, and the noise is a discrete Gaussian on it, sampled exactly from a secret keystream"
 )
 
 
@@ -191,7 +190,7 @@ def _query(
     """Everything the true answers depend on; it names the noise and is published nowhere."""
     shape = (len(encoded.features), phi.n_features - 1)
     return {
-        "mechanism": "level_and_trend_moments on a grid",
+        "mechanism": "level_and_trend_moments on a grid, discrete Gaussian",
         "map": phi.describe(),
         "epsilon": float(epsilon).hex(),
         "delta": float(delta).hex(),
@@ -295,5 +294,5 @@ def _guarantee(
         events=tuple(
             {**event, "noise_scale": scale} for event, scale in zip(_events(multipliers), scales, strict=True)
         ),
-        assumed_public=(*PUBLIC_CONSTANTS, FLOATING_POINT),
+        assumed_public=(*PUBLIC_CONSTANTS, NOISE_LAW),
     )

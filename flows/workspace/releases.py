@@ -7,15 +7,17 @@ workspace/releases/<site>-<name>-v<N>    what may be given away
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from flows.workspace.job import Job
 from pipeline.core.config import ReleaseConfig
+from pipeline.core.errors import BudgetError
 from pipeline.sharing.approval import publish_unapproved
 from pipeline.sharing.bundle import write as bundles
 from pipeline.sharing.policy.gate import AuditedRelease
+from pipeline.sharing.policy.load import Policy
 from pipeline.sharing.trust.keys import author_signer
 from pipeline.sharing.trust.log import append_log, read_log
 
@@ -40,9 +42,11 @@ def write(
 
     Raises:
         ReleaseRefused, EnvironmentProblem: as `bundles.write_bundle` and `publish_unapproved`.
+        BudgetError: the policy allows no more releases in its period.
     """
     workspace = job.config.workspace
     bundles.check_notes(audited, notes)  # before the log: a refusal uses up no version
+    _require_room(workspace, audited.policy)
     told: dict[str, str | int] = {
         "site": notes.site,
         "name": notes.name,
@@ -61,6 +65,21 @@ def write(
     if audited.policy.approvals:
         return proposal
     return publish_unapproved(proposal, workspace / RELEASES, workspace=workspace)
+
+
+def _require_room(workspace: Path, policy: Policy) -> None:
+    """That the gate passed is a bit of patients that no account covers: the policy bounds how many are told.
+
+    Every proposal of the workspace counts, whatever its name or policy, by the log's own dates.
+    """
+    period = timedelta(days=policy.budget.period_days)
+    made = [entry for entry in read_log(workspace).entries if entry["what"] == "propose"]
+    recent = [entry for entry in made if datetime.now(tz=UTC) - datetime.fromisoformat(entry["when"]) < period]
+    if len(recent) >= policy.most_per_period:
+        raise BudgetError(
+            f"nothing was signed: this workspace has made {len(recent)} releases in the last {period.days} days, and "
+            f"policy {policy.name} allows {policy.most_per_period}"
+        )
 
 
 def next_version(workspace: Path, settings: ReleaseConfig) -> int:

@@ -11,7 +11,7 @@ from typing import Any, Final
 FORMAT: Final = "decoct-bundle/2"
 """What is written and what is read: any other format, older or newer, is refused."""
 
-LEAKAGE_FORMAT: Final = "decoct-leakage/2"  # 2: says of which payload it is the audit
+LEAKAGE_FORMAT: Final = "decoct-leakage/3"  # 3: beside a guarantee its rows follow from the policy alone
 
 PAYLOAD: Final = "payload.safetensors"
 ENCRYPTED_PAYLOAD: Final = "payload.safetensors.age"  # stands in for the payload when it is encrypted to recipients

@@ -40,9 +40,9 @@ class Other:
     def reserve(self, *_: object) -> None:
         """No ledger."""
 
-    def normal(self, query: dict[str, object], scale: float, shape: tuple[int, ...]) -> np.ndarray:
+    def discrete_normal(self, query: dict[str, object], scale: int, shape: tuple[int, ...]) -> np.ndarray:
         asked = {"part": query["part"]} if self.blind else {**query, "salt": self.salt}
-        return self.factor * self.source.normal(asked, scale, shape)
+        return self.factor * self.source.discrete_normal(asked, scale, shape)
 
 
 def shape(n_tasks: int = 1, channels: int = 3) -> EncodedCohort:

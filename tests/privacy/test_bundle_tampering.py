@@ -55,6 +55,7 @@ def policy(**changes: object) -> Policy:
             "encrypted": False,
             "countersign": False,
             "valid_days": 30,
+            "most_per_period": 9,
             "why": "r",
         },
         "approval": {"needed": 0, "revocation_days": 0, "why": "p"},

@@ -100,8 +100,8 @@ def test_leaving_a_subject_out_never_reveals_the_subject_by_subtraction() -> Non
 
 
 def test_an_answer_of_another_shape_meets_other_noise() -> None:
-    long, short = NOISE.normal("q", 1.0, (6,)), NOISE.normal("q", 1.0, (2, 3))
-    assert not np.any(np.isclose(long, short.ravel()))
+    long, short = (NOISE.discrete_normal("q", 1 << 30, shape) for shape in ((6,), (2, 3)))
+    assert not np.any(long == short.ravel())
 
 
 def test_another_version_of_the_query_meets_other_noise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,8 +114,8 @@ def test_another_version_of_the_query_meets_other_noise(monkeypatch: pytest.Monk
         def reserve(self, query: object, events: object) -> None:
             """Nothing is on a ledger here."""
 
-        def normal(self, query: object, scale: float, shape: tuple[int, ...]) -> np.ndarray:
-            found = NOISE.normal(query, scale, shape)
+        def discrete_normal(self, query: object, scale: int, shape: tuple[int, ...]) -> np.ndarray:
+            found = NOISE.discrete_normal(query, scale, shape)
             drawn[-1].append(found / scale)
             return found
 
@@ -342,7 +342,7 @@ class Silence:
     def reserve(self, query: object, events: object) -> None:
         """Nothing is on a ledger here."""
 
-    def normal(self, query: dict[str, Any], scale: float, shape: tuple[int, ...]) -> np.ndarray:
+    def discrete_normal(self, query: dict[str, Any], scale: int, shape: tuple[int, ...]) -> np.ndarray:
         self.labels.append(query)
         self.scales.append(scale)
         return np.zeros(shape)
@@ -383,10 +383,10 @@ def test_means_are_noisy_sums_over_a_noisy_count(monkeypatch: pytest.MonkeyPatch
         def reserve(self, query: object, events: object) -> None:
             """Nothing is on a ledger here."""
 
-        def normal(self, query: dict[str, Any], scale: float, shape: tuple[int, ...]) -> np.ndarray:
-            noise = super().normal(query, scale, shape)
+        def discrete_normal(self, query: dict[str, Any], scale: int, shape: tuple[int, ...]) -> np.ndarray:
+            noise = super().discrete_normal(query, scale, shape)
             if query["part"] == "centre":
-                noise[0] = 20.0
+                noise[0] = 20.0 / float.fromhex(query["step"])
             return noise
 
     monkeypatch.setattr(moments_module, "_ask_moments", spy)
@@ -495,7 +495,7 @@ def test_the_guarantee_says_all_that_is_needed() -> None:
     spent = sum(event["noise_multiplier"] ** -2 for event in guarantee.events)
     assert spent == pytest.approx(4.2247**-2, rel=1e-4)
     text = " ".join(guarantee.assumed_public)
-    for word in ("ranges", "feature map", "clip", "transform", "split", "floating-point"):
+    for word in ("ranges", "feature map", "clip", "transform", "split", "discrete Gaussian"):
         assert word in text
 
 

@@ -34,9 +34,10 @@ from pipeline.core.types import (
 from pipeline.sharing.approval import approve, publish, publish_unapproved
 from pipeline.sharing.bundle.write import ReleaseNotes, write_bundle
 from pipeline.sharing.canonical import canonical, sha256_hex
-from pipeline.sharing.layout import ENVELOPE, LEAKAGE, MANIFEST, POLICY, PREDICATE_KEYS
+from pipeline.sharing.layout import ENVELOPE, LEAKAGE, LEAKAGE_FORMAT, MANIFEST, PAYLOAD, POLICY, PREDICATE_KEYS
 from pipeline.sharing.policy.gate import AuditedRelease, admit, decide
 from pipeline.sharing.policy.load import Policy, load_policy
+from pipeline.sharing.policy.reevaluation import _audit_broken
 from pipeline.sharing.receive.receipt import read_receipt, receipt_bytes, require_consistent, require_in_log
 from pipeline.sharing.receive.state import load_state, memory_of, remember
 from pipeline.sharing.receive.verify import read_folder, verify, verify_files
@@ -484,9 +485,11 @@ def test_the_receiver_holds_the_bundle_against_its_policy_again(tmp_path: Path) 
         "a stale one, of another payload": ({}, {"payload_sha256": "0" * 64}, {}),
         "did not pass": ({}, {"verdict": "INCONCLUSIVE"}, {}),
         "audit did not pass": ({}, {"controls_held": False}, {}),
-        "lacks the required": ({}, {"attacks": attacks[:1]}, {}),
-        "not judged by the policy's limit": ({}, {"attacks": [{**row, "limit": 0.9} for row in attacks]}, {}),
-        "above the limit": ({}, {"attacks": [{**row, "upper_bound": 0.99} for row in attacks]}, {}),
+        "what follows from the policy, and no more": ({}, {"attacks": attacks[:1]}, {}),
+        "follows from the policy, and no more": ({}, {"attacks": [{**row, "limit": 0.9} for row in attacks]}, {}),
+        "from the policy, and no more": ({}, {"attacks": [{**row, "upper_bound": 0.09} for row in attacks]}, {}),
+        "the policy, and no more": ({}, {"not_run": [{"attack": "singling_out", "threat_model": "T6"}]}, {}),
+        "policy, and no more": ({}, {"rounding": 0.05}, {}),
         "epsilon or delta": ({"guarantee": {**manifest["guarantee"], "epsilon": 2.5}}, {}, {}),
         "asks for a guarantee": ({"guarantee": None}, {}, {}),
         "never releases sets made by": ({"release": {**manifest["release"], "method": "random_real"}}, {}, {}),
@@ -496,7 +499,9 @@ def test_the_receiver_holds_the_bundle_against_its_policy_again(tmp_path: Path) 
         "encrypted to their recipients only": ({}, {}, {"encrypted": True}),
         "does not say whether payloads leave encrypted": ({}, {}, {"encrypted": None}),
         "it expired on 2026-02-28": ({}, {}, {"expires": "2026-02-28"}),
-        "do not fit together": ({}, {"attacks": None}, {}),
+        "and no more": ({}, {"attacks": None}, {}),
+        "no more": ({}, {"comment": "there were 854 of them"}, {}),
+        "do not fit together": ({"guarantee": {**manifest["guarantee"], "epsilon": "one"}}, {}, {}),
     }
     for sentence, (of_manifest, of_leakage, of_policy) in bent.items():
         rules, root = {**policy, **of_policy}, trusted()
@@ -506,6 +511,35 @@ def test_the_receiver_holds_the_bundle_against_its_policy_again(tmp_path: Path) 
         again = _signed(files, {**manifest, **of_manifest}, {**leakage, **of_leakage}, rules)
         told = refusal(lambda again=again, root=root: verify_files(again, root, today=TODAY))
         assert sentence in told, sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({}, ""),
+        ({"limit": 0.9}, "not judged by the policy's limit"),
+        ({"verdict": "INCONCLUSIVE"}, "not judged by the policy's limit"),
+        ({"upper_bound": 0.99}, "above the limit"),
+        ({"upper_bound": -1.0}, "above the limit"),
+        ({"attack": "singling_out"}, "lacks the required"),
+        ({"statistic": "r2"}, "lacks the required"),
+    ],
+)
+def test_figures_without_a_guarantee_are_held_against_the_limits(changes: dict[str, object], sentence: str) -> None:
+    """There the rows are the audit's own: each must be judged by the policy's limit, and keep it."""
+    policy = {
+        "name": "house",
+        "limits": [{"attack": "*", "statistic": "*", "max_upper": 0.6}],
+        "required": {"condensed": ["density_membership:auroc"]},
+    }
+    row = {"attack": "density_membership", "statistic": "auroc", "verdict": "PASS", "limit": 0.6, "upper_bound": 0.55}
+    told = {"format": LEAKAGE_FORMAT, "policy": "house", "verdict": "PASS", "controls_held": True}
+    files = {PAYLOAD: b"numbers"}
+    leakage = {**told, "payload_sha256": sha256_hex(files[PAYLOAD]), "attacks": [{**row, **changes}]}
+    manifest = {"guarantee": None, "encryption": None, "release": {"kind": "condensed"}}
+    found = _audit_broken(policy, manifest, leakage, files)
+    assert sentence in found
+    assert bool(sentence) == bool(found)
 
 
 def _signed(files: dict[str, bytes], manifest: dict, leakage: dict, policy: dict) -> dict[str, bytes]:

@@ -162,7 +162,7 @@ def test_another_payload_type_is_refused(sample: ModuleType, bundle: Path) -> No
 def test_other_formats_of_what_lies_in_a_bundle_are_refused(sample: ModuleType, bundle: Path) -> None:
     files, by = read_folder(bundle), ("author", "approver")
     manifest, leakage = json.loads(files[MANIFEST]), json.loads(files[LEAKAGE])
-    for other in ("decoct-leakage/1", "decoct-leakage/3", None):
+    for other in ("decoct-leakage/2", "decoct-leakage/4", None):
         again = signed(sample, {**files, LEAKAGE: canonical({**leakage, "format": other})}, by=by)
         assert "its audit is of a format" in refusal(lambda again=again: accepted(sample, again))
     for origin in ("decoct-log2/0123456789abcdef", "", "0123456789abcdef"):

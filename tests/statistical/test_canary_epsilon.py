@@ -113,8 +113,11 @@ def gaussian_audit(epsilon: float, factor: float, number: int) -> CanaryAudit:
     (multiplier,) = noise_multipliers(epsilon, DELTA, (1.0,))
 
     def query(present: np.ndarray) -> np.ndarray:
-        noise = source(number).normal({"epsilon": epsilon.hex()}, multiplier * factor, present.shape)
-        return present.astype(np.float64) + noise
+        steps = 1 << 20  # of the grid, to a canary
+        noise = source(number).discrete_normal(
+            {"epsilon": epsilon.hex()}, round(multiplier * factor * steps), present.shape
+        )
+        return present.astype(np.float64) + noise / steps
 
     guesses = {"guesses_in": 1000, "guesses_out": 1000}
     return one_run_audit(query, np.asarray, n_canaries=100_000, delta=DELTA, seed=number, **guesses)
@@ -144,8 +147,8 @@ class WeakNoise:
     def reserve(self, query: object, events: object) -> None:
         """Nothing is on a ledger here."""
 
-    def normal(self, query: object, scale: float, shape: tuple[int, ...]) -> np.ndarray:
-        return self.source.normal(query, scale * self.factor, shape)
+    def discrete_normal(self, query: object, scale: int, shape: tuple[int, ...]) -> np.ndarray:
+        return self.source.discrete_normal(query, round(scale * self.factor), shape)
 
 
 @functools.cache

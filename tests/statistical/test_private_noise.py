@@ -7,6 +7,8 @@ allowed (two-sided chance under 1e-6).
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy import stats
 
@@ -42,6 +44,10 @@ def source(k: int) -> NoiseSource:
     return NoiseSource(Secret(k.to_bytes(32, "little"), "noise"), "cohort")
 
 
+def rounded_up(scale: float, step: float) -> float:
+    return math.ceil(scale / step) * step
+
+
 def mean_square_is(values: np.ndarray, variance: float) -> bool:
     m = values.size
     return abs(float(np.mean(values**2)) / variance - 1) < 5 * np.sqrt(2 / m)
@@ -51,7 +57,8 @@ def test_query_two_has_isotropic_noise_of_the_calibrated_scale() -> None:
     scaler = module.Standardiser(np.zeros(6), np.ones(6))
     clip = 1.0
     weights = task_weights(2, np.sqrt(1 + clip**2))
-    wanted = MULTIPLIERS[1] * moment_sensitivity(np.sqrt(1 + clip**2), weights.tolist()) * (1 + ROOM)
+    sensitivity = moment_sensitivity(np.sqrt(1 + clip**2), weights.tolist())
+    wanted = rounded_up(MULTIPLIERS[1] * sensitivity * (1 + ROOM), grid_step(sensitivity, 28 + 2 * 7))
     packed, sums = [], []
     for k in range(REPEATS):
         (gram, signed), scale = module._ask_moments(blocks, SHARE, SIGNS, scaler, clip, MULTIPLIERS[1], source(k), {})
@@ -79,15 +86,15 @@ def test_query_one_has_noise_of_the_calibrated_scale() -> None:
         def reserve(self, query: object, events: object) -> None:
             """Nothing is on a ledger here."""
 
-        def normal(self, query: object, scale: float, shape: tuple[int, ...]) -> np.ndarray:
-            self.scales.append(scale)
+        def discrete_normal(self, query: dict[str, str], scale: int, shape: tuple[int, ...]) -> np.ndarray:
+            self.scales.append(scale * float.fromhex(query["step"]))
             return np.zeros(shape)
 
     spy = Spy()
     scaler = module._ask_centre(blocks, SHARE, PHI, MULTIPLIERS[0], spy, {})[0]  # type: ignore[arg-type]
     clip = module.RAW_CLIP_SHARE * 0.5 * np.sqrt(6)
     sensitivity = centre_sensitivity(clip, 1.0, module.COUNT_WEIGHT * clip, 1.0)
-    assert spy.scales == [MULTIPLIERS[0] * sensitivity * (1 + ROOM)]
+    assert spy.scales == [rounded_up(MULTIPLIERS[0] * sensitivity * (1 + ROOM), grid_step(sensitivity, 13))]
     # without noise the answer is the mean of the rows (none is longer than the clip norm: 0.4 sqrt 6 < 0.75 sqrt 6 / 2
     # does not hold for the longest, so compare with the clipped ones)
     np.testing.assert_allclose(scaler.centre, module.clipped(ROWS, clip).mean(axis=0), atol=1e-6)
@@ -111,29 +118,19 @@ def test_noise_of_the_two_queries_and_of_their_entries_is_uncorrelated() -> None
     assert np.abs(correlation).max() < 5.5 / np.sqrt(REPEATS)
 
 
-class Fixed:
-    """Hands out one given noise vector, scaled."""
-
-    def __init__(self, drawn: np.ndarray) -> None:
-        self.drawn = drawn
-
-    def reserve(self, query: object, events: object) -> None:
-        """Nothing is on a ledger here."""
-
-    def normal(self, query: object, scale: float, shape: tuple[int, ...]) -> np.ndarray:
-        return (scale * self.drawn).reshape(shape)
-
-
 def test_answers_lie_on_a_grid_that_does_not_depend_on_the_data() -> None:
     exact = np.random.default_rng(0).normal(size=1000) * np.logspace(-9, 5, 1000)
     step = grid_step(2.0, exact.size)
     answer, scale = noisy_answer(exact, 2.0, 4.0, source(1), {"q": 1})
     assert np.log2(step) == np.round(np.log2(step))
     np.testing.assert_array_equal(answer / step, np.rint(answer / step))
-    # it is the Gaussian mechanism on the rounded sum, rounded: so every bit of the answer is post-processing of that
-    drawn = source(1).normal({"q": 1}, scale, exact.shape)
-    np.testing.assert_array_equal(answer, np.rint((np.rint(exact / step) * step + drawn) / step) * step)
-    assert np.abs(answer - exact - drawn).max() <= step * (1 + 1e-6)
+    # the discrete Gaussian mechanism on the rounded sum, and nothing of the sum but that
+    steps = round(scale / step)
+    drawn = source(1).discrete_normal({"q": 1, "step": step.hex()}, steps, exact.shape)
+    np.testing.assert_array_equal(answer, (np.rint(exact / step) + drawn) * step)
+    assert steps * step == scale
+    assert 0 <= scale - 2.0 * 4.0 * (1 + ROOM) < step
+    assert np.abs(answer - exact - drawn * step).max() <= step / 2 * (1 + 1e-6)
 
 
 def test_low_bits_tell_two_sums_apart_without_the_grid_and_not_with_it() -> None:
@@ -143,23 +140,21 @@ def test_low_bits_tell_two_sums_apart_without_the_grid_and_not_with_it() -> None
     right one by asking whether the answer less the sum is a product of the scale; on the grid both always fit.
     """
     uniforms = (np.random.default_rng(3).integers(0, 2**30, 400) + 0.5) * 2.0**-30  # 2^30 show it as 2^52 would
-    drawn = stats.norm.ppf(uniforms)
-
-    def fits(answers: np.ndarray, guess: float, scale: float, step: float) -> np.ndarray:
-        wanted = (answers - guess) / scale
-        nearest = stats.norm.ppf((np.floor(stats.norm.cdf(wanted) * 2.0**30) + 0.5) * 2.0**-30)
-        return np.asarray(np.abs(nearest - wanted) <= 1e-12 + step / scale)
-
     scale = 40.0
-    bare = 1 / 3 + scale * drawn
-    assert fits(bare, 1 / 3, scale, 0.0).all()
-    assert fits(bare, 0.0, scale, 0.0).mean() < 0.05
-    sensitivity = 10.0
-    answers, used = noisy_answer(np.full(400, 1 / 3), sensitivity, 4.0, Fixed(drawn), {})  # type: ignore[arg-type]
-    step = grid_step(sensitivity, 400)
-    central = np.abs(drawn) < 3  # where 2^30 quantiles are dense enough for this grid; 2^52 are up to six
-    assert fits(answers, 1 / 3, used, step)[central].all()
-    assert fits(answers, 0.0, used, step)[central].all()
+    bare = 1 / 3 + scale * stats.norm.ppf(uniforms)
+
+    def fits(guess: float) -> np.ndarray:
+        wanted = (bare - guess) / scale
+        nearest = stats.norm.ppf((np.floor(stats.norm.cdf(wanted) * 2.0**30) + 0.5) * 2.0**-30)
+        return np.asarray(np.abs(nearest - wanted) <= 1e-12)
+
+    assert fits(1 / 3).all()
+    assert fits(0.0).mean() < 0.05
+    answers = noisy_answer(np.full(400, 1 / 3), 10.0, 4.0, source(2), {"q": 2})[0]
+    step = grid_step(10.0, 400)
+    for guess in (1 / 3, 0.0):  # the noise that would lead from either sum to the answers is a whole number of steps
+        wanted = answers / step - np.rint(guess / step)
+        np.testing.assert_array_equal(wanted, np.rint(wanted))
 
 
 def test_rounding_stays_within_its_room() -> None:

@@ -16,12 +16,14 @@ from pipeline.core.keys import keystream
 from pipeline.core.keys import passphrase as phrases
 from pipeline.core.keys.custody.log import LOG_FILE, read_log
 from pipeline.core.keys.custody.shares import join_shares
+from pipeline.core.keys.discrete import keystream_discrete_normal
 from pipeline.core.keys.keystream import keystream_normal, keystream_uniform, keystream_words, normal_quantile
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.keys.secrets import Secret, key_text, read_secret
 from pipeline.core.keys.subkeys import hkdf_extract
 
 PAGE = Path(__file__).parents[2] / "docs" / "keys.md"
+SCALE = 6_700_000  # of the page's discrete normals
 BLOCKS = re.findall(r"```([a-z-]+)\n(.*?\n)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 
 
@@ -40,6 +42,10 @@ def printed(kind: str) -> dict[str, str]:
 
 def hex_of(values: np.ndarray) -> str:
     return " ".join(value.tobytes().hex() for value in np.asarray(values, "<f8").reshape(-1))
+
+
+def whole(values: np.ndarray) -> str:
+    return " ".join(map(str, values.reshape(-1).tolist()))
 
 
 def test_every_vector_of_the_page_is_what_the_code_gives() -> None:
@@ -62,6 +68,14 @@ def test_every_vector_of_the_page_is_what_the_code_gives() -> None:
         "uniforms of S, name uniforms": hex_of(keystream_uniform(stream, "uniforms", (4,))),
         "normals of S, name normals": hex_of(keystream_normal(stream, "normals", (4,))),
         "sha256 of the bytes of 100000 normals of S, name many": hashlib.sha256(many.tobytes()).hexdigest(),
+        "discrete normals of S, name discrete, s 6700000": whole(
+            keystream_discrete_normal(stream, "discrete", SCALE, (6,))
+        ),
+        "discrete normals of S, name discrete, s 3": whole(keystream_discrete_normal(stream, "discrete", 3, (20,))),
+        "sha256 of the bytes of 100000 discrete normals of S, name many, s 6700000": hashlib.sha256(
+            np.asarray(keystream_discrete_normal(stream, "many", SCALE, (100_000,)), "<i8").tobytes()
+        ).hexdigest(),
+        "discrete noise": whole(noise.discrete_normal({"part": "sums"}, SCALE, (2, 2))),
         "noise": hex_of(noise.normal({"part": "sums"}, 2.0, (2, 2))),
         "uniform noise": hex_of(noise.uniform({"part": "sums"}, (2, 2))),
         "angles, BasicEntanglerLayers, 4 qubits, 2 layers": hex_of(circuit),

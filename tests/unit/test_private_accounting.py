@@ -6,8 +6,10 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from condensation.private.accounting import (
+    _analytic_delta,
     analytic_epsilon,
     centre_sensitivity,
     moment_sensitivity,
@@ -16,6 +18,7 @@ from condensation.private.accounting import (
     task_weights,
     unpack_symmetric,
 )
+from condensation.private.granular import ROOM, grid_step, noisy_answer
 from pipeline.core.errors import ConfigError
 
 
@@ -61,6 +64,72 @@ def test_multipliers_do_not_hang_on_the_last_bits_of_a_library(monkeypatch: pyte
         assert calibrated[0] <= found[-1][0] * math.sqrt(0.2) <= calibrated[0] * 1.0001
     noise_multipliers.cache_clear()
     assert found[0] == found[1] == found[2]
+
+
+# --- the noise is discrete, the account is of continuous noise --------------------------------------------------------
+
+
+def one_answer(epsilon: float, size: int = 1, share: float = 1.0) -> tuple[int, int, float]:
+    """Scale of the noise, and how far apart neighbours can be, in the grid's steps; the claimed multiplier."""
+    asked: list[int] = []
+
+    class Spy:
+        """Keeps the scale that is asked for."""
+
+        def discrete_normal(self, query: object, scale: int, shape: tuple[int, ...]) -> np.ndarray:
+            asked.append(scale)
+            return np.zeros(shape, np.int64)
+
+    multiplier = noise_multipliers(epsilon, 1e-6, (1.0,))[0] / math.sqrt(share)
+    noisy_answer(np.zeros(size), 3.0, multiplier, Spy(), {})  # type: ignore[arg-type]
+    step = grid_step(3.0, size)
+    return asked[0], math.ceil((3.0 + step * math.sqrt(size)) / step), multiplier
+
+
+@pytest.mark.parametrize("epsilon", [1.0, 4.0, 20.0, 100.0])
+def test_the_exact_price_of_the_discrete_noise_is_within_the_claim(epsilon: float) -> None:
+    """One number on its actual grid: delta at the claimed epsilon, by a sum over its steps and by dp-accounting."""
+    from dp_accounting.pld.privacy_loss_mechanism import DiscreteGaussianPrivacyLoss
+
+    scale, apart, _ = one_answer(epsilon)
+    reach = 14 * scale + apart
+    places = np.arange(-reach, reach + 1)
+
+    def delta(scale: float) -> float:
+        law, moved = (np.exp(-(((places - by) / scale) ** 2) / 2) for by in (0, apart))
+        return float(np.maximum(law - math.exp(epsilon) * moved, 0).sum() / (scale * math.sqrt(2 * math.pi)))
+
+    exact = delta(scale)
+    assert 0.5e-6 < exact <= 1e-6
+    assert delta(0.99 * scale) > 1e-6  # and no slack that would hide a percent of missing noise
+    theirs = DiscreteGaussianPrivacyLoss(scale, sensitivity=apart, truncation_bound=reach)
+    assert theirs.get_delta_for_epsilon(epsilon) == pytest.approx(exact, rel=1e-4, abs=1e-11)
+
+
+@pytest.mark.parametrize("epsilon", [0.01, 1.0, 8.0, 100.0])
+@pytest.mark.parametrize("sizes", [(1, 1), (149, 2925), (30_001, 10_000_000)])
+def test_what_discrete_noise_adds_is_paid_for_by_the_scales_room(epsilon: float, sizes: tuple[int, int]) -> None:
+    """docs/privacy.md's bound for both queries together, with half of the half room left for the last bits of a sum."""
+    tail = math.sqrt(2 * (epsilon + 60))
+    added, spent = 0.0, 0.0
+    for size, share in zip(sizes, (0.2, 0.8), strict=True):
+        scale, apart, multiplier = one_answer(epsilon, size, share)
+        assert scale >= 20_000 * math.sqrt(size) * multiplier
+        added += (size + (math.sqrt(size) + tail) ** 2) / (24 * scale**2)
+        spent += (apart * (1 + ROOM / 4) / scale) ** 2
+    assert added < (1e-7 if epsilon <= 8 else 1e-5)
+    bound = math.exp(added) * _analytic_delta(1 / math.sqrt(spent), epsilon - added) + math.exp(-60)
+    assert bound <= 1e-6
+
+
+def test_rounded_and_discrete_normals_differ_by_no_more_than_the_page_says() -> None:
+    """exp(-1 / 24s^2) <= R(k) <= exp(k^2 / 24s^4), where it can be computed: at scales of a few steps."""
+    for scale in (1.5, 4.0, 20.0):
+        k = np.arange(0, int(6 * scale))
+        rounded = norm.sf((k - 0.5) / scale) - norm.sf((k + 0.5) / scale)
+        ratio = rounded * scale * math.sqrt(2 * math.pi) / np.exp(-((k / scale) ** 2) / 2)
+        assert (ratio >= math.exp(-1 / (24 * scale**2)) * (1 - 1e-9)).all()
+        assert (ratio <= np.exp(k**2 / (24 * scale**4)) * (1 + 1e-9)).all()
 
 
 def test_impossible_budgets_are_refused() -> None:

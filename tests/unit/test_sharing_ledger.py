@@ -116,7 +116,7 @@ def test_over_budget_nothing_is_drawn_and_nothing_is_written(tmp_path: Path, mon
     assert exact(*[5.0] * number) <= BUDGET.epsilon < exact(*[5.0] * (number + 1))
     ask(tmp_path, "q0")  # what was paid for stays paid for
     drawn: list[object] = []
-    monkeypatch.setattr("pipeline.core.keys.noise.keystream_normal", lambda *given: drawn.append(given))
+    monkeypatch.setattr("pipeline.core.keys.noise.keystream_discrete_normal", lambda *given: drawn.append(given))
     seen = cohort(("died",))
     before = ledger_path(tmp_path).read_bytes()
     with pytest.raises(BudgetError):
@@ -131,7 +131,7 @@ def test_a_reservation_is_on_the_disk_before_the_noise_is_drawn(
     def crash(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.core.keys.noise.keystream_normal", crash)
+    monkeypatch.setattr("pipeline.core.keys.noise.keystream_discrete_normal", crash)
     seen = cohort(("died",))
     with pytest.raises(KeyboardInterrupt):
         release_moments(seen, epsilon=1.0, delta=1e-6, noise=source(tmp_path, seen))
@@ -142,8 +142,10 @@ def test_noise_that_nobody_reserved_is_not_drawn(tmp_path: Path) -> None:
     noise = source(tmp_path, cohort(("died",)))
     with pytest.raises(BudgetError, match="without reserving"):
         noise.normal({"query": "mean"}, 1.0, (3,))
+    with pytest.raises(BudgetError, match="without reserving"):
+        noise.discrete_normal({"query": "mean"}, 8, (3,))
     noise.reserve({"query": "mean"}, GAUSS)
-    noise.normal({"query": "mean", "part": 1}, 1.0, (3,))
+    noise.discrete_normal({"query": "mean", "part": 1}, 8, (3,))
     with pytest.raises(BudgetError, match="without reserving"):
         noise.uniform({"query": "median"}, (3,))
 

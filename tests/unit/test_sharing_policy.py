@@ -122,6 +122,7 @@ def test_digests_of_shipped_policies_are_computed_from_their_files() -> None:
         ("encrypted = false", "", r"key release\.encrypted is missing"),
         ("encrypted = false", "encrypted = 0", r"release\.encrypted must be of type bool"),
         ("valid_days = 365", "valid_days = 0", r"release\.valid_days must be between"),
+        ("most_per_period = 366", "most_per_period = 0", r"release\.most_per_period must be at least 1"),
         ('kinds = ["condensed", "moments"]', 'kinds = ["everything"]', r"release\.kinds must name"),
         ('kinds = ["condensed", "moments"]', 'kinds = ["encoded"]', r"audit\.encoded must name at least one attack"),
         ("max_upper = 0.60", "max_uper = 0.60", r"unknown key limits\[1\]\.max_uper"),

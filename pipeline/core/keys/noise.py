@@ -4,8 +4,9 @@ The noise of a release is a secret: were it drawn from the recorded seed, the re
 (site secret, cohort digest, query, scale, shape), so that the same query replays the same answer, another cohort gets
 fresh noise, and nothing recorded with an artefact lets a receiver compute it (docs/keys.md has the steps and vectors).
 
-Normals are float64 and continuous in intent. Against attacks on their low bits (Mironov 2012) a private release adds
-them on a grid (`condensation.private.granular`); that covers six standard deviations, and every guarantee says so.
+A guarantee's noise is `discrete_normal`: whole numbers, exactly distributed, for answers on a grid
+(`condensation.private.granular`). `normal` is float64 and carries none: its low bits tell of what it was added to
+(Mironov 2012).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, Final, final
 import numpy as np
 
 from pipeline.core.errors import BudgetError
+from pipeline.core.keys.discrete import keystream_discrete_normal as keystream_discrete_normal
 from pipeline.core.keys.keystream import keystream_normal as keystream_normal
 from pipeline.core.keys.keystream import keystream_uniform as keystream_uniform
 from pipeline.core.keys.keystream import keystream_words as keystream_words
@@ -72,12 +74,26 @@ class NoiseSource:
     def normal(self, query: object, scale: float, shape: tuple[int, ...]) -> np.ndarray:
         """N(0, scale^2) noise for `query`, any JSON-able description of *everything* the true answer depends on.
 
+        Float64, for answers without a guarantee.
+
         Raises:
             BudgetError: the source has a ledger, and nobody reserved this query there.
         """
         self._check_reserved(query)
         subkey = self._subkey({"query": query, "scale": float(scale).hex(), "shape": list(shape)})
         return scale * keystream_normal(subkey, STREAM_NAME, shape)
+
+    def discrete_normal(self, query: object, scale: int, shape: tuple[int, ...]) -> np.ndarray:
+        """int64 noise with P(k) proportional to exp(-k^2 / (2 scale^2)), for `query`, described as for `normal`.
+
+        Exact, whatever the machine; unrelated to the query's normals, and to those of another scale or shape.
+
+        Raises:
+            BudgetError: as `normal`. EnvironmentProblem: the scale is none of 1 to 2^46.
+        """
+        self._check_reserved(query)
+        asked = {"law": "discrete normal", "query": query, "scale": scale, "shape": list(shape)}
+        return keystream_discrete_normal(self._subkey(asked), STREAM_NAME, scale, shape)
 
     def uniform(self, query: object, shape: tuple[int, ...]) -> np.ndarray:
         """Uniforms in (0, 1) for `query`, described as for `normal`; unrelated to its normals of the same query."""

@@ -28,6 +28,7 @@ THREAT_MODELS: Final[Mapping[str, str]] = {
     "T6": "has this release and records to look up",
     "T7": "has a model trained on it",
     "bytes": "reads the files byte by byte",
+    "*": "any of those the policy names",
 }
 
 STATISTICS: Final[Mapping[str, str]] = {
@@ -35,7 +36,12 @@ STATISTICS: Final[Mapping[str, str]] = {
     "auroc": "telling members from others (AUROC; 0.5 is chance)",
     "tpr_at_1pct_fpr": "members found at 1 % false alarms",
     "tpr_at_smallest_fpr": "members found at the fewest false alarms that could be measured",
+    "tpr_at_01pct_fpr": "members found at 0.1 % false alarms",
     "count": "samples closer to one person than strangers ever are, or identifiers found",
+    "excess_risk": "how much oftener a guess is right about a member than about another person",
+    "telling_views": "ways of looking in which the set is nearer to its members than chance allows",
+    "epsilon_above_claim": "how far a test contradicts the guarantee",
+    "*": "every figure that decides",
 }
 
 KINDS: Final[Mapping[str, str]] = {
@@ -124,7 +130,7 @@ def limits_of(facts: ReleaseFacts) -> tuple[str, ...]:
 def _attack_row(row: Mapping[str, Any]) -> dict[str, str]:
     limit = row["limit"]
     return {
-        "attack": row["attack"].replace("_", " "),
+        "attack": "every attack" if row["attack"] == "*" else row["attack"].replace("_", " "),
         "attacker": THREAT_MODELS.get(row["threat_model"], "unnamed"),
         "threat_model": row["threat_model"],
         "figure": STATISTICS.get(row["statistic"], row["statistic"]),
@@ -147,11 +153,10 @@ def _limits_of_kind(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         limits.append("No privacy guarantee is given: the audit's bounds are all there is.")
     else:
         limits.append(
-            "The guarantee covers the payload alone. Further releases about the same people add to epsilon. "
-            "The noise is floating-point on a grid; attacks on its representation beyond six standard deviations are "
-            "not covered."
+            "The guarantee covers the payload; nothing else in these files is computed from patients' records. Further "
+            "releases about the same people add to epsilon."
         )
-        limits.append("That the gate let this release pass was judged on patients' data, outside the guarantee.")
+        limits.append("That this release was made, and when, was judged on patients' data, outside the guarantee.")
     if release["kind"] == "encoded":
         limits.append("Encoding is pseudonymisation by a key: whoever holds the encoder can undo most of it.")
     modes = [str(step.get("mode")) for step in data["transforms"] if step.get("kind") == "missingness"]

@@ -1,23 +1,32 @@
 """What an audit's and a model's figures become before they are published: coarser, and never better than they were.
 
-Beside an artefact with a guarantee nothing computed from patients is published at all: a rounded bound still jumps when
-one person leaves, and no account covers it. There the policy's limit stands in, which the figure is known to keep.
+Beside an artefact with a guarantee nothing computed from patients is published at all: a rounded bound, or the list of
+the attacks that ran, still jumps when one person leaves, and no account covers it. There the policy's own table stands
+in (`pipeline.sharing.policy.published`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
 from pipeline.sharing.layout import LEAKAGE_FORMAT
 from pipeline.sharing.policy.figures import published_bound as published_bound
 from pipeline.sharing.policy.gate import AuditedRelease
-from pipeline.sharing.policy.rules import attack_verdicts
+from pipeline.sharing.policy.published import fixed_audit
+from pipeline.sharing.policy.rules import attack_verdicts, release_kind
 
 
 def leakage_verdicts(release: AuditedRelease) -> dict[str, Any]:
-    """The audit as it may be published: verdicts, the policy's limits, bounds rounded up; no rate, n or interval."""
-    policy, private = release.policy, is_private(release)
+    """The audit as it may be published: verdicts, the policy's limits, bounds rounded up; no rate, n or interval.
+
+    Beside a guarantee it is a function of the policy and the release's kind, and of nothing else: the gate admits no
+    other verdict than PASS, and none without its controls.
+    """
+    policy = release.policy
+    if is_private(release):
+        return fixed_audit(dataclasses.asdict(policy), release_kind(release.artefact))
     worst: dict[tuple[str, str, str], dict[str, Any]] = {}
     for item in attack_verdicts(policy, release.reports):  # one row per figure: the largest of a ladder's steps
         result, limit = item.result, item.max_upper
@@ -25,8 +34,8 @@ def leakage_verdicts(release: AuditedRelease) -> dict[str, Any]:
         kept = rounded if limit is None else min(rounded, limit)  # it passed, so the limit holds, too
         key = (result.attack, result.threat_model, result.statistic)
         row: dict[str, Any] = dict(zip(("attack", "threat_model", "statistic"), key, strict=True))
-        row |= {"verdict": item.verdict, "limit": limit, "upper_bound": limit if private else kept}
-        if key not in worst or (not private and kept > worst[key]["upper_bound"]):
+        row |= {"verdict": item.verdict, "limit": limit, "upper_bound": kept}
+        if key not in worst or kept > worst[key]["upper_bound"]:
             worst[key] = row
     not_run = [
         {"attack": item.attack, "threat_model": item.threat_model}
@@ -38,7 +47,7 @@ def leakage_verdicts(release: AuditedRelease) -> dict[str, Any]:
         "format": LEAKAGE_FORMAT,
         "verdict": release.decision.verdict,
         "policy": policy.name,
-        "rounding": None if private else policy.rounding,
+        "rounding": policy.rounding,
         "controls_held": all(report.controls_held for report in release.reports),
         "attacks": [worst[key] for key in sorted(worst)],
         "not_run": not_run,

@@ -63,6 +63,7 @@ class Policy:
     encrypted: bool  # the payload leaves only encrypted to its recipients' keys
     countersign: bool  # somebody has read what recipients recover, and has countersigned it
     valid_days: int
+    most_per_period: int  # releases in the budget's period: each tells one bit of patients, that the gate passed
     approvals: int  # how many approvers must sign beside the author; 0 = a release is published at once
     revocation_days: int  # a receiver's list of revocations may be this old; 0 = none is asked for
     budget: Budget  # of the ledger, for everything that is released under the policy
@@ -169,6 +170,7 @@ _TABLES: Final[Mapping[str, Mapping[str, type]]] = {
         "encrypted": bool,
         "countersign": bool,
         "valid_days": int,
+        "most_per_period": int,
         "why": str,
     },
     "approval": {"needed": int, "revocation_days": int, "why": str},
@@ -207,6 +209,7 @@ def parse_policy(raw: Mapping[str, Any], where: str) -> Policy:
         encrypted=release["encrypted"],
         countersign=release["countersign"],
         valid_days=release["valid_days"],
+        most_per_period=release["most_per_period"],
         approvals=raw["approval"]["needed"],
         revocation_days=raw["approval"]["revocation_days"],
         budget=Budget(float(budget["epsilon"]), float(budget["delta"]), budget["period_days"]),
@@ -287,6 +290,7 @@ def _check_rules(policy: Policy, where: str) -> None:
         "release.kinds must name at least one of condensed, encoded, moments, and nothing else": policy.release_kinds
         and set(policy.release_kinds) <= set(RELEASE_KINDS),
         "release.valid_days must be between 1 and 3660": 1 <= policy.valid_days <= 3660,
+        "release.most_per_period must be at least 1": policy.most_per_period >= 1,
         "approval.needed must be between 0 and 15": 0 <= policy.approvals <= 15,
         "approval.revocation_days must be between 0 and 3660": 0 <= policy.revocation_days <= 3660,
         "budget.epsilon must be finite and at least 0": 0 <= policy.budget.epsilon < math.inf,

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from pipeline.core.errors import ReleaseRefused
 from pipeline.sharing.canonical import read_canonical, sha256_hex
 from pipeline.sharing.layout import LEAKAGE, LEAKAGE_FORMAT, POLICY, payload_name
-
-ANY: Final = "*"
+from pipeline.sharing.policy.published import ceiling, fixed_audit
 
 
 def require_policy_kept(files: Mapping[str, bytes], manifest: Mapping[str, Any], accepted: Mapping[str, str]) -> None:
@@ -77,22 +76,19 @@ def _audit_broken(
         return "its audit is a stale one, of another payload"
     if leakage["policy"] != policy["name"] or leakage["verdict"] != "PASS" or leakage["controls_held"] is not True:
         return "its audit did not pass under this policy"
+    if manifest["guarantee"] is not None:
+        fixed = {**fixed_audit(policy, manifest["release"]["kind"]), "payload_sha256": leakage["payload_sha256"]}
+        return (
+            ""
+            if leakage == fixed
+            else "beside a guarantee its audit may tell what follows from the policy, and no more"
+        )
     for row in leakage["attacks"]:
-        limits = [limit for limit in policy["limits"] if _applies(limit, row)]
-        ceiling = max(limits, key=_particular)["max_upper"] if limits else None
-        if not limits or row["verdict"] != "PASS" or row["limit"] != ceiling:
+        judged, limit = ceiling(policy, row["attack"], row["statistic"])
+        if not judged or row["verdict"] != "PASS" or row["limit"] != limit:
             return f"the audit's figure of {row['attack']} was not judged by the policy's limit"
-        if ceiling is not None and not 0 <= row["upper_bound"] <= ceiling:
+        if limit is not None and not 0 <= row["upper_bound"] <= limit:
             return f"the audit's figure of {row['attack']} is above the limit"
     shown = {name for row in leakage["attacks"] for name in (row["attack"], f"{row['attack']}:{row['statistic']}")}
     missing = [name for name in policy["required"][manifest["release"]["kind"]] if name not in shown]
     return f"the audit lacks the required {missing[0]}" if missing else ""
-
-
-def _applies(limit: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    return limit["attack"] in (row["attack"], ANY) and limit["statistic"] in (row["statistic"], ANY)
-
-
-def _particular(limit: Mapping[str, Any]) -> tuple[bool, bool]:
-    """The most particular limit counts: of attack and statistic, of the attack, of the statistic, of all."""
-    return limit["attack"] != ANY, limit["statistic"] != ANY
