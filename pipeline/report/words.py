@@ -44,14 +44,13 @@ METRICS: Final = {
 }
 
 VERDICTS: Final = {
-    "PASS": ("pass", "May leave the site", "Every rule of the policy was looked at and every one held."),
-    "FAIL": ("fail", "Must not leave the site", "At least one rule of the policy was broken."),
+    "PASS": ("pass", "Every rule of the policy was checked, and every rule held."),
+    "FAIL": ("fail", "At least one rule of the policy was broken."),
     "INCONCLUSIVE": (
         "inconclusive",
-        "Must not leave the site",
-        "No rule was shown to be broken, but the evidence does not suffice to say that all hold; that blocks, too.",
+        "No rule was shown to be broken, but the evidence is too thin to say that all hold. That blocks, too.",
     ),
-    "NOT JUDGED": ("unjudged", "Must not leave the site", "No gate was run; without a verdict nothing may leave."),
+    "NOT JUDGED": ("unjudged", "No gate was run; without a verdict nothing may leave."),
 }
 
 LEAVES: Final = {
@@ -68,6 +67,10 @@ STAYS: Final = (
     "every artefact of this run that the gate did not pass",
     "this report",
 )
+
+SAMPLES: Final = "Samples are teaching vectors, not patients."
+
+IMPLAUSIBLE: Final = "{found} of {n} samples hold a value outside its plausible clinical range."
 
 MISSINGNESS: Final = {
     "drop": "Which values were measured was dropped: no channel tells it, and yet it is not hidden, because values are "

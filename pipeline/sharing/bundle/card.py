@@ -39,7 +39,7 @@ STATISTICS: Final[Mapping[str, str]] = {
 }
 
 KINDS: Final[Mapping[str, str]] = {
-    "condensed": "A condensed set: a few synthetic time series with labels. No row is meant to be a person's.",
+    "condensed": "A condensed set: a few synthetic series with labels. Samples are teaching vectors, not patients.",
     "encoded": "An encoded cohort: one row per stay, encoded. Every row belongs to a person.",
     "moments": "Noisy sums over a cohort, to be added to those of other institutions. No row of a person.",
 }
