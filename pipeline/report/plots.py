@@ -79,7 +79,10 @@ def bar_panel(key: str, title: str, bars: Sequence[Bar], axis: tuple[float, floa
 def curve_panel(
     key: str, title: str, description: str, curves: Sequence[tuple[str, Sequence[float], Sequence[float]]], **axes: Any
 ) -> Markup:
-    """Lines `(css class, x, y)` over shared axes; `x_name`, `x_step` between ticks, `log` for the y axis."""
+    """Lines `(css class, x, y)` over shared axes; `x_name`, `x_step` between ticks, `log` for the y axis.
+
+    With `points` each value has a dot, so that a line of one value is seen.
+    """
     height, left, bottom = 190, 46, 34
     log = bool(axes.get("log"))
     drawn = [(css, xs, [math.log10(v) for v in ys] if log else list(ys)) for css, xs, ys in curves if len(ys)]
@@ -97,6 +100,9 @@ def curve_panel(
     for css, xs, ys in drawn:
         points = " ".join(f"{x(a)},{y(b)}" for a, b in zip(xs, ys, strict=True))
         parts.append(Markup('<polyline class="{}" points="{}"/>').format(css, points))
+        if axes.get("points") and css != "limit":
+            dot = Markup('<circle class="dot {}" cx="{}" cy="{}" r="3.2"/>')
+            parts += [dot.format(css, x(a), y(b)) for a, b in zip(xs, ys, strict=True)]
     return _svg(key, title, description, height, parts)
 
 

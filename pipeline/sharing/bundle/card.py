@@ -113,7 +113,7 @@ def guarantee_words(guarantee: Mapping[str, Any] | None) -> dict[str, Any] | Non
 
 def attack_rows(facts: ReleaseFacts) -> list[dict[str, str]]:
     """The audit's figures in words, a row each."""
-    return [_attack_row(row) for row in facts.leakage["attacks"]]
+    return [_attack_row(row, facts.leakage["rounding"] is not None) for row in facts.leakage["attacks"]]
 
 
 def limits_of(facts: ReleaseFacts) -> tuple[str, ...]:
@@ -121,14 +121,15 @@ def limits_of(facts: ReleaseFacts) -> tuple[str, ...]:
     return (*_limits_of_kind(facts.manifest), *facts.limits)
 
 
-def _attack_row(row: Mapping[str, Any]) -> dict[str, str]:
-    limit = row["limit"]
+def _attack_row(row: Mapping[str, Any], is_published: bool) -> dict[str, str]:
+    """Beside a guarantee no bound is published: the limit that stands in for it in the file was never measured."""
+    limit, bound = row["limit"], row["upper_bound"] if is_published else None
     return {
         "attack": row["attack"].replace("_", " "),
         "attacker": THREAT_MODELS.get(row["threat_model"], "unnamed"),
         "threat_model": row["threat_model"],
         "figure": STATISTICS.get(row["statistic"], row["statistic"]),
-        "bound": "not published" if row["upper_bound"] is None else f"{row['upper_bound']:g}",
+        "bound": "not published" if bound is None else f"{bound:g}",
         "limit": "none set" if limit is None else f"{limit:g}",
         "verdict": "shown, accepted" if limit is None else "within the limit",
     }

@@ -211,8 +211,8 @@ def _utility_sentences(facts: ReleaseFacts) -> list[str]:
 
 def _audit_sentences(facts: ReleaseFacts) -> list[str]:
     rows = [
-        f"Audit, {row['attack']} ({row['threat_model']}, {row['figure']}): upper 95 % bound {row['bound']}, limit "
-        f"{row['limit']}."
+        f"Audit, {row['attack']} ({row['threat_model']}, {row['figure']}): {row['verdict']}; limit {row['limit']}, "
+        f"upper 95 % bound {row['bound']}."
         for row in attack_rows(facts)
     ]
     return [*rows, *(f"Audit, {item['attack'].replace('_', ' ')}: not run." for item in facts.leakage["not_run"])]
