@@ -85,7 +85,7 @@ def _next(places: Places, *, is_proposal: bool) -> list[str]:
             _row("", f"  --root {root}"),
         ]
     if places.is_demo:
-        lines.append(_row("your data", "decoct config init --out run.toml"))
+        lines.append(_row("your data", "decoct config init --to run.toml"))
     return lines
 
 
