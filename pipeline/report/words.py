@@ -25,10 +25,10 @@ STATISTICS: Final = {
     "tpr_at_1pct_fpr": "TPR at 1 % FPR",
     "tpr_at_01pct_fpr": "TPR at 0.1 % FPR",
     "tpr_at_smallest_fpr": "TPR at the smallest FPR that n allows",
-    "excess_risk": "excess over strangers",
-    "excess_risk_nearest_tenth": "excess over strangers, nearest tenth",
+    "excess_risk": "excess over unrelated people",
+    "excess_risk_nearest_tenth": "excess over unrelated people, nearest tenth",
     "auroc_advantage": "AUROC gained",
-    "auroc_excess": "AUROC over strangers",
+    "auroc_excess": "AUROC over unrelated people",
     "linkage_rate": "share linked",
     "telling_views": "views that tell members",
     "epsilon_above_claim": "ε above the claim",
@@ -104,7 +104,7 @@ GLOSSARY: Final = (
     ("held-out", "Stays, chosen by subject, that no training and no condensation ever saw."),
     (
         "epsilon (ε)",
-        "How much one subject's presence may change the odds of anything that can be learnt from the release: by a "
+        "How much one subject's presence may change the odds of anything that can be learned from the release: by a "
         "factor of at most e to the ε. Smaller is stricter.",
     ),
     ("delta (δ)", "The small probability with which the ε bound may fail."),
@@ -170,7 +170,7 @@ TERMS: Final = (
         "Listed identifiers",
         "HIPAA, 45 CFR 164.514(b)(2)",
         ("byte_scan",),
-        "whether the site's own identifiers, dates and keys stand in the bytes; not all of the list is looked for",
+        "whether the site's own identifiers, dates and keys are in the bytes; not all of the list is looked for",
     ),
 )
 

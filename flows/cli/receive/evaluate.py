@@ -47,7 +47,7 @@ def evaluate(
 
     Example: decoct evaluate run.toml --bundle st-elsewhere-private-v1 --root trust-root.json
 
-    A pool stands beside your own training stays, both together, and the pool without each institution, with paired
+    A pool is compared with your own training stays, both together, and the pool without each institution, with paired
     differences: decoct evaluate pooled --on run.toml
     """
     if on is not None:

@@ -35,7 +35,7 @@ STATISTICS: Final[Mapping[str, str]] = {
     "auroc": "telling members from others (AUROC; 0.5 is chance)",
     "tpr_at_1pct_fpr": "members found at 1 % false alarms",
     "tpr_at_smallest_fpr": "members found at the fewest false alarms that could be measured",
-    "count": "samples closer to one person than strangers ever are, or identifiers found",
+    "count": "samples closer to one person than unrelated people ever are, or identifiers found",
 }
 
 KINDS: Final[Mapping[str, str]] = {

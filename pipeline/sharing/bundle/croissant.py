@@ -165,7 +165,7 @@ def _responsible(facts: ReleaseFacts) -> dict[str, Any]:
         "rai:dataCollectionMissingData": " ".join(MISSINGNESS[mode] for mode in modes if mode in MISSINGNESS)
         or "The release does not say which values were measured.",
         "rai:dataImputationProtocol": "Values are carried forward within a stay; where nothing was observed before, a "
-        "published normal value stands in.",
+        "published normal value is used.",
         "rai:dataPreprocessingProtocol": [
             f"{str(step.get('kind', 'unnamed')).replace('_', ' ')}: "
             f"{'public constants only' if step.get('public') else 'constants computed from patients'}"
