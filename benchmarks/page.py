@@ -23,7 +23,7 @@ NOT_SHOWN: Final = frozenset({"benchmark", "machine", "versions", "commands"})  
 HEAD: Final = """# Benchmarks
 
 Written by `python benchmarks/page.py` from `benchmarks/results/*.json`; do not edit. A figure holds for the machine,
-the data and the seeds that stand beside it. Load averages above the number of cores mean a busy machine: ratios within
+the data and the seeds beside it. Load averages above the number of cores mean a busy machine: ratios within
 one run and CPU seconds still compare there, wall-clock seconds do not. Nothing here was measured on a GPU.
 """
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.environment import quiet
-from pipeline.core.errors import UsageError
+from pipeline.core.errors import EnvironmentProblem, UsageError
 
 if TYPE_CHECKING:
     from flows.workspace.job import Job
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 ConfigPath = Annotated[Path, typer.Argument(help="The run's TOML file.", show_default=False)]
 Seed = Annotated[int | None, typer.Option(help="Seed of all public randomness; instead of the file's.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...; instead of the file's.")]
-Out = Annotated[
-    Path | None, typer.Option(help="Workspace folder (store, keys, runs, releases); instead of the file's.")
-]
+Out = Annotated[Path | None, typer.Option(help="Workspace folder (store, keys, runs, releases).")]
 Resume = Annotated[bool, typer.Option("--resume", help="Take finished stages from the store instead of redoing them.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON on stdout.")]
 Verbose = Annotated[int, typer.Option("-v", "--verbose", count=True, help="More detail; -vv also Prefect's log.")]
@@ -65,6 +63,10 @@ def start(
     from flows.workspace.job import new_job
     from pipeline.core.redaction import scrubbed
 
+    try:
+        config.workspace.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise EnvironmentProblem(f"the workspace {config.workspace} cannot be made: {error.strerror}") from None
     with scrubbed("start"):
         return new_job(config, resume=resume)
 
@@ -79,6 +81,20 @@ def check_release_terms(config: Any) -> None:
 
     terms = config.release
     require_terms(load_policy(terms.policy), terms.recipients, terms.agreement, terms.recipient_keys)
+
+
+def require_device(wanted: str) -> None:
+    """A device that is asked for by name is there, before anything is read.
+
+    Raises:
+        EnvironmentProblem: it is not.
+    """
+    if wanted.startswith(("cuda", "mps")):
+        import torch
+
+        is_there = torch.cuda.is_available() if wanted.startswith("cuda") else torch.backends.mps.is_available()
+        if not is_there:
+            raise EnvironmentProblem(f"device {wanted}: torch finds no such device here; use --device auto or cpu")
 
 
 def _narrowed(config: Any, only: set[str]) -> dict[str, Any]:

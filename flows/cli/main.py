@@ -23,6 +23,7 @@ from flows.cli.common import (
     Verbose,
     check_release_terms,
     print_json,
+    require_device,
     start,
     today,
     walk,
@@ -40,6 +41,7 @@ from flows.cli.make.condense import condense
 from flows.cli.make.config import config_app
 from flows.cli.make.ingest import ingest
 from flows.cli.make.night import register as register_night
+from flows.cli.panels import PanelGroup, tell_version
 from flows.cli.receive.evaluate import register as register_evaluate
 from flows.cli.receive.pool import register as register_pool
 from flows.cli.receive.receive import register as register_sharing
@@ -50,20 +52,34 @@ from flows.stopping import SENTENCE, begun, exit_code, stop_in_time, tell
 from pipeline.core.errors import DecoctError, UsageError
 from pipeline.core.extras import explained
 
+_STAGES: Final = ("ingest", "encode", "group", "condense", "validate", "audit")
 CTRL_C: Final = 130
 """What Typer returns of a KeyboardInterrupt, whichever signal raised it."""
 
 app = typer.Typer(
     name="decoct",
+    cls=PanelGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="From a hospital's ICU time series to a small, audited, signed set that another institution can train on.\n\n"
-    "Start with: decoct demo. On your own data: decoct config init > run.toml, then decoct run run.toml.\n\n"
+    "Start with: decoct demo. On your own data: decoct config init --to run.toml, then decoct run run.toml.\n\n"
     "Exit codes: 0 done, 2 usage, 10 configuration, 11 input data, 12 utility floor, 13 leakage, 14 release refused, "
     "15 environment, 16 drift, 17 privacy budget, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).",
 )
+
+
+@app.callback()
+def top(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=tell_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Nothing of its own: what every command has in common."""
+
+
 app.add_typer(config_app, name="config")
 app.add_typer(keys_app, name="keys")
 app.add_typer(release_app, name="release")
@@ -99,6 +115,9 @@ def demo(
 @app.command()
 def run(
     config: ConfigPath,
+    until: Annotated[
+        str | None, typer.Option(help="Stop after this stage: ingest, encode, group, condense, validate or audit.")
+    ] = None,
     seed: Seed = None,
     device: Device = None,
     out: Out = None,
@@ -106,12 +125,19 @@ def run(
     as_json: AsJson = False,
     verbose: Verbose = 0,
 ) -> None:
-    """The whole road: ingest, encode, condense, validate, group, audit, release; as one Prefect flow.
+    """The whole pipeline: ingest, encode, condense, validate, group, audit, release; as one Prefect flow.
 
     Example: decoct run run.toml --resume
+
+    Only the first stages, in this process: decoct run run.toml --until condense
     """
     from pipeline.core.config import load_config
 
+    if until is not None:
+        if until not in _STAGES:
+            raise UsageError(f"--until {until}: no such stage; known are {', '.join(_STAGES)}")
+        walk(until, start(load_config(config), seed, device, out, verbose, resume=resume), as_json, verbose)
+        return
     job, made = _run(load_config(config), seed, device, out, resume, verbose)
     _show(job, made, as_json, verbose)
 
@@ -134,13 +160,13 @@ def _stage_verb(name: str, does: str) -> None:
         walk(name, start(load_config(config), seed, device, out, verbose, only, resume=resume), as_json)
 
     verb.__doc__ = f"{does}\n\nExample: decoct {name} run.toml"
-    app.command(name)(verb)
+    app.command(name, hidden=True)(verb)  # `decoct run --until` is the way that the help shows
 
 
-app.command()(ingest)
+app.command(hidden=True)(ingest)
 _stage_verb("encode", "Prepare and encode the cohort by every [encode.NAME] table.")
 _stage_verb("group", "Which tasks are alike: sample-wise convergence affinity and the label-only control.")
-app.command()(condense)
+app.command(hidden=True)(condense)
 _stage_verb("validate", "Data contracts on every artefact, then train on condensed and test on real stays.")
 _stage_verb("audit", "Attack the artefacts of a run and print what was found; exit code 13 is FAIL, 14 INCONCLUSIVE.")
 register_audit(app)
@@ -161,7 +187,7 @@ def show(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """What is in the store: all artefacts, or one's description (shapes and provenance, never values of patients).
+    """What is in the store, newest last: names, dates and sizes; or one artefact's shapes and provenance, no values.
 
     Example: decoct show 3f9c --out decoct-demo
     """
@@ -172,11 +198,13 @@ def show(
         raise UsageError(f"there is no store at {folder}; name the workspace with --out")
     store = Store(folder)
     if digest is None:
-        rows = [{"digest": e.digest, "kind": e.kind, "bytes": e.size_bytes} for e in store.entries()]
+        from flows.cli.look.artefacts import artefacts, table
+
+        rows = artefacts(folder.parent, store)
         if as_json:
             print_json(rows)
-        for row in [] if as_json else rows:
-            print(f"{str(row['digest'])[:12]}  {row['kind']:<15} {row['bytes']:>12}")
+        else:
+            print(table(rows))
         return
     described = store.describe(store.resolve(digest))
     print_json(described if as_json else {"kind": described["kind"], "provenance": described["meta"].get("provenance")})
@@ -186,6 +214,7 @@ def _run(
     config: Any, seed: int | None, device: str | None, out: Path | None, resume: bool, verbose: int
 ) -> tuple[Any, dict[str, Any]]:
     check_release_terms(config)
+    require_device(device or config.device)
     job = start(config, seed, device, out, verbose, resume=resume)
     from flows.progress import say
 

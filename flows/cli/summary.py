@@ -26,7 +26,6 @@ from pipeline.core.types import (
     ReleaseRecord,
     UtilityReport,
 )
-from pipeline.sharing.policy.load import load_policy
 from pipeline.store import Made
 
 MadeBy = Mapping[str, Made[object]]
@@ -58,11 +57,10 @@ def print_run(job: Job, made: MadeBy, verbose: int = 0, *, is_demo: bool = False
         report=as_typed(job.folder / REPORT_PAGE),
         bundle=None if bundle is None else as_typed(bundle),
         root=as_typed(root) if root.exists() else None,
-        is_proposal=bundle is not None and is_proposal(bundle),
         is_demo=is_demo,
     )
     record = json.loads((job.folder / REPORT_DATA).read_bytes())
-    lines = ending(record, load_policy(job.config.release.policy), places)
+    lines = ending(record, places)
     print("\n".join(coloured(lines, sys.stdout)))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from flows.doctor.finding import Finding
 Check = Callable[[], Iterable[Finding]]
 
 
-def examine(workspace: Path) -> tuple[Finding, ...]:
-    """All checks, none of which changes anything; one that breaks is a finding, and the others are still made."""
+def examine(workspace: Path) -> Iterator[Finding]:
+    """All checks as they are made, none of which changes anything; one that breaks is a finding, the others follow."""
     now = datetime.now(tz=UTC)
     checks: dict[str, Check] = {
         "versions": machine.versions,
@@ -31,7 +31,8 @@ def examine(workspace: Path) -> tuple[Finding, ...]:
         "clock": lambda: place.clock(workspace, now),
         "Prefect": lambda: place.prefect(workspace),
     }
-    return tuple(finding for name, check in checks.items() for finding in _made(name, check))
+    for name, check in checks.items():
+        yield from _made(name, check)
 
 
 def _made(name: str, check: Check) -> Iterable[Finding]:

@@ -18,14 +18,18 @@ from pipeline.core.digest import digest_file, digest_json
 from pipeline.core.errors import LeakageError, ReleaseRefused, UtilityError
 from pipeline.core.types import (
     Cohort,
+    CondensedSet,
     GateDecision,
     LeakageReport,
     ReleaseRecord,
     UtilityReport,
 )
+from pipeline.report.answers import implausible_sentence
 from pipeline.sharing.bundle import write as bundles
+from pipeline.sharing.policy.gate import Artefact
 from pipeline.sharing.policy.load import load_policy
 from pipeline.store import Made
+from pipeline.validation.contracts import implausible_samples
 
 
 def release(
@@ -58,7 +62,7 @@ def release(
             raise LeakageError(f"the bundle was not signed: {'; '.join(found) or 'the scan failed its own controls'}")
 
     def make(_: object) -> tuple[ReleaseRecord, LeakageReport]:
-        notes = _notes(job.config, releases.next_version(workspace, settings))
+        notes = _notes(job.config, releases.next_version(workspace, settings), _said_of(audited.artefact))
         path = releases.write(job, audited, notes, scan)
         files = {file.name: digest_file(file) for file in sorted(path.iterdir())}
         return ReleaseRecord(path.name, digest_json(files), notes.version), scanned[0]
@@ -78,7 +82,15 @@ def release(
     return made
 
 
-def _notes(config: Config, version: int) -> bundles.ReleaseNotes:
+def _said_of(artefact: Artefact) -> tuple[str, ...]:
+    """What a reader of the samples should know; computed from the payload alone."""
+    if not isinstance(artefact, CondensedSet):
+        return ()
+    sentence = implausible_sentence(implausible_samples(artefact), len(artefact.features))
+    return (sentence,) if sentence else ()
+
+
+def _notes(config: Config, version: int, limits: tuple[str, ...]) -> bundles.ReleaseNotes:
     settings = config.release
     return bundles.ReleaseNotes(
         name=settings.artefact,
@@ -92,6 +104,7 @@ def _notes(config: Config, version: int) -> bundles.ReleaseNotes:
         agreement=settings.agreement,
         data_use=settings.duo,
         contact=settings.contact,
+        limits=limits,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -32,9 +32,21 @@ from pipeline.core.types import (
 )
 from pipeline.core.types.drift import DriftReport
 from pipeline.ingest.cohort.scaling import to_clinical_units
-from pipeline.report.record import CondensedSummary, RunRecord, StageRow, Trajectory, record_json
+from pipeline.report.record import (
+    CondensedSummary,
+    DrawnSample,
+    LimitRow,
+    PolicyTerms,
+    RunRecord,
+    StageRow,
+    Trajectory,
+    record_json,
+)
 from pipeline.report.render import render_report
+from pipeline.sharing.policy.load import load_policy
+from pipeline.sharing.policy.rules import attack_verdicts
 from pipeline.store import Made
+from pipeline.validation.contracts import implausible_samples
 
 REPORT_PAGE: Final = "report.html"
 
@@ -43,6 +55,7 @@ REPORT_DATA: Final = "report.json"
 
 
 MAX_TRAJECTORIES: Final = 6
+MAX_DRAWN: Final = 3  # variables of the drawn sample
 
 
 def report(job: Job, made: Mapping[str, Made[Any]]) -> None:
@@ -70,6 +83,8 @@ def _record(job: Job, made: Mapping[str, Made[Any]]) -> RunRecord:
     leakage = [job.store.get(digest, LeakageReport) for digest in made["audit"].digests] if "audit" in made else []
     if released:
         leakage.append(job.only(released, LeakageReport, 1))
+    place = releases.place(config.workspace, bundle.name) if bundle else None
+    judged = _judged_set(job, made)
     return RunRecord(
         name=config.name,
         created=datetime.now(tz=UTC).date().isoformat(),
@@ -89,7 +104,7 @@ def _record(job: Job, made: Mapping[str, Made[Any]]) -> RunRecord:
         grouping=job.only(made["group"], Grouping) if "group" in made else None,
         leakage=tuple(leakage),
         decision=job.only(made["decide"], GateDecision) if "decide" in made else None,
-        bundle_path=str(releases.place(config.workspace, bundle.name)) if bundle else None,
+        bundle_path=str(place) if bundle else None,
         bundle_digest=bundle.digest if bundle else None,
         trajectories=_trajectories(job, made),
         release_kind=config.release.kind,
@@ -98,7 +113,54 @@ def _record(job: Job, made: Mapping[str, Made[Any]]) -> RunRecord:
             job, made["ingest"], bundle.name if bundle and released and not released.reused else None
         ),
         drift=job.only(made["drift"], DriftReport) if "drift" in made else None,
+        terms=policy_terms(config.release.policy, leakage),
+        sample=None if judged is None else _drawn(job, made, judged),
+        implausible_samples=None if judged is None else implausible_samples(judged),
+        awaits_approval=place is not None and releases.is_proposal(place),
     )
+
+
+def policy_terms(policy: str, reports: Sequence[LeakageReport]) -> PolicyTerms:
+    """The policy's conditions, and every figure of the audits that may decide beside its limit."""
+    rules = load_policy(policy)
+    rows = tuple(
+        LimitRow(
+            artefact=report.artefact,
+            attack=item.result.attack,
+            threat_model=item.result.threat_model,
+            statistic=item.result.statistic,
+            high=item.result.high,
+            limit=item.max_upper,
+            verdict=item.verdict,
+        )
+        for report in reports
+        for item in attack_verdicts(rules, (report,))
+    )
+    return PolicyTerms(rules.name, rules.production, rules.approvals, rows)
+
+
+def _judged_set(job: Job, made: Mapping[str, Made[Any]]) -> CondensedSet | None:
+    label = f"condense {job.config.release.artefact}"
+    return job.only(made[label], CondensedSet) if job.config.release.kind == "condensed" and label in made else None
+
+
+def _drawn(job: Job, made: Mapping[str, Made[Any]], judged: CondensedSet) -> DrawnSample | None:
+    """The first sample's best-covered variables; None without a guarantee, where a sample may be near a record."""
+    if judged.guarantee is None:
+        return None
+    cohort = job.only(made["ingest"], Cohort)
+    shown = judged.features[:1]
+    is_clinical = job.config.encode[job.config.condense[job.config.release.artefact].input].kind == "identity"
+    if is_clinical:
+        shown = to_clinical_units(shown, judged.channels, judged.transforms)
+    covered = np.argsort(-cohort.observed.any(axis=1).mean(axis=0), kind="stable") if is_clinical else ()
+    known = {item.name: item.unit for item in cohort.variables}
+    names = [cohort.variables[index].name for index in covered] or list(judged.channels)
+    rows = []
+    for name in [name for name in names if name in judged.channels][:MAX_DRAWN]:
+        values = shown[0, :, judged.channels.index(name)]
+        rows.append((name, known.get(name, "") if is_clinical else "", tuple(values.astype(float).round(4).tolist())))
+    return DrawnSample(tuple(rows), tuple(float(step * judged.step_hours) for step in range(shown.shape[1])))
 
 
 def _stage_row(job: Job, label: str, made: Made[Any]) -> StageRow:

@@ -1,4 +1,4 @@
-"""`decoct watch`: what a workspace's nights came to, gathered and written as two static files.
+"""`decoct watch`: what a workspace's runs came to, gathered and written as two static files.
 
     workspace/watch/  index.html  for people      figures.json  the same for programs
 
@@ -31,6 +31,7 @@ from pipeline.report.watch import SCHEMA, watch_page
 FOLDER: Final = "watch"
 PAGE: Final = "index.html"
 FIGURES: Final = "figures.json"
+REPORT: Final = "report.html"
 NIGHTS: Final = Path("nights") / "nights.jsonl"
 MAX_SENTENCE: Final = 400
 _PATH: Final = re.compile(r"(?:(?<![\w/.<])/|[\w.~-]+/(?=[\w.~-]+/))(?:[\w.~-]+/)*(?=[\w.~-])")
@@ -95,6 +96,7 @@ def gather(workspace: Path, *, now: datetime) -> Data:
         "made": now.isoformat(timespec="seconds"),
         "code_version": code_version(),
         "nights": [_night(entry) for entry in reversed(nights[-LAST:])],
+        "reports": sorted(path.parent.name for path in (workspace / "runs").glob(f"*/{REPORT}")),
         "runs": [_run(workspace, name, lines) for name, lines in logs.items()],
         "releases": part("the releases", lambda: releases(workspace, now.date())),
         "audit": part("the audit history", lambda: audit_trends(workspace, configs, os.environ)),

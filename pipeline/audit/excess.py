@@ -222,8 +222,8 @@ def excess_result(
         attack,
         Figure(told.statistic, found.figure, found.n, powered, gates=decides, p_value=p_value, held_back=held_back),
         Controls(negative.figure.value, positive.figure.value, positive.figure.value >= FOUND and negative.quiet),
-        summary=f"From {scene.artefact} an attacker {told.does} in {found.main.value:.1%} of his tries on members and "
-        f"{found.control.value:.1%} on others: excess risk {found.figure} ({found.n} {told.unit}); without the "
+        summary=f"From {scene.artefact} an attacker {told.does} in {found.main.value:.1%} of their tries on members "
+        f"and {found.control.value:.1%} on others: excess risk {found.figure} ({found.n} {told.unit}); without the "
         f"artefact {found.baseline.value:.1%}.",
         detail={
             "variant": found.variant,

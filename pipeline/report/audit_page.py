@@ -27,7 +27,12 @@ def audit_page(data: dict[str, Any]) -> str:
     decision = data["decision"]
     headline, meaning = _MEANINGS[decision["verdict"]]
     order = ["FAIL", "INCONCLUSIVE", "PASS"]
-    seen = {"release_artefact": data["name"], "leakage": [data["report"]], "decision": decision}
+    seen = {
+        "schema": data["schema"],
+        "release_artefact": data["name"],
+        "leakage": [data["report"]],
+        "decision": decision,
+    }
     return (
         environment()
         .get_template("audit.html.j2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from pipeline.report.plots import strip
@@ -10,6 +11,9 @@ from pipeline.report.words import STATISTICS, THREAT_MODELS, mapping
 
 Data = dict[str, Any]
 BUNDLE: Final = "bundle"  # the artefact name of the scan of released bytes
+_NO_LEAK: Final = {"auroc": 0.5, "tpr_at_1pct_fpr": 0.01, "tpr_at_01pct_fpr": 0.001}
+_RANK: Final = {"PASS": 0, "INCONCLUSIVE": 1, "FAIL": 2}
+_ON_ENCODINGS: Final = ("T1", "T3", "T4")  # attackers who undo an encoding: without one there is nothing to undo
 
 
 def leakage_section(data: Data, guarantees: list[Data]) -> Data:
@@ -20,13 +24,16 @@ def leakage_section(data: Data, guarantees: list[Data]) -> Data:
     return {
         "leakage": leakage_views(data),
         **gaps(data),
-        "untouched": untouched(data),
+        "untested": untested(data),
+        "not_applicable": not_applicable(data),
         "judged_audited": bool(judged_reports(data)),
         "sentences": sentences,
         "curves": curves(judged, guarantees),
         "reconstructions": reconstructions(judged),
         "mapping": mapping(judged),
-        "residual": residual(judged, sentences, any(item["name"] in names for item in guarantees)),
+        "residual": residual(
+            judged, sentences, missed_attacks(data), any(item["name"] in names for item in guarantees)
+        ),
     }
 
 
@@ -34,19 +41,25 @@ def leakage_views(data: Data) -> list[Data]:
     """All audits, the judged artefact's first; the others are `aside` unless nothing was judged."""
     judged = judged_reports(data)
     reports = judged + [report for report in data["leakage"] if report not in judged]
-    views = [leakage_view(report, number) for number, report in enumerate(reports)]
+    views = [
+        leakage_view(report, number, limits_of(data.get("terms"), report["artefact"]))
+        for number, report in enumerate(reports)
+    ]
     return [{**view, "aside": bool(judged) and place >= len(judged)} for place, view in enumerate(views)]
 
 
-def leakage_view(report: Data, number: int) -> Data:
-    """One artefact's results by threat model, each with its strip plot."""
+def leakage_view(report: Data, number: int, limits: list[Data]) -> Data:
+    """One artefact's results by threat model, each with its strip plot and the policy's limit on it."""
     order = list(THREAT_MODELS)
+    limit = {(row["attack"], row["threat_model"], row["statistic"]): row["limit"] for row in limits}
     results = sorted(report["results"], key=lambda row: order.index(row["threat_model"]))
+    allowed = [limit.get((r["attack"], r["threat_model"], r["statistic"])) if r["gates"] else None for r in results]
     rows = [
         {
             **row,
             "statistic_name": STATISTICS.get(row["statistic"], row["statistic"].replace("_", " ")),
-            "strip": strip(f"attack-{number}-{place}", row),
+            "limit": allowed[place],
+            "strip": strip(f"attack-{number}-{place}", row, allowed[place]),
             "weak": not row["powered"],
             "broken": not row["controls_held"],
         }
@@ -65,11 +78,29 @@ def judged_reports(data: Data) -> list[Data]:
     return [report for report in data["leakage"] if report["artefact"] in (data["release_artefact"], BUNDLE)]
 
 
-def untouched(data: Data) -> list[str]:
-    """Threat models for which the audit of the judged artefact holds neither a result nor a reason."""
+def untested(data: Data) -> list[str]:
+    """Threat models that can be played here, and for which the judged artefact has neither a result nor a reason."""
+    return [name for name in _unmet(data) if name not in not_applicable(data)]
+
+
+def not_applicable(data: Data) -> list[str]:
+    """Threat models that are about an encoding, where what was judged is not encoded: nothing was left untested."""
+    made_from = {item["name"]: item["input"] for item in data.get("condensed", ())}
+    name = data["release_artefact"]
+    spec = data.get("encoders", {}).get(made_from.get(name, name), {})
+    is_plain = spec.get("kind") == "identity" or data.get("schema", "").startswith("decoct/table-audit")
+    return [name for name in _unmet(data) if name in _ON_ENCODINGS] if is_plain else []
+
+
+def _unmet(data: Data) -> list[str]:
     reports = judged_reports(data) or data["leakage"]
     met = {item["threat_model"] for report in reports for item in (*report["results"], *report["not_run"])}
     return [name for name in THREAT_MODELS if name not in met]
+
+
+def missed_attacks(data: Data) -> list[str]:
+    """The names of the attacks on what was judged that did not run, each once."""
+    return list(dict.fromkeys(item["attack"] for item in gaps(data)["not_run"]))
 
 
 def gaps(data: Data) -> Data:
@@ -92,12 +123,43 @@ def gaps(data: Data) -> Data:
     }
 
 
-def glance_leakage(data: Data) -> Data:
-    """The judged artefact's audit in three numbers."""
-    reports = judged_reports(data)
+def limits_held(rows: Iterable[Data]) -> Data:
+    """`held` of `limited` figures, `broken` in words, and the `nearest` row that held; rows as `record.LimitRow`.
+
+    The one count that terminal, report and watch page show. A figure is an attack's statistic under one threat model;
+    where an attack gives it several times, with more and more known pairs, its worst verdict counts, as on the card.
+    """
+    worst: dict[tuple[str, str, str], Data] = {}
+    for row in rows:
+        key = (row["attack"], row["threat_model"], row["statistic"])
+        if row["limit"] is not None and (key not in worst or _severity(row) > _severity(worst[key])):
+            worst[key] = row
+    held = [row for row in worst.values() if row["verdict"] == "PASS"]
+    broken = [row for row in worst.values() if row["verdict"] != "PASS"]
     return {
-        "results": sum(len(report["results"]) for report in reports),
-        "gating": sum(row["gates"] for report in reports for row in report["results"]),
-        "not_run": len(gaps(data)["not_run"]),
-        "controls_held": all(report["controls_held"] for report in reports) if reports else None,
+        "held": len(held),
+        "limited": len(worst),
+        "broken": list(dict.fromkeys(row["attack"].replace("_", " ") for row in broken)),
+        "nearest": max((row for row in held if row["limit"] and _known(row)), key=share_used, default=None),
     }
+
+
+def limits_of(terms: Data | None, artefact: str) -> list[Data]:
+    """The rows of one artefact; none where no policy was read."""
+    return [row for row in terms["limits"] if row["artefact"] == artefact] if terms else []
+
+
+def share_used(row: Data) -> float:
+    """The share of the room between no leak at all and the limit that the upper bound takes up."""
+    none = _NO_LEAK.get(row["statistic"], 0.0)
+    high, limit = float(row["high"]), float(row["limit"] or 0.0)
+    return (high - none) / (limit - none) if limit > none else 0.0
+
+
+def _severity(row: Data) -> tuple[int, float]:
+    return (_RANK.get(row["verdict"], 1), share_used(row) if _known(row) else 0.0)
+
+
+def _known(row: Data) -> bool:
+    """False for a bound that is held back or not a number."""
+    return isinstance(row["high"], int | float)

@@ -79,7 +79,10 @@ def bar_panel(key: str, title: str, bars: Sequence[Bar], axis: tuple[float, floa
 def curve_panel(
     key: str, title: str, description: str, curves: Sequence[tuple[str, Sequence[float], Sequence[float]]], **axes: Any
 ) -> Markup:
-    """Lines `(css class, x, y)` over shared axes; `x_name`, `x_step` between ticks, `log` for the y axis."""
+    """Lines `(css class, x, y)` over shared axes; `x_name`, `x_step` between ticks, `log` for the y axis.
+
+    With `points` each value has a dot, so that a line of one value is seen.
+    """
     height, left, bottom = 190, 46, 34
     log = bool(axes.get("log"))
     drawn = [(css, xs, [math.log10(v) for v in ys] if log else list(ys)) for css, xs, ys in curves if len(ys)]
@@ -97,6 +100,9 @@ def curve_panel(
     for css, xs, ys in drawn:
         points = " ".join(f"{x(a)},{y(b)}" for a, b in zip(xs, ys, strict=True))
         parts.append(Markup('<polyline class="{}" points="{}"/>').format(css, points))
+        if axes.get("points") and css != "limit":
+            dot = Markup('<circle class="dot {}" cx="{}" cy="{}" r="3.2"/>')
+            parts += [dot.format(css, x(a), y(b)) for a, b in zip(xs, ys, strict=True)]
     return _svg(key, title, description, height, parts)
 
 
@@ -132,9 +138,9 @@ def roc_panel(
             line("roc-allowed", [(a, min(factor * a + delta, 1 - (1 - delta - a) / factor, 1)) for a in steps])
         )
     parts.append(line("roc-found", points))
-    parts.append(_text((left + WIDTH - 12) / 2, height - 6, "strangers wrongly named (log)", "tick mid"))
+    parts.append(_text((left + WIDTH - 12) / 2, height - 6, "others wrongly named (log)", "tick mid"))
     told = "; ".join(f"at {a:.3g} false alarms {b:.3g} of the members" for a, b in points[:: max(1, len(points) // 4)])
-    return _svg(key, f"{title}: members named against strangers wrongly named", told, height, parts)
+    return _svg(key, f"{title}: members named against others wrongly named", told, height, parts)
 
 
 def gain_panel(key: str, title: str, rows: Sequence[Mapping[str, Any]]) -> Markup:
@@ -165,8 +171,8 @@ def gain_panel(key: str, title: str, rows: Sequence[Mapping[str, Any]]) -> Marku
     return _svg(key, title, told, height, parts)
 
 
-def strip(key: str, row: Mapping[str, Any]) -> Markup | None:
-    """One attack on a scale from 0 to 1: control (tick), rate with interval (dot), positive control (diamond)."""
+def strip(key: str, row: Mapping[str, Any], limit: float | None = None) -> Markup | None:
+    """One attack from 0 to 1: control (tick), rate with interval (dot), planted leak (diamond), limit (dashed)."""
     figures = [row[name] for name in ("rate", "low", "high", "control", "positive_control") if row[name] is not None]
     if row["statistic"] in NOT_SHARES or row["rate"] is None or any(value > 1 for value in figures):
         return None
@@ -181,6 +187,8 @@ def strip(key: str, row: Mapping[str, Any]) -> Markup | None:
         _line(x(0), 8, x(0), 14, "axis"),
         _line(x(1), 8, x(1), 14, "axis"),
     ]
+    if limit is not None and limit <= 1:
+        parts.append(_line(at(limit), 0, at(limit), 22, "bound"))
     if row["control"] is not None:
         parts.append(_line(at(row["control"]), 3, at(row["control"]), 19, "control"))
     if row["low"] is not None and row["high"] is not None:
@@ -192,7 +200,27 @@ def strip(key: str, row: Mapping[str, Any]) -> Markup | None:
                 at(row["positive_control"]), middle - 4.5
             )
         )
-    return _svg(key, f"{row['attack']} on a scale from 0 to 1", str(row["summary"]), 22, parts, width)
+    told = str(row["summary"]) if limit is None else f"{row['summary']} The policy's limit is {limit:g}."
+    return _svg(key, f"{row['attack']} on a scale from 0 to 1", told, 22, parts, width)
+
+
+def sample_panel(key: str, title: str, rows: Sequence[tuple[str, str, Sequence[float]]]) -> Markup:
+    """A line for every variable (name, unit, values), each on its own scale, lowest and highest value beside it."""
+    width, row_height, left, right = 240, 30, 66, 84
+    parts: list[Markup] = []
+    told = []
+    for place, (name, unit, values) in enumerate(rows):
+        low, high, top = min(values), max(values), place * row_height + 4
+        x = Scale(0, max(len(values) - 1, 1), left, width - right)
+        y = Scale(*_spread(low, high, 0), top + row_height - 8, top)
+        points = " ".join(f"{x(step)},{y(value)}" for step, value in enumerate(values))
+        parts += [
+            _text(2, top + 15, shorten(f"{name} {unit}".strip())[:11], "tick"),
+            Markup('<polyline class="sample" points="{}"/>').format(points),
+            _text(width - 2, top + 15, f"{_short(round(low, 2))} to {_short(round(high, 2))}", "tick end"),
+        ]
+        told.append(f"{name} from {values[0]:.3g} to {values[-1]:.3g} {unit}".strip())
+    return _svg(key, title, "; ".join(told), row_height * len(rows) + 4, parts, width)
 
 
 def shorten(label: str) -> str:

@@ -20,6 +20,7 @@ from pipeline.core.types import (
     LeakageReport,
     PrivacyGuarantee,
     UtilityReport,
+    Verdict,
 )
 from pipeline.core.types.drift import DriftReport
 from pipeline.report.suppress import suppress_small_cells
@@ -76,6 +77,40 @@ class Trajectory:
 
 @final
 @dataclass(frozen=True)
+class DrawnSample:
+    """One sample of the judged set over time, a few variables of it; only of sets with a guarantee is one drawn."""
+
+    variables: tuple[tuple[str, str, tuple[float, ...]], ...]  # name, unit, values
+    hours: tuple[float, ...]
+
+
+@final
+@dataclass(frozen=True)
+class LimitRow:
+    """One deciding figure of the audit beside the policy's limit; `limit` None = accepted at any value."""
+
+    artefact: str
+    attack: str
+    threat_model: str
+    statistic: str
+    high: float  # upper end of the 95 % interval, which is what the limit is compared with
+    limit: float | None
+    verdict: Verdict
+
+
+@final
+@dataclass(frozen=True)
+class PolicyTerms:
+    """What of the policy a reader needs beside the verdict."""
+
+    name: str
+    production: bool
+    approvals: int
+    limits: tuple[LimitRow, ...]
+
+
+@final
+@dataclass(frozen=True)
 class RunRecord:
     """Everything a run has to say about itself. Restricted: it holds exact figures computed from patients."""
 
@@ -104,6 +139,10 @@ class RunRecord:
     drift: DriftReport | None = None
     changes: Json | None = None  # since the cohort of the last release, small cells suppressed already
     missingness: Literal["", "drop", "encode", "release"] = ""  # what became of the pattern of measurements
+    terms: PolicyTerms | None = None
+    sample: DrawnSample | None = None
+    implausible_samples: int | None = None  # of the judged set, in clinical units; synthetic, so not suppressed
+    awaits_approval: bool = False  # the bundle is a proposal
 
 
 def record_json(record: RunRecord) -> dict[str, Any]:

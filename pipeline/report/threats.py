@@ -26,7 +26,7 @@ def threat_sentences(reports: list[Data]) -> list[Data]:
             found.append({"name": name, "holds": holds, "told": told, "state": "weak" if weak else "played"})
         elif missed:
             attacks = ", ".join(dict.fromkeys(row["attack"].replace("_", " ") for row in missed))
-            told = f"Not tested: {attacks} did not run. Nothing is known, which is no comfort."
+            told = f"Not tested: {attacks} did not run, so nothing is known about this attacker."
             found.append({"name": name, "holds": holds, "told": told, "state": "not played"})
     return found
 
@@ -98,9 +98,8 @@ def _points(row: Data) -> list[tuple[float, float]]:
     return [(fpr, tpr) for fpr, tpr in pairs if fpr is not None and tpr is not None and fpr * others >= SMALL]
 
 
-def residual(reports: list[Data], sentences: list[Data], guaranteed: bool) -> str:
-    """What remains after this audit, in one paragraph."""
-    missed = sorted({row["attack"] for report in reports for row in report["not_run"]})
+def residual(reports: list[Data], sentences: list[Data], missed: list[str], guaranteed: bool) -> str:
+    """What remains after this audit, in one paragraph; `missed` are the attacks that did not run."""
     weak = {row["attack"] for report in reports for row in report["results"] if not row["powered"]}
     silent = [row["name"] for row in sentences if row["state"] == "not played"]
     parts = [
@@ -112,7 +111,7 @@ def residual(reports: list[Data], sentences: list[Data], guaranteed: bool) -> st
     if missed:
         parts.append(f"{len(missed)} attack{'s' if len(missed) > 1 else ''} did not run ({_listed(missed)}).")
     if silent:
-        parts.append(f"For the attackers {', '.join(silent)} nothing was measured at all.")
+        parts.append(f"For the attackers {', '.join(silent)} nothing was measured.")
     if weak:
         parts.append(f"Too few people to tell anything by: {_listed(sorted(weak))}.")
     parts.append(

@@ -5,11 +5,24 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from markupsafe import Markup
+
+from pipeline.report.answers import answers, condition, implausible_sentence, released_summary
 from pipeline.report.grouping import grouping_view
-from pipeline.report.leakage import glance_leakage, leakage_section
-from pipeline.report.plots import curve_panel
+from pipeline.report.leakage import leakage_section
+from pipeline.report.plots import curve_panel, sample_panel
 from pipeline.report.utility import utility_view
-from pipeline.report.words import GLOSSARY, LEAVES, LIMITS, METRICS, MISSINGNESS, STAYS, THREAT_MODELS, VERDICTS
+from pipeline.report.words import (
+    GLOSSARY,
+    LEAVES,
+    LIMITS,
+    METRICS,
+    MISSINGNESS,
+    SAMPLES,
+    STAYS,
+    THREAT_MODELS,
+    VERDICTS,
+)
 
 Data = dict[str, Any]
 
@@ -18,20 +31,23 @@ def page_view(data: Data) -> Data:
     """Everything the template needs beside the JSON itself."""
     decision = data["decision"]
     verdict = decision["verdict"] if decision else "NOT JUDGED"
-    css, headline, meaning = VERDICTS[verdict]
+    css, meaning = VERDICTS[verdict]
+    released = released_summary(data)
     guarantees = [guarantee_view(item) for item in data["condensed"] if item["guarantee"]]
     return {
         "data": data,
-        "verdict": {"word": verdict, "css": css, "headline": headline, "meaning": meaning},
+        "verdict": {"word": verdict, "css": css, "condition": condition(data), "meaning": meaning},
+        "answers": answers(data),
+        "sample": sample_view(data),
+        "implausible": implausible_sentence(data["implausible_samples"], released["n_samples"]) if released else "",
         "policy": decision["policy"] if decision else data["policy"].rsplit("/", 1)[-1].removesuffix(".toml"),
         "leaves": LEAVES[data["release_kind"]],
         "stays": STAYS,
         "missingness": MISSINGNESS.get(data["missingness"]),
-        "released": released_summary(data),
+        "released": released,
         "utility": utility_view(data),
         "guarantees": guarantees,
         **leakage_section(data, guarantees),
-        "glance": glance_leakage(data),
         "reasons": gate_reasons(data),
         "ingest": ingest_view(data),
         "trajectories": [trajectory_plot(plot, number) for number, plot in enumerate(data["trajectories"])],
@@ -39,15 +55,20 @@ def page_view(data: Data) -> Data:
         "losses": loss_plots(data["condensed"]),
         "grouping": grouping_view(data["grouping"]),
         "total_seconds": sum(stage["seconds"] for stage in data["stages"]),
-        "words": {"threats": THREAT_MODELS, "metrics": METRICS, "limits": LIMITS, "glossary": GLOSSARY},
+        "words": {
+            "threats": THREAT_MODELS,
+            "metrics": METRICS,
+            "limits": LIMITS,
+            "glossary": GLOSSARY,
+            "samples": SAMPLES,
+        },
     }
 
 
-def released_summary(data: Data) -> Data | None:
-    """The condensed set that the gate judged, if it is one of those in the record."""
-    if data["release_kind"] != "condensed":
-        return None
-    return next((item for item in data["condensed"] if item["name"] == data["release_artefact"]), None)
+def sample_view(data: Data) -> Markup | None:
+    """One sample of what was judged, drawn."""
+    drawn = data["sample"]
+    return sample_panel("sample", f"One sample of {data['release_artefact']}", drawn["variables"]) if drawn else None
 
 
 def guarantee_view(item: Data) -> Data:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
+from pipeline.report.leakage import BUNDLE, limits_held
 from pipeline.report.plots import curve_panel
 from pipeline.report.render import environment
 from pipeline.report.words import METRICS, STATISTICS, THREAT_MODELS
@@ -51,13 +52,13 @@ def _style() -> str:
 
 
 def _glance(data: Data) -> Data:
-    """Four answers for somebody who has ten seconds."""
+    """Five answers for somebody who has ten seconds; the first says what to do."""
     standing = [row for row in data["releases"] if row["state"] == "published"]
     waiting = [row for row in data["releases"] if row["state"] == "proposed"]
     ledger = data["ledger"]
     most = max((row["epsilon"] for row in ledger["cohorts"]), default=0.0) if ledger else None
     judged = [trend for trend in data["audit"] if trend["judged"]]
-    latest = [row for trend in judged for row in trend["latest"]]
+    found = _limits(judged)
     return {
         "night": data["nights"][0] if data["nights"] else None,
         "run": max(data["runs"], key=lambda row: row["at"], default=None),
@@ -65,11 +66,37 @@ def _glance(data: Data) -> Data:
         "waiting": len(waiting),
         "spent": most,
         "budget": ledger["budget"]["epsilon"] if ledger else None,
-        "deciding": len(latest),
-        "above": sum(row["verdict"] == "FAIL" for row in latest),
-        "unclear": sum(row["verdict"] == "INCONCLUSIVE" for row in latest),
+        "delta": ledger["budget"]["delta"] if ledger else None,
+        "limits": found,
         "controls": all(trend["controls_held"] for trend in judged),
+        "todo": _todo(data, waiting, found),
     }
+
+
+def _limits(judged: Sequence[Data]) -> list[Data]:
+    """Per run, its released artefact's limits as `limits_held` counts them; the bytes' scan is no limit of the gate."""
+    rows: dict[tuple[str, str], list[Data]] = {}
+    for trend in judged:
+        if trend["artefact"] != BUNDLE:
+            mine = rows.setdefault((trend["run"], trend["artefact"]), [])
+            mine += [{**row, "threat_model": trend["threat_model"]} for row in trend["latest"]]
+    return [{"run": run, "artefact": artefact, **limits_held(mine)} for (run, artefact), mine in rows.items()]
+
+
+def _todo(data: Data, waiting: Sequence[Data], limits: Sequence[Data]) -> tuple[str, str]:
+    """What the reader is to do, most pressing first: the head, and how."""
+    failed = [row for row in data["nights"][:1] if row["exit_code"]]
+    stopped = [row for row in data["runs"] if row["state"].startswith("stopped")]
+    broken = [row for row in limits if row["broken"]]
+    if failed:
+        return "Look into the last scheduled run", f"exit code {failed[0]['exit_code']}: {failed[0]['sentence']}"
+    if stopped and not data["nights"]:
+        return "Look into a run that stopped", f"{stopped[0]['run']}: {stopped[0]['sentence']}"
+    if broken:
+        return "Read the report", f"{broken[0]['run']}: {', '.join(broken[0]['broken'])} did not hold"
+    if waiting:
+        return "Approve or refuse", f"{len(waiting)} waiting: {waiting[0]['name']} v{waiting[0]['version']}"
+    return "Nothing", "no proposal waits and no run failed" if data["runs"] else "start with: decoct run run.toml"
 
 
 def _audit_panel(trend: Data, number: int) -> Data:
@@ -109,14 +136,21 @@ def _panel(key: str, title: str, description: str, curves: Sequence[Any]) -> Mar
     if not any(css != "limit" for css, _, _ in drawn):
         return None
     last = max(max(xs) for _, xs, _ in drawn)
-    return curve_panel(key, title, description, drawn, x_name="nights, oldest first", x_step=math.ceil(last / _TICKS))
+    return curve_panel(
+        key,
+        title,
+        description,
+        drawn,
+        x_name="scheduled runs, oldest first",
+        points=True,
+        x_step=math.ceil(last / _TICKS),
+    )
 
 
 def _drawn(points: Sequence[Data], name: str) -> tuple[list[float], list[float]]:
-    """The figures that are shown, by place; a single one twice, so that the line becomes a dot."""
+    """The figures that are shown, by place."""
     pairs = [(float(place), point.get(name)) for place, point in enumerate(points, start=1)]
     known = [(x, float(y)) for x, y in pairs if isinstance(y, int | float) and math.isfinite(y)]
-    known = known * 2 if len(known) == 1 else known
     return [x for x, _ in known], [y for _, y in known]
 
 

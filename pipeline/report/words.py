@@ -25,10 +25,10 @@ STATISTICS: Final = {
     "tpr_at_1pct_fpr": "TPR at 1 % FPR",
     "tpr_at_01pct_fpr": "TPR at 0.1 % FPR",
     "tpr_at_smallest_fpr": "TPR at the smallest FPR that n allows",
-    "excess_risk": "excess over strangers",
-    "excess_risk_nearest_tenth": "excess over strangers, nearest tenth",
+    "excess_risk": "excess over unrelated people",
+    "excess_risk_nearest_tenth": "excess over unrelated people, nearest tenth",
     "auroc_advantage": "AUROC gained",
-    "auroc_excess": "AUROC over strangers",
+    "auroc_excess": "AUROC over unrelated people",
     "linkage_rate": "share linked",
     "telling_views": "views that tell members",
     "epsilon_above_claim": "ε above the claim",
@@ -44,14 +44,13 @@ METRICS: Final = {
 }
 
 VERDICTS: Final = {
-    "PASS": ("pass", "May leave the site", "Every rule of the policy was looked at and every one held."),
-    "FAIL": ("fail", "Must not leave the site", "At least one rule of the policy was broken."),
+    "PASS": ("pass", "Every rule of the policy was checked, and every rule held."),
+    "FAIL": ("fail", "At least one rule of the policy was broken."),
     "INCONCLUSIVE": (
         "inconclusive",
-        "Must not leave the site",
-        "No rule was shown to be broken, but the evidence does not suffice to say that all hold; that blocks, too.",
+        "No rule was shown to be broken, but the evidence is too thin to say that all hold. That blocks, too.",
     ),
-    "NOT JUDGED": ("unjudged", "Must not leave the site", "No gate was run; without a verdict nothing may leave."),
+    "NOT JUDGED": ("unjudged", "No gate was run; without a verdict nothing may leave."),
 }
 
 LEAVES: Final = {
@@ -68,6 +67,10 @@ STAYS: Final = (
     "every artefact of this run that the gate did not pass",
     "this report",
 )
+
+SAMPLES: Final = "Samples are teaching vectors, not patients."
+
+IMPLAUSIBLE: Final = "{found} of {n} samples hold a value outside its plausible clinical range."
 
 MISSINGNESS: Final = {
     "drop": "Which values were measured was dropped: no channel tells it, and yet it is not hidden, because values are "
@@ -101,7 +104,7 @@ GLOSSARY: Final = (
     ("held-out", "Stays, chosen by subject, that no training and no condensation ever saw."),
     (
         "epsilon (ε)",
-        "How much one subject's presence may change the odds of anything that can be learnt from the release: by a "
+        "How much one subject's presence may change the odds of anything that can be learned from the release: by a "
         "factor of at most e to the ε. Smaller is stricter.",
     ),
     ("delta (δ)", "The small probability with which the ε bound may fail."),
@@ -167,7 +170,7 @@ TERMS: Final = (
         "Listed identifiers",
         "HIPAA, 45 CFR 164.514(b)(2)",
         ("byte_scan",),
-        "whether the site's own identifiers, dates and keys stand in the bytes; not all of the list is looked for",
+        "whether the site's own identifiers, dates and keys are in the bytes; not all of the list is looked for",
     ),
 )
 

@@ -182,6 +182,16 @@ def check_condensed(condensed: CondensedSet) -> ContractResult:
     return run_suite("condensed", condensed.method, tables)
 
 
+def implausible_samples(condensed: CondensedSet) -> int | None:
+    """Samples with a value beyond its plausible limits; None where the set does not live in clinical units."""
+    if not _is_prepared(condensed.transforms):
+        return None
+    from pipeline.validation.profiles import implausible_cells
+
+    cells = implausible_cells(condensed.features, condensed.channels, condensed.transforms)
+    return int((cells.sum(axis=1) > 0).sum())
+
+
 def require(result: ContractResult) -> None:
     """Pass a result with no critical rule broken.
 

@@ -76,7 +76,7 @@ def test_the_list_of_verbs_in_this_test_is_complete() -> None:
         (("show", "--out", "absent"), 2, "there is no store"),
         (("watch", "--out", "absent"), 2, "there is no workspace"),
         (("keys", "new", "nonsense"), 2, "no key has the purpose"),
-        (("verify", "absent", "--root", "absent.toml"), 14, "absent"),
+        (("verify", "absent", "--root", "absent.toml"), 2, "there is no bundle at absent"),
     ],
 )
 def test_failures_are_one_sentence_and_a_code(words: tuple[str, ...], code: int, sentence: str, tmp_path: Path) -> None:

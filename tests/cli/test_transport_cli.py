@@ -98,7 +98,8 @@ def settings(**changes: Any) -> ReleaseConfig:
 
 def test_the_configuration_reaches_the_release() -> None:
     release = settings(recipients=("B",), recipient_keys={"B": "age1x"}, duo=("DUO:0000042", "DUO:0000046"))
-    notes = _notes(Config.model_construct(release=release, source=EmbeddedSource(kind="embedded")), version=1)
+    notes = _notes(Config.model_construct(release=release, source=EmbeddedSource(kind="embedded")), 1, ("55 of 80",))
+    assert notes.limits == ("55 of 80",)
     assert "Challenge 2012" in notes.attribution  # of the embedded stays
     assert notes.recipient_keys == {"B": "age1x"}
     assert notes.data_use == ("DUO:0000042", "DUO:0000046")

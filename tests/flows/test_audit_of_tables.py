@@ -81,6 +81,13 @@ def test_what_is_written_is_the_owners_and_holds_no_id_and_no_path(
         assert not ids & set(re.findall(r"(?<![\d.])1[34]\d{4}(?!\d)", content.decode("latin-1"))), path.name
 
 
+def test_a_notebook_shows_the_page_in_a_frame_that_runs_nothing(found: TableAudit) -> None:
+    shown = found._repr_html_()
+    assert shown.startswith('<iframe sandbox=""')
+    assert shown.count("<") == 2
+    assert "leakage audit" in shown
+
+
 def test_the_page_tells_and_asks_nothing_of_the_network(found: TableAudit, tmp_path: Path) -> None:
     page = write(found, tmp_path)[0].read_text(encoding="utf-8")
     assert "<script" not in page

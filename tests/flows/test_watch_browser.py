@@ -25,7 +25,7 @@ def test_a_browser_shows_the_page_and_complains_of_nothing(tmp_path: Path) -> No
     page = write_watch(tmp_path / "work", now=datetime(2026, 11, 23, tzinfo=UTC))
     command = [str(BROWSER), *QUIET, f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert "What the nights came to" in answer.stdout
+    assert "Scheduled runs and releases" in answer.stdout
     assert answer.stdout.count("<h2") == 8
     assert "CONSOLE" not in answer.stderr  # where a browser says what it refused to load or to style
     assert "Refused to" not in answer.stderr

@@ -38,7 +38,7 @@ def told(findings: Iterable[Finding]) -> str:
 
 
 def test_on_this_machine_nothing_is_grave(tmp_path: Path) -> None:
-    found = examine(tmp_path)
+    found = tuple(examine(tmp_path))
     assert not [finding for finding in found if finding.word == "FAIL"]
     assert {"versions", "disk", "memory", "device", "telemetry", "clock", "Prefect"} <= {f.check for f in found}
 
@@ -249,7 +249,7 @@ def test_a_server_that_was_named_has_to_answer(tmp_path: Path, monkeypatch: pyte
 def test_nothing_is_changed_by_looking(tmp_path: Path) -> None:
     append_log(tmp_path, "propose", {"site": "s", "name": "n", "version": 1, "policy": "p"})
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    examine(tmp_path)
+    assert tuple(examine(tmp_path))
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 

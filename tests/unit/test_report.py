@@ -36,7 +36,16 @@ from pipeline.core.types import (
 from pipeline.ingest.cohort.build import build_cohort
 from pipeline.ingest.mapping.load import load_mapping
 from pipeline.ingest.sources.readers import read_source
-from pipeline.report.record import CondensedSummary, RunRecord, StageRow, Trajectory, record_json
+from pipeline.report.record import (
+    CondensedSummary,
+    DrawnSample,
+    LimitRow,
+    PolicyTerms,
+    RunRecord,
+    StageRow,
+    Trajectory,
+    record_json,
+)
 from pipeline.report.render import render_json, render_report
 
 TASKS = ("in_hospital_death", "los_over_7_days", "los_over_14_days", "sofa_10", "saps_18", "death_30d", "death_365d")
@@ -382,6 +391,21 @@ def sample_record() -> RunRecord:
         bundle_digest=None,
         trajectories=_trajectories(),
         release_artefact="private",
+        terms=PolicyTerms(
+            "strict",
+            True,
+            1,
+            (
+                LimitRow("private", "identifier_scan", "bytes", "count", 0, 0, "PASS"),
+                LimitRow("private", "near_copies", "T0", "auroc", 0.553, 0.6, "PASS"),
+                LimitRow("private", "density_ratio_membership", "T6", "auroc", 0.546, 0.6, "PASS"),
+                LimitRow("private", "density_ratio_membership", "T6", "tpr_at_1pct_fpr", 0.038, 0.075, "PASS"),
+                LimitRow("private", "attribute_inference_sex", "T1", "auroc", 0.583, None, "PASS"),
+                LimitRow("rqe", "nearest_neighbour_inverse", "T4", "r2", 0.991, 0.2, "FAIL"),
+            ),
+        ),
+        sample=DrawnSample((("HR", "bpm", (88.0, 91.0, 90.0)), ("pH", "", (7.38, 7.38, 7.38))), (0.0, 1.0, 2.0)),
+        implausible_samples=55,
     )
 
 
@@ -417,6 +441,58 @@ class _Outline(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         assert self.open, f"stray </{tag}>"
         assert self.open.pop() == tag, f"</{tag}> closes another element"
+
+
+class _Answers:
+    """The text of the four answers on a page, by their CSS class."""
+
+    def __init__(self, page: str) -> None:
+        section = page.split('id="answers"')[1].split("</section>")[0]
+        cells = re.split(r'<div class="(shared|worth|leaks|unknown)">', section)[1:]
+        plain = [" ".join(html.unescape(re.sub(r"<[^>]+>", " ", cell)).split()) for cell in cells]
+        self.text = dict(zip(plain[::2], plain[1::2], strict=True))
+
+
+def test_the_first_screen_answers_the_four_questions(record: RunRecord) -> None:
+    told = _Answers(render_report(dataclasses.replace(record, bundle_path="out/b"))).text
+    assert list(told) == ["shared", "worth", "leaks", "unknown"]
+    assert "80 synthetic series" in told["shared"]
+    assert "epsilon 1, delta 1e-06, per patient" in told["shared"]
+    assert "teaching vectors, not patients" in told["shared"]
+    assert "55 of 80 samples hold a value outside its plausible clinical range" in told["shared"]
+    assert "AUROC 0.78 to 0.81 95 % interval 0.74 to 0.84" in told["worth"]
+    assert "Calibration error up to 0.08" in told["worth"]
+    assert "4 of 4 limits held" in told["leaks"]
+    # of what lies between chance and the limit, membership has used less than near copies
+    assert "Nearest: near copies, AUROC at most 0.553, limit 0.600" in told["leaks"]
+    assert "2 attacks did not run" in told["unknown"]
+    assert "Shadow condensation, release differencing" in told["unknown"]
+
+
+@pytest.mark.parametrize(("production", "waits"), [(True, False), (True, True), (False, False)])
+def test_a_pass_never_stands_without_its_condition(record: RunRecord, production: bool, waits: bool) -> None:
+    assert record.terms is not None
+    terms = dataclasses.replace(record.terms, production=production)
+    decision = GateDecision("PASS", "strict", "0" * 64, (("PASS", "a reason"),))
+    page = render_report(
+        dataclasses.replace(record, terms=terms, decision=decision, bundle_path="b", awaits_approval=waits)
+    )
+    headline = page.split('id="verdict-h"')[1].split("</h2>")[0]
+    assert ("not for production" in headline) is not production
+    assert ("once 1 other approve" in headline) is waits
+    asked = page.split('id="asked"')[1].split("</section>")[0]
+    assert ("decoct release approve b --key APPROVER.key" in asked) is waits
+
+
+def test_the_limit_is_drawn_in_every_strip_that_has_one(record: RunRecord, page: str) -> None:
+    section = page.split('id="leakage"')[1].split("</section>")[0]
+    assert section.count('class="bound"') == 1 + 3 + 1  # the key; near copies, membership twice; the inversion of rqe
+    assert "The policy&#39;s limit is 0.6." in section
+    assert record.terms is not None
+
+
+def test_a_set_without_a_drawn_sample_says_nothing_of_one(record: RunRecord) -> None:
+    assert "One sample, drawn" not in render_report(dataclasses.replace(record, sample=None))
 
 
 def test_the_page_reaches_for_nothing(page: str) -> None:
@@ -456,7 +532,8 @@ def test_the_same_record_gives_the_same_bytes(record: RunRecord, page: str) -> N
 
 def test_sections_stand_in_the_order_of_reading(page: str) -> None:
     order = (
-        *("verdict", "leaves", "utility", "privacy", "leakage", "not-tested", "gate", "terms", "data"),
+        *("verdict", "answers", "asked", "leaves", "not-tested", "gate"),
+        *("utility", "privacy", "leakage", "terms", "data"),
         *("contracts", "encoders"),
         *("condensed", "trajectories", "losses", "grouping", "stages", "limits", "glossary"),
     )
@@ -531,6 +608,8 @@ def test_hostile_names_stay_text(record: RunRecord) -> None:
             ),
         ),
         trajectories=(dataclasses.replace(record.trajectories[0], variable=evil, unit=evil),),
+        sample=DrawnSample(((evil, evil, (1.0, 2.0)),), (0.0, 1.0)),
+        terms=None if record.terms is None else dataclasses.replace(record.terms, name=evil),
         grouping=dataclasses.replace(record.grouping, tasks=(evil,) * 7) if record.grouping else None,
         machine={evil: evil},
     )
@@ -549,7 +628,16 @@ def test_what_was_not_tested_is_named(page: str) -> None:
     section = page.split('id="not-tested"')[1].split("</section>")[0]
     assert "there is no earlier release to compare with" in section
     # Neither a result nor a reason for the judged artefact (another's do not count); T5 has a reason.
-    assert re.findall(r"<li><strong>(T\d)</strong>", section) == ["T2", "T3", "T4", "T7"]
+    assert re.findall(r"<li><strong>(T\d)</strong>", section) == ["T2", "T7"]
+
+
+def test_an_attacker_who_cannot_exist_is_not_a_gap(record: RunRecord, page: str) -> None:
+    # The judged set is not encoded: nobody holds pairs of it or its encoder. T1 has a result in this audit.
+    section = page.split('id="not-tested"')[1].split("</section>")[0]
+    assert "Not applicable: T3, T4. private is not encoded" in section
+    assert "T3" not in _Answers(page).text["unknown"]
+    encoded = dataclasses.replace(record, release_kind="encoded", release_artefact="rqe")
+    assert "Not applicable" not in render_report(encoded)
 
 
 def test_a_policy_file_is_named_without_its_path(record: RunRecord) -> None:
@@ -680,7 +768,7 @@ def _chromium() -> str | None:
 
 
 @pytest.mark.skipif(_chromium() is None, reason="no Chromium on this machine")
-@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("width", [360, 1400])
 def test_nothing_overflows_sideways(page: str, width: int, tmp_path: Path) -> None:
     """A frame of the given width loads the page and reports its scroll width; Chromium prints the outcome as DOM."""
     (tmp_path / "page.html").write_text(page.replace("<main", "<main data-loaded", 1), encoding="utf-8")

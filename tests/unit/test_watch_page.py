@@ -249,7 +249,7 @@ def test_the_page_asks_for_nothing_and_escapes_what_it_shows(workspace: Path) ->
     assert not {"script", "img", "link", "iframe", "object", "form", "input"} & {tag for tag, _ in found}
     assert not re.search(r"https?://|@import|url\(|javascript:|\son\w+=", text)
     assert not [attrs for _, attrs in found if "style" in attrs or "src" in attrs]
-    assert all(str(attrs["href"]).startswith("#") for tag, attrs in found if tag == "a")
+    assert all(re.match(r"#|\.\./runs/[^/:]+/report\.html$", str(a["href"])) for tag, a in found if tag == "a")
     assert "<b>is</b>" not in text
     assert "&lt;b&gt;is&lt;/b&gt;" in text
 
@@ -264,7 +264,7 @@ def test_its_one_style_sheet_is_the_one_it_allows(workspace: Path) -> None:
 def test_it_can_be_read_without_a_mouse_and_without_seeing(workspace: Path) -> None:
     found = tags(write_watch(workspace, now=NOW).read_text(encoding="utf-8"))
     ids = {attrs["id"] for _, attrs in found if "id" in attrs}
-    targets = [attrs["href"][1:] for tag, attrs in found if tag == "a" and attrs.get("href")]  # type: ignore[index]
+    targets = [str(a["href"])[1:] for tag, a in found if tag == "a" and str(a.get("href")).startswith("#")]
     assert targets[0] == "top"
     assert set(targets) <= ids
     assert next(attrs for tag, attrs in found if tag == "html")["lang"] == "en"
@@ -287,7 +287,7 @@ def test_the_same_data_give_the_same_page_whatever_was_read_back(workspace: Path
 
 def test_an_empty_workspace_has_a_page_and_no_workspace_has_none(tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
-    assert "No night is on record" in write_watch(tmp_path / "new", now=NOW).read_text()
+    assert "No scheduled run is on record" in write_watch(tmp_path / "new", now=NOW).read_text()
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"watch"}
     with pytest.raises(UsageError, match="no workspace"):
         write_watch(tmp_path / "absent")
@@ -345,3 +345,32 @@ def test_open_shows_the_file_and_serves_nothing(
     assert ("no browser was found" in answer.stderr) is not there_is_a_browser
     CliRunner().invoke(app, ["watch", "--out", str(tmp_path / "a b")], catch_exceptions=False)
     assert len(opened) == 1
+
+
+def test_the_first_tile_says_what_to_do(workspace: Path) -> None:
+    def todo() -> str:
+        page = write_watch(workspace, now=NOW).read_text(encoding="utf-8")
+        return re.sub(r"<[^>]+>", " ", page.split('class="todo"')[1].split("</dd>")[0])
+
+    assert "Look into the last scheduled run" in todo()
+    assert "exit code 11" in todo()
+    lines = (workspace / "nights" / "nights.jsonl").read_text().splitlines(keepends=True)
+    (workspace / "nights" / "nights.jsonl").write_text("".join(lines[:3]))
+    assert "Read the report nightly: density membership did not hold" in " ".join(todo().split())
+    (workspace / FILE_NAME).unlink()
+    assert "Approve or refuse" in todo()
+    assert "1 waiting: private v3" in todo()
+    shutil.rmtree(workspace / "proposals")
+    assert "Nothing" in todo()
+
+
+def test_one_run_is_drawn_as_points_and_each_run_leads_to_its_report(workspace: Path) -> None:
+    night = (workspace / "nights" / "nights.jsonl").read_text().splitlines(keepends=True)[0]
+    (workspace / "nights" / "nights.jsonl").write_text(night)
+    (workspace / "runs" / "nightly" / "report.html").write_text("the report")
+    page = write_watch(workspace, now=NOW).read_text(encoding="utf-8")
+    utility = page.split('id="utility"')[1].split("</section>")[0]
+    assert utility.count("<circle") >= 2  # the released set and full data, a dot each
+    assert page.count('<a href="../runs/nightly/report.html">nightly</a>') >= 1
+    (workspace / "runs" / "nightly" / "report.html").unlink()
+    assert "../runs/" not in write_watch(workspace, now=NOW).read_text(encoding="utf-8")

@@ -25,7 +25,7 @@ Sealed = Annotated[
         help="Put the new file under a passphrase: asked for, or from DECOCT_PASSPHRASE_FD or DECOCT_PASSPHRASE.",
     ),
 ]
-Fingerprint = Annotated[str, typer.Option(help="The key's fingerprint as you were told it; another key is refused.")]
+Fingerprint = Annotated[str, typer.Option(help="The key's fingerprint as it was given to you; another key is refused.")]
 OneKey = Annotated[str, typer.Argument(help="encoder, noise, split or author.", show_default=False)]
 
 _LAST_LINES: Final = 10

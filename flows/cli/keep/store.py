@@ -53,7 +53,7 @@ def gc(
     """Take out what nobody needs: artefacts that neither the last runs nor a release or proposal came from, what
     killed writes left a day ago, parsed records that no run uses.
 
-    Says what would go and takes nothing out, unless told --yes. Waits for nobody: while a run or a night is on, it
+    Says what would go and takes nothing out, without --yes. Waits for nobody: while a run or a night is on, it
     refuses.
 
     Example: decoct store gc --yes --runs 30 --out decoct-work

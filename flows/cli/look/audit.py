@@ -26,14 +26,14 @@ def audit_tables(
     name: Annotated[str, typer.Option(help="What the table is called in report and history.")] = "shared",
     url: Url = None,
     seed: Seed = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of page, JSON and history.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Folder of page, JSON and history.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Attack anybody's synthetic table with the table it was made from and records of other people.
 
     Exit code 13: the policy's limits say FAIL; 14: INCONCLUSIVE.
 
-    Example: decoct audit-tables --real real.parquet --shared synthetic.parquet --holdout others.parquet --out audit
+    Example: decoct audit-tables --real real.parquet --shared synthetic.parquet --holdout others.parquet --to audit
     """
     from pipeline.core.redaction import scrubbed
 
@@ -52,9 +52,9 @@ def audit_tables(
             subject_column=subject_column,
             time_column=time_column,
         )
-        written = write(found, out) if out is not None else ()
-        if out is not None or url is not None:
-            remember(history_of(out or Path(), url), (found.report,), name=name, source="tables")
+        written = write(found, to) if to is not None else ()
+        if to is not None or url is not None:
+            remember(history_of(to or Path(), url), (found.report,), name=name, source="tables")
         if as_json:
             print(found.to_json())
         else:

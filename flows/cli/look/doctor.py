@@ -22,11 +22,13 @@ def doctor(
     """
     from flows.doctor.examine import examine
 
-    findings = examine(out or Path("decoct-work"))
+    findings = []
+    for finding in examine(out or Path("decoct-work")):
+        findings.append(finding)
+        if not as_json:
+            print(f"{finding.word:<4}  {finding.check:<14} {finding.told}", flush=True)
     if as_json:
         print_json([{"check": f.check, "ok": f.ok, "grave": f.grave, "told": f.told} for f in findings])
-    for finding in [] if as_json else findings:
-        print(f"{finding.word:<4}  {finding.check:<14} {finding.told}")
     broken = sum(finding.word == "FAIL" for finding in findings)
     if broken:
         raise EnvironmentProblem(f"{broken} of {len(findings)} checks failed")

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.common import AsJson, print_json
+from flows.cli.common import AsJson, Out, print_json
 
 
 def watch(
-    out: Annotated[Path | None, typer.Option(help="Workspace folder.")] = None,
+    out: Out = None,
     open_it: Annotated[bool, typer.Option("--open", help="Show the page in this machine's browser.")] = False,
     as_json: AsJson = False,
 ) -> None:

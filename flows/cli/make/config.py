@@ -16,23 +16,23 @@ config_app = typer.Typer(no_args_is_help=True, help="Write and check configurati
 
 @config_app.command("init")
 def config_init(
-    out: Annotated[Path | None, typer.Option(help="Write to this new file instead of stdout.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Write to this new file instead of stdout.")] = None,
 ) -> None:
     """A commented configuration to start from.
 
-    Example: decoct config init --out run.toml
+    Example: decoct config init --to run.toml
     """
     from flows.templates import commented_config
 
-    if out is None:
+    if to is None:
         print(commented_config(), end="")
         return
     try:
-        with out.open("x", encoding="utf-8") as stream:
+        with to.open("x", encoding="utf-8") as stream:
             stream.write(commented_config())
     except FileExistsError:
-        raise UsageError(f"{out} exists already and is not overwritten") from None
-    print(f"wrote {out}; name your licence under [release], then: decoct config check {out}", file=sys.stderr)
+        raise UsageError(f"{to} exists already and is not overwritten") from None
+    print(f"wrote {to}; name your licence under [release], then: decoct config check {to}", file=sys.stderr)
 
 
 @config_app.command("check")

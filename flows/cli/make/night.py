@@ -23,7 +23,7 @@ def night(
     as_json: AsJson = False,
     verbose: Verbose = 0,
 ) -> None:
-    """One unattended run: resumed, one at a time in its workspace, put on record however it ends, told to [night].
+    """One unattended run: resumed, one at a time in its workspace, recorded however it ends, reported as [night] says.
 
     The exit code is the night's: 0 released, proposed, unchanged or held; else that of the gate that refused.
 

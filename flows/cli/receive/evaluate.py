@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.common import AsJson, Device, Out, Seed, Verbose, print_json, start, today
+from flows.cli.panels import require_bundle, require_there
 from flows.cli.receive.receive import Recipient
 from pipeline.core.errors import UsageError
 
@@ -46,7 +47,7 @@ def evaluate(
 
     Example: decoct evaluate run.toml --bundle st-elsewhere-private-v1 --root trust-root.json
 
-    A pool stands beside your own training stays, both together, and the pool without each institution, with paired
+    A pool is compared with your own training stays, both together, and the pool without each institution, with paired
     differences: decoct evaluate pooled --on run.toml
     """
     if on is not None:
@@ -58,6 +59,9 @@ def evaluate(
         return
     if bundle is None or root is None:
         raise UsageError("decoct evaluate RUN needs --bundle and --root; for a pool: decoct evaluate POOL --on RUN")
+    require_bundle(bundle)
+    require_there(root, "trust root")
+    require_there(identity, "identity file")
     from pipeline.core.config import load_config
 
     job = start(load_config(what), seed, device, out, verbose)

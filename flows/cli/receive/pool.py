@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli.common import AsJson, print_json, start, today
+from flows.cli.panels import require_bundle, require_there
 from flows.cli.receive.receive import Recipient
 from pipeline.core.errors import UsageError
 
@@ -27,7 +28,7 @@ def pool(
     root: Annotated[
         list[Path], typer.Option(help="Your trust root file; once for all bundles, or one for each in their order.")
     ],
-    out: Annotated[Path, typer.Option(help="New folder for the training set and its manifest.json.")] = Path("pooled"),
+    to: Annotated[Path, typer.Option(help="New folder for the training set and its manifest.json.")] = Path("pooled"),
     identity: Annotated[
         Path | None, typer.Option(help="Your age identity file, if a payload is encrypted to you.")
     ] = None,
@@ -44,16 +45,21 @@ def pool(
     Refused, with the first difference named: other channels, units, steps, label definitions, encoders or keys; two
     bundles of one site.
 
-    Example: decoct pool st-elsewhere-private-v1 county-general-private-v1 --root trust-root.json --out pooled
+    Example: decoct pool st-elsewhere-private-v1 county-general-private-v1 --root trust-root.json --to pooled
     """
     from flows.receiving.pool import pool_bundles
     from pipeline.core.redaction import scrubbed
 
+    for folder in bundles:
+        require_bundle(folder)
+    for file in root:
+        require_there(file, "trust root")
+    require_there(identity, "identity file")
     with scrubbed("pool"):
         made = pool_bundles(
             bundles,
             root,
-            out,
+            to,
             n_per_class=n_per_class,
             seed=seed,
             hard_labels=hard_labels,
@@ -62,9 +68,9 @@ def pool(
             recipient=recipient,
         )
     if as_json:
-        print_json({"folder": str(out), "manifest": made})
+        print_json({"folder": str(to), "manifest": made})
     else:
-        tell(made, out)
+        tell(made, to)
 
 
 def tell(made: Mapping[str, Any], folder: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli.common import AsJson, Root, print_json, today
+from flows.cli.panels import require_bundle, require_there
 from pipeline.core.errors import UsageError
 
 RevocationList = Annotated[
@@ -35,6 +36,7 @@ def verify(
     """
     from pipeline.sharing.receive.verify import verify as check
 
+    _require_there(bundle, root, revocations)
     found = check(bundle, root, today=today(), revocations=revocations, recipient=recipient)
     if as_json:
         approved = [key.name for key in found.approved_by]
@@ -47,7 +49,7 @@ def verify(
 def receive(
     bundle: Annotated[Path, typer.Argument(help="A bundle's folder.", show_default=False)],
     root: Root,
-    out: Annotated[Path, typer.Option(help="New folder for one .npy per array and manifest.json.")] = Path("received"),
+    to: Annotated[Path, typer.Option(help="New folder for one .npy per array and manifest.json.")] = Path("received"),
     identity: Annotated[
         Path | None, typer.Option(help="Your age identity file, if the payload is encrypted to you.")
     ] = None,
@@ -57,7 +59,7 @@ def receive(
 ) -> None:
     """Verify a bundle, remember it beside the trust root, and unpack it into plain arrays.
 
-    Example: decoct receive decoct-demo/releases/demo-private-v1 --root trust-root.json --out received
+    Example: decoct receive decoct-demo/releases/demo-private-v1 --root trust-root.json --to received
 
     An encrypted one: decoct receive BUNDLE --root trust-root.json --identity decoct-work/keys/identity.age
     """
@@ -65,16 +67,24 @@ def receive(
     from flows.receiving.unpack import unpack
     from pipeline.sharing.receive.received import receive as take
 
-    if out.exists():
-        raise UsageError(f"{out} exists already and is not overwritten")
+    if to.exists():
+        raise UsageError(f"{to} exists already and is not overwritten")
+    _require_there(bundle, root, revocations, identity)
     received = take(bundle, root, today=today(), identity=identity, revocations=revocations, recipient=recipient)
     receipt = record(received.bundle, root, revocations, today())
-    shapes = unpack(received, out)
+    shapes = unpack(received, to)
     if as_json:
-        print_json({"folder": str(out), "arrays": shapes, "receipt": str(receipt)})
+        print_json({"folder": str(to), "arrays": shapes, "receipt": str(receipt)})
     else:
         listed = ", ".join(f"{name} {' x '.join(map(str, shape))}" for name, shape in shapes.items())
-        print(f"{_told(received.bundle)}\nwrote {listed} to {out}\nreceipt, for the site: {receipt}")
+        print(f"{_told(received.bundle)}\nwrote {listed} to {to}\nreceipt, for the site: {receipt}")
+
+
+def _require_there(bundle: Path, root: Path, revocations: Path | None, identity: Path | None = None) -> None:
+    require_bundle(bundle)
+    require_there(root, "trust root")
+    require_there(revocations, "revocation list")
+    require_there(identity, "identity file")
 
 
 def _told(found: Any) -> str:

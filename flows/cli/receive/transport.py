@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.common import AsJson, Root, print_json, today
+from flows.cli.panels import require_there
 from flows.cli.receive.receive import Recipient, RevocationList
 
 
@@ -48,19 +49,21 @@ def fetch(
         str, typer.Argument(help="The bundle's address: a folder, or file://, s3://, gs:// or az://.", metavar="FROM")
     ],
     root: Root,
-    out: Annotated[Path, typer.Option(help="Folder in which the bundle's own folder appears.")] = Path("."),
+    to: Annotated[Path, typer.Option(help="Folder in which the bundle's own folder appears.")] = Path("."),
     revocations: RevocationList = None,
     recipient: Recipient = None,
     as_json: AsJson = False,
 ) -> None:
     """Bring a bundle here and verify it; it appears only when it is whole and your trust root accepts it.
 
-    Example: decoct fetch s3://shared-bucket/inbox/st-elsewhere-private-v1 --root trust-root.json --out received
+    Example: decoct fetch s3://shared-bucket/inbox/st-elsewhere-private-v1 --root trust-root.json --to received
     """
     from flows.receiving.reception import log_use
     from pipeline.sharing.receive.transport import fetch as bring
 
-    found = bring(address, out, root, today=today(), revocations=revocations, recipient=recipient)
+    require_there(root, "trust root")
+    require_there(revocations, "revocation list")
+    found = bring(address, to, root, today=today(), revocations=revocations, recipient=recipient)
     log_use("fetch", found, root)
     if as_json:
         print_json({"bundle": str(found.path), "manifest": dict(found.manifest)})

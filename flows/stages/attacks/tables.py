@@ -8,6 +8,7 @@ found.decision.verdict
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -55,6 +56,11 @@ class TableAudit:
             lines.append(f"{'decides' if result.gates else 'shown':<8}{result.threat_model}: {result.summary}")
         lines += [f"NOT RUN {item.attack} ({item.threat_model}): {item.reason}" for item in self.report.not_run]
         return "\n".join([*lines, f"limits  {self.decision.verdict} under policy {self.decision.policy}"])
+
+    def _repr_html_(self) -> str:
+        """The page of this audit, in a frame that may run nothing."""
+        page = escape(audit_page(self.data()))
+        return f'<iframe sandbox="" title="audit" style="width:100%;height:40rem" srcdoc="{page}"></iframe>'
 
     def to_json(self) -> str:
         """`data()` as canonical JSON: as restricted as the real table is."""

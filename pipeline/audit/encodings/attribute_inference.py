@@ -216,7 +216,7 @@ def _result(
 ) -> AttackResult:
     name, figure, (without, with_it, with_another, planted) = advantage(found, parts)
     quiet = same_people(with_another, without, CONTROL_LEVEL)
-    means = "the key and patients of his own" if model == "T4" else f"no key and {KNOWN} patients whom he knows"
+    means = "the key and patients of their own" if model == "T4" else f"no key and {KNOWN} patients whom they know"
     return result(
         scene,
         AttributeInference,

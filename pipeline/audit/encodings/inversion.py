@@ -222,7 +222,7 @@ class KnownKeyInversion:
                 self,
                 Figure("r2", everything, n=target.n, powered=True, gates=True),
                 Controls(control, weakest, control <= QUIET and weakest >= FOUND),
-                summary=f"An attacker who holds the key and patients of his own recovers the encoded series of "
+                summary=f"An attacker who holds the key and patients of their own recovers the encoded series of "
                 f"{scene.artefact} with R2 {everything} (n = {target.n} stays); guessing from other stays gives "
                 f"{control:.2f}.",
                 detail={

@@ -47,7 +47,7 @@ class CanarySubjects:
 
 def _result(scene: CondensedScene, game: Game) -> AttackResult:
     found, above = game.found, max(0.0, game.found.epsilon - game.claim)
-    verdict = "the claim is refuted" if above else "the claim stands"
+    verdict = "the claim is refuted" if above else "the claim is not refuted"
     return result(
         scene,
         CanarySubjects,

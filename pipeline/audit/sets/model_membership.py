@@ -239,7 +239,7 @@ def _results(scene: CondensedScene, found: Reached, positive: Reached, negative:
         "n_references": N_REFERENCES,
         "auroc_p_value": found.p_value,
         "smallest_supportable_fpr": round(smallest_fpr(found.others), 5),
-        "positive_control": f"a small network that learnt {N_OVERFITTED} members by heart",
+        "positive_control": f"a small network that memorised {N_OVERFITTED} members",
     }
 
     def told(figure: Figure, what: str, control: float, planted: float, more: dict[str, Any]) -> AttackResult:
@@ -250,7 +250,7 @@ def _results(scene: CondensedScene, found: Reached, positive: Reached, negative:
             Controls(control, planted, held),
             summary=f"Who has a model trained on {scene.artefact} and a patient's record tells training subjects from "
             f"others: {what} {figure.value} (n = {found.members} + {found.others} subjects); under a model of other "
-            f"people {control:.2f}, under one that learnt its patients by heart {planted:.2f}.",
+            f"people {control:.2f}, under one that memorised its patients {planted:.2f}.",
             detail={**detail, **more},
         )
 

@@ -101,8 +101,9 @@ def _copies(
             p_value=found.p_value(known),
         ),
         Controls(float(negative.copies), min(planted, least), held and least >= FOUND_IN_DISGUISE),
-        summary=f"{found.copies} of the {found.n} samples of {scene.artefact} stand closer to one member than "
-        f"strangers do{told}; of planted copies {planted:.0%} are found{hidden}, of holdout records {quiet:.0%}.",
+        summary=f"{found.copies} of the {found.n} samples of {scene.artefact} lie closer to one member than "
+        f"unrelated people do{told}; of planted copies {planted:.0%} are found{hidden}, "
+        f"of holdout records {quiet:.0%}.",
         detail={
             "max_lag_steps": MAX_LAG,
             "n_members": len(scene.members),

@@ -130,8 +130,8 @@ def examine(people: People, sets: Mapping[str, np.ndarray], rng: np.random.Gener
     figures: dict[str, list[np.ndarray]] = {name: [] for name in sets}
     scores: dict[str, list[np.ndarray]] = {name: [] for name in sets}
     for view in VIEWS.values():
-        parts = seen(view, {**sets, "the records": people.records, "the strangers": people.strangers}, rng)
-        records, usual = parts["the records"], _usual(parts["the records"], parts["the strangers"])
+        parts = seen(view, {**sets, "the records": people.records, "the others": people.strangers}, rng)
+        records, usual = parts["the records"], _usual(parts["the records"], parts["the others"])
         for name in sets:
             score, found = _look(people, labels, records, parts[name], usual)
             scores[name].append(score)
@@ -276,9 +276,9 @@ def _result(
         Controls(
             float(len(negative.telling)), fewest, negative.p_value > SMALLEST_P and bool(positive[PLAINEST].telling)
         ),
-        summary=f"Looked at in {len(VIEWS)} ways, {scene.artefact} stands nearer to its {members} members than to the "
+        summary=f"Looked at in {len(VIEWS)} ways, {scene.artefact} lies nearer to its {members} members than to the "
         f"{n - members} others in {len(found.telling)} of them (family-wise p = {found.p_value:.3f}); a set of "
-        f"strangers in {len(negative.telling)}, planted leaks in {fewest:.0f} or more{_unseen(positive)}.",
+        f"unrelated people in {len(negative.telling)}, planted leaks in {fewest:.0f} or more{_unseen(positive)}.",
         detail={
             "smallest_p_value": SMALLEST_P,
             "p_by_view": dict(zip(found.views, found.p_values, strict=True)),

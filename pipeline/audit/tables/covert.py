@@ -61,7 +61,7 @@ class CovertRoom:
                     "count", Interval(0.0, 0.0, float(rooms)), n=scene.rows, powered=not rooms, gates=True, ceiling=None
                 ),
                 Controls(float(kept), float(seen), kept == 0 and seen == due),
-                summary=f"Covert room in {scene.artefact}: {told}.{advice}",
+                summary=f"Unused capacity in {scene.artefact}: {told}.{advice}",
                 detail={
                     "columns": loose,
                     "rows_sorted": sorted_,

@@ -16,6 +16,7 @@ from pipeline.core.config.compute import ComputeConfig
 from pipeline.core.config.condense import CondenseTable
 from pipeline.core.config.data import CohortConfig, PrepareConfig, Source
 from pipeline.core.config.encode import Encode
+from pipeline.core.config.faults import told
 from pipeline.core.config.group import GroupConfig
 from pipeline.core.config.night import DriftConfig, NightConfig
 from pipeline.core.config.tables import Model, Name, PositiveInt
@@ -151,11 +152,7 @@ def parse_config(raw: dict[str, Any], where: str, base: Path) -> Config:
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(str(part) for part in fault['loc']) or 'top level'}: {fault['msg']}"
-            for fault in error.errors(include_input=False, include_url=False)
-        )
-        raise ConfigError(f"{where}: {faults}") from None
+        raise ConfigError(f"{where}: {told(error, raw, Config.model_json_schema())}") from None
     return _resolve_paths(config, base)
 
 

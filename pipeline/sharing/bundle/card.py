@@ -37,7 +37,7 @@ STATISTICS: Final[Mapping[str, str]] = {
     "tpr_at_1pct_fpr": "members found at 1 % false alarms",
     "tpr_at_smallest_fpr": "members found at the fewest false alarms that could be measured",
     "tpr_at_01pct_fpr": "members found at 0.1 % false alarms",
-    "count": "samples closer to one person than strangers ever are, or identifiers found",
+    "count": "samples closer to one person than unrelated people ever are, or identifiers found",
     "excess_risk": "how much oftener a guess is right about a member than about another person",
     "telling_views": "ways of looking in which the set is nearer to its members than chance allows",
     "epsilon_above_claim": "how far a test contradicts the guarantee",
@@ -45,7 +45,7 @@ STATISTICS: Final[Mapping[str, str]] = {
 }
 
 KINDS: Final[Mapping[str, str]] = {
-    "condensed": "A condensed set: a few synthetic time series with labels. No row is meant to be a person's.",
+    "condensed": "A condensed set: a few synthetic series with labels. Samples are teaching vectors, not patients.",
     "encoded": "An encoded cohort: one row per stay, encoded. Every row belongs to a person.",
     "moments": "Noisy sums over a cohort, to be added to those of other institutions. No row of a person.",
 }
@@ -119,7 +119,7 @@ def guarantee_words(guarantee: Mapping[str, Any] | None) -> dict[str, Any] | Non
 
 def attack_rows(facts: ReleaseFacts) -> list[dict[str, str]]:
     """The audit's figures in words, a row each."""
-    return [_attack_row(row) for row in facts.leakage["attacks"]]
+    return [_attack_row(row, facts.leakage["rounding"] is not None) for row in facts.leakage["attacks"]]
 
 
 def limits_of(facts: ReleaseFacts) -> tuple[str, ...]:
@@ -127,14 +127,15 @@ def limits_of(facts: ReleaseFacts) -> tuple[str, ...]:
     return (*_limits_of_kind(facts.manifest), *facts.limits)
 
 
-def _attack_row(row: Mapping[str, Any]) -> dict[str, str]:
-    limit = row["limit"]
+def _attack_row(row: Mapping[str, Any], is_published: bool) -> dict[str, str]:
+    """Beside a guarantee no bound is published: the limit that stands in for it in the file was never measured."""
+    limit, bound = row["limit"], row["upper_bound"] if is_published else None
     return {
         "attack": "every attack" if row["attack"] == "*" else row["attack"].replace("_", " "),
         "attacker": THREAT_MODELS.get(row["threat_model"], "unnamed"),
         "threat_model": row["threat_model"],
         "figure": STATISTICS.get(row["statistic"], row["statistic"]),
-        "bound": "not published" if row["upper_bound"] is None else f"{row['upper_bound']:g}",
+        "bound": "not published" if bound is None else f"{bound:g}",
         "limit": "none set" if limit is None else f"{limit:g}",
         "verdict": "shown, accepted" if limit is None else "within the limit",
     }

@@ -165,7 +165,7 @@ def _responsible(facts: ReleaseFacts) -> dict[str, Any]:
         "rai:dataCollectionMissingData": " ".join(MISSINGNESS[mode] for mode in modes if mode in MISSINGNESS)
         or "The release does not say which values were measured.",
         "rai:dataImputationProtocol": "Values are carried forward within a stay; where nothing was observed before, a "
-        "published normal value stands in.",
+        "published normal value is used.",
         "rai:dataPreprocessingProtocol": [
             f"{str(step.get('kind', 'unnamed')).replace('_', ' ')}: "
             f"{'public constants only' if step.get('public') else 'constants computed from patients'}"
@@ -211,8 +211,8 @@ def _utility_sentences(facts: ReleaseFacts) -> list[str]:
 
 def _audit_sentences(facts: ReleaseFacts) -> list[str]:
     rows = [
-        f"Audit, {row['attack']} ({row['threat_model']}, {row['figure']}): upper 95 % bound {row['bound']}, limit "
-        f"{row['limit']}."
+        f"Audit, {row['attack']} ({row['threat_model']}, {row['figure']}): {row['verdict']}; limit {row['limit']}, "
+        f"upper 95 % bound {row['bound']}."
         for row in attack_rows(facts)
     ]
     return [*rows, *(f"Audit, {item['attack'].replace('_', ' ')}: not run." for item in facts.leakage["not_run"])]

@@ -20,8 +20,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from pipeline.core.errors import DataError, UsageError
+from pipeline.core.extras import explained
 from pipeline.sharing.bundle.payload_form import require_canonical
 from pipeline.sharing.layout import PAYLOAD, payload_name
+from pipeline.sharing.receive import notebook
+from pipeline.sharing.receive.notebook import Card, Channel, Drawing
 from pipeline.sharing.receive.verify import VerifiedBundle, verify
 from pipeline.sharing.trust.keys import TrustRoot
 
@@ -43,6 +46,63 @@ class Received:
         shapes = ", ".join(f"{name}={array.dtype}{list(array.shape)}" for name, array in self.arrays.items())
         return f"Received({self.bundle.path.name!r}, {shapes})"
 
+    def _repr_html_(self) -> str:
+        facts, data = self.manifest, self.manifest["data"]
+        guarantee, channels = facts["guarantee"], [f"{c} ({c.unit})" if c.unit else str(c) for c in self.channels]
+        private = "none"
+        if guarantee is not None:
+            private = f"epsilon {guarantee['epsilon']:g}, delta {guarantee['delta']:g}, per {guarantee['unit']}"
+        shapes = [f"{name} {' x '.join(map(str, array.shape))}" for name, array in self.arrays.items()]
+        rows = [
+            ("from", f"{facts['site']}, valid until {facts['expires']}"),
+            ("kind", f"{facts['release']['kind']}, by {facts['release']['method']}"),
+            ("arrays", ", ".join(shapes)),
+            ("steps", f"{data['n_steps']} of {data['step_hours']:g} h"),
+            (f"{len(channels)} channels", ", ".join(channels)),
+            ("tasks", ", ".join(self.tasks)),
+            ("privacy guarantee", private),
+        ]
+        return notebook.table(f"{facts['name']}, version {facts['version']}", rows)
+
+    @property
+    def card(self) -> Card:
+        """What its site says of it: Markdown when printed, the page in a notebook; from the verified bytes."""
+        return Card(self.bundle.files["card.md"].decode(), self.bundle.files["card.html"].decode())
+
+    def to_frame(self) -> Any:
+        """A pandas frame: a row for every (sample, hour), a column for every channel and label.
+
+        Values are in `channels`' units; of an encoded set they are as they were sent.
+
+        Raises:
+            UsageError: the bundle holds no samples. NotInstalled: pandas is missing.
+        """
+        try:
+            return notebook.frame(self._shown(), self.labels, self.channels, self.tasks, self._step_hours)
+        except ImportError as error:
+            raise explained(error) from None
+
+    def plot(self, sample: int = 0, *channels: str) -> Drawing:
+        """One sample over time as an SVG: the named channels, or the first few that change.
+
+        Raises:
+            UsageError: no such sample or channel.
+        """
+        shown, names = self._shown(), self.channels
+        if not 0 <= sample < len(shown):
+            raise UsageError(f"this bundle has samples 0 to {len(shown) - 1}")
+        if unknown := [name for name in channels if name not in names]:
+            raise UsageError(f"this bundle has no channel {unknown[0]!r}; it has {', '.join(names)}")
+        moving = [name for place, name in enumerate(names) if np.ptp(shown[sample, :, place]) > 0]
+        asked = channels or (moving or names)[: notebook.MAX_DRAWN]
+        rows = []
+        for name in asked:
+            place = names.index(name)
+            label = f"{name} ({names[place].unit})" if names[place].unit else str(name)
+            rows.append((label, shown[sample, :, place]))
+        title = f"Sample {sample} of {self.manifest['name']}: a teaching vector, not a patient"
+        return notebook.drawing(title, self._step_hours * (shown.shape[1] - 1), rows)
+
     @property
     def manifest(self) -> Mapping[str, Any]:
         return self.bundle.manifest
@@ -58,8 +118,11 @@ class Received:
         return self._array("labels")
 
     @property
-    def channels(self) -> tuple[str, ...]:
-        return tuple(self.manifest["data"]["channels"])
+    def channels(self) -> tuple[Channel, ...]:
+        """Names, each with its `unit`: "" where there is none, as in an encoded set."""
+        data = self.manifest["data"]
+        units = notebook.units_of(data["transforms"])
+        return tuple(Channel(name, units.get(name, "")) for name in data["channels"])
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -139,7 +202,7 @@ class Received:
         source = {key: self.manifest[key] for key in ("site", "name", "version")}
         options = self.manifest["release"]["options"]  # what post-processing needs, such as the scale of the noise
         return {
-            "channels": self.channels,
+            "channels": tuple(data["channels"]),
             "tasks": tuple(Task(**task) for task in data["tasks"]),
             "step_hours": float(data["step_hours"]),
             "transforms": tuple(data["transforms"]),
@@ -150,6 +213,13 @@ class Received:
                 config={**options, **source},
             ),
         }
+
+    @property
+    def _step_hours(self) -> float:
+        return float(self.manifest["data"]["step_hours"])
+
+    def _shown(self) -> np.ndarray:
+        return notebook.in_units(self.features, self.channels, self.manifest["data"]["transforms"])
 
     def _release(self, kind: str) -> Mapping[str, Any]:
         release: Mapping[str, Any] = self.manifest["release"]

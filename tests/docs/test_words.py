@@ -1,0 +1,110 @@
+"""Plain technical English wherever a user reads: no word of the dialect, and sentences that one breath holds."""
+
+from __future__ import annotations
+
+import ast
+import re
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from flows.cli.main import app
+
+ROOT = Path(__file__).parents[2]
+DIALECT = re.compile(
+    r"\b(told(?! apart)|untold|roads?|rooms?|by heart|strangers?|made-up|learnt|stands?(?! (?:for|in for)\b)|"
+    r"he|his|him)\b",
+    re.IGNORECASE,
+)
+GENERATED = "benchmarks.md"  # its tables are named by the keys of the results that it is made from
+PAGES = [
+    ROOT / "README.md",
+    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page.name != GENERATED and "adr" not in page.parts),
+]
+SPOKEN = [  # what these modules say is in report, card, catalogue entry and the lines of an audit
+    *sorted((ROOT / "pipeline" / "report").glob("*.py")),
+    *sorted((ROOT / "pipeline" / "audit").rglob("*.py")),
+    *(ROOT / "pipeline" / "sharing" / "bundle" / name for name in ("card.py", "croissant.py")),
+    *(ROOT / "flows" / "cli" / name for name in ("ending.py", "panels.py")),
+]
+TEMPLATES = sorted((ROOT / "pipeline").rglob("*.j2"))
+MOST_WORDS = 22  # of a sentence, on average
+
+
+def prose(text: str) -> str:
+    """Without fenced and indented blocks and without code in a line."""
+    text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"^(?: {4}|\t).*$", "", text, flags=re.MULTILINE)
+    return re.sub(r"`[^`]*`", "code", text)
+
+
+def hits(text: str) -> list[str]:
+    return [text[max(0, found.start() - 40) : found.end() + 20] for found in DIALECT.finditer(text)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_is_in_plain_english(page: Path) -> None:
+    assert hits(prose(page.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda page: page.name)
+def test_a_template_is_in_plain_english(template: Path) -> None:
+    assert hits(re.sub(r"{[%{#].*?[%}#]}", " ", template.read_text(encoding="utf-8"), flags=re.DOTALL)) == []
+
+
+@pytest.mark.parametrize("module", SPOKEN, ids=lambda page: page.name)
+def test_what_a_module_says_is_in_plain_english(module: Path) -> None:
+    assert [hit for sentence in said(module) for hit in hits(sentence)] == []
+
+
+def said(module: Path) -> Iterator[str]:
+    """Its strings of more than one word, docstrings left out."""
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    apart = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value
+        if is_text and id(node) not in apart:
+            yield node.value  # type: ignore[attr-defined]
+
+
+def test_every_help_is_in_plain_english() -> None:
+    def walk(command: Any, name: str) -> None:
+        for text in (command.help, *(getattr(option, "help", None) for option in command.params)):
+            assert hits(text or "") == [], name
+        for child, one in getattr(command, "commands", {}).items():
+            walk(one, f"{name} {child}")
+
+    walk(typer.main.get_group(app), "decoct")
+
+
+def lengths(text: str) -> list[int]:
+    """Words of each sentence of running text and lists; tables and headings have none."""
+    lines = [line for line in prose(text).splitlines() if not re.match(r"\s*[|#]", line)]
+    paragraphs = re.split(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.) )", "\n".join(lines))
+    sentences = [
+        sentence
+        for paragraph in paragraphs
+        for sentence in re.split(r"(?<=[.!?])\s+", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", paragraph).strip())
+    ]
+    counts = [len(re.findall(r"[A-Za-z][\w'-]*", sentence)) for sentence in sentences]
+    return [count for count in counts if count > 2]
+
+
+def test_sentences_are_counted_as_a_reader_counts_them() -> None:
+    text = (
+        "# Four words in it\n\nOne two three. Four `decoct run` five\nsix!\n\n- seven eight nine ten\n\n| a | b | c |\n"
+    )
+    assert lengths(text) == [3, 4, 4]
+    assert len(hits("He told a stranger by heart")) == 4
+    assert hits("they cannot be told apart; it stands for a range; understand, broad, mushroom") == []
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))], ids=lambda page: page.name
+)
+def test_a_sentence_is_short(page: Path) -> None:
+    assert statistics.fmean(lengths(page.read_text(encoding="utf-8"))) <= MOST_WORDS
