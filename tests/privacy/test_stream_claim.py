@@ -192,8 +192,10 @@ def test_noise_that_nobody_reserved_is_not_drawn() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"horizon": 0}, {"horizon": 10**6}, {"entries": 0}, {"entries": 99}, {"separation": 0}, {"window": 0}]
-    + [{"window": 11}, {"clip": 0.0}, {"clip": math.inf}],
+    [
+        *({"horizon": 0}, {"horizon": 10**6}, {"entries": 0}, {"entries": 99}, {"separation": 0}),
+        *({"window": 0}, {"window": 11}, {"clip": 0.0}, {"clip": math.inf}),
+    ],
 )
 def test_terms_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError):

@@ -35,8 +35,10 @@ def test_the_factor_is_a_square_root_of_the_sums(nights: int, window: int | None
 
 @pytest.mark.parametrize(
     ("nights", "window", "rms", "worst"),
-    [(52, None, 2.2, 2.3), (365, None, 2.8, 2.9), (730, None, 3.0, 3.2), (365, 30, 2.3, 2.4), (365, 90, 2.7, 2.8)]
-    + [(1095, 365, 3.2, 3.4), (3650, 365, 3.3, 3.4)],
+    [
+        *((52, None, 2.2, 2.3), (365, None, 2.8, 2.9), (730, None, 3.0, 3.2)),
+        *((365, 30, 2.3, 2.4), (365, 90, 2.7, 2.8), (1095, 365, 3.2, 3.4), (3650, 365, 3.3, 3.4)),
+    ],
 )
 def test_noise_of_a_night_beside_one_release(nights: int, window: int | None, rms: float, worst: float) -> None:
     """A year's worst night has 2.9 times the noise of one release; a rolling year for ten years 3.4 times."""
