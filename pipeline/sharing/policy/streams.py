@@ -167,15 +167,10 @@ def _admitted(
     assert line is not None
     names = sorted(waiting)
     marks = np.array([mark_of(ledger, name) for name in names], np.uint64)
-    entered, last = np.zeros(len(names), int), np.full(len(names), -terms.separation)
-    for number, known in _nights(ledger, stream).items():
-        there = read_marks(workspace / FOLDER, [known["cohort"]])
-        inside = np.ones(len(names), bool) if there is None else np.isin(marks, there)
-        entered[inside] += 1
-        last[inside] = np.maximum(last[inside], number)
+    entered, last = _history(workspace, ledger, stream, marks)
     more = np.array([waiting[name] for name in names], int) > entered
     capped = more & (entered >= terms.entries)
-    soon = more & ~capped & (night - last < terms.separation)
+    soon = more & ~capped & (entered > 0) & (night - last < terms.separation)
     free = more & ~capped & ~soon
     _, first, same = np.unique(marks, return_index=True, return_inverse=True)
     free &= first[same] == np.arange(len(names))  # two ids of one mark are one person, and enter once
@@ -183,6 +178,23 @@ def _admitted(
     taken = {names[place]: int(entered[place]) for place in np.flatnonzero(free & covered)}
     counts = {"beyond_cap": capped, "too_soon": soon, "over_budget": free & ~covered}
     return taken, {reason: int(which.sum()) for reason, which in counts.items()}
+
+
+def _history(workspace: Path, ledger: Chain, stream: str, marks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How often each of `marks` has entered, and on which night last; where marks are lost, everybody did."""
+    known, numbers, lost = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], [0]
+    for number, line in _nights(ledger, stream).items():
+        there = read_marks(workspace / FOLDER, [line["cohort"]])
+        if there is None:
+            lost.append(number)
+            continue
+        known.append(there)
+        numbers.append(np.full(len(there), number))
+    marked, on = np.concatenate(known), np.concatenate(numbers)
+    order = np.lexsort((on, marked))
+    first, beyond = (np.searchsorted(marked[order], marks, side) for side in ("left", "right"))
+    last = np.append(on[order], 0)[np.where(beyond > first, beyond - 1, -1)]
+    return beyond - first + len(lost) - 1, np.maximum(last, max(lost))
 
 
 def _covered(
