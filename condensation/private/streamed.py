@@ -239,7 +239,7 @@ def night_of_stream(
         method=METHOD,
         starts_from_records=False,
         guarantee=guarantee_of(stream, like),
-        provenance=Provenance("condense", config={"n_per_class": n_per_class, "night": night}, seed=seed),
+        provenance=Provenance("condense", config={"n_per_class": n_per_class}, seed=seed),
     )
 
 
