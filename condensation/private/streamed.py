@@ -22,6 +22,7 @@ import numpy as np
 
 from condensation.private.accounting import accountant_name, task_weights
 from condensation.private.channels import PublicChannels, public_channels
+from condensation.private.factor import running_sums
 from condensation.private.moments import COUNT_WEIGHT, FLOATING_POINT, PUBLIC_CONSTANTS, clipped
 from condensation.private.process_statistics import (
     ProcessStatistics,
@@ -114,7 +115,7 @@ class Question:
     def weights(self, answers: np.ndarray, window: int | None = None) -> np.ndarray:
         """Of every night from 0, before anybody entered, `(1 + night, task, 1 + channel)`.
 
-        What leaves a window takes its gradient with it, so the weights forget.
+        A night that leaves the window takes its step back, so the weights forget.
         """
         tasks, entries = len(self.kinds), 1 + len(self.channels.names)
         start = np.zeros((1, tasks, entries))
@@ -124,7 +125,9 @@ class Question:
         summed = np.minimum(np.arange(1, len(answers) + 1), window or len(answers))
         a_night = self._counts(answers) / summed
         steps = LEARNING_RATE * np.minimum(1.0, STEP_STAYS / np.maximum(a_night, 1.0))
-        moved = np.cumsum(steps[:, None, None] * np.diff(sums, axis=0, prepend=0.0), axis=0)
+        for night in range(window or len(sums), len(sums)):
+            sums[night] += sums[night - (window or 0)]  # from sums of a window to sums so far
+        moved = running_sums(steps[:, None, None] * np.diff(sums, axis=0, prepend=0.0), window)
         return np.concatenate([start, start - moved])
 
     def teacher(self, answers: np.ndarray, window: int | None = None) -> LogisticTeacher:
