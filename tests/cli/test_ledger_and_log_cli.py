@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from condensation.private.accounting import noise_multipliers
-from condensation.private.stream import Stream
+from condensation.private.stream.terms import Stream
 from flows.cli.main import app
 from pipeline.core.errors import EnvironmentProblem, UsageError
 from pipeline.sharing.policy.budget import Budget

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flows import streamed
 from flows.run import walk_until
-from flows.stages import streamed
 from flows.workspace.job import Job, new_job
 from pipeline.core.config import parse_config
 from pipeline.core.digest import digest_array

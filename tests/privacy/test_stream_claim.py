@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from condensation.private.accounting import analytic_epsilon
-from condensation.private.factor import square_root_factor
-from condensation.private.stream import Stream, nightly_answers
+from condensation.private.stream.factor import square_root_factor
+from condensation.private.stream.terms import Stream, nightly_answers
 from pipeline.core.errors import BudgetError, ConfigError
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.keys.secrets import Secret

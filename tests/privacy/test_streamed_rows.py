@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from condensation.private.stream import Stream, nightly_answers
-from condensation.private.stream_condenser import PrivateStream
-from condensation.private.streamed import about, increment_of_night, night_of_stream, question_of
+from condensation.private.stream.condenser import PrivateStream
+from condensation.private.stream.nights import increment_of_night, night_of_stream
+from condensation.private.stream.question import about, question_of
+from condensation.private.stream.terms import Stream, nightly_answers
 from pipeline.core.errors import ConfigError
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.keys.secrets import Secret

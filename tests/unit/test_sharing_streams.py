@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from condensation.private.accounting import analytic_epsilon
-from condensation.private.stream import Stream, nightly_answers
+from condensation.private.stream.terms import Stream, nightly_answers
 from pipeline.core.errors import BudgetError
 from pipeline.core.files import chained
 from pipeline.core.files.chained import read_chain

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from condensation.private.factor import (
+from condensation.private.stream.factor import (
     correlated,
     factor_sensitivity,
     relative_noise,

@@ -57,7 +57,7 @@ def ledger(
 
 
 def _print_plan(policy: str | None, *, as_json: bool) -> None:
-    from flows.workspace.planned import DELTA, EPSILON, planned
+    from flows.cli.keep.planned import DELTA, EPSILON, planned
     from pipeline.sharing.policy.load import load_policy, shipped_policies
 
     rows = planned([load_policy(name) for name in ([policy] if policy else shipped_policies())])

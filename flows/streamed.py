@@ -12,7 +12,6 @@ import numpy as np
 
 from flows import registry
 from flows.progress import say
-from flows.stages.artefacts import Encoded
 from flows.workspace.accounted import check_taken, training_ids, with_queries
 from flows.workspace.job import Job
 from pipeline.core.digest import digest_json
@@ -104,7 +103,7 @@ def today(job: Job) -> date:
 
 
 def night_set(
-    job: Job, name: str, night: int, encoded: Made[Encoded], training: EncodedCohort, provenance: Provenance
+    job: Job, name: str, night: int, encoded: Made[EncodedCohort], training: EncodedCohort, provenance: Provenance
 ) -> CondensedSet:
     """The [condense.NAME] set of a night; asked again on the same night, the same.
 

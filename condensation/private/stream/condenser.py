@@ -10,8 +10,9 @@ from typing import final
 
 import numpy as np
 
-from condensation.private.stream import Added, Stream
-from condensation.private.streamed import about, increment_of_night, night_of_stream
+from condensation.private.stream.nights import increment_of_night, night_of_stream
+from condensation.private.stream.question import about
+from condensation.private.stream.terms import Added, Stream
 from pipeline.core.digest import digest_array, digest_json
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.options.condensers import PrivateStreamOptions

@@ -2,7 +2,7 @@
 
 A stay enters once, on the night its record is complete, and adds a vector of norm at most `clip` to that night's
 increment. Every night's answer is the sum so far (or of the last `window` nights) plus correlated noise
-(`condensation.private.factor`). What a stay adds may depend on earlier answers; it never changes afterwards.
+(`condensation.private.stream.factor`). What a stay adds may depend on earlier answers; it never changes afterwards.
 
 The noise of night s is named by the stream, s and the digest of all increments up to s: whoever has the key and the
 increments draws the noise of all nights again, so no state can be lost and an old night gives its old answer. Other
@@ -20,8 +20,8 @@ from typing import Final, Protocol, final
 import numpy as np
 
 from condensation.private.accounting import noise_multipliers
-from condensation.private.factor import LONGEST, correlated, factor_sensitivity, running_sums, square_root_factor
 from condensation.private.granular import ROOM, grid_step
+from condensation.private.stream.factor import LONGEST, correlated, factor_sensitivity, running_sums, square_root_factor
 from pipeline.core.digest import digest_array
 from pipeline.core.errors import ConfigError
 from pipeline.core.keys.noise import NoiseSource

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from condensation.private.accounting import analytic_epsilon, noise_multipliers
-from condensation.private.factor import relative_noise, square_root_factor
+from condensation.private.stream.factor import relative_noise, square_root_factor
 from pipeline.sharing.policy.load import Policy
 
 NIGHTS: Final = (1, 4, 15, 30, 52, 365)
