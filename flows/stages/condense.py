@@ -15,7 +15,7 @@ from flows import registry
 from flows.compute import calls, device
 from flows.progress import say, steps
 from flows.stages.artefacts import Encoded
-from flows.streamed import AnswersNightly, night_set, tonight
+from flows.streams.tonight import AnswersNightly, night_set, tonight
 from flows.workspace.accounted import check_taken, ledger_of, noise_name, noise_source, with_queries
 from flows.workspace.job import Job
 from pipeline.core.config import Condense

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows import streamed
 from flows.run import walk_until
+from flows.streams import tonight
 from flows.workspace.job import Job, new_job
 from pipeline.core.config import parse_config
 from pipeline.core.digest import digest_array
@@ -44,7 +44,7 @@ def set_of(job: Job) -> CondensedSet:
 
 def test_every_night_has_a_set_and_all_have_one_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def on(day: int) -> None:
-        monkeypatch.setattr(streamed, "today", lambda _: date(2026, 3, day))
+        monkeypatch.setattr(tonight, "today", lambda _: date(2026, 3, day))
 
     on(1)
     first = set_of(job_of(tmp_path, 60))
