@@ -100,7 +100,7 @@ def main() -> None:
     train = encoded.part(Split.TRAIN)
     rows, prices = dict[str, dict[str, float]](), dict[str, dict[str, float]]()
     slowest = 0.0
-    budgets = {f"epsilon {epsilon}": (float(epsilon), options.secrets) for epsilon in (4, 2, 1)}
+    budgets = {f"epsilon {epsilon}": (float(epsilon), options.secrets) for epsilon in (4, 2)}
     budgets["next to no noise"] = (100.0, 1)
     for name, (epsilon, secrets) in budgets.items():
         stream = Stream(horizon=NIGHTS, epsilon=epsilon, delta=1e-5, clip=1.0)

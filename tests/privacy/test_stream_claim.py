@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from condensation.private.accounting import analytic_epsilon
-from condensation.private.stream.factor import square_root_factor
+from condensation.private.stream.factor import correlated, square_root_factor
 from condensation.private.stream.terms import Stream, nightly_answers
 from pipeline.core.errors import BudgetError, ConfigError
 from pipeline.core.keys.noise import NoiseSource
@@ -167,12 +167,36 @@ def test_no_two_streams_can_be_subtracted() -> None:
     assert np.all(first != nightly_answers(stream, 6, 4, nights(zeros), source(), asked))
 
 
+@pytest.mark.parametrize(("horizon", "window"), [(60, None), (60, 1), (60, 7), (60, 60), (200, 9)])
+def test_what_rounding_adds_is_bounded(horizon: int, window: int | None) -> None:
+    """Draws that explain a neighbour's answers differ by C x and C^-1 e: the room holds for the worst e."""
+    stream = Stream(horizon=horizon, epsilon=1.0, delta=1e-6, clip=1.0, window=window)
+    assert np.linalg.norm(np.linalg.inv(matrix(stream.factor)), 2) ** 2 <= stream.spread_of_rounding
+
+
+def test_a_neighbours_answers_are_explained_by_one_set_of_whole_draws() -> None:
+    """The exact argument, carried out: solve for them night by night; they are as near as the bound says."""
+    nights_, size, factor = 40, 3, square_root_factor(40)
+    generator = np.random.default_rng(3)
+    draws = np.rint(generator.normal(size=(nights_, size)) * 1e6)
+    moved = np.zeros((nights_, size))
+    moved[7] = np.rint([3e5, -2e5, 1e5])
+    answers = np.array([np.rint(correlated(draws[: t + 1], factor)) for t in range(nights_)])
+    others = np.zeros_like(draws)
+    sums = np.cumsum(moved, axis=0)
+    for t in range(nights_):
+        others[t] = answers[t] - sums[t] - np.rint(correlated(others[: t + 1], factor))
+        assert np.array_equal(np.rint(correlated(others[: t + 1], factor)) + sums[t], answers[t])
+    off = np.linalg.norm(draws - others - matrix(factor) @ moved)
+    assert 0 < off <= math.sqrt(2 * nights_ * size)
+
+
 def test_answers_lie_on_one_grid_and_their_error_is_the_factors() -> None:
     """Exact sums leave no low bits, and the noise of night t has the norm of row t of C."""
     stream = Stream(horizon=12, epsilon=2.0, delta=1e-6, clip=1.0)
     increments = np.random.default_rng(2).normal(size=(12, 800))
     answers = nightly_answers(stream, 12, 800, nights(increments), source(), stream.question(ABOUT))
-    step = 2.0 ** math.floor(math.log2(5e-5 / math.sqrt(800)))
+    step = 2.0 ** math.floor(math.log2(5e-5 / math.sqrt(2 * 12 * 800)))
     assert np.array_equal(np.rint(answers / step) * step, answers)
     rows = np.sqrt(np.cumsum(stream.factor**2)) * stream.scale
     errors = (answers - np.cumsum(increments, axis=0)).std(axis=1)

@@ -6,8 +6,12 @@ increment. Every night's answer is the sum so far (or of the last `window` night
 
 The noise of night s is named by the stream, s and the digest of all increments up to s: whoever has the key and the
 increments draws the noise of all nights again, so no state can be lost and an old night gives its old answer. Other
-increments meet other noise, so no two answers can be subtracted. Sums and noise are on one grid, as in
-`condensation.private.granular`; an increment is rounded on its own, so that a sum of nights is exact.
+increments meet other noise, so no two answers can be subtracted.
+
+Sums and draws are whole numbers of grid steps. For neighbours, whoever would explain the same answers by other draws
+finds exactly one way to do so, as C has ones on its diagonal: these draws differ by C x and at most C^-1 e, e the
+rounding of each night's noise, one step an entry. The step is so small that all of it fits into half the room of
+`condensation.private.granular`.
 """
 
 from __future__ import annotations
@@ -94,6 +98,11 @@ class Stream:
         return self.multiplier * self.sensitivity * (1 + ROOM)
 
     @property
+    def spread_of_rounding(self) -> int:
+        """At least |C^-1|^2: 2 for (1 - z)^(1/2); with a window times the square of the sum of (1 - z^w)^(-1/2)."""
+        return 2 if self.window is None else 8 * math.ceil(self.horizon / self.window)
+
+    @property
     def events(self) -> tuple[Json, ...]:
         """What the ledger prices, once for everybody who enters."""
         return ({"event": "GaussianDpEvent", "query": "stream", "noise_multiplier": self.multiplier},)
@@ -117,14 +126,15 @@ def nightly_answers(
     """
     if not 0 <= night <= stream.horizon:
         raise ConfigError(f"night {night} lies outside the stream's {stream.horizon} nights")
-    step, factor = grid_step(stream.clip, size), stream.factor
+    step = grid_step(stream.clip, stream.spread_of_rounding * stream.horizon * size)
+    steps, factor = math.ceil(stream.scale / step), stream.factor
     increments, draws, digest = np.zeros((night, size)), np.zeros((night, size)), ""
     known = {one.night: one for one in added}
     for place in range(night):
         if (one := known.get(place + 1)) is not None:
             increments[place], digest = np.rint(one.increment / step), one.digest
-        draws[place] = noise.normal({**question, "night": place + 1, "added": digest}, stream.scale, (size,))
+        named = {**question, "night": place + 1, "added": digest, "step": step.hex()}
+        draws[place] = np.rint(noise.normal(named, float(steps), (size,)))
     sums = running_sums(increments, stream.window)
-    disturbed = [correlated(draws[: place + 1], factor) for place in range(night)]
-    answers = [(total + np.rint(off / step)) * step for total, off in zip(sums, disturbed, strict=True)]
-    return np.array(answers).reshape(night, size)
+    answers = [total + np.rint(correlated(draws[: place + 1], factor)) for place, total in enumerate(sums)]
+    return np.array(answers).reshape(night, size) * step
