@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Final, Protocol, final, runtime_checkable
+from typing import Any, Final, Protocol, final, runtime_checkable
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from flows.compute.devices import device
 from flows.compute.maps import calls
 from flows.progress import say, steps
 from flows.stages.artefacts import Encoded
+from flows.streams.tonight import AnswersNightly, night_set, tonight
 from flows.workspace.accounted import check_taken, ledger_of, noise_name, noise_source, with_queries
 from flows.workspace.job import Job
 from pipeline.core.config import Condense
@@ -74,16 +75,25 @@ def condense(
     table = job.config.condense[name]
     seed = job.seed("condense", seed_of or name)
     where = device(job.config.device)
-    options = {"condenser": table.model_dump(mode="json"), "device": where.split(":")[0], **noise_name(job)}
+    options: dict[str, Any] = {
+        "condenser": table.model_dump(mode="json"),
+        "device": where.split(":")[0],
+        **noise_name(job),
+    }
     owner = registry.foreign_owner(registry.CONDENSERS, table)
     options |= {} if owner is None else {"plugin": owner}
     parents: tuple[str, ...] = (encoded.first,)
     if grouping is not None and table.by_group:
         parents = (encoded.first, grouping.first)
         options["tasks_chosen"] = job.only(grouping, Grouping).chosen
+    method = registry.condenser(table)
+    night = tonight(job, name, method) if isinstance(method, AnswersNightly) else None
+    options |= {} if night is None else {"night": night}
 
     def make(provenance: Provenance) -> tuple[CondensedSet | LossCurve, ...]:
         several = _Sets(job, name, encoded, grouping, provenance)
+        if night is not None:
+            return several.of_night(night)
         resumes = isinstance(registry.condenser(table), Resumes)
         if table.makes_several and resumes and job.config.compute.by_workers:
             return several.by_workers()
@@ -127,6 +137,18 @@ class _Sets:
             named = dataclasses.replace(sampled, method=registry.name_of(self._table), provenance=told)
             found += [named, LossCurve(_thinned([]), self._name)]
         return tuple(found)
+
+    def of_night(self, night: int) -> tuple[CondensedSet | LossCurve, ...]:
+        """The one set of a stream's night.
+
+        Raises:
+            ConfigError: the table asks for several, or its tasks were chosen on real stays; or as `night_set`.
+        """
+        if len(self.parts) > 1 or self._provenance.config.get("tasks_chosen") == "real_stays":
+            raise ConfigError(f"condense.{self._name}: a stream makes one set a night, of tasks that were not chosen")
+        part = with_tasks(self._training, self.parts[0])
+        made = night_set(self._job, self._name, night, self._encoded, part, self._provenance)
+        return made, LossCurve(_thinned([]), self._name)
 
     def made(self, number: int, *, quiet: bool = False) -> tuple[CondensedSet, LossCurve]:
         """One of them; `quiet` where somebody else tells how far all of them are.

@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from flows.workspace.job import Job
 from pipeline.core.digest import digest_array, digest_json
 from pipeline.core.errors import ConfigError
@@ -93,10 +91,19 @@ def with_queries(provenance: Provenance, asked: Sequence[str]) -> Provenance:
 
 def training_people(job: Job, encoded: Made[EncodedCohort]) -> ledger.People:
     """Whose records a private method sees: subjects, or stays where the source knows no subjects."""
-    prepared = _first_parent(job, encoded.first)
-    cohort: Cohort = job.store.get(_first_parent(job, prepared), Cohort)
-    ids = np.unique(cohort.subject_ids[cohort.split == int(Split.TRAIN)])
-    return ledger.People(tuple(ids.tolist()), "subject" if cohort.subjects_known else "stay")
+    unit = "subject" if _cohort(job, encoded).subjects_known else "stay"
+    return ledger.People(tuple(sorted(set(training_ids(job, encoded)))), unit)
+
+
+def training_ids(job: Job, encoded: Made[EncodedCohort]) -> tuple[str, ...]:
+    """Whose each training stay is, in the order of the stays."""
+    cohort = _cohort(job, encoded)
+    return tuple(cohort.subject_ids[cohort.split == int(Split.TRAIN)].tolist())
+
+
+def _cohort(job: Job, encoded: Made[EncodedCohort]) -> Cohort:
+    found: Cohort = job.store.get(_first_parent(job, _first_parent(job, encoded.first)), Cohort)
+    return found
 
 
 def _first_parent(job: Job, digest: str) -> str:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from condensation.private.accounting import noise_multipliers
+from condensation.private.stream.terms import Stream
 from flows.cli.main import app
 from pipeline.core.errors import EnvironmentProblem, UsageError
 from pipeline.sharing.policy.budget import Budget
-from pipeline.sharing.policy.ledger import People, reserve
+from pipeline.sharing.policy.ledger import People, composed_epsilon, reserve
+from pipeline.sharing.policy.load import shipped_policies
+from pipeline.sharing.policy.streams import StreamTerms, enter, reserve_stream
 from pipeline.sharing.trust.log import log_path
 
 EVENTS = ({"event": "GaussianDpEvent", "noise_multiplier": 5.0},)
@@ -81,3 +87,32 @@ def test_a_root_that_is_described_wrongly_is_not_drafted(text: str, tmp_path: Pa
     with pytest.raises(UsageError):
         decoct("trust", "draft", tmp_path / "keys.toml", tmp_path / "root.json")
     assert not (tmp_path / "root.json").exists()
+
+
+def test_the_plan_says_how_many_nights_a_budget_covers_and_what_a_stream_costs(tmp_path: Path) -> None:
+    """Composed by the ledger's own accountant; strict covers 15 nights of 365, and all of them as a stream."""
+    rows = {(row["policy"], row["nights"]): row for row in json.loads(decoct("ledger", "--plan", "--json"))["rows"]}
+    assert {policy for policy, _ in rows} == set(shipped_policies())
+    assert [rows[policy, 365]["admitted"] for policy in ("strict", "research", "agreement")] == [15, 49, 71]
+    (one,) = noise_multipliers(1.0, 1e-6, (1.0,))
+    for nights in (4, 15):
+        apart = composed_epsilon([{"event": "GaussianDpEvent", "noise_multiplier": one}] * nights, 1e-5)
+        assert rows["strict", nights]["apart"] == pytest.approx(apart, abs=1e-4)
+    year = Stream(horizon=365, epsilon=rows["strict", 365]["stream"], delta=1e-5, clip=1.0)
+    worst = float((year.factor**2).sum())
+    assert year.multiplier * worst == pytest.approx(one, rel=1e-3)
+    assert rows["strict", 365]["stream"] == pytest.approx(2.89, abs=0.005)
+    lines = decoct("ledger", "--plan", "--policy", "strict", "--out", tmp_path).splitlines()
+    assert lines[7].split() == ["strict", "4", "365", "28.81", "15", "2.89", "2", "1.39"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stream_is_told_below_the_ledgers_table(tmp_path: Path) -> None:
+    year = Stream(horizon=365, epsilon=1.5, delta=1e-5, clip=1.0)
+    budget = Budget(2.0, 1e-5, 365)
+    reserve_stream(tmp_path, "ab" * 32, year.events, StreamTerms(365, 1, 1, "subject"), budget, "house")
+    for night in (1, 2):
+        enter(tmp_path, "ab" * 32, night, {f"p{night}": 1}, budget, lambda admitted: np.ones(len(admitted)))
+    lines = decoct("ledger", "--out", tmp_path).splitlines()
+    assert lines[2].split()[:4] == ["abababababab", "subject", "2", "1"]
+    assert lines[-1] == "abababababab is a stream: 2 nights so far, one price for all of them"

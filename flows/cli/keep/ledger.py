@@ -17,6 +17,9 @@ def ledger(
         str | None, typer.Option(help="The policy whose budget counts, by name or file; none = of the last query.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Workspace folder.")] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="What nights a year would cost, with and without a stream; reads no ledger.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """What private queries about each cohort have cost together, composed, and what is left of the policy's budget.
@@ -26,6 +29,9 @@ def ledger(
     from pipeline.sharing.policy.ledger import last_budget, spent_by_cohort
     from pipeline.sharing.policy.load import load_policy
 
+    if plan:
+        _print_plan(policy, as_json=as_json)
+        return
     workspace = out or Path("decoct-work")
     budget = last_budget(workspace) if policy is None else load_policy(policy).budget
     if budget is None:
@@ -45,6 +51,31 @@ def ledger(
             f"{row.epsilon:6.3f}  {row.left:6.3f}"
         )
     print("spent: by the person in the cohort who gave most, over all cohorts with that person in them")
+    for row in rows:
+        if row.nights:
+            print(f"{row.cohort[:12]} is a stream: {row.nights} nights so far, one price for all of them")
+
+
+def _print_plan(policy: str | None, *, as_json: bool) -> None:
+    from flows.cli.keep.planned import DELTA, EPSILON, planned
+    from pipeline.sharing.policy.load import load_policy, shipped_policies
+
+    rows = planned([load_policy(name) for name in ([policy] if policy else shipped_policies())])
+    if as_json:
+        print_json({"rows": [dataclasses.asdict(row) for row in rows]})
+        return
+    print(f"nights a year with the same people, each as accurate as one release of epsilon {EPSILON:g} at {DELTA:g}")
+    print("policy          budget  nights   apart  covered  stream  at most   noise")
+    for row in rows:
+        print(
+            f"{row.policy:<15} {row.budget:6.4g} {row.nights:>7} {row.apart:7.2f} {row.admitted:>8} {row.stream:7.2f} "
+            f"{row.limit:8.4g} {row.noise:7.2f}"
+        )
+    print(
+        "apart: epsilon for one person if every night is a release of its own; covered: nights that the budget allows"
+    )
+    print("stream: epsilon if all nights are one stream whose last night is as accurate as such a release")
+    print("at most: a stream's epsilon under the policy; noise: of its last night then, beside such a release")
 
 
 def register(app: typer.Typer) -> None:

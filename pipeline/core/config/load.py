@@ -107,7 +107,8 @@ class Config(Model):
                 raise ValueError(f"condense.{name}.input names no [encode.*] table")
             if table.by_group and self.group is None:
                 raise ValueError(f"condense.{name}.tasks = '{table.tasks}' needs a [group] table")
-            if table.by_group and self.group and self.group.looks_at_stays and table.kind == "private_moments":
+            private = table.kind in ("private_moments", "private_stream")
+            if table.by_group and self.group and self.group.looks_at_stays and private:
                 raise ValueError(f"condense.{name}.tasks: a group chosen on real data is outside the privacy account")
         known = self.encode if self.release.kind == "encoded" else self.condense
         if self.release.artefact not in known:

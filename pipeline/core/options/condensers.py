@@ -75,6 +75,20 @@ class PrivateMomentsOptions(Options):
     clip_norm: Positive | None = None  # none = the method's public default
 
 
+@dataclass(frozen=True, kw_only=True)
+class PrivateStreamOptions(Options):
+    """One accounted Gaussian query that is answered on every night of a stream."""
+
+    epsilon: Positive = 2.0  # of all nights together, for one person
+    delta: Annotated[float, Ge(1e-12), Lt(1)] = 1e-6
+    begins: str = ""  # ISO date of night 1; a scheduled run needs it
+    horizon: PositiveInt = 365  # nights
+    entries: PositiveInt = 1  # stays of a person that enter, at most
+    separation: PositiveInt = 1  # nights between two entries of a person, at least
+    window: PositiveInt | None = None  # nights whose stays a set speaks of; none = all so far
+    backlog_nights: PositiveInt = 30  # over which people enter who are there already when the stream begins
+
+
 CONDENSERS: Final[Mapping[str, type[Options]]] = MappingProxyType(
     {
         "kernel_matching": KernelMatchingOptions,
@@ -83,5 +97,6 @@ CONDENSERS: Final[Mapping[str, type[Options]]] = MappingProxyType(
         "herding": Options,
         "random_real": Options,
         "private_moments": PrivateMomentsOptions,
+        "private_stream": PrivateStreamOptions,
     }
 )

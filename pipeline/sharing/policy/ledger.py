@@ -8,34 +8,37 @@ Epsilons of releases about the same person add up. Who was in which cohort is ke
 new query is composed by dp-accounting for each pattern of cohorts that its people were in, and the largest counts. So
 neither another task, nor another encoding, nor one patient more or less makes anybody new.
 
+A stream (`pipeline.sharing.policy.streams`) is one query that is answered over many nights: its events count once for
+whoever entered it, on whichever nights.
+
 Every head of the ledger is anchored in the audit log: a ledger that is older than the log says was restored from a
 backup, and nothing is drawn on it.
 """
 
 from __future__ import annotations
 
-import hmac
 import math
 import secrets
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, final
 
 import numpy as np
 
-from pipeline.core.errors import BudgetError, EnvironmentProblem
-from pipeline.core.files.chained import BEGINNING, Chain, read_chain, writing
-from pipeline.core.files.owner import read_owner_file, write_owner_file
+from pipeline.core.errors import BudgetError
+from pipeline.core.files.chained import BEGINNING, Chain, Writer, read_chain, writing
 from pipeline.sharing.policy.budget import Budget
+from pipeline.sharing.policy.marks import keep_marks, marks_of, read_marks
 from pipeline.sharing.trust.log import append_log, read_log
 
 FOLDER: Final = "ledger"
 LEDGER_FILE: Final = "ledger.jsonl"
+RESERVE, STREAM, NIGHT = "reserve", "stream", "night"  # the kinds of lines: a query, a stream, who entered it
 ANCHOR: Final = "ledger"  # what the log calls the line that names the ledger's head
-MARK_BYTES: Final = 8  # two of 100,000 people share a mark with probability 3e-10, and are then counted as one
 MAX_PATTERNS: Final = 32  # beyond it, everybody is taken to have been in every overlapping cohort
 INTERVAL: Final = 1e-3  # of the privacy loss grid; dp-accounting rounds upwards
 
@@ -52,15 +55,33 @@ class People:
 @final
 @dataclass(frozen=True)
 class CohortSpent:
-    """A line of the ledger's table: a cohort, and what the person in it who gave most has given."""
+    """A line of the ledger's table: a cohort or a stream, and what the person in it who gave most has given."""
 
-    cohort: str  # digest of its marks
+    cohort: str  # digest of its marks; of a stream, its name
     unit: str
     people: int
-    queries: int  # about this cohort itself
+    queries: int  # about this cohort itself; a stream is one
     last: str  # when the last of them was reserved
     epsilon: float  # of all queries in the period about anybody in it, composed
     left: float  # of the budget; never below 0
+    nights: int = 0  # on which people entered a stream; 0 = a cohort
+
+
+@final
+@dataclass(frozen=True)
+class Asked:
+    """What counts once for everybody who was in any of `cohorts`: the queries about one, or a stream of many."""
+
+    name: str  # the cohort's, or the stream's
+    cohorts: tuple[str, ...]
+    entries: tuple[Mapping[str, Any], ...]  # lines with events
+    last: str
+    stream: bool
+
+    @property
+    def events(self) -> list[Mapping[str, Any]]:
+        """All of them, composed for whoever was asked."""
+        return [event for entry in self.entries for event in entry["events"]]
 
 
 def ledger_path(workspace: Path) -> Path:
@@ -82,14 +103,10 @@ def reserve(
         EnvironmentProblem: ledger or log is damaged, or cannot be written.
     """
     with writing(ledger_path(workspace)) as ledger:
-        anchored = _require_anchored(workspace, ledger.chain)
-        if len(ledger.chain.lines) > anchored:  # a crash came between ledger and log
-            _anchor(workspace, ledger.chain)
-        if not ledger.chain.lines:
-            ledger.append("begin", {"salt": secrets.token_hex(32)})
-        if any(entry["what"] == "reserve" and entry["query"] == query for entry in ledger.chain.entries):
+        begin(workspace, ledger)
+        if any(entry["what"] == RESERVE and entry["query"] == query for entry in ledger.chain.entries):
             return
-        marks = _marks(_salt(ledger.chain), people.ids)
+        marks = marks_of(ledger.chain, people.ids)
         spent = _most_spent(workspace, ledger.chain, marks, budget, events)
         if spent > budget.epsilon:
             person = "patient" if people.unit == "subject" else "stay"
@@ -98,10 +115,22 @@ def reserve(
                 f"{budget.period_days} days to epsilon {spent:.4g} at delta {budget.delta:g}, above the "
                 f"{budget.epsilon:g} that policy {policy} allows; see: decoct ledger"
             )
-        cohort = _keep_marks(workspace, marks)
+        cohort = keep_marks(workspace / FOLDER, marks)
         facts = {"query": query, "cohort": cohort, "unit": people.unit, "policy": policy, "budget": asdict(budget)}
-        ledger.append("reserve", {**facts, "events": [dict(event) for event in events]})
-        _anchor(workspace, ledger.chain)
+        ledger.append(RESERVE, {**facts, "events": [dict(event) for event in events]})
+        anchor(workspace, ledger.chain)
+
+
+def begin(workspace: Path, ledger: Writer) -> None:
+    """See that the ledger may be written on: it is the one that the log knows, and has its first line.
+
+    Raises:
+        BudgetError: it is older than the log says.
+    """
+    if len(ledger.chain.lines) > _require_anchored(workspace, ledger.chain):  # a crash came between ledger and log
+        anchor(workspace, ledger.chain)
+    if not ledger.chain.lines:
+        ledger.append("begin", {"salt": secrets.token_hex(32)})
 
 
 def spent_by_cohort(workspace: Path, budget: Budget) -> tuple[CohortSpent, ...]:
@@ -113,18 +142,18 @@ def spent_by_cohort(workspace: Path, budget: Budget) -> tuple[CohortSpent, ...]:
     ledger = read_chain(ledger_path(workspace))
     _require_anchored(workspace, ledger)
     rows = []
-    for cohort in dict.fromkeys(entry["cohort"] for entry in _reservations(ledger)):
-        own = [entry for entry in _reservations(ledger) if entry["cohort"] == cohort]
-        marks = _read_marks(workspace, cohort)
+    for asked in _asked(ledger):
+        marks = read_marks(workspace / FOLDER, asked.cohorts)
         epsilon = _most_spent(workspace, ledger, marks, budget, ())
         count = 0 if marks is None else len(marks)
         left = max(0.0, budget.epsilon - epsilon)
-        rows.append(CohortSpent(cohort, own[-1]["unit"], count, len(own), own[-1]["when"], epsilon, left))
+        told = (asked.name, asked.entries[-1]["unit"], count, len(asked.entries), asked.last, epsilon, left)
+        rows.append(CohortSpent(*told, nights=len(asked.cohorts) if asked.stream else 0))
     return tuple(rows)
 
 
 def reserved_queries(workspace: Path) -> dict[str, tuple[Mapping[str, Any], ...]]:
-    """Query -> its events, of all that was ever reserved.
+    """Query -> its events, of all that was ever reserved, streams among them.
 
     Raises:
         BudgetError: the ledger is older than the log says. EnvironmentProblem: it is damaged.
@@ -146,17 +175,17 @@ def composed_epsilon(events: Iterable[Mapping[str, Any]], delta: float) -> float
     Raises:
         BudgetError: an event that has no price here.
     """
-    counts: dict[tuple[str, float], int] = {}
-    for event in events:
-        key = _priced(event)
-        counts[key] = counts.get(key, 0) + 1
-    if not counts:
-        return 0.0
+    counts = Counter(_priced(event) for event in events)
+    return _composed(tuple(sorted(counts.items())), delta) if counts else 0.0
+
+
+@lru_cache(maxsize=256)
+def _composed(counts: tuple[tuple[tuple[str, float], int], ...], delta: float) -> float:
     import dp_accounting
     from dp_accounting.pld import PLDAccountant
 
     accountant = PLDAccountant(value_discretization_interval=INTERVAL)
-    for (kind, multiplier), count in sorted(counts.items()):
+    for (kind, multiplier), count in counts:
         accountant.compose(getattr(dp_accounting, kind)(multiplier), count)
     return float(accountant.get_epsilon(delta))
 
@@ -174,34 +203,64 @@ def _priced(event: Mapping[str, Any]) -> tuple[str, float]:
 
 
 def _reservations(ledger: Chain) -> list[Mapping[str, Any]]:
-    return [entry for entry in ledger.entries if entry["what"] == "reserve"]
+    return [entry for entry in ledger.entries if entry["what"] in (RESERVE, STREAM)]
+
+
+def _asked(ledger: Chain) -> list[Asked]:
+    """Cohorts and streams in the order of their first line; a stream goes on until its last night on the ledger."""
+    found: dict[str, Asked] = {}
+    for entry in ledger.entries:
+        if entry["what"] == RESERVE:
+            known = found.get(entry["cohort"])
+            entries = (*(known.entries if known else ()), entry)
+            found[entry["cohort"]] = Asked(entry["cohort"], (entry["cohort"],), entries, entry["when"], False)
+        elif entry["what"] == STREAM:
+            found[entry["query"]] = Asked(entry["query"], (), (entry,), entry["when"], True)
+        elif entry["what"] == NIGHT:
+            known = found[entry["stream"]]
+            found[known.name] = replace(known, cohorts=(*known.cohorts, entry["cohort"]), last=entry["when"])
+    return list(found.values())
+
+
+def asked_in_period(ledger: Chain, budget: Budget) -> list[Asked]:
+    """What was asked in the period; of a stream, all or nothing: its later nights answer about earlier entries too.
+
+    Raises:
+        BudgetError: this machine's clock is behind the ledger.
+    """
+    today = datetime.now(tz=UTC)
+    if ledger.entries and datetime.fromisoformat(ledger.entries[-1]["when"]) > today + timedelta(minutes=5):
+        raise BudgetError("the ledger's last line is dated in the future: set this machine's clock right")
+    first = today - timedelta(days=budget.period_days)
+
+    def since(when: str) -> bool:
+        return datetime.fromisoformat(when) >= first
+
+    recent = []
+    for asked in _asked(ledger):
+        entries = asked.entries if asked.stream else tuple(entry for entry in asked.entries if since(entry["when"]))
+        if entries and since(asked.last):
+            recent.append(replace(asked, entries=entries))
+    return recent
 
 
 def _most_spent(
     workspace: Path, ledger: Chain, marks: np.ndarray | None, budget: Budget, more: Sequence[Mapping[str, Any]]
 ) -> float:
     """The largest epsilon of anybody with one of `marks` over the period's reservations, with `more` events."""
-    entries = _in_period(ledger, budget)
-    cohorts = list(dict.fromkeys(entry["cohort"] for entry in entries))
-    found = [np.array(pattern) for pattern in _patterns(workspace, cohorts, marks)]
+    recent = asked_in_period(ledger, budget)
     epsilons = [0.0]
-    for pattern in found:
-        inside = {cohort for cohort, there in zip(cohorts, pattern, strict=True) if there}
-        given = [event for entry in entries if entry["cohort"] in inside for event in entry["events"]]
+    for pattern in _patterns(workspace, recent, marks):
+        given = [event for asked, there in zip(recent, pattern, strict=True) if there for event in asked.events]
         epsilons.append(composed_epsilon([*given, *more], budget.delta))
     return max(epsilons)
 
 
-def _patterns(workspace: Path, cohorts: Sequence[str], marks: np.ndarray | None) -> list[tuple[bool, ...]]:
-    """Which of `cohorts` people were in together, a tuple per pattern that no other pattern holds."""
-    everywhere = tuple(True for _ in cohorts)
+def _patterns(workspace: Path, recent: Sequence[Asked], marks: np.ndarray | None) -> list[tuple[bool, ...]]:
+    """Which of `recent` people were asked in together, a tuple per pattern that no other pattern holds."""
     if marks is None:
-        return [everywhere]
-    columns = []
-    for cohort in cohorts:
-        others = _read_marks(workspace, cohort)
-        columns.append(np.ones(len(marks), bool) if others is None else np.isin(marks, others))
-    table = np.unique(np.stack(columns, axis=1), axis=0) if columns else np.zeros((1, 0), bool)
+        return [tuple(True for _ in recent)]
+    table = np.unique(asked_of(workspace, recent, marks), axis=0)
     if len(table) > MAX_PATTERNS:
         return [tuple(bool(column.any()) for column in table.T)]
     rows: list[list[bool]] = table.tolist()
@@ -209,52 +268,17 @@ def _patterns(workspace: Path, cohorts: Sequence[str], marks: np.ndarray | None)
     return [tuple(row) for row, own in zip(rows, sets, strict=True) if not any(own < other for other in sets)]
 
 
-def _in_period(ledger: Chain, budget: Budget) -> list[Mapping[str, Any]]:
-    today = datetime.now(tz=UTC)
-    entries = _reservations(ledger)
-    if entries and datetime.fromisoformat(entries[-1]["when"]) > today + timedelta(minutes=5):
-        raise BudgetError("the ledger's last line is dated in the future: set this machine's clock right")
-    begin = today - timedelta(days=budget.period_days)
-    return [entry for entry in entries if datetime.fromisoformat(entry["when"]) >= begin]
+def asked_of(workspace: Path, recent: Sequence[Asked], marks: np.ndarray) -> np.ndarray:
+    """Who of `marks` was asked in what, `(person, asked)`; where marks are lost, everybody."""
+    table = np.ones((len(marks), len(recent)), bool)
+    for place, asked in enumerate(recent):
+        others = read_marks(workspace / FOLDER, asked.cohorts)
+        table[:, place] = True if others is None else np.isin(marks, others)
+    return table
 
 
-def _marks(salt: bytes, ids: Iterable[str]) -> np.ndarray:
-    """Sorted uint64 marks of people: HMAC-SHA256 under the ledger's salt, cut to 8 bytes."""
-    marks = [int.from_bytes(hmac.digest(salt, name.encode(), "sha256")[:MARK_BYTES], "little") for name in ids]
-    return np.unique(np.array(marks, np.uint64))
-
-
-def _salt(ledger: Chain) -> bytes:
-    return bytes.fromhex(ledger.entries[0]["salt"])
-
-
-def _keep_marks(workspace: Path, marks: np.ndarray) -> str:
-    """Write the marks under their digest, unless they are there; returns the digest, which names the cohort."""
-    data = marks.astype("<u8").tobytes()
-    name = sha256(data).hexdigest()
-    if not _marks_path(workspace, name).exists():
-        try:
-            write_owner_file(_marks_path(workspace, name), data, "the ledger's list of marks")
-        except EnvironmentProblem:
-            if not _marks_path(workspace, name).exists():
-                raise
-    return name
-
-
-def _read_marks(workspace: Path, cohort: str) -> np.ndarray | None:
-    """The marks of a cohort; None where they are gone or damaged: it then counts as overlapping with everybody."""
-    try:
-        data = read_owner_file(_marks_path(workspace, cohort), "the ledger's list of marks")
-    except EnvironmentProblem:
-        return None
-    return np.frombuffer(data, "<u8") if sha256(data).hexdigest() == cohort else None
-
-
-def _marks_path(workspace: Path, cohort: str) -> Path:
-    return workspace / FOLDER / "people" / f"{cohort}.marks"
-
-
-def _anchor(workspace: Path, ledger: Chain) -> None:
+def anchor(workspace: Path, ledger: Chain) -> None:
+    """Tell the audit log the ledger's head."""
     append_log(workspace, ANCHOR, {"lines": len(ledger.lines), "head": ledger.head})
 
 
@@ -263,7 +287,7 @@ def _require_anchored(workspace: Path, ledger: Chain) -> int:
     anchors = [entry for entry in read_log(workspace).entries if entry["what"] == ANCHOR]
     lines, head = (anchors[-1]["lines"], anchors[-1]["head"]) if anchors else (0, BEGINNING)
     known = len(ledger.lines) >= lines and ledger.head_at(lines) == head
-    if not known or len([entry for entry in ledger.entries[lines:] if entry["what"] == "reserve"]) > 1:
+    if not known or len([entry for entry in ledger.entries[lines:] if entry["what"] != "begin"]) > 1:
         raise BudgetError(
             f"nothing was drawn: {ledger_path(workspace)} is not the ledger that the audit log last saw "
             f"({lines} lines then, {len(ledger.lines)} now); perhaps a backup of one of the two was restored: "

@@ -1,0 +1,106 @@
+"""A night of a stream: what its entrants add, and the set that all answers so far give.
+
+What entrants add is seen by nobody but the ledger's folder; the set comes from noisy answers alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from condensation.private.accounting import accountant_name
+from condensation.private.moments import FLOATING_POINT, PUBLIC_CONSTANTS
+from condensation.private.stream.question import METHOD, about, question_of
+from condensation.private.stream.terms import Added, Stream, nightly_answers
+from condensation.private.teacher_samples import samples_from_teacher
+from pipeline.core.digest import digest_json
+from pipeline.core.errors import ConfigError
+from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.threads import single_threaded
+from pipeline.core.types import CondensedSet, EncodedCohort, PrivacyGuarantee, Provenance
+
+
+@single_threaded
+def increment_of_night(
+    stream: Stream, night: int, entrants: EncodedCohort, before: Sequence[Added], noise: NoiseSource
+) -> np.ndarray:
+    """What tonight's entrants add, `(size,)`, at the weights of the night before; nobody is as good as anybody.
+
+    Args:
+        entrants: a stay each. before: all earlier nights.
+
+    Raises:
+        ConfigError: as `question_of`. BudgetError: nobody reserved the stream.
+    """
+    question = question_of(entrants)
+    named = stream.question(about(entrants))
+    answers = nightly_answers(stream, night - 1, question.size, before, noise, named)
+    return question.added(entrants.features, entrants.labels, question.weights(answers, stream.window)[-1])
+
+
+@single_threaded
+def night_of_stream(
+    stream: Stream,
+    night: int,
+    like: EncodedCohort,
+    added: Sequence[Added],
+    noise: NoiseSource,
+    *,
+    n_per_class: int,
+    seed: int,
+) -> CondensedSet:
+    """The set of a night, from the answers up to it: post-processing, so any size and any old night are free.
+
+    Args:
+        like: says what the stays are; its rows are not read.
+        added: all nights up to this one.
+
+    Raises:
+        ConfigError: n_per_class below 1, no night, or as `question_of`. BudgetError: nobody reserved the stream.
+    """
+    if n_per_class < 1 or night < 1:
+        raise ConfigError("a night of a stream is counted from 1, and n_per_class must be at least 1")
+    question = question_of(like)
+    named = stream.question(about(like))
+    answers = nightly_answers(stream, night, question.size, added, noise, named)
+    scale = stream.scale * float(np.linalg.norm(stream.factor[:night]))
+    drawn = samples_from_teacher(
+        question.channels,
+        question.statistics(answers[-1]),
+        question.teacher(answers, stream.window),
+        question.event_shares(answers[-1], scale),
+        kinds=question.kinds,
+        n=2 * n_per_class,
+        seed=seed,
+    )
+    return CondensedSet(
+        features=drawn.features,
+        labels=drawn.labels,
+        channels=like.channels,
+        tasks=like.tasks,
+        step_hours=like.step_hours,
+        transforms=like.transforms,
+        method=METHOD,
+        starts_from_records=False,
+        guarantee=guarantee_of(stream, like),
+        provenance=Provenance("condense", config={"n_per_class": n_per_class}, seed=seed),
+    )
+
+
+def guarantee_of(stream: Stream, encoded: EncodedCohort) -> PrivacyGuarantee:
+    """Of all nights of the stream together: what one night's set claims is claimed for every night's."""
+    asked = digest_json(dict(about(encoded)))[:16]
+    return PrivacyGuarantee(
+        epsilon=stream.epsilon,
+        delta=stream.delta,
+        unit=encoded.protected_unit,
+        adjacency="add-or-remove-one",
+        accountant=accountant_name(),
+        events=tuple({**event, "noise_scale": stream.scale, "nights": stream.horizon} for event in stream.events),
+        assumed_public=(
+            *PUBLIC_CONSTANTS,
+            f"the stream's terms and what it asks of a stay, {asked}; which night is which, and whether one was asked",
+            FLOATING_POINT,
+        ),
+    )

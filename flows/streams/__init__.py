@@ -1,0 +1,1 @@
+"""Nights of a stream: who enters tonight, and the set that follows."""
