@@ -29,8 +29,7 @@ class Roles:
 
 def roles_of(channels: Sequence[str], transforms: Sequence[Json]) -> Roles:
     """What the transforms say; an encoding leaves no static as it was, and masks only where they bypass it."""
-    kinds = {str(step["kind"]) for step in transforms}
-    plain = kinds <= _LEAVES_CHANNELS
+    plain = leaves_channels(transforms)
     static = {name for step in transforms if plain and step["kind"] == "scaling" for name in step.get("static", ())}
     masks = {
         name
@@ -44,6 +43,11 @@ def roles_of(channels: Sequence[str], transforms: Sequence[Json]) -> Roles:
         return tuple(index for index, name in enumerate(channels) if name in names)
 
     return Roles(places(static), places(masks | falling), places(falling))
+
+
+def leaves_channels(transforms: Sequence[Json]) -> bool:
+    """Whether a channel still is the variable that the scaling calls so: no encoding came after it."""
+    return {str(step["kind"]) for step in transforms} <= _LEAVES_CHANNELS
 
 
 def with_roles(settings: LoopSettings, encoded: EncodedCohort) -> LoopSettings:

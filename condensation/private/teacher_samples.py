@@ -1,0 +1,64 @@
+"""Samples of a private teacher: series of the public process, placed over the whole range of its risk, with its labels.
+
+Nothing here sees a patient, so any size and seed is free. Where teacher and statistics come from (one release, several
+sites, a running sum) is not its business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from jaxtyping import Float32
+from scipy.special import expit
+
+from condensation.private.channels import PublicChannels
+from condensation.private.placement import placed, pool_size
+from condensation.private.process import draw_series
+from condensation.private.process_statistics import ProcessStatistics
+from condensation.private.teacher import LARGEST_LOGIT, LogisticTeacher, balancing_shift, calibrated
+from pipeline.core.threads import single_threaded
+
+
+@final
+@dataclass(frozen=True)
+class TaughtSamples:
+    """Placed series with the teacher's labels, and the teacher whose risks are those of the cohort."""
+
+    features: Float32[np.ndarray, "sample step channel"]
+    labels: Float32[np.ndarray, "sample task"]
+    teacher: LogisticTeacher  # calibrated
+    label_shift: float  # what was taken off the first task's logits to balance it; a receiver adds it to theirs
+
+
+@single_threaded
+def samples_from_teacher(
+    channels: PublicChannels,
+    statistics: ProcessStatistics,
+    teacher: LogisticTeacher,
+    event_shares: np.ndarray,
+    *,
+    kinds: Sequence[str],
+    n: int,
+    seed: int,
+) -> TaughtSamples:
+    """Draw a pool from the process, place `n` of it, label them; pure post-processing.
+
+    Labels are the teacher's risks. A first task of classes is balanced (its median logit becomes 0), as its samples
+    are; the other tasks, and numbers, keep the mean that they have among patients.
+
+    Args:
+        teacher: with any intercepts; they are put where the pool's mean risk is `event_shares`, `(task,)`.
+        kinds: of each task, "binary" or "regression".
+    """
+    pool = draw_series(channels, statistics, pool_size(n), seed)
+    levels = channels.late_levels(pool)
+    fitted = calibrated(teacher, levels, event_shares)
+    logits = fitted.logits(levels)
+    shift = balancing_shift(logits[:, 0]) if kinds[0] == "binary" else 0.0
+    chosen = placed(logits[:, 0], n)
+    told = logits[chosen]
+    told[:, 0] = np.clip(told[:, 0] - shift, -LARGEST_LOGIT, LARGEST_LOGIT)
+    return TaughtSamples(pool[chosen], expit(told).astype(np.float32), fitted, shift)
