@@ -28,6 +28,7 @@ FAST: dict[str, dict[str, Any]] = {  # a loop's length is not its contract
     "kernel_matching": {"iterations": 2, "pool_size": 3},
     "trajectory_matching": {"iterations": 2, "experts": 1, "mark_every": 1, "marks": 2},
 }
+PRIVATE = {"private_moments", "private_teacher"}
 FROM_RECORDS = {"centroids", "herding", "random_real"}
 EXTREMES: list[tuple[str, dict[str, Any]]] = [
     ("characteristic_function", {"initialisation": "noise", "maps": ("summaries",), "pool_stays": 1}),
@@ -40,6 +41,8 @@ EXTREMES: list[tuple[str, dict[str, Any]]] = [
     ("kernel_matching", {"labels": "learned", "initialisation": "real", "components": 2, "maps": ("gru",)}),
     ("private_moments", {"epsilon": 0.01, "delta": 1e-9, "clip_norm": 10.0}),
     ("private_moments", {"epsilon": 100.0, "clip_norm": 0.01}),
+    ("private_teacher", {"epsilon": 0.01, "delta": 1e-9}),
+    ("private_teacher", {"epsilon": 100.0}),
     ("trajectory_matching", {"initialisation": "real", "network": "gru"}),
 ]
 EVERY = [(name, {}) for name in REGISTERED] + [(name, options) for name, options in EXTREMES if name in REGISTERED]
@@ -94,7 +97,7 @@ def test_shape_labels_and_facts(name: str, options: dict[str, Any]) -> None:
     assert (found.channels, found.tasks, found.transforms) == (encoded.channels, encoded.tasks, encoded.transforms)
     assert found.method == name
     assert found.provenance.seed == 0
-    assert (found.guarantee is not None) == (name == "private_moments")
+    assert (found.guarantee is not None) == (name in PRIVATE)
     assert not (found.guarantee is not None and found.starts_from_records)
 
 
@@ -126,7 +129,7 @@ def test_a_tiny_class_works_or_says_so(name: str, options: dict[str, Any]) -> No
 
 @every_condenser
 def test_an_empty_class_is_an_error_unless_that_would_leak(name: str, options: dict[str, Any]) -> None:
-    if name == "private_moments":  # an error would be an unaccounted answer about the patients
+    if name in PRIVATE:  # an error would be an unaccounted answer about the patients
         assert condense(name, options, cohort(n_events=0)).features.shape == (8, 6, 3)
     else:
         with pytest.raises(DataError, match="class 1"):

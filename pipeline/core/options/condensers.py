@@ -67,11 +67,23 @@ class DistributionMatchingOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrivateMomentsOptions(Options):
-    """One accounted Gaussian release of moments, then post-processing into samples."""
+class PrivateOptions(Options):
+    """Of the methods with a guarantee: what one accounted release may cost."""
 
     epsilon: Positive = 1.0
     delta: Annotated[float, Ge(1e-12), Lt(1)] = 1e-6  # float64 noise has no tail to speak of below 1e-12
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateTeacherOptions(PrivateOptions):
+    """A logistic teacher and a process with few statistics, both private: one accounted release, then
+    post-processing into samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateMomentsOptions(PrivateOptions):
+    """One accounted Gaussian release of moments, then post-processing into samples."""
+
     clip_norm: Positive | None = None  # none = the method's public default
 
 
@@ -82,6 +94,7 @@ CONDENSERS: Final[Mapping[str, type[Options]]] = MappingProxyType(
         "centroids": Options,
         "herding": Options,
         "random_real": Options,
+        "private_teacher": PrivateTeacherOptions,
         "private_moments": PrivateMomentsOptions,
     }
 )
