@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import Final, final
 
-from condensation.private.teacher_release import TeacherRelease, release_teacher
+from condensation.private.teacher_release import NoisyAnswers, release_teacher
 from condensation.private.teacher_samples import samples_from_teacher
 from pipeline.core.errors import ConfigError
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.options.condensers import PrivateTeacherOptions
 from pipeline.core.protocols import OnStep, ignore_step
-from pipeline.core.types import CondensedSet, EncodedCohort, Provenance
+from pipeline.core.types import CondensedSet, EncodedCohort, PrivacyGuarantee, Provenance
 
 METHOD: Final = "private_teacher"
 
@@ -22,9 +22,10 @@ METHOD: Final = "private_teacher"
 class PrivateTeacher(PrivateTeacherOptions):
     """(epsilon, delta)-differentially private, one release; the size of the set costs nothing."""
 
-    def release(self, encoded: EncodedCohort, *, noise: NoiseSource) -> TeacherRelease:
-        """The private answers behind the samples: the same query, so no further cost. Raises as `release_teacher`."""
-        return release_teacher(encoded, **self.told(), noise=noise)
+    def answers(self, encoded: EncodedCohort, *, noise: NoiseSource) -> tuple[NoisyAnswers, PrivacyGuarantee]:
+        """All that the samples rest on: the same query, so no further cost. Raises as `release_teacher`."""
+        released = release_teacher(encoded, **self.told(), noise=noise)
+        return released.answers, released.guarantee
 
     def condense(
         self,
@@ -43,7 +44,7 @@ class PrivateTeacher(PrivateTeacherOptions):
         """
         if n_per_class < 1:
             raise ConfigError("n_per_class must be at least 1")
-        released = self.release(encoded, noise=noise)
+        released = release_teacher(encoded, **self.told(), noise=noise)
         on_step(1, 2, math.nan)
         kinds = [task.kind for task in encoded.tasks]
         samples = samples_from_teacher(

@@ -16,14 +16,15 @@ ball, what holds for one stay holds for any number. No step raises, stops or bra
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Final, final
 
 import numpy as np
 
-from condensation.private import process_statistics, teacher
-from condensation.private.accounting import accountant_name, noise_multipliers, task_weights
+from condensation.private import process_statistics, teacher, teacher_sums
+from condensation.private.accounting import accountant_name, noise_multipliers
 from condensation.private.channels import PublicChannels, public_channels
 from condensation.private.granular import noisy_answer
 from condensation.private.moments import (
@@ -32,23 +33,15 @@ from condensation.private.moments import (
     PUBLIC_CONSTANTS,
     RAW_CLIP_SHARE,
     SPREAD_FLOOR,
-    RowBlocks,
     Standardiser,
+    Sums,
     ask_sums,
     require_public,
-    row_blocks,
-    standardised,
-    subject_shares,
 )
-from condensation.private.process_statistics import (
-    ProcessStatistics,
-    row_clip,
-    row_length,
-    statistic_rows,
-    statistics_from_sums,
-)
-from condensation.private.teacher import LogisticTeacher, gradient_parts, linear_teacher, starting_logits
-from pipeline.core.digest import digest_array, digest_blocks, digest_json
+from condensation.private.process_statistics import ProcessStatistics, row_clip, row_length, statistics_from_sums
+from condensation.private.teacher import LogisticTeacher, linear_teacher, starting_logits
+from condensation.private.teacher_sums import ExactSums
+from pipeline.core.digest import digest_array, digest_json
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.threads import single_threaded
 from pipeline.core.types import EncodedCohort, Json, PrivacyGuarantee
@@ -56,14 +49,24 @@ from pipeline.core.types import EncodedCohort, Json, PrivacyGuarantee
 PROCESS_SHARE: Final = 0.15  # of the budget
 SCALE_SHARE: Final = 0.12  # of the rest
 QUERIES: Final = ("process", "scale", "gradients")
-LABEL_WEIGHT: Final = 0.5  # of the label sums in the scale's query, in units of that query's clip norm
+
+
+@final
+@dataclass(frozen=True)
+class NoisyAnswers:
+    """The three queries' answers as they were given; all else is made of them."""
+
+    process: Sums
+    scale: Sums
+    gradients: np.ndarray  # (round, task, entry)
 
 
 @final
 @dataclass(frozen=True)
 class TeacherRelease:
-    """All that is known of the patients from here on: private answers and public facts."""
+    """All that is known of the patients from here on: private answers, what they say, and public facts."""
 
+    answers: NoisyAnswers
     channels: PublicChannels
     statistics: ProcessStatistics
     teacher: LogisticTeacher
@@ -80,22 +83,24 @@ def release_teacher(encoded: EncodedCohort, *, epsilon: float, delta: float, noi
         BudgetError: the noise source has a ledger, and it refuses.
     """
     require_public(encoded)
-    channels = public_channels(encoded.channels, encoded.transforms, encoded.features.shape[1], encoded.step_hours)
+    channels = _channels(encoded)
+    sums = ExactSums(encoded, channels)
     multipliers = noise_multipliers(epsilon, delta, budget_shares())
-    asked = _Asked(encoded, channels, noise, epsilon, delta)
+    asked = _Asked(encoded, sums, noise, epsilon, delta)
     noise.reserve(asked.query, _events(multipliers))  # before the first noise: a ledger may say no
-    statistics, process_scale = asked.process(multipliers[0])
-    scaler, count, known, scale_scale = asked.scale(multipliers[1])
-    weights, gradient_scale = asked.descent(scaler, count, multipliers[2])
+    process, scale = asked.process(multipliers[0]), asked.scale(multipliers[1])
+    scaler = scale.standardiser(channels, channels.half_range)
+    weights, gradients, gradient_scale = asked.descent(scaler, scale.count, multipliers[2])
+    known = scale.beside.reshape(-1, 2) / sums.label_weights[:, None]
     kinds = [task.kind for task in encoded.tasks]
-    known_scale = scale_scale / asked.label_weights
     return TeacherRelease(
+        answers=NoisyAnswers(process, scale, gradients),
         channels=channels,
-        statistics=statistics,
+        statistics=statistics_from_sums(channels, process.count, process.totals, process.squares),
         teacher=linear_teacher(weights, scaler.centre, scaler.gain),
-        event_shares=teacher.shares_of_events(known, kinds, known_scale),
+        event_shares=teacher.shares_of_events(known, kinds, scale.scale / sums.label_weights),
         guarantee=_guarantee(
-            encoded, epsilon, delta, multipliers, (process_scale, scale_scale, gradient_scale), channels.digest()
+            encoded, epsilon, delta, multipliers, (process.scale, scale.scale, gradient_scale), channels.digest()
         ),
     )
 
@@ -106,95 +111,83 @@ def budget_shares() -> tuple[float, float, float]:
     return PROCESS_SHARE, scale, 1 - PROCESS_SHARE - scale
 
 
-def label_parts(labels: np.ndarray, share: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Per task weights[t] * (sum of y, sum of 1 - y), flat, `(2 * task,)`; a missing label adds to neither.
-
-    (y, 1 - y) has a norm of at most 1, so a subject moves it by at most sqrt(sum of weights^2).
-    """
-    known = np.clip(labels.astype(np.float64), 0.0, 1.0)
-    both = np.nan_to_num(np.stack([known, 1.0 - known], axis=2), nan=0.0)
-    return np.asarray((weights[:, None] * np.tensordot(share, both, axes=1)).ravel())
-
-
 @final
 class _Asked:
     """The queries about one cohort; each answer's noise is named by everything that the true answer depends on."""
 
     def __init__(
-        self, encoded: EncodedCohort, channels: PublicChannels, noise: NoiseSource, epsilon: float, delta: float
+        self, encoded: EncodedCohort, sums: ExactSums, noise: NoiseSource, epsilon: float, delta: float
     ) -> None:
-        self._labels, self._noise, self._channels = encoded.labels, noise, channels
-        self._share = subject_shares(encoded.subject_index)
-        self._width = len(channels.names)
-        self._levels = row_blocks(encoded.features, channels.late_levels, self._width)
-        self._rows = row_blocks(encoded.features, lambda series: statistic_rows(channels, series), row_length(channels))
-        self._clip = RAW_CLIP_SHARE * channels.half_range * math.sqrt(self._width)
-        self.label_weights = task_weights(len(encoded.tasks), LABEL_WEIGHT * self._clip)
-        self.query = self._question(encoded, epsilon, delta)
-
-    def process(self, multiplier: float) -> tuple[ProcessStatistics, float]:
-        channels, width = self._channels, row_length(self._channels)
-        asked = {**self.query, "part": "process"}
-        found = ask_sums(self._rows, self._share, width, row_clip(channels), 1.0, multiplier, self._noise, asked)
-        return statistics_from_sums(channels, found.count, found.totals, found.squares), found.scale
-
-    def scale(self, multiplier: float) -> tuple[Standardiser, float, np.ndarray, float]:
-        """Standardiser, number of subjects, known labels (task, 2), and the scale of the noise; all noisy."""
-        half = self._channels.half_range
-        labels = label_parts(self._labels, self._share, self.label_weights)
-        bound = float(np.linalg.norm(self.label_weights))
-        asked = {**self.query, "part": "scale"}
-        found = ask_sums(
-            self._levels, self._share, self._width, self._clip, half, multiplier, self._noise, asked, (labels, bound)
-        )
-        known = found.beside.reshape(-1, 2) / self.label_weights[:, None]
-        return found.standardiser(self._channels, half), found.count, known, found.scale
-
-    def descent(self, scaler: Standardiser, count: float, multiplier: float) -> tuple[np.ndarray, float]:
-        """The averaged weights, `(task, 1 + channel)`, and the scale of a round's noise."""
-        each = multiplier * math.sqrt(teacher.ROUNDS)
-        weighed = task_weights(self._labels.shape[1], 1.0)
-        used = {name: digest_array(array) for name, array in vars(scaler).items()} | {
-            "task_weights": digest_array(weighed)
-        }
-        starts = starting_logits(self._kinds)
-        scales = []
-
-        def ask(number: int, weights: np.ndarray) -> np.ndarray:
-            exact = np.zeros(weights.size)
-            for part, block in self._levels():
-                z = standardised(block, scaler, teacher.CLIP_NORM)
-                z[:, 0] = teacher.CONSTANT
-                exact += gradient_parts(z, self._labels[part], weights, self._share[part], weighed)
-            told = {**self.query, "part": "gradients", "round": number, "weights": digest_array(weights), **used}
-            answer, scale = noisy_answer(exact, teacher.GRADIENT_CLIP, each, self._noise, told)
-            scales.append(scale)
-            return np.asarray(answer.reshape(weights.shape) / weighed[:, None])
-
-        return teacher.descend(ask, count, starts, self._width), scales[0]
-
-    def _question(self, encoded: EncodedCohort, epsilon: float, delta: float) -> dict[str, object]:
-        """What names the noise, and is published nowhere. One noise on two answers would cancel in their difference, so
-        neither another part of the cohort nor a constant of a later version may meet the same."""
-        self._kinds = [task.kind for task in encoded.tasks]
-        return {
+        self._sums, self._noise = sums, noise
+        self._starts = starting_logits([task.kind for task in encoded.tasks])
+        # one noise on two answers would cancel in their difference, so neither another part of the cohort nor a
+        # constant of a later version may meet the same; published nowhere
+        self.query: dict[str, object] = {
             "mechanism": "private_teacher on a grid",
-            "channels": self._channels.describe(),
+            "channels": sums.channels.describe(),
             "epsilon": float(epsilon).hex(),
             "delta": float(delta).hex(),
             "tasks": [[task.name, task.kind] for task in encoded.tasks],
             "transforms": digest_json([dict(step) for step in encoded.transforms]),
             "constants": public_constants(),
-            "rows": [
-                self._digest(self._levels, self._width),
-                self._digest(self._rows, row_length(self._channels)),
-                *(digest_array(part) for part in (encoded.features, encoded.labels, encoded.subject_index)),
-            ],
+            "rows": sums.digests(),
         }
 
-    def _digest(self, rows: RowBlocks, width: int) -> str:
-        shape = (len(self._labels), width)
-        return digest_blocks(np.dtype(np.float64), shape, (block for _, block in rows()))
+    def process(self, multiplier: float) -> Sums:
+        """Of `statistic_rows`."""
+        sums, asked = self._sums, {**self.query, "part": "process"}
+        clip, width = row_clip(sums.channels), row_length(sums.channels)
+        return ask_sums(sums.statistics, sums.share, width, clip, 1.0, multiplier, self._noise, asked)
+
+    def scale(self, multiplier: float) -> Sums:
+        """Of late levels; beside them `label_parts`."""
+        sums, asked = self._sums, {**self.query, "part": "scale"}
+        half, width = sums.channels.half_range, len(sums.channels.names)
+        beside = sums.labelled(), float(np.linalg.norm(sums.label_weights))
+        return ask_sums(sums.levels, sums.share, width, sums.clip, half, multiplier, self._noise, asked, beside)
+
+    def descent(self, scaler: Standardiser, count: float, multiplier: float) -> tuple[np.ndarray, np.ndarray, float]:
+        """The averaged weights, `(task, 1 + channel)`, every round's answer, and the scale of a round's noise."""
+        each, weighed = multiplier * math.sqrt(teacher.ROUNDS), self._sums.task_weights
+        used = {name: digest_array(array) for name, array in vars(scaler).items()}
+        used["task_weights"] = digest_array(weighed)
+        exact = self._sums.gradients(scaler)
+        answers: list[np.ndarray] = []
+        scales: list[float] = []
+
+        def ask(number: int, weights: np.ndarray) -> np.ndarray:
+            told = {**self.query, "part": "gradients", "round": number, "weights": digest_array(weights), **used}
+            answer, scale = noisy_answer(exact(weights), teacher.GRADIENT_CLIP, each, self._noise, told)
+            scales.append(scale)
+            answers.append(answer.reshape(weights.shape) / weighed[:, None])
+            return answers[-1]
+
+        weights = teacher.descend(ask, count, self._starts, len(self._sums.channels.names))
+        return weights, np.stack(answers), scales[0]
+
+
+def less_known(answers: NoisyAnswers, known: EncodedCohort) -> NoisyAnswers:
+    """The answers less what people whom somebody knows add to the gradients, which are then averaged: one round.
+
+    What an attacker who knows them is left with, for the audit. A round's gradients depend on the noise before it,
+    which the answers tell, so their part is taken off round by round; a person's own point one way in all rounds.
+    """
+    sums = ExactSums(known, _channels(known))
+    exact = sums.gradients(answers.scale.standardiser(sums.channels, sums.channels.half_range))
+    left: list[np.ndarray] = []
+
+    def replay(number: int, weights: np.ndarray) -> np.ndarray:
+        theirs = exact(weights).reshape(weights.shape) / sums.task_weights[:, None]
+        left.append(answers.gradients[number] - theirs)
+        return np.asarray(answers.gradients[number])
+
+    starts = starting_logits([task.kind for task in known.tasks])
+    teacher.descend(replay, answers.scale.count, starts, len(sums.channels.names))
+    return dataclasses.replace(answers, gradients=np.mean(left, axis=0, keepdims=True))
+
+
+def _channels(encoded: EncodedCohort) -> PublicChannels:
+    return public_channels(encoded.channels, encoded.transforms, encoded.features.shape[1], encoded.step_hours)
 
 
 def public_constants() -> dict[str, float]:
@@ -204,7 +197,7 @@ def public_constants() -> dict[str, float]:
         "scale_share": SCALE_SHARE,
         "count_weight": COUNT_WEIGHT,
         "raw_clip_share": RAW_CLIP_SHARE,
-        "label_weight": LABEL_WEIGHT,
+        "label_weight": teacher_sums.LABEL_WEIGHT,
         "spread_floor": SPREAD_FLOOR,
         "row_clip_share": process_statistics.CLIP_SHARE,
         "rounds": teacher.ROUNDS,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from condensation.private import moments, process_statistics, teacher, teacher_release
+from condensation.private import moments, process_statistics, teacher, teacher_release, teacher_sums
 from condensation.private.accounting import centre_sensitivity, noise_multipliers, task_weights
 from condensation.private.channels import PublicChannels, public_channels
 from condensation.private.granular import ROOM
@@ -18,7 +18,9 @@ from condensation.private.moments import COUNT_WEIGHT, Standardiser, centre_part
 from condensation.private.process_statistics import row_clip, row_length, statistic_rows
 from condensation.private.teacher import CONSTANT, GRADIENT_CLIP, ROUNDS, gradient_parts
 from condensation.private.teacher_condenser import PrivateTeacher
-from condensation.private.teacher_release import LABEL_WEIGHT, budget_shares, label_parts, release_teacher
+from condensation.private.teacher_release import budget_shares, less_known, release_teacher
+from condensation.private.teacher_sums import LABEL_WEIGHT, label_parts
+from pipeline.core.config import condense_table
 from pipeline.core.digest import digest_array
 from pipeline.core.errors import BudgetError, ConfigError
 from pipeline.core.keys.noise import NoiseSource
@@ -218,6 +220,11 @@ def test_what_the_ledger_refuses_is_not_drawn() -> None:
         release_teacher(cohort(), epsilon=1.0, delta=1e-6, noise=NoiseSource(SECRET, "c", refuse))
 
 
+def test_its_own_size_is_320_samples_and_others_keep_theirs() -> None:
+    assert condense_table("private_teacher").n_per_class == 160
+    assert condense_table("private_moments").n_per_class == 40
+
+
 def test_any_size_and_seed_cost_nothing_more() -> None:
     asked: list[str] = []
     noise = NoiseSource(SECRET, "c", lambda name, events: asked.append(name))
@@ -273,7 +280,7 @@ def test_same_question_same_answer_and_another_cohort_secret_row_or_budget_other
     [
         (moments, "COUNT_WEIGHT", 0.4),
         (teacher_release, "COUNT_WEIGHT", 0.4),
-        (teacher_release, "LABEL_WEIGHT", 0.4),
+        (teacher_sums, "LABEL_WEIGHT", 0.4),
         (process_statistics, "CLIP_SHARE", 0.3),
         (process_statistics, "TOLD_APART", 2.0),
         (teacher, "MOMENTUM", 0.7),
@@ -320,6 +327,17 @@ def test_blocks_of_stays_give_one_answer(monkeypatch: pytest.MonkeyPatch) -> Non
     pieces, _ = released(cohort())
     assert digest_array(pieces.teacher.coefficients) == digest_array(whole.teacher.coefficients)
     assert digest_array(pieces.statistics.own_sd) == digest_array(whole.statistics.own_sd)
+
+
+def test_what_an_attacker_knows_is_taken_off_to_the_last_bit() -> None:
+    """The audit's game: without noise nothing is left of people who are known, and of the others their part alone."""
+    whole, known = cohort(40), cohort(40).take(np.arange(38))
+    found = released(whole, silent=True)[0]
+    left = less_known(found.answers, whole)
+    assert left.gradients.shape == (1, *found.answers.gradients.shape[1:])
+    np.testing.assert_allclose(left.gradients, 0.0, atol=1e-4)  # the grid's step
+    alone = np.abs(less_known(found.answers, known).gradients).max()
+    assert 1e-3 < alone <= GRADIENT_CLIP / task_weights(2, 1.0).min()
 
 
 def test_row_length_is_that_of_the_rows() -> None:

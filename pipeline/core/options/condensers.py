@@ -98,3 +98,5 @@ CONDENSERS: Final[Mapping[str, type[Options]]] = MappingProxyType(
         "private_moments": PrivateMomentsOptions,
     }
 )
+PRIVATE: Final = frozenset(kind for kind, options in CONDENSERS.items() if issubclass(options, PrivateOptions))
+"""Those with a guarantee."""
