@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, final
+from typing import Final, Protocol, final
 
 import numpy as np
 
@@ -81,24 +81,29 @@ def release_moments(
         BudgetError: the noise source has a ledger, and it refuses.
     """
     clip_norm = DEFAULT_CLIP_NORM if clip_norm is None else clip_norm
-    _check(encoded, clip_norm)
+    require_public(encoded)
+    if not (clip_norm > 0 and math.isfinite(clip_norm)):
+        raise ConfigError("clip_norm must be a finite number above 0")
     phi = LevelAndTrend(encoded.features.shape[1], len(encoded.channels), *public_range(encoded.transforms))
     multipliers = noise_multipliers(epsilon, delta, (CENTRE_SHARE, 1 - CENTRE_SHARE))
     share = subject_shares(encoded.subject_index)
-    rows = _row_blocks(encoded.features, phi)
+    rows = row_blocks(encoded.features, phi.features, phi.n_features - 1)
     query = _query(encoded, rows, phi, epsilon, delta, clip_norm)
     noise.reserve(query, _events(multipliers))  # before the first noise: a ledger may say no, and then nothing is drawn
     signs = signed_labels(encoded.labels)
-    scaler, centre_scale = _ask_centre(rows, share, phi, multipliers[0], noise, query)
+    half_width, size = 2 * phi.half_range, phi.n_features - 1  # of a trend; a level's is half of it
+    clip = RAW_CLIP_SHARE * phi.half_range * math.sqrt(size)
+    sums = ask_sums(rows, share, size, clip, half_width, multipliers[0], noise, {**query, "part": "centre"})
+    scaler = sums.standardiser(phi, half_width)
     packed, scale = _ask_moments(rows, share, signs, scaler, clip_norm, multipliers[1], noise, query)
-    gram, sums = _in_public_coordinates(packed, scaler, len(encoded.tasks))
-    scales = (centre_scale, scale)
+    gram, signed_sums = _in_public_coordinates(packed, scaler, len(encoded.tasks))
+    scales = (sums.scale, scale)
     described = {**phi.describe(), "clip_norm": clip_norm}
     tasks = tuple(task.name for task in encoded.tasks)
     return Moments(
         gram=gram,
-        signed_sums=sums,
-        signed_counts=sums[:, 0].copy(),
+        signed_sums=signed_sums,
+        signed_counts=signed_sums[:, 0].copy(),
         feature_map=described,
         feature_map_digest=map_digest(described, encoded.channels, tasks, encoded.transforms),
         channels=encoded.channels,
@@ -150,35 +155,53 @@ def standardised(rows: np.ndarray, scaler: Standardiser, clip_norm: float) -> np
     return np.concatenate([np.ones((len(z), 1)), z], axis=1)
 
 
-def gains(variance: np.ndarray, phi: LevelAndTrend) -> np.ndarray:
+class Weighted(Protocol):
+    """A feature map whose features lie within `half_range` of their middle, with public weights."""
+
+    @property
+    def half_range(self) -> float:
+        """Largest |level - middle|."""
+        ...
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Public importance of the features, `(feature,)`."""
+        ...
+
+
+def gains(variance: np.ndarray, phi: Weighted) -> np.ndarray:
     """Scale per feature from (private) variances: weight / sd^(1/2), so that the rows' mean square norm is one."""
     variance = np.maximum(variance, (SPREAD_FLOOR * phi.half_range) ** 2)
     gain = phi.weights / variance**0.25
     return np.asarray(gain / math.sqrt(float(np.sum(gain**2 * variance))))
 
 
-def _check(encoded: EncodedCohort, clip_norm: float) -> None:
+def require_public(encoded: EncodedCohort) -> None:
+    """No transform looked at patients.
+
+    Raises:
+        ConfigError: one did, or nobody can check that it did not.
+    """
     if not encoded.is_public_transform:
         bad = ", ".join(sorted(str(step.get("kind")) for step in encoded.transforms if not step["public"]))
         raise ConfigError(
             f"no privacy guarantee can be given: the constants of {bad} were computed from patients, or nobody can "
             'check that they were not; use prepare.scaling = "public_ranges" and an encoder that ships with Decoct'
         )
-    if not (clip_norm > 0 and math.isfinite(clip_norm)):
-        raise ConfigError("clip_norm must be a finite number above 0")
 
 
 RowBlocks = Callable[[], Iterable[tuple[slice, np.ndarray]]]
 """A pass over the rows of the feature map: which stays, and theirs, `(stay, feature)`."""
 
 
-def _row_blocks(series: np.ndarray, phi: LevelAndTrend) -> RowBlocks:
+def row_blocks(series: np.ndarray, features: Callable[[np.ndarray], np.ndarray], width: int) -> RowBlocks:
+    """Passes over `features` of the series, `(stay, width)`: kept where they are small, else made anew in each pass."""
     parts = [slice(start, start + CHUNK_STAYS) for start in range(0, len(series), CHUNK_STAYS)]
 
     def made() -> Iterable[tuple[slice, np.ndarray]]:
-        return ((part, phi.features(series[part])) for part in parts)
+        return ((part, features(series[part])) for part in parts)
 
-    if len(series) * phi.n_features * np.dtype(np.float64).itemsize > HELD_BYTES:
+    if len(series) * width * np.dtype(np.float64).itemsize > HELD_BYTES:
         return made
     held = tuple(made())
     return lambda: held
@@ -208,28 +231,50 @@ def _query(
     }
 
 
-def _ask_centre(
+@final
+@dataclass(frozen=True)
+class Sums:
+    """A noisy answer about rows: how many subjects, the sums of their entries and of their squares; and the noise."""
+
+    count: float  # at least 1
+    totals: np.ndarray  # (feature,)
+    squares: np.ndarray  # (feature,)
+    beside: np.ndarray  # what else was asked
+    scale: float
+
+    def standardiser(self, phi: Weighted, half_width: float) -> Standardiser:
+        """Centre and gain of every feature, rounded, so that the last bits of a sum on another machine do not ask for
+        other noise in the next query."""
+        centre = np.clip(self.totals / self.count, -half_width, half_width)
+        variance = np.clip(self.squares / self.count, 0, half_width**2) - centre**2
+        return Standardiser(np.round(centre, 6), np.maximum(np.round(gains(variance, phi), 6), 1e-6))
+
+
+def ask_sums(
     rows: RowBlocks,
     share: np.ndarray,
-    phi: LevelAndTrend,
+    size: int,
+    clip: float,
+    half_width: float,
     multiplier: float,
     noise: NoiseSource,
     query: dict[str, object],
-) -> tuple[Standardiser, float]:
-    size = phi.n_features - 1
-    half_width = 2 * phi.half_range  # of a trend; a level's is half of it
-    clip = RAW_CLIP_SHARE * phi.half_range * math.sqrt(size)
+    beside: tuple[np.ndarray, float] = (np.zeros(0), 0.0),
+) -> Sums:
+    """One Gaussian query: `centre_parts` of rows of `size` entries within `half_width`, clipped to the norm `clip`.
+
+    Sensitivity: `centre_sensitivity`, in square plus that of `beside`: further exact sums and the most that a subject
+    moves them by.
+    """
     square_weight = 1 / half_width
-    sensitivity = centre_sensitivity(clip, half_width, COUNT_WEIGHT * clip, square_weight)
+    sensitivity = math.hypot(centre_sensitivity(clip, half_width, COUNT_WEIGHT * clip, square_weight), beside[1])
     exact = centre_parts(np.zeros((0, size)), share[:0], clip, square_weight)
     for part, block in rows():
         exact += centre_parts(block, share[part], clip, square_weight)
-    answer, scale = noisy_answer(exact, sensitivity, multiplier, noise, {**query, "part": "centre"})
+    answer, scale = noisy_answer(np.concatenate([exact, beside[0]]), sensitivity, multiplier, noise, query)
     count = max(answer[0] / (COUNT_WEIGHT * clip), 1.0)
-    centre = np.clip(answer[1 : 1 + size] / count, -half_width, half_width)
-    variance = np.clip(answer[1 + size :] / square_weight / count, 0, half_width**2) - centre**2
-    # rounded, so that the last bits of a sum on another machine do not ask for other noise in query 2
-    return Standardiser(np.round(centre, 6), np.maximum(np.round(gains(variance, phi), 6), 1e-6)), scale
+    squares = answer[1 + size : 1 + 2 * size] / square_weight
+    return Sums(count, answer[1 : 1 + size], squares, answer[1 + 2 * size :], scale)
 
 
 def _ask_moments(

@@ -28,7 +28,7 @@ FAST: dict[str, dict[str, Any]] = {  # a loop's length is not its contract
     "kernel_matching": {"iterations": 2, "pool_size": 3},
     "trajectory_matching": {"iterations": 2, "experts": 1, "mark_every": 1, "marks": 2},
 }
-PRIVATE = {"private_moments", "private_stream"}
+PRIVATE = {"private_moments", "private_stream", "private_teacher"}
 FROM_RECORDS = {"centroids", "herding", "random_real"}
 EXTREMES: list[tuple[str, dict[str, Any]]] = [
     ("characteristic_function", {"initialisation": "noise", "maps": ("summaries",), "pool_stays": 1}),
@@ -43,6 +43,8 @@ EXTREMES: list[tuple[str, dict[str, Any]]] = [
     ("private_moments", {"epsilon": 100.0, "clip_norm": 0.01}),
     ("private_stream", {"epsilon": 0.01, "horizon": 1}),
     ("private_stream", {"epsilon": 90.0, "delta": 1e-9, "entries": 3, "separation": 7, "window": 30}),
+    ("private_teacher", {"epsilon": 0.01, "delta": 1e-9}),
+    ("private_teacher", {"epsilon": 100.0}),
     ("trajectory_matching", {"initialisation": "real", "network": "gru"}),
 ]
 EVERY = [(name, {}) for name in REGISTERED] + [(name, options) for name, options in EXTREMES if name in REGISTERED]

@@ -26,6 +26,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "kernel_matching": {"iterations": 12, "learning_rate": 0.1, "pool_size": 3},
     "trajectory_matching": {"iterations": 12, "learning_rate": 0.1, "experts": 1, "mark_every": 1, "marks": 2},
     "private_moments": {"epsilon": 0.5},
+    "private_teacher": {"epsilon": 0.5},
 }
 CHANNELS = ("hr", "age", "sex:f", "observed:hr", "valid")
 TRANSFORMS: tuple[dict[str, Any], ...] = (

@@ -251,6 +251,7 @@ def config_table(**changes: object) -> dict[str, object]:
         ({"release": {"artefact": "d", "licence": "CC0-1.0"}}, r"release\.artefact"),
         ({"condense": {"c": {"kind": "centroids", "tasks": "group"}}}, r"needs a \[group\] table"),
         ({"condense": {"c": {"kind": "private_moments", "tasks": "group"}}, "group": {}}, "privacy account"),
+        ({"condense": {"c": {"kind": "private_teacher", "tasks": "group"}}, "group": {}}, "privacy account"),
     ],
 )
 def test_a_misspelt_or_contradictory_config_names_its_key(changes: dict[str, object], key: str) -> None:

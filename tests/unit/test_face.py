@@ -20,8 +20,8 @@ from decoct._owner import NAMES, require_own_packages
 ROOT = Path(__file__).parents[2]
 FACE = {
     *("load", "verify", "read_bundle", "Cohort", "EncodedCohort", "CondensedSet", "RandomQuantumTransformer"),
-    *("RandomProjectionTransformer", "PrivateMoments", "KernelMatching", "condense", "audit", "audit_tables"),
-    *("Policy", "Workspace", "__version__"),
+    *("RandomProjectionTransformer", "PrivateMoments", "PrivateTeacher", "KernelMatching", "condense", "audit"),
+    *("audit_tables", "Policy", "Workspace", "__version__"),
     "DecoctError",  # what all of them raise
     *("example_cohort", "prepare"),  # without them there is nothing to condense in a notebook
     "summaries",  # what the two transformers take

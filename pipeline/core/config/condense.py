@@ -32,6 +32,12 @@ class Condense(Plugin):
         return self.tasks in ("each_group", "each_task")
 
 
+class TeacherCondense(Condense):
+    """Of a private teacher: the size of its set costs no privacy, and larger sets teach more."""
+
+    n_per_class: PositiveInt = 160
+
+
 class PluginCondense(Condense):
     """A condenser from another distribution, by its entry-point name in the group `decoct.condensers`."""
 
@@ -41,7 +47,10 @@ class PluginCondense(Condense):
 
 
 CONDENSE_TABLES: Final[Mapping[str, type[Condense]]] = MappingProxyType(
-    {kind: table_of(kind, options, Condense) for kind, options in CONDENSERS.items()}
+    {
+        kind: table_of(kind, options, TeacherCondense if kind == "private_teacher" else Condense)
+        for kind, options in CONDENSERS.items()
+    }
 )
 if TYPE_CHECKING:
     CondenseTable = Condense

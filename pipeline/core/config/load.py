@@ -23,6 +23,7 @@ from pipeline.core.config.tables import Model, Name, PositiveInt
 from pipeline.core.data_use import data_use_problem
 from pipeline.core.errors import ConfigError
 from pipeline.core.extras import require_site
+from pipeline.core.options.condensers import PRIVATE
 
 
 class UtilityConfig(Model):
@@ -107,8 +108,7 @@ class Config(Model):
                 raise ValueError(f"condense.{name}.input names no [encode.*] table")
             if table.by_group and self.group is None:
                 raise ValueError(f"condense.{name}.tasks = '{table.tasks}' needs a [group] table")
-            private = table.kind in ("private_moments", "private_stream")
-            if table.by_group and self.group and self.group.looks_at_stays and private:
+            if table.by_group and self.group and self.group.looks_at_stays and table.kind in PRIVATE:
                 raise ValueError(f"condense.{name}.tasks: a group chosen on real data is outside the privacy account")
         known = self.encode if self.release.kind == "encoded" else self.condense
         if self.release.artefact not in known:

@@ -67,20 +67,31 @@ class DistributionMatchingOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrivateMomentsOptions(Options):
-    """One accounted Gaussian release of moments, then post-processing into samples."""
+class PrivateOptions(Options):
+    """Of the methods with a guarantee: what one accounted release may cost."""
 
     epsilon: Positive = 1.0
     delta: Annotated[float, Ge(1e-12), Lt(1)] = 1e-6  # float64 noise has no tail to speak of below 1e-12
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateTeacherOptions(PrivateOptions):
+    """A logistic teacher and a process with few statistics, both private: one accounted release, then
+    post-processing into samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateMomentsOptions(PrivateOptions):
+    """One accounted Gaussian release of moments, then post-processing into samples."""
+
     clip_norm: Positive | None = None  # none = the method's public default
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrivateStreamOptions(Options):
+class PrivateStreamOptions(PrivateOptions):
     """One accounted Gaussian query that is answered on every night of a stream."""
 
     epsilon: Positive = 2.0  # of all nights together, for one person
-    delta: Annotated[float, Ge(1e-12), Lt(1)] = 1e-6
     begins: str = ""  # ISO date of night 1; a scheduled run needs it
     horizon: PositiveInt = 365  # nights
     entries: PositiveInt = 1  # stays of a person that enter, at most
@@ -96,7 +107,10 @@ CONDENSERS: Final[Mapping[str, type[Options]]] = MappingProxyType(
         "centroids": Options,
         "herding": Options,
         "random_real": Options,
+        "private_teacher": PrivateTeacherOptions,
         "private_moments": PrivateMomentsOptions,
         "private_stream": PrivateStreamOptions,
     }
 )
+PRIVATE: Final = frozenset(kind for kind, options in CONDENSERS.items() if issubclass(options, PrivateOptions))
+"""Those with a guarantee."""
