@@ -118,6 +118,7 @@ def random_network_loss(
     With `standard`, networks see batches and samples in z; `covariance` is the weight in `distance`.
     """
     n_steps, n_channels = shape
+    z = standard.z_on(device) if standard is not None else None
 
     def loss(step: int, samples: Samples) -> Tensor:
         name = networks[int(generator(seed, "condense", "architecture", step).integers(len(networks)))]
@@ -131,7 +132,7 @@ def random_network_loss(
         network.train().requires_grad_(False)
 
         def f(series: Tensor) -> Tensor:
-            batch = series if standard is None else standard.z(series)
+            batch = series if z is None else z(series)
             return network.embed(batch) if match == "embedding" else torch.sigmoid(network(batch))
 
         devices = [torch.device(device)] if device.startswith("cuda") else []

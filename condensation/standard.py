@@ -5,6 +5,7 @@ Both look at the stays, so a method that uses them can carry no guarantee.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -29,8 +30,13 @@ class Standard:
 
     def z(self, features: Tensor) -> Tensor:
         """`(..., channel)` in the cohort's units -> z; 0 throughout in a channel that does not vary."""
-        mean, sd = (torch.from_numpy(column).to(features.device) for column in (self.mean, self.sd))
-        return torch.where(sd > 0, (features - mean) / torch.where(sd > 0, sd, 1.0), 0.0)
+        return self.z_on(str(features.device))(features)
+
+    def z_on(self, device: str) -> Callable[[Tensor], Tensor]:
+        """`z` for tensors that lie there, its constants brought over once."""
+        mean, sd = (torch.from_numpy(column).to(device) for column in (self.mean, self.sd))
+        gain = torch.where(sd > 0, 1 / sd, 0.0)
+        return lambda features: (features - mean) * gain
 
     def series(self, z: np.ndarray) -> Float32[np.ndarray, "sample step channel"]:
         """z -> the cohort's units; the constant in a channel that does not vary."""

@@ -136,7 +136,7 @@ PUBLISHED: Final[Mapping[str, Callable[[int, int], Trunk]]] = MappingProxyType(
         "published-vit-b": partial(_vit, heads=4, head_width=256, hidden=128),
         "published-trsf-a": partial(_trsf, heads=16, head_width=64, hidden=64),
         "published-trsf-b": partial(_trsf, heads=4, head_width=256, hidden=128),
-        # a quarter of the width, for processors: the condensing networks of [Cond] at about a tenth of the cost
+        # a quarter of the width, for processors: the condensing networks of [Cond] at about a fifth of the cost
         "published-tcn-a-quarter": partial(_convolutional, kernels=(3, 5, 7), channels=16),
         "published-vit-a-quarter": partial(_vit, heads=4, head_width=64, hidden=32),
     }

@@ -69,7 +69,7 @@ class DistributionMatchingOptions(Options):
     anneal: bool = False  # the rate falls to 0 along a cosine; published: it stays
     batch_size: PositiveInt = 256
     networks: Names = ("published-tcn-a-quarter", "published-lstm-a-quarter", "published-vit-a-quarter")
-    """One is drawn at random at every step. [Cond] has them four times as wide, at some eight times the cost: the names
+    """One is drawn at random at every step. [Cond] has them four times as wide, at some five times the cost: the names
     without `-quarter`."""
 
 
