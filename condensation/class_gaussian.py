@@ -23,7 +23,8 @@ from pipeline.core.seeds import generator
 from pipeline.core.threads import single_threaded
 from pipeline.core.types import EncodedCohort, Task
 
-SMALLEST_CLASS: Final = 10  # below, a sample would be an average of few stays; a public number
+SMALLEST_CLASS: Final = 10  # stays below which there is no covariance to speak of; both numbers are public
+FEW_STAYS: Final = 100  # below, a draw counts as an average of few stays: as made of records
 
 
 @single_threaded

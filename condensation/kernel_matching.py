@@ -156,7 +156,7 @@ class KernelMatching(KernelMatchingOptions):
             features,
             labels,
             METHOD,
-            starts_from_records=made_of_records(self.initialisation),
+            starts_from_records=made_of_records(self.initialisation, rows),
             config=config,
             seed=seed,
         )

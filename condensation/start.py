@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from condensation.class_gaussian import SMALLEST_CLASS, class_gaussians
+from condensation.class_gaussian import FEW_STAYS, SMALLEST_CLASS, class_gaussians
 from condensation.coresets import class_centroids
 from condensation.loop import LoopSettings, Loss, check_n_per_class, class_rows, optimise_samples
 from condensation.roles import with_roles
@@ -55,9 +55,9 @@ def initial_samples(
     return encoded.features[chosen], encoded.labels[chosen]
 
 
-def made_of_records(kind: Start) -> bool:
-    """Whether samples start as real stays or averages of few; noise, or sums over a whole class, are neither."""
-    return kind in ("real", "centroids")
+def made_of_records(kind: Start, rows: Sequence[np.ndarray]) -> bool:
+    """Whether samples start as real stays or averages of few; noise is neither, nor a sum over `FEW_STAYS` and more."""
+    return kind in ("real", "centroids") or (kind == "gaussian" and min(map(len, rows)) < FEW_STAYS)
 
 
 def condensed_set(
@@ -127,7 +127,7 @@ def condense_with(
         device=device,
         on_step=on_step,
     )
-    started = made_of_records(start)
+    started = made_of_records(start, rows)
     return condensed_set(encoded, features, labels, method, starts_from_records=started, config=config, seed=seed)
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from condensation.class_gaussian import SMALLEST_CLASS
+from condensation.class_gaussian import FEW_STAYS, SMALLEST_CLASS
 from condensation.distribution_matching import DistributionMatching, distance
 from condensation.gaussian import Gaussian
+from condensation.kernel_matching import KernelMatching
 from condensation.standard import standard_of
 from pipeline.core.errors import DataError
 from pipeline.core.keys.noise import NoiseSource
@@ -151,7 +152,6 @@ def test_gaussian_samples_have_their_classs_mean_exactly_and_its_covariance_in_e
         samples = part.reshape(-1, 24)
         np.testing.assert_allclose(samples.mean(axis=0), stays.mean(axis=0), atol=1e-5)
         np.testing.assert_allclose(np.cov(samples.T), np.cov(stays.T, bias=True), atol=0.1 * stays.var())
-    assert not found.starts_from_records
     assert found.guarantee is None
     few = gaussian(encoded, 1).features  # one sample says the mean and nothing else
     np.testing.assert_allclose(few[1], encoded.features[1::2].mean(axis=0), atol=1e-5)
@@ -175,6 +175,16 @@ def test_gaussian_labels_are_hard_keep_their_share_and_go_with_the_series() -> N
     assert np.corrcoef(drawn, late)[0, 1] > 0.4
     np.testing.assert_allclose(days, 0.5 + 0.4 * drawn, atol=1e-5)  # linear in the stays, so linear in the samples
     assert np.isnan(found.labels[:, 3]).all()
+
+
+@pytest.mark.parametrize("start", ["gaussian", "noise", "real", "centroids"])
+def test_gaussian_draws_of_few_stays_count_as_made_of_records(start: str) -> None:
+    for n, few in ((2 * FEW_STAYS, False), (2 * FEW_STAYS - 1, True)):
+        told = start in ("real", "centroids") or (start == "gaussian" and few)
+        options: dict[str, Any] = {"initialisation": start, "iterations": 0}
+        for condenser in (DistributionMatching(**options), KernelMatching(**options, maps=("summaries",), pool_size=1)):
+            assert condenser.condense(cohort(n), n_per_class=2, seed=0, noise=NOISE).starts_from_records == told
+        assert gaussian(cohort(n), 2).starts_from_records == few
 
 
 def test_a_class_of_few_stays_is_no_gaussian() -> None:
