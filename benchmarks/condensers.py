@@ -1,11 +1,12 @@
-"""Every condenser under the eleven networks of [Cond]: `python benchmarks/condensers.py [--rows ...] [--models ...]`.
+"""Every condenser under eleven networks of ours: `python benchmarks/condensers.py [--rows ...] [--models ...]`.
 
 P12-8000, in-hospital death, 80 samples, 44 channels, tested on the 1,600 held-out stays of the published split; every
 method at its defaults, which were chosen on tuning stays (docs/condensation.md). Each row: `DRAWS` independent
 condensations (for private rows `DRAWS` secrets; a site releases once), one training of every receiver on each; the
-receiver has no real data, 30 epochs but 90 to 400 steps. Hard and soft labels are rows of their own, and beside the
-soft ones stands their control: the same start with a teacher's labels and no matching. The ceiling is a row, too: all
-real training stays, three trainings of each receiver.
+receiver has no real data, 30 epochs but 90 to 400 steps. The eleven have the sizes of [Cond]'s and an architecture of
+our own (`pipeline.probes.networks`); `--models published-tcn-a ...` asks for theirs. Hard and soft labels are rows of
+their own, and beside the soft ones stands their control: the same start with a teacher's labels and no matching. The
+ceiling is a row, too: all real training stays, three trainings of each receiver.
 Intervals: bootstrap over the test stays and the draws. A journal is kept, and a run goes on where it stopped.
 """
 
@@ -27,6 +28,7 @@ from condensing import DELTA, N_PER_CLASS, TASK, Draw, condensed_by, load, priva
 from reference import machine
 
 from condensation.coresets import Centroids, Herding, RandomReal
+from condensation.gaussian import Gaussian
 from condensation.kernel_matching import KernelMatching
 from condensation.private.condenser import PrivateMoments
 from pipeline.core.types import CondensedSet, EncodedCohort, Split
@@ -60,6 +62,7 @@ def rows(train: EncodedCohort) -> dict[str, Draw]:
         "random real stays": RandomReal(),
         "herding": Herding(),
         "centroids": Centroids(),
+        "gaussian": Gaussian(),
         **plug_ins(),
         "kernel matching, hard labels": KernelMatching(labels="hard"),
         "centroids with a teacher's labels, not matched": KernelMatching(labels="teacher", iterations=0),
@@ -124,7 +127,7 @@ def read(journal: Path) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def summarised(cells: dict[tuple[str, str], dict[str, Any]]) -> dict[str, Any]:
-    """The table: mean and worst of the eleven networks per row, and every cell."""
+    """The table: mean and worst of our eleven networks per row, and every cell."""
     table: dict[str, Any] = {}
     for name in dict.fromkeys(row for row, _ in cells):
         found = {model: cells[name, model] for model in (*OTHERS, *NETWORKS) if (name, model) in cells}

@@ -29,7 +29,7 @@ import torch
 from reference import machine, reference_split
 
 from condensation.coresets import Centroids, RandomReal
-from condensation.distribution_matching import DistributionMatching
+from condensation.distribution_matching import PUBLISHED_FORM, DistributionMatching
 from condensation.private.condenser import PrivateMoments, samples_from_moments
 from condensation.private.moments import release_moments
 from pipeline.core.keys.noise import NoiseSource
@@ -107,7 +107,7 @@ def contestants(train: EncodedCohort, all_tasks: EncodedCohort, options: argpars
         row = f"distribution matching, embedding from {start}, {options.dm_iterations} iterations"
         rows[row] = (condensed_by(matching, train), 1)
     if options.literal_iterations:
-        literal = DistributionMatching(match="output", iterations=options.literal_iterations)
+        literal = dataclasses.replace(PUBLISHED_FORM, iterations=options.literal_iterations)
         row = f"distribution matching as published, {options.literal_iterations} iterations"
         rows[row] = (condensed_by(literal, train), 1)
     return rows

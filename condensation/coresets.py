@@ -122,7 +122,7 @@ def _herded_of(encoded: EncodedCohort, part: np.ndarray, n: int) -> np.ndarray:
     if len(part) <= LARGEST_CLASS:
         return np.asarray(part[herded(encoded.features[part], n)])
     spaced = part[np.linspace(0, len(part) - 1, LARGEST_CLASS).astype(np.int64)]
-    total = sum(_flat(encoded, rows).sum(axis=0, dtype=np.float64) for rows in _in_chunks(part))
+    total = sum(flat(encoded, rows).sum(axis=0, dtype=np.float64) for rows in in_chunks(part))
     return np.asarray(spaced[herded(encoded.features[spaced], n, total / len(part))])
 
 
@@ -171,7 +171,7 @@ def class_centroids(
             warnings.simplefilter("error", ConvergenceWarning)
             try:
                 model = KMeans(n_clusters, n_init=1, max_iter=KMEANS_ITERATIONS, random_state=state)
-                model.fit(_flat(encoded, seen))
+                model.fit(flat(encoded, seen))
             except ConvergenceWarning:
                 raise DataError(f"class {label} has fewer than {n_clusters} distinct training series") from None
         centre, member = model.cluster_centers_, model.labels_
@@ -186,8 +186,8 @@ def _means_of_all(encoded: EncodedCohort, part: np.ndarray, centres: np.ndarray)
     """One pass of Lloyd over the stays `part`: the mean of those nearest to each centre, and each one's cluster."""
     sums, counts = np.zeros(centres.shape), np.zeros(len(centres))
     members = []
-    for rows in _in_chunks(part):
-        x = _flat(encoded, rows)
+    for rows in in_chunks(part):
+        x = flat(encoded, rows)
         nearest = np.argmin((centres**2).sum(axis=1) - 2 * (x @ centres.T), axis=1)
         sums += np.equal.outer(np.arange(len(centres)), nearest).astype(np.float32) @ x
         counts += np.bincount(nearest, minlength=len(centres))
@@ -207,11 +207,13 @@ def _mean_labels(labels: np.ndarray, member: np.ndarray, n_clusters: int) -> np.
     return np.stack(columns, axis=1)
 
 
-def _flat(encoded: EncodedCohort, rows: np.ndarray) -> np.ndarray:
+def flat(encoded: EncodedCohort, rows: np.ndarray) -> np.ndarray:
+    """The series of some stays, `(stay, step * channel)`."""
     return np.asarray(encoded.features[rows].reshape(len(rows), -1))
 
 
-def _in_chunks(part: np.ndarray) -> Iterator[np.ndarray]:
+def in_chunks(part: np.ndarray) -> Iterator[np.ndarray]:
+    """Row numbers, or what else there is of each stay, `CHUNK_STAYS` at a time."""
     return (part[start : start + CHUNK_STAYS] for start in range(0, len(part), CHUNK_STAYS))
 
 

@@ -37,7 +37,7 @@ from condensation.kernel_loss import kernel_ridge_loss, spread_loss, sum_of
 from condensation.loop import LoopSettings, optimise_samples
 from condensation.private.feature_map import public_range
 from condensation.roles import with_roles
-from condensation.start import condensed_set, initial_samples, rows_for_start, run_context
+from condensation.start import condensed_set, initial_samples, made_of_records, rows_for_start, run_context
 from condensation.teacher import Teacher
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.options.base import BESIDE
@@ -156,7 +156,7 @@ class KernelMatching(KernelMatchingOptions):
             features,
             labels,
             METHOD,
-            starts_from_records=self.initialisation != "noise",
+            starts_from_records=made_of_records(self.initialisation, rows),
             config=config,
             seed=seed,
         )

@@ -63,6 +63,7 @@ class LoopSettings:
     label_rate: float = 0.0  # learning rate of the known labels' logits; 0 = labels stay
     anneal: bool = False  # cosine decay of the rates to 0, as if all iterations were taken
     components: int | None = None  # samples move in the span of that many slowest cosines over time; None = freely
+    units: tuple[float, ...] | None = None  # what a move of 1 is worth in each channel; None = 1
     bounds: tuple[float, float] | None = None  # samples are clamped to this range
     tied: tuple[int, ...] = ()  # channels with one value per sample: statics, which have no course over time
     masks: tuple[int, ...] = ()  # channels clamped to [0, 1] whatever the bounds
@@ -192,6 +193,7 @@ class _Parameters:
 
     def __init__(self, features: np.ndarray, labels: np.ndarray, settings: LoopSettings, device: str) -> None:
         self.start = torch.tensor(features, dtype=torch.float32, device=device)
+        self.units = torch.tensor(settings.units or 1.0, dtype=torch.float32, device=device)
         self.bounds = settings.bounds
         self.tied = _at(settings.tied, features.shape[2], device)
         self.masks = _at(settings.masks, features.shape[2], device)
@@ -217,7 +219,7 @@ class _Parameters:
     def samples(self) -> Samples:
         """Inside the bounds; a value that was clamped still passes its gradient on, so that it can come back."""
         moves = self.moves if self.basis is None else torch.einsum("kt,skc->stc", self.basis, self.moves)
-        features = self.start + moves
+        features = self.start + moves * self.units
         if self.bounds is not None:
             features = features + (features.detach().clamp(*self.bounds) - features.detach())
         if self.masks is not None:
@@ -288,7 +290,8 @@ def _cosines(components: int, n_steps: int) -> Tensor:
 def _plain(settings: LoopSettings) -> list[object]:
     return [
         *(settings.iterations, settings.learning_rate, settings.label_rate, settings.anneal, settings.components),
-        *(list(settings.bounds) if settings.bounds else None, settings.keep_best, settings.patience),
+        *(list(settings.units) if settings.units else None, list(settings.bounds) if settings.bounds else None),
+        *(settings.keep_best, settings.patience),
         *(list(settings.tied), list(settings.masks), list(settings.falling)),
     ]
 

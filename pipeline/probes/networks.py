@@ -1,8 +1,10 @@
-"""Small series networks: the eleven of [Cond] and the short names people ask for.
+"""Small series networks: our own, the short names people ask for, and the eleven of [Cond] as published.
 
-[Cond] Wang, Thakur et al., arXiv 2305.03711, trains TCNs, LSTMs, RNNs, vision transformers and transformers; kernel
-sizes, widths, depths and heads are theirs. What their text leaves open (residual blocks of two convolutions, readout,
-token width, patch length) is chosen here and said where it is done.
+[Cond] Wang, Thakur et al., arXiv 2305.03711, trains TCNs, LSTMs, RNNs, vision transformers and transformers. The names
+`published-*` are these in their authors' architecture (`pipeline.probes.published`). Our own (`tcn-a` to `trsf-b`) have
+the sizes of the same eleven (kernels, widths, depths, heads) and are other networks: causal convolutions without batch
+norm and dropout, the last step in every readout of a convolution, embedded patches with positions in a transformer. The
+recurrent ones are the same in both.
 """
 
 from __future__ import annotations
@@ -18,16 +20,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.core.errors import ConfigError
+from pipeline.probes.attention import AttentionBlock
+from pipeline.probes.published import PUBLISHED, Trunk
 
-TOKEN_WIDTH = 64  # [Cond] gives heads and head width, not the width of a token
-PATCH_STEPS = 4  # steps in a token of the vision transformers
+TOKEN_WIDTH = 64
+PATCH_STEPS = 4  # steps in a token of our vision transformers
 
 
 @final
 class SeriesNetwork(nn.Module):
     """A trunk `(batch, step, channel) -> (batch, width)` and one linear head per task.
 
-    Dropout (the transformers' only) draws from torch's global generator in train mode: fork and seed around it.
+    Dropout (transformers' and published convolutions') draws from torch's global generator in train mode: fork and seed
+    around it. Batch norm of the latter keeps running statistics in train mode.
     """
 
     def __init__(self, trunk: nn.Module, width: int, n_tasks: int) -> None:
@@ -97,30 +102,6 @@ class _Recurrent(nn.Module):
 
 
 @final
-class _AttentionBlock(nn.Module):
-    """Pre-norm self-attention and feed-forward, dropout before each residual sum; `(batch, token, width)`."""
-
-    def __init__(self, width: int, heads: int, head_width: int, feed_forward: int, dropout: float) -> None:
-        super().__init__()
-        self.heads, self.head_width = heads, head_width
-        self.norm = nn.LayerNorm(width)
-        self.query_key_value = nn.Linear(width, 3 * heads * head_width, bias=False)
-        self.out = nn.Linear(heads * head_width, width)
-        self.feed_forward = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, feed_forward), nn.GELU(), nn.Linear(feed_forward, width)
-        )
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, tokens, _ = x.shape
-        packed = self.query_key_value(self.norm(x)).view(batch, tokens, 3, self.heads, self.head_width)
-        query, key, value = packed.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(batch, tokens, -1)
-        x = x + self.dropout(self.out(mixed))
-        return cast(Tensor, x + self.dropout(self.feed_forward(x)))
-
-
-@final
 class _Transformer(nn.Module):
     """Tokens of `patch` steps, sinusoidal positions, attention blocks, mean over tokens, then an MLP of 128 and 64."""
 
@@ -135,7 +116,7 @@ class _Transformer(nn.Module):
         self.embedding = nn.Linear(n_channels * self.patch, TOKEN_WIDTH)
         self.register_buffer("positions", _sinusoids(tokens, TOKEN_WIDTH), persistent=False)
         self.blocks = nn.Sequential(
-            *(_AttentionBlock(TOKEN_WIDTH, heads, head_width, 16, dropout) for _ in range(depth))
+            *(AttentionBlock(TOKEN_WIDTH, heads, head_width, 16, dropout) for _ in range(depth))
         )
         self.mlp = nn.Sequential(
             nn.LayerNorm(TOKEN_WIDTH),
@@ -156,9 +137,6 @@ def _sinusoids(n: int, width: int) -> Tensor:
     return torch.stack([angle.sin(), angle.cos()], dim=2).reshape(n, width)
 
 
-Trunk = tuple[nn.Module, int]
-
-
 def _tcn(n_channels: int, n_steps: int, *, kernels: tuple[int, ...], channels: int, layers: int = 2) -> Trunk:
     return _TemporalConvolutions(n_channels, kernels, channels, layers), 2 * channels * len(kernels)
 
@@ -176,6 +154,14 @@ def _transformer(
     return trunk, 64
 
 
+RECURRENT: Mapping[str, Callable[[int, int], Trunk]] = MappingProxyType(
+    {
+        "lstm-a": partial(_recurrent, layer=nn.LSTM, hidden=256),
+        "lstm-b": partial(_recurrent, layer=nn.LSTM, hidden=128),
+        "rnn-a": partial(_recurrent, layer=nn.RNN, hidden=256),
+        "rnn-b": partial(_recurrent, layer=nn.RNN, hidden=128),
+    }
+)
 NETWORKS: Mapping[str, Callable[[int, int], Trunk]] = MappingProxyType(
     {
         "tcn": partial(_tcn, kernels=(3,), channels=64, layers=3),
@@ -185,14 +171,14 @@ NETWORKS: Mapping[str, Callable[[int, int], Trunk]] = MappingProxyType(
         "tcn-a": partial(_tcn, kernels=(3, 5, 7), channels=64),
         "tcn-b": partial(_tcn, kernels=(3,), channels=64),
         "tcn-g": partial(_tcn, kernels=(3, 5), channels=128),
-        "lstm-a": partial(_recurrent, layer=nn.LSTM, hidden=256),
-        "lstm-b": partial(_recurrent, layer=nn.LSTM, hidden=128),
-        "rnn-a": partial(_recurrent, layer=nn.RNN, hidden=256),
-        "rnn-b": partial(_recurrent, layer=nn.RNN, hidden=128),
+        **RECURRENT,
         "vit-a": partial(_transformer, patch=PATCH_STEPS, depth=4, heads=16, head_width=64),
         "vit-b": partial(_transformer, patch=PATCH_STEPS, depth=4, heads=4, head_width=256),
         "trsf-a": partial(_transformer, patch=1, depth=2, heads=16, head_width=64),
         "trsf-b": partial(_transformer, patch=1, depth=2, heads=4, head_width=256),
+        **PUBLISHED,
+        **{f"published-{name}": builder for name, builder in RECURRENT.items()},
+        "published-lstm-a-quarter": partial(_recurrent, layer=nn.LSTM, hidden=64),
     }
 )
 """Name -> builder of a trunk from (n_channels, n_steps); `build_network` is the door."""

@@ -19,7 +19,10 @@ from pipeline.probes.classical import (
     summary_features,
 )
 from pipeline.probes.networks import NETWORKS, build_network
-from pipeline.probes.training import predict, train_network
+from pipeline.probes.training import predict, train_network, train_selected
+
+Tuning = tuple[np.ndarray, np.ndarray]
+"""Series `(stay, step, channel)` and labels `(stay, task)` of real stays by which a network's epoch is chosen."""
 
 
 class FitPredict(Protocol):
@@ -35,6 +38,7 @@ class FitPredict(Protocol):
         seed: int,
         device: str,
         on_step: OnStep,
+        tuning: Tuning | None,
     ) -> np.ndarray:
         """Features `(sample, step, channel)`, labels `(sample, task)`, soft or NaN = missing allowed."""
         ...
@@ -50,6 +54,7 @@ def _network(
     seed: int,
     device: str,
     on_step: OnStep,
+    tuning: Tuning | None,
 ) -> np.ndarray:
     network = build_network(
         name,
@@ -58,7 +63,12 @@ def _network(
         n_tasks=train_labels.shape[1],
         seed=child_seed(seed, "weights"),
     )
-    train_network(network, train_features, train_labels, epochs=epochs, seed=seed, device=device, on_step=on_step)
+    if tuning is None:
+        train_network(network, train_features, train_labels, epochs=epochs, seed=seed, device=device, on_step=on_step)
+    else:
+        train_selected(
+            network, train_features, train_labels, tuning, epochs=epochs, seed=seed, device=device, on_step=on_step
+        )
     return predict(network, test_features, device=device)
 
 
@@ -72,6 +82,7 @@ def _classical(
     seed: int,
     device: str,
     on_step: OnStep,
+    tuning: Tuning | None,
 ) -> np.ndarray:
     probabilities = fit(
         summary_features(train_features), train_labels, summary_features(test_features), child_seed(seed, "fit")
@@ -102,8 +113,12 @@ def fit_predict(
     seed: int,
     device: str = "cpu",
     on_step: OnStep = ignore_step,
+    tuning: Tuning | None = None,
 ) -> np.ndarray:
-    """Train `model` and return its probabilities `(test, task)`; `epochs` matters to networks only.
+    """Train `model` and return its probabilities `(test, task)`; `epochs` and `tuning` matter to networks only.
+
+    With `tuning` the epoch is chosen on these real stays, the evaluator of [Cond] (`train_selected`); without, the
+    length is fixed and the receiver needs no real data.
 
     Raises:
         ConfigError: no model of that name.
@@ -112,5 +127,12 @@ def fit_predict(
     if model not in MODELS:
         raise ConfigError(f"no model named {model!r}; known: {', '.join(MODELS)}")
     return MODELS[model](
-        train_features, train_labels, test_features, epochs=epochs, seed=seed, device=device, on_step=on_step
+        train_features,
+        train_labels,
+        test_features,
+        epochs=epochs,
+        seed=seed,
+        device=device,
+        on_step=on_step,
+        tuning=tuning,
     )

@@ -1,18 +1,21 @@
-"""Train and apply one small network: fixed length, no real data at the receiver, masked and soft labels.
+"""Train and apply one small network with masked and soft labels, for a fixed length or to the best of its epochs.
 
-Protocol of [Cond] (Wang, Thakur et al., arXiv 2305.03711): Adam, binary cross-entropy, batch 64, rate 5e-4, 30 epochs;
-theirs then picks the epoch by *real* validation data. A receiver has none, so the length here is fixed beforehand.
+Protocol of [Cond] (Wang, Thakur et al., arXiv 2305.03711): Adam, binary cross-entropy, batch 64, rate 5e-4, 30 epochs,
+of which the one with the best AUROC on *real* tuning stays counts (`train_selected`). A receiver has no such stays, so
+the evaluator used everywhere else fixes the length beforehand (`train_network`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float32
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from pipeline.core.errors import DataError
@@ -57,13 +60,66 @@ def train_network(
     Raises:
         DataError: no sample, shapes that do not meet, or no known label at all.
     """
+    steps = training_steps(len(features), epochs)
+    with closing(_trained(network, features, labels, steps, seed, device)) as training:
+        for done, loss, _ in training:
+            on_step(done, steps, float(loss))
+    network.eval()
+
+
+@arithmetic("float32")
+def train_selected(
+    network: SeriesNetwork,
+    features: Float32[np.ndarray, "sample step channel"],
+    labels: Float32[np.ndarray, "sample task"],
+    tuning: tuple[Float32[np.ndarray, "stay step channel"], Float32[np.ndarray, "stay task"]],
+    *,
+    epochs: int,
+    seed: int,
+    device: str = "cpu",
+    on_step: OnStep = ignore_step,
+) -> int:
+    """The evaluator of [Cond]: `epochs` full passes, and the weights after the one that is best on *real* stays.
+
+    Best is the first epoch of the largest AUROC on `tuning` (series and labels), the mean over the tasks that have both
+    classes there. What it measures is out of reach for a receiver without real data.
+
+    Returns:
+        the epoch chosen, from 1; its weights are in `network`, in eval mode on `device`.
+
+    Raises:
+        DataError: as `train_network`, or no task has both classes among the tuning stays.
+    """
+    steps = epochs * math.ceil(len(features) / BATCH_SIZE)
+    best, chosen, weights, epoch = -math.inf, 0, network.state_dict(), 0
+    with closing(_trained(network, features, labels, steps, seed, device)) as training:
+        for done, loss, ended in training:
+            on_step(done, steps, float(loss))
+            if ended:
+                epoch += 1
+                score = _mean_auroc(predict(network, tuning[0], device=device), tuning[1])
+                network.train()
+                if score > best:
+                    best, chosen = score, epoch
+                    weights = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    network.load_state_dict(weights)
+    network.eval()
+    return chosen
+
+
+def _trained(
+    network: SeriesNetwork, features: np.ndarray, labels: np.ndarray, steps: int, seed: int, device: str
+) -> Generator[tuple[int, Tensor, bool], None, None]:
+    """Train in place; (steps done, loss, whether a pass over all samples is over) after every step.
+
+    While it pauses, the global generators are the training's own: close it to have them back.
+    """
     _check(features, labels)
     rows_of = _rows_on(features, device)
     y = torch.from_numpy(np.ascontiguousarray(labels, dtype=np.float32)).to(device)
     network.to(device).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
     order = torch.Generator().manual_seed(child_seed(seed, "order"))
-    steps = training_steps(len(y), epochs)
     devices = [torch.device(device)] if device.startswith("cuda") else []
     done = 0
     with torch.random.fork_rng(devices=devices):
@@ -79,8 +135,19 @@ def train_network(
                 loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
                 optimizer.step()
                 done += 1
-                on_step(done, steps, float(loss.detach()))
-    network.eval()
+                yield done, loss.detach(), start + BATCH_SIZE >= len(y)
+
+
+def _mean_auroc(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Over the tasks that have both classes."""
+    found = []
+    for task in range(labels.shape[1]):
+        known = np.isfinite(labels[:, task])
+        if np.array_equal(np.unique(labels[known, task]), [0.0, 1.0]):
+            found.append(float(roc_auc_score(labels[known, task], scores[known, task])))
+    if not found:
+        raise DataError("to choose an epoch, some task needs both classes among the tuning stays")
+    return sum(found) / len(found)
 
 
 def _rows_on(features: np.ndarray, device: str) -> Callable[[Tensor], Tensor]:

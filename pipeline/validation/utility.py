@@ -33,6 +33,7 @@ INTERVAL = (
 )
 
 TRAINING = f"{{epochs}} epochs, but at least {MIN_STEPS} and at most {MAX_STEPS} steps of {BATCH_SIZE} samples"
+SELECTED = "networks: of {epochs} epochs the best by AUROC on real tuning stays, so the receiver needs real data"
 
 
 @final
@@ -41,13 +42,15 @@ class TrainingSet:
     """What a model trains on and the held-out stays it meets, both in the encoding named `input`.
 
     `features` and `labels` are arrays `(sample, step, channel)` and `(sample, task)`, or tuples of equal length of such
-    arrays: the draws of a random baseline, taken in turn by the seeds.
+    arrays: the draws of a random baseline, taken in turn by the seeds. With `tuning`, real stays in the same encoding,
+    networks are evaluated as [Cond] does: the epoch is chosen there.
     """
 
     input: str
     features: np.ndarray | tuple[np.ndarray, ...]
     labels: np.ndarray | tuple[np.ndarray, ...]
     test: EncodedCohort
+    tuning: EncodedCohort | None = None
 
     @property
     def draws(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
@@ -100,8 +103,9 @@ def predictions(
     """
     features, labels = training_set.draws[training.number % len(training_set.draws)]
     seed = child_seed(seed, "utility", training.model, training.number)
-    test = training_set.test.features
-    return fit_predict(training.model, features, labels, test, epochs=epochs, seed=seed, device=device)
+    test, stays = training_set.test.features, training_set.tuning
+    real = None if stays is None else (stays.features, stays.labels)
+    return fit_predict(training.model, features, labels, test, epochs=epochs, seed=seed, device=device, tuning=real)
 
 
 def measure_utility(
@@ -146,7 +150,9 @@ def measure_utility(
     ]
     untestable = sorted({task for training_set in sets.values() for task in untestable_tasks(training_set.test)})
     note = f"; left out for want of both classes among the held-out stays: {', '.join(untestable)}" * bool(untestable)
-    return UtilityReport(tuple(scores), epochs, INTERVAL.format(n=n_bootstrap) + note, TRAINING.format(epochs=epochs))
+    protocols = dict.fromkeys(TRAINING if one.tuning is None else SELECTED for one in sets.values())
+    training = "; ".join(text.format(epochs=epochs) for text in protocols)
+    return UtilityReport(tuple(scores), epochs, INTERVAL.format(n=n_bootstrap) + note, training)
 
 
 def retention(
@@ -243,3 +249,8 @@ def _check(name: str, training_set: TrainingSet) -> None:
                 f"utility of {name}: features {features.shape} and labels {labels.shape} do not fit the held-out stays "
                 f"{test.features.shape} with {len(test.tasks)} tasks"
             )
+    tuning = training_set.tuning
+    if tuning is not None and (tuning.features.shape[1:], tuning.tasks) != (test.features.shape[1:], test.tasks):
+        raise DataError(
+            f"utility of {name}: the tuning stays have other steps, channels or tasks than the held-out ones"
+        )

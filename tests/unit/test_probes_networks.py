@@ -4,15 +4,62 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from pipeline.core.errors import ConfigError
 from pipeline.probes.networks import NETWORKS, build_network
 
-PAPER = ("tcn-a", "tcn-b", "tcn-g", "lstm-a", "lstm-b", "rnn-a", "rnn-b", "vit-a", "vit-b", "trsf-a", "trsf-b")
+PARAMETERS = {  # of the authors' networks on their 47 channels with one output
+    "tcn-a": 648_001,
+    "tcn-b": 50_177,
+    "tcn-g": 917_505,
+    "lstm-a": 312_577,
+    "lstm-b": 90_753,
+    "rnn-a": 78_337,
+    "rnn-b": 22_785,
+    "vit-a": 783_670,
+    "vit-b": 783_670,
+    "trsf-a": 391_859,
+    "trsf-b": 394_995,
+}
 
 
-def test_the_papers_eleven_networks_are_there() -> None:
-    assert set(PAPER) < set(NETWORKS)
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_the_papers_eleven_networks_have_their_authors_sizes_and_ours_stand_beside(name: str) -> None:
+    published = build_network(f"published-{name}", n_channels=47, n_steps=48, n_tasks=1, seed=0)
+    assert sum(parameter.numel() for parameter in published.parameters()) == PARAMETERS[name]
+    ours = build_network(name, n_channels=47, n_steps=48, n_tasks=1, seed=0)
+    recurrent = name.startswith(("lstm", "rnn"))
+    assert (str(published) == str(ours)) == recurrent
+
+
+@pytest.mark.parametrize("name", ["tcn-a", "tcn-b", "tcn-g"])
+def test_published_convolutions_look_both_ways_and_read_out_the_mean(name: str) -> None:
+    network = build_network(f"published-{name}", n_channels=2, n_steps=60, n_tasks=1, seed=0).eval()
+    x = torch.rand(1, 60, 2, generator=torch.Generator().manual_seed(0))
+    changed = x.clone()
+    changed[:, 30] += 1
+    blocks = network.trunk.blocks  # type: ignore[union-attr]  # torch types submodules as Tensor | Module
+    moved = (blocks(x.transpose(1, 2)) - blocks(changed.transpose(1, 2))).abs().sum(dim=1)[0] > 0  # type: ignore[operator]
+    reach = 3 * (int(name != "tcn-b") + 1 + int(name == "tcn-a")) * 2  # both convolutions of dilations 1 and 2
+    assert torch.equal(moved.nonzero().flatten(), torch.arange(30 - reach, 31 + reach))
+    y = blocks(x.transpose(1, 2))  # type: ignore[operator]
+    torch.testing.assert_close(network.embed(x), y.mean(dim=2))
+    kinds = [type(module) for module in network.modules()]
+    n_branches = {"tcn-a": 3, "tcn-b": 1, "tcn-g": 2}[name]
+    assert kinds.count(nn.BatchNorm1d) == 4 * n_branches
+    assert {module.p for module in network.modules() if isinstance(module, nn.Dropout)} == {0.5}
+
+
+@pytest.mark.parametrize("name", ["vit-a", "vit-b", "trsf-a", "trsf-b"])
+def test_published_transformers_know_no_order_of_steps_and_ours_do(name: str) -> None:
+    x = torch.rand(2, 9, 5, generator=torch.Generator().manual_seed(0))
+    reordered = x.flip(1)
+    published, ours = (
+        build_network(prefix + name, n_channels=5, n_steps=9, n_tasks=1, seed=0).eval() for prefix in ("published-", "")
+    )
+    torch.testing.assert_close(published(x), published(reordered))
+    assert not torch.allclose(ours(x), ours(reordered))
 
 
 @pytest.mark.parametrize("name", NETWORKS)

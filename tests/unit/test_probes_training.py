@@ -15,7 +15,15 @@ from pipeline.core.files import mapped
 from pipeline.probes.classical import SUMMARIES, fit_predict_logistic, split_soft_labels, summary_features
 from pipeline.probes.networks import build_network
 from pipeline.probes.panel import DETERMINISTIC_MODELS, MODELS, fit_predict
-from pipeline.probes.training import MAX_STEPS, MIN_STEPS, masked_loss, predict, train_network, training_steps
+from pipeline.probes.training import (
+    MAX_STEPS,
+    MIN_STEPS,
+    masked_loss,
+    predict,
+    train_network,
+    train_selected,
+    training_steps,
+)
 
 DEFAULTS = ("tcn", "lstm", "gru", "gradient_boosting", "logistic_regression")
 
@@ -134,3 +142,55 @@ def test_stays_in_a_file_teach_what_stays_in_memory_teach(
     assert np.array_equal(held, fit_predict(model, file, y, file, epochs=1, seed=1))
     assert np.array_equal(summary_features(x), summary_features(file))
     assert summary_features(x[:0]).shape == (0, 18)
+
+
+def test_the_published_evaluator_keeps_the_epoch_that_is_best_on_real_stays() -> None:
+    """Tuning stays whose labels are those of the samples, or their opposite: the last epochs, or the earliest."""
+    x, y = planted(80, 1)
+    real, truth = planted(60, 2)
+    scores = {}
+    for turned in (False, True):
+        network = build_network("published-tcn-b", n_channels=3, n_steps=8, n_tasks=1, seed=0)
+        labels = 1 - truth if turned else truth
+        chosen = train_selected(network, x, y, (real, labels), epochs=6, seed=1)
+        found = predict(network, real)
+        scores[turned] = roc_auc_score(truth[:, 0], found[:, 0])
+        same = build_network("published-tcn-b", n_channels=3, n_steps=8, n_tasks=1, seed=0)
+        assert train_selected(same, x, y, (real, labels), epochs=chosen, seed=1) == chosen  # the best of those before
+        np.testing.assert_array_equal(predict(same, real), found)
+    assert scores[False] > scores[True] + 0.1
+
+
+def test_the_published_evaluator_trains_for_its_epochs_and_no_longer() -> None:
+    x, y = planted(80, 1)
+    seen: list[tuple[int, int]] = []
+
+    def look(done: int, steps: int, loss: float) -> None:
+        seen.append((done, steps))
+
+    fit_predict("rnn-b", x, y, x, epochs=3, seed=1, tuning=(x, y), on_step=look)
+    assert seen == [(step, 6) for step in range(1, 7)]  # two steps an epoch, of 64 samples and 16; no least length
+
+
+def test_the_published_evaluator_moves_no_global_generator_and_needs_both_classes() -> None:
+    x, y = planted(30, 1)
+    before = torch.random.get_rng_state()
+    fit_predict("published-trsf-a", x, y, x, epochs=2, seed=0, tuning=(x, y))
+    with pytest.raises(DataError, match="both classes"):
+        fit_predict("rnn-b", x, y, x, epochs=1, seed=0, tuning=(x, y * 0))
+    with pytest.raises(DataError, match="at least one known label"):
+        fit_predict("rnn-b", x, y * np.nan, x, epochs=1, seed=0, tuning=(x, y))
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_training_that_is_broken_off_gives_the_global_generators_back() -> None:
+    x, y = planted(30, 1)
+    before = torch.random.get_rng_state()
+
+    def stop(done: int, steps: int, loss: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        fit_predict("transformer", x, y, x, epochs=1, seed=0, on_step=stop)
+    assert caught.traceback  # whose frames would keep an open training alive
+    assert torch.equal(before, torch.random.get_rng_state())

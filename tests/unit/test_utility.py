@@ -94,6 +94,22 @@ def test_report_is_the_direct_computation_and_bit_identical() -> None:
     assert all(row.low <= row.mean <= row.high for row in report.scores if row.metric != "calibration_error")
 
 
+def test_with_real_tuning_stays_the_epoch_is_chosen_there_and_the_report_says_so() -> None:
+    test, train, real = encoded(100, 1), encoded(80, 2), encoded(60, 3)
+    fixed = {"c": TrainingSet("raw", train.features, train.labels, test)}
+    chosen = {"c": TrainingSet("raw", train.features, train.labels, test, real)}
+    models = ["logistic_regression", "rnn-b"]
+    one, two = (measured(sets, models=models) for sets in (fixed, chosen))
+    aurocs = [{row.model: row.mean for row in found.scores if row.metric == "auroc"} for found in (one, two)]
+    assert aurocs[0]["logistic_regression"] == aurocs[1]["logistic_regression"]  # has no epochs
+    assert aurocs[0]["rnn-b"] != aurocs[1]["rnn-b"]
+    assert "needs real data" in two.training
+    assert "needs real data" not in one.training
+    other = dataclasses.replace(real, features=real.features[:, :-1])
+    with pytest.raises(DataError, match="tuning stays"):
+        measured({"c": TrainingSet("raw", train.features, train.labels, test, other)})
+
+
 def test_interval_narrows_with_the_number_of_subjects() -> None:
     train = encoded(80, 2)
     widths = []

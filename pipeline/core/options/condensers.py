@@ -19,7 +19,7 @@ from pipeline.core.options.base import (
     PositiveInt,
 )
 
-Start = Literal["noise", "real", "centroids"]
+Start = Literal["noise", "real", "centroids", "gaussian"]
 Labels = Literal["hard", "teacher", "learned"]
 Precision = Literal["float32", "tf32"]
 TrainingSteps = Annotated[tuple[NotNegativeInt, ...], MinLen(1)]
@@ -59,11 +59,18 @@ class DistributionMatchingOptions(Options):
     """[Cond]: distribution matching with mean-only MMD on random networks."""
 
     match: Literal["output", "embedding"] = "embedding"
-    initialisation: Start = "real"  # published: noise, which needs far more steps
+    covariance: NotNegative = 0.0  # weight of the squared distance of covariances beside that of means; published: 0
+    scale: Literal["z", "cohort"] = "z"
+    """Where samples start and step: in standard deviations of each channel in the training part, as published, or in
+    the cohort's own units."""
+    initialisation: Start = "centroids"  # published: noise, which needs far more steps
     iterations: NotNegativeInt = 600  # [Cond] takes 24,000: hours on a CPU
-    learning_rate: Positive = 1e-3
+    learning_rate: Positive = 1e-3  # in the units of `scale`
+    anneal: bool = False  # the rate falls to 0 along a cosine; published: it stays
     batch_size: PositiveInt = 256
-    networks: Names = ("tcn-a", "lstm-a", "vit-a")
+    networks: Names = ("published-tcn-a-quarter", "published-lstm-a-quarter", "published-vit-a-quarter")
+    """One is drawn at random at every step. [Cond] has them four times as wide, at some five times the cost: the names
+    without `-quarter`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +112,7 @@ CONDENSERS: Final[Mapping[str, type[Options]]] = MappingProxyType(
         "kernel_matching": KernelMatchingOptions,
         "distribution_matching": DistributionMatchingOptions,
         "centroids": Options,
+        "gaussian": Options,
         "herding": Options,
         "random_real": Options,
         "private_teacher": PrivateTeacherOptions,
