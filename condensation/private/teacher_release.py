@@ -29,7 +29,7 @@ from condensation.private.channels import PublicChannels, public_channels
 from condensation.private.granular import noisy_answer
 from condensation.private.moments import (
     COUNT_WEIGHT,
-    FLOATING_POINT,
+    NOISE_LAW,
     PUBLIC_CONSTANTS,
     RAW_CLIP_SHARE,
     SPREAD_FLOOR,
@@ -242,6 +242,6 @@ def _guarantee(
             *PUBLIC_CONSTANTS,
             f"feature specification {digest[:16]}, constants {digest_json(public_constants())[:16]}: late "
             "levels, their log scale, what is held, skewed or 0/1, and the process's structure, by rules on the above",
-            FLOATING_POINT,
+            NOISE_LAW,
         ),
     )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from condensation.private.accounting import accountant_name
-from condensation.private.moments import FLOATING_POINT, PUBLIC_CONSTANTS
+from condensation.private.moments import NOISE_LAW, PUBLIC_CONSTANTS
 from condensation.private.stream.question import METHOD, about, question_of
 from condensation.private.stream.terms import Added, Stream, nightly_answers
 from condensation.private.teacher_samples import samples_from_teacher
@@ -101,6 +101,6 @@ def guarantee_of(stream: Stream, encoded: EncodedCohort) -> PrivacyGuarantee:
         assumed_public=(
             *PUBLIC_CONSTANTS,
             f"the stream's terms and what it asks of a stay, {asked}; which night is which, and whether one was asked",
-            FLOATING_POINT,
+            NOISE_LAW,
         ),
     )
