@@ -88,5 +88,5 @@ def test_reasons_on_the_page_are_those_of_the_code() -> None:
         if name.isupper() and isinstance(value, str) and not name.startswith("_") and " " in value
     }
     assert tables.OUTSIDE_WINDOW in reasons
-    for reason in reasons - {"(unnamed)", "(other text)", event_rows.LOOSE_HINT}:
+    for reason in reasons - {"(unnamed)", "(other text)"}:
         assert f"`{reason}`" in page, reason

@@ -23,7 +23,7 @@ from pipeline.ingest.engine.coded import Batch
 from pipeline.ingest.mapping.toml_table import did_you_mean
 from pipeline.ingest.number_text import NO_VALUE
 from pipeline.ingest.table_files import partitions, stem
-from pipeline.ingest.text_stream import UTF8, NotUtf8, first_record, not_utf8, open_text
+from pipeline.ingest.text_stream import UTF8, Lines, NotUtf8, first_record, not_utf8, open_text
 
 FILE_STEM: Final = "(file)"
 """The column name that stands for the file's own name without suffix, where a source has one file per stay."""
@@ -37,12 +37,13 @@ _EMPTY: Final = ("", *NO_VALUE)
 @final
 @dataclass
 class Tally:
-    """What a stream has counted so far: lines that do not have the header's number of fields.
+    """What a stream has counted so far: lines that do not have the header's number of fields, and lines within quotes.
 
-    The first `keep` of them are kept, with their text, for the site's quarantine.
+    The first `keep` of the former are kept, with their text, for the site's quarantine.
     """
 
     malformed: int = 0
+    quoted: int = 0
     keep: int = 0
     lines: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -177,7 +178,9 @@ def _text(
     raw = {name.strip(): name for name in written}
     coded = pa.dictionary(pa.int32(), pa.string())
     text = {raw[name]: coded if name in dictionaries else pa.string() for name in wanted}
-    stream, _ = open_text(path, encoding)
+    seen, records = Lines(), 1 + "".join(written).count("\n")
+    stream, _ = open_text(path, encoding, seen)
+    before = tally.malformed
     with stream as source:
         reader = arrow_csv.open_csv(
             source,
@@ -190,8 +193,10 @@ def _text(
             ),
         )
         for batch in reader:
+            records += batch.num_rows
             if batch.num_rows:
                 yield pa.Table.from_batches([batch]).rename_columns(list(wanted))
+    tally.quoted += seen.in_quotes(records + tally.malformed - before)
 
 
 def _damaged(path: Path) -> str:

@@ -30,7 +30,7 @@ from pipeline.ingest.engine.reading import Reading
 from pipeline.ingest.engine.repeats import settle_repeats
 from pipeline.ingest.engine.row_fates import FilePart, RowFates, add_count, gather
 from pipeline.ingest.engine.stay_table import END, EXCLUDED, KEY, StayTable, exclude_withdrawn, read_stays
-from pipeline.ingest.engine.table_account import loose_notes, require_used, table_uses, told
+from pipeline.ingest.engine.table_account import loose_notes, require_used, table_notes, table_uses, told
 from pipeline.ingest.kept.pieces import Pieces
 from pipeline.ingest.kept.quarantine import MOST_KEPT, Quarantine
 from pipeline.ingest.kept.rows import KeptRows
@@ -183,10 +183,12 @@ def _read_into(
         if part.keys is not None:
             part.keys.update(id_text(batch.coded(table.key).distinct, path.name).drop_nulls().to_list())
         found = _long(batch, part, reading) if table.code is not None else _wide(batch, part, reading, path)
-        for frame in (part_of(usable, reading) for usable in found if len(usable.stay)):
-            put(frame)
+        for usable in (item for item in found if len(item.stay)):
+            part.latest = max(part.latest, float(usable.hours.max()))
+            put(part_of(usable, reading))
     if UNIT_UNKNOWN not in part.fates.criticality:
         require_known_units(part.done, path.name)
+    part.quoted += tally.quoted
     part.rows += tally.malformed
     part.fates.malformed(MALFORMED, tally.malformed, tally.lines)
 
@@ -205,12 +207,19 @@ def part_of(usable: Usable, reading: Reading) -> pl.DataFrame:
 
 def _columns(table: EventsLayout, path: Path, reading: Reading) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The columns to read, and those of them that are read as codes."""
-    if table.code is not None:
-        columns = (table.key, table.time, table.clock, table.code, table.value, table.unit)
-        coded = (table.key, table.code, table.unit)
-        return tuple(dict.fromkeys(c for c in columns if c)), tuple(dict.fromkeys(c for c in coded if c))
-    clock = () if table.clock is None else (table.clock,)
-    return tuple(dict.fromkeys((table.key, table.time, *clock, *_wanted(table, path, reading)[0]))), (table.key,)
+    subject = _subject(table, path, reading)
+    coded = [name for name in (table.key, table.code, table.unit, subject) if name]
+    columns = [name for name in (*coded, table.time, table.clock, table.value) if name]
+    columns += [] if table.code is not None else _wanted(table, path, reading)[0]
+    return tuple(dict.fromkeys(columns)), tuple(dict.fromkeys(coded))
+
+
+def _subject(table: EventsLayout, path: Path, reading: Reading) -> str | None:
+    """The column of a table linked by stay that says whose a row is, where it has one."""
+    name = reading.subject
+    if table.link != "stay" or name is None or name in (table.key, table.time, table.code, table.value, table.unit):
+        return None
+    return name if name.lower() in (column.lower() for column in header(path, reading.layout.encoding)) else None
 
 
 def _wanted(table: EventsLayout, path: Path, reading: Reading) -> tuple[list[str], int]:
@@ -227,7 +236,7 @@ def _long(batch: Batch, part: FilePart, reading: Reading) -> list[Usable]:
     table = part.fates.table
     assert table is not None
     part.rows += batch.height
-    name = names_of(batch, table, reading, part.fates)
+    name = names_of(batch, table, reading, part)
     located = locate(batch, table, reading, np.flatnonzero(name >= 0))
     part.again(located.copies)
     part.loose += located.loose
@@ -239,6 +248,7 @@ def _wide(batch: Batch, part: FilePart, reading: Reading, path: Path) -> list[Us
     table = part.fates.table
     assert table is not None
     wanted, others = _wanted(table, path, reading)
+    part.columns = wanted
     part.rows += (len(wanted) + others) * batch.height
     if others and batch.height:
         part.fates.count(UNNAMED, UNKNOWN_VARIABLE, others * batch.height)
@@ -301,6 +311,8 @@ def _tables(parts: list[FilePart], rows_of: KeptRows | SpilledRows, reading: Rea
             *told(parts),
             *lost,
             *loose_notes(parts),
+            *table_notes(parts, reading.mapping, reading.until_hours),
+            *reading.clock.notes(),
             *assumed_notes(units),
             *aside,
         ),

@@ -18,7 +18,6 @@ import polars as pl
 
 from pipeline.core.codec import to_plain
 from pipeline.core.digest import digest_bytes
-from pipeline.core.errors import DataError
 from pipeline.ingest.engine.batches import FILE_STEM
 from pipeline.ingest.engine.event_units import Seen
 from pipeline.ingest.engine.instants import ClockKinds
@@ -120,11 +119,12 @@ class PartCache:
             "rows": part.rows,
             "copies": part.copies,
             "loose": part.loose,
+            "seen": [part.loose_codes, part.quoted, part.columns, part.latest],
             "counts": part.fates.counts,
             "converted": [[*key, count] for key, count in sorted(part.done.converted.items())],
             "mended": dict(part.done.mended),
             "units": [[*key, seen.rows, seen.sample] for key, seen in sorted(part.done.seen.items())],
-            "clock": [clock.offset, clock.local],
+            "clock": [clock.offset, clock.local, clock.days, clock.twice],
         }
         self._pieces.use(self._pieces.add([key], [rows.height], [facts], rows, passing=True))
 
@@ -133,6 +133,7 @@ class PartCache:
         self._merge(ClockKinds(*facts["clock"]))
         part = FilePart(RowFates(path.name, table, own.names, own.layout.criticality), rows=facts["rows"])
         part.copies, part.loose = facts["copies"], facts["loose"]
+        part.loose_codes, part.quoted, part.columns, part.latest = facts["seen"]
         part.fates.counts.update({name: dict(reasons) for name, reasons in facts["counts"].items()})
         part.done.converted.update({(name, unit): count for name, unit, count in facts["converted"]})
         part.done.mended.update(facts["mended"])
@@ -158,10 +159,5 @@ class PartCache:
 
     def _merge(self, clock: ClockKinds) -> None:
         with self._lock:
-            seen = self._reading.clock
-            seen.offset |= clock.offset
-            seen.local |= clock.local
-            if seen.offset and seen.local and self._reading.layout.timezone is None:
-                raise DataError(
-                    "some times carry an offset from UTC and some do not; name the latter's zone: layout.timezone"
-                )
+            self._reading.clock.add(clock)
+            self._reading.clock.require_zone(self._reading.layout.timezone)

@@ -114,6 +114,10 @@ class FilePart:
     rows: int = 0
     loose: int = 0  # rows that name nobody, but somebody whose id is another only in form
     copies: int = 0  # of the rows: those that are there again since they lie in the windows of several stays
+    loose_codes: int = 0  # rows whose code means nothing, but would in another form
+    quoted: int = 0  # lines of the file that lie within quotes
+    columns: list[str] = field(default_factory=list)  # of a table with a column per variable: those that are there
+    latest: float = 0.0  # the last hour of a usable row
     keys: set[str] | None = None  # whose rows the file holds, where somebody wants to know
 
     def again(self, copies: int) -> None:

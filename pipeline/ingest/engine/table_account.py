@@ -6,18 +6,22 @@ rows to faults is told.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 from pipeline.core.errors import DataError
 from pipeline.core.types import TableUse
-from pipeline.ingest.engine.event_rows import LOOSE_HINT, STAY_UNKNOWN
+from pipeline.ingest.engine.coded import ID_FORMS, LOOSE_HINT
+from pipeline.ingest.engine.event_rows import STAY_UNKNOWN
 from pipeline.ingest.engine.row_fates import FilePart
 from pipeline.ingest.mapping.layout import CRITICAL_REASONS
+from pipeline.ingest.mapping.load import SourceMapping
 from pipeline.ingest.source_tables import UNKNOWN_VARIABLE, VARIABLE_MISSING
 
 _MOST_FILES: Final = 20
+_SHORT: Final = 12  # a table that ends in a twelfth of the window may count in another unit
 _BENIGN: Final = (UNKNOWN_VARIABLE, VARIABLE_MISSING)
 
 
@@ -58,6 +62,42 @@ def loose_notes(parts: Iterable[FilePart]) -> tuple[str, ...]:
     """How many rows name nobody, but somebody whose id is another only in form."""
     rows = sum(part.loose for part in parts)
     return (f"{rows} rows with {STAY_UNKNOWN} {LOOSE_HINT}",) if rows else ()
+
+
+def table_notes(parts: Sequence[FilePart], mapping: SourceMapping, until_hours: float) -> tuple[str, ...]:
+    """Notes on what the tables and files of a reading lack, or hold in a form that may not be what it seems."""
+    notes = list[str]()
+    for name, own in _by_table(parts):
+        table, rows = own[0].fates.table, sum(part.rows for part in own)
+        if not rows:
+            notes.append(f"table {name} holds no row")
+        columns = Counter(column for part in own if part.rows for column in part.columns)
+        filled = sum(bool(part.rows) for part in own)
+        lacking = [column for column, files in columns.items() if files < filled]
+        if lacking:
+            notes.append(f"table {name}: not all of its {filled} files have the columns {', '.join(lacking)}")
+        latest = max(part.latest for part in own)
+        if table is not None and table.time_unit != "datetime" and 0 < latest * _SHORT < until_hours < math.inf:
+            notes.append(
+                f"table {name}: no row lies after hour {latest:.2g} of {until_hours:g}; is it {table.time_unit}?"
+            )
+    quoted, codes = sum(part.quoted for part in parts), sum(part.loose_codes for part in parts)
+    if quoted:
+        notes.append(f"{quoted} lines lie within quotes: texts of several lines, or a quote that nobody closed")
+    if codes:
+        notes.append(f"{codes} rows with {UNKNOWN_VARIABLE} have a code that is a known one but for {ID_FORMS}")
+    return (*notes, *_never_met(parts, mapping))
+
+
+def _never_met(parts: Sequence[FilePart], mapping: SourceMapping) -> tuple[str, ...]:
+    """The variables of which no row and no column has a code."""
+    met = {source for part in parts for source, _, _ in part.done.seen}
+    met |= {source for part in parts for source in part.fates.counts}
+    variables = {variable.name for variable in mapping.variables}
+    wanted = {name for source, name in mapping.source_names.items() if name in variables}
+    wanted -= {name for source, name in mapping.source_names.items() if source in met}
+    names = [variable.name for variable in mapping.variables if variable.name in wanted]
+    return (f"no table has a code of {', '.join(names)}",) if names else ()
 
 
 def told(parts: Sequence[FilePart]) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ CRITICAL_REASONS: Final = (
     "no such stay or subject",
     "outside every stay",
     "after the end of the stay",
+    "another subject than the stay's",
     "time missing",
     "unreadable time",
     "time not finite",
@@ -35,6 +36,7 @@ CRITICAL_REASONS: Final = (
     "unknown unit",
     "implausible",
     "no readable start",
+    "no readable end",
     "ends before it starts",
 )
 """What `[layout.criticality]` may send to the quarantine, or stop at: rows (and stays) that something is wrong with."""
