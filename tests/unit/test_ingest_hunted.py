@@ -240,6 +240,9 @@ def test_a_row_of_another_subject_than_its_stays_is_dropped(tmp_path: Path) -> N
     cohort, report = ingest(tmp_path, stays__csv=stays, lab__csv=lab + "\n")
     assert cells(cohort, "Glucose") == {("S1", 1): 99.0, ("S2", 1): 70.0}
     assert report.rows_dropped == {"another subject than the stay's": 1}
+    assert not told(report, "whom no stay has")
+    _, report = ingest(tmp_path, stays__csv=stays, lab__csv=lab.replace("P3", "Q9") + "\n")
+    assert told(report, "1 rows that were read by their stay name a subject whom no stay has")
 
 
 def test_codes_and_texts_in_another_form_are_told(tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ class Located:
     lost: list[tuple[str, np.ndarray]]
     copies: int = 0
     loose: int = 0  # of the rows that name nobody: those that name somebody but for the form of the id
+    nobodys: int = 0  # rows of a stay that name a subject without one
 
 
 @final
@@ -125,7 +126,7 @@ def locate(batch: Batch, table: EventsLayout, reading: Reading, rows: np.ndarray
             rows, beside = rows[at], beside.gather(at) if isinstance(beside, pl.Series) else beside[at]
     else:
         stay, why = reading.keys.find(texts, codes)
-    loose = 0
+    loose = nobodys = 0
     if (why == UNKNOWN).any():
         known = reading.loose_subjects if table.link == "subject" else reading.loose_stays
         strange = loose_ids(texts).is_in(known.implode()).fill_null(False).to_numpy()
@@ -141,7 +142,7 @@ def locate(batch: Batch, table: EventsLayout, reading: Reading, rows: np.ndarray
     if reading.keys.excluded.any():
         rows, stay, beside = _kept(~reading.keys.excluded[stay], STAY_EXCLUDED, lost, rows, stay, beside)
     if table.link == "stay" and reading.subject is not None and reading.subject in batch.arrays:
-        others = reading.of_others(_at(batch, reading.subject, rows), stay)
+        others, nobodys = reading.of_others(_at(batch, reading.subject, rows), stay)
         rows, stay, beside = _kept(~others, OTHER_SUBJECT, lost, rows, stay, beside)
     if table.time_unit == "datetime":
         hours = (beside - reading.keys.start[stay]) / MICROSECONDS_PER_HOUR
@@ -151,7 +152,7 @@ def locate(batch: Batch, table: EventsLayout, reading: Reading, rows: np.ndarray
     ended &= before(hours, reading.until_hours, closed=reading.mapping.closed_window)
     if ended.any():
         rows, stay, hours = _kept(~ended, AFTER_END, lost, rows, stay, hours)
-    return Located(rows, stay, hours, lost, copies, loose)
+    return Located(rows, stay, hours, lost, copies, loose, nobodys)
 
 
 def _times(batch: Batch, table: EventsLayout, rows: np.ndarray) -> pl.Series:

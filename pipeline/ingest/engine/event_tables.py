@@ -240,6 +240,7 @@ def _long(batch: Batch, part: FilePart, reading: Reading) -> list[Usable]:
     located = locate(batch, table, reading, np.flatnonzero(name >= 0))
     part.again(located.copies)
     part.loose += located.loose
+    part.nobodys += located.nobodys
     return [use(batch, table, located, name, table.value, reading, part.fates, part.done)]
 
 
@@ -255,6 +256,7 @@ def _wide(batch: Batch, part: FilePart, reading: Reading, path: Path) -> list[Us
     located = locate(batch, table, reading, np.arange(batch.height))
     part.again(located.copies * len(wanted))
     part.loose += located.loose * len(wanted)
+    part.nobodys += located.nobodys * len(wanted)
     found = []
     for column in wanted:
         name = np.full(batch.height, reading.place[table.prefix + column], dtype=np.int32)

@@ -119,7 +119,7 @@ class PartCache:
             "rows": part.rows,
             "copies": part.copies,
             "loose": part.loose,
-            "seen": [part.loose_codes, part.quoted, part.columns, part.latest],
+            "seen": [part.loose_codes, part.nobodys, part.quoted, part.columns, part.latest],
             "counts": part.fates.counts,
             "converted": [[*key, count] for key, count in sorted(part.done.converted.items())],
             "mended": dict(part.done.mended),
@@ -133,7 +133,7 @@ class PartCache:
         self._merge(ClockKinds(*facts["clock"]))
         part = FilePart(RowFates(path.name, table, own.names, own.layout.criticality), rows=facts["rows"])
         part.copies, part.loose = facts["copies"], facts["loose"]
-        part.loose_codes, part.quoted, part.columns, part.latest = facts["seen"]
+        part.loose_codes, part.nobodys, part.quoted, part.columns, part.latest = facts["seen"]
         part.fates.counts.update({name: dict(reasons) for name, reasons in facts["counts"].items()})
         part.done.converted.update({(name, unit): count for name, unit, count in facts["converted"]})
         part.done.mended.update(facts["mended"])

@@ -60,13 +60,13 @@ class Reading:
         ordered = loose.unique().sort()
         return ordered, positions(ordered, loose)
 
-    def of_others(self, said: Coded, stay: np.ndarray) -> np.ndarray:
-        """`(row,)` bool: the row names a subject, and it is not its stay's."""
+    def of_others(self, said: Coded, stay: np.ndarray) -> tuple[np.ndarray, int]:
+        """`(row,)` bool: the row names another subject than its stay's; and how many name one that has no stay."""
         ordered, owner = self._owners
         texts = plain_text(said.distinct)
         named = said.look_up((texts.fill_null("") != "").to_numpy(), False)
-        others: np.ndarray = named & (said.look_up(positions(ordered, loose_ids(texts)), -1) != owner[stay])
-        return others
+        meant = said.look_up(positions(ordered, loose_ids(texts)), -1)
+        return (meant >= 0) & (meant != owner[stay]), int((named & (meant < 0)).sum())
 
     @cached_property
     def kind(self) -> pl.Enum:

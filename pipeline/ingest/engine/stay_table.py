@@ -156,11 +156,12 @@ def _joined(
     names = [f"(on {name})" for name in join.on]
     left = keyed(frame)
     wanted = left.select(names).unique()
-    columns = tuple(dict.fromkeys((*join.on, *join.columns.values())))
+    columns = tuple(dict.fromkeys((*join.on, *join.columns.values(), *join.where)))
     parts, rows, alike = [], 0, 0
     loose = _loose(wanted, names)
     for path in find_files(folder, join.file):
         for batch in batches(path, columns, tally, encoding):
+            batch = batch.filter(*(_matches(name, kept) for name, kept in join.where.items()))
             rows += batch.height
             met = keyed(batch)
             parts.append(met.join(wanted, on=names, how="semi"))

@@ -82,6 +82,9 @@ def table_notes(parts: Sequence[FilePart], mapping: SourceMapping, until_hours: 
                 f"table {name}: no row lies after hour {latest:.2g} of {until_hours:g}; is it {table.time_unit}?"
             )
     quoted, codes = sum(part.quoted for part in parts), sum(part.loose_codes for part in parts)
+    nobodys = sum(part.nobodys for part in parts)
+    if nobodys:
+        notes.append(f"{nobodys} rows that were read by their stay name a subject whom no stay has")
     if quoted:
         notes.append(f"{quoted} lines lie within quotes: texts of several lines, or a quote that nobody closed")
     if codes:

@@ -61,11 +61,15 @@ _DERIVED_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
 @final
 @dataclass(frozen=True)
 class Join:
-    """Columns of another table, one row per key: `columns` leads from our name to the file's."""
+    """Columns of another table, one row per key: `columns` leads from our name to the file's.
+
+    `where` keeps the rows whose column is one of the texts, as that of the stays does.
+    """
 
     file: str
     on: tuple[str, ...]
     columns: Mapping[str, str]
+    where: Mapping[str, tuple[str, ...]]
 
 
 @final
@@ -216,7 +220,6 @@ def _stays(raw: Any, where: str) -> StaysLayout:
     derived = tuple(
         _derived(name, row, f"{table.where}.derived.{name}") for name, row in table.take("derived", dict, {}).items()
     )
-    selected = table.take("where", dict, {})
     stays = StaysLayout(
         file=table.take("file", str, "") or None,
         stay=table.take("stay", str, "stay_id"),
@@ -228,23 +231,30 @@ def _stays(raw: Any, where: str) -> StaysLayout:
         site=table.take("site", str, "") or None,
         unit=table.take("unit", str, "") or None,
         split=table.take("split", str, "") or None,
-        where={name: tuple(map(str, kept)) for name, kept in selected.items() if isinstance(kept, list)},
+        where=_where(table),
         distinct=table.take("distinct", bool, False),
         joins=joins,
         derived=derived,
     )
     table.done()
-    if len(stays.where) < len(selected):
-        raise ConfigError(f"{table.where}.where: every column needs a list of the texts to keep")
     if stays.stay == ROW_NUMBER and (stays.subject is None or stays.start is None):
         raise ConfigError(f'{table.where}: stay = "{ROW_NUMBER}" needs subject and start')
     return stays
 
 
+def _where(table: TomlTable) -> dict[str, tuple[str, ...]]:
+    selected = table.take("where", dict, {})
+    kept = {name: tuple(map(str, texts)) for name, texts in selected.items() if isinstance(texts, list)}
+    if len(kept) < len(selected):
+        raise ConfigError(f"{table.where}.where: every column needs a list of the texts to keep")
+    return kept
+
+
 def _join(raw: Any, where: str) -> Join:
     table = TomlTable(raw, where)
     columns = table.take("columns", dict)
-    join = Join(table.take("file", str), table.names("on", ()), {str(new): str(old) for new, old in columns.items()})
+    named = {str(new): str(old) for new, old in columns.items()}
+    join = Join(table.take("file", str), table.names("on", ()), named, _where(table))
     table.done()
     return join
 
