@@ -79,12 +79,8 @@ def events_of(
         found.notes.append(f"times of {file} are taken as {layout['time_unit']} since the start of the stay")
     code = _code(item, [owner[0], time], meanings) if item.role("value") else None
     if code is None:
-        apart = {
-            owner[0],
-            time,
-            layout.get("clock"),
-            *(stays.columns if stays is not None and stays.look is item else ()),
-        }
+        apart = {owner[0], time, layout.get("clock")}
+        apart |= stays.used if stays is not None and stays.look is item else set()
         _place_columns(found, item, prefix, [name for name in item.columns if name not in apart], base)
         return found
     values = [name for name in roles(item.columns, "value") if name not in (code, time, owner[0])]

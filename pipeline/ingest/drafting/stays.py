@@ -38,6 +38,12 @@ class Stays:
         return role(self.columns, wanted)
 
     @property
+    def used(self) -> set[str]:
+        """The columns that say something of a stay, and are no events where both are one table."""
+        kinds = ("stay", "subject", "start", "end", "site", "ward", *_KNOWN)
+        return {name for kind in kinds if (name := self.role(kind)) is not None}
+
+    @property
     def dated(self) -> bool:
         """Whether it is known when a stay began."""
         return "start" in self.layout
