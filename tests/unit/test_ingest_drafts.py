@@ -124,6 +124,9 @@ def test_omop_with_and_without_details_and_deaths(src: Path, tmp_path: Path, det
     assert cell(cohort, 5, 1, "HR") == 80
     assert [static(cohort, stay, "sex") for stay in (0, 1)] == [0, 1]
     assert static(cohort, 4, "age") == 2024 - 1954
+    concepts = ["999999,Lactate [Moles/volume] in Blood,2524-7", "3027018,Heart rate,8867-4"]
+    write(src, "concept.csv", "concept_id,concept_name,concept_code", [] if details else concepts)
+    assert ("Lactate" in tomllib.loads(suggest(src).toml)["codes"]) != details
     assert tasks(cohort) == (["death_30d"] if death else ["longer_than_72_h"])
     assert cohort.labels[:, 0].tolist() == ([1, 0, 0] * 4 if death else [0, 1] * 6)
     assert report.rows_dropped == {"unknown variable": 12}
@@ -182,6 +185,7 @@ def test_a_triple_of_dynamic_static_and_outcome(src: Path, tmp_path: Path, as_du
     assert cell(cohort, 0, 0, "FiO2") == pytest.approx(0.4)
     assert static(cohort, 0, "height") == 170
     assert [static(cohort, stay, "sex") for stay in (0, 1)] == [0, 1]
+    assert tasks(cohort) == ["label"]
     assert cohort.labels[:, 0].tolist() == [0, 1] * 6
     assert any("so % is declared: check it" in note for note in draft.notes)
     assert any(note.startswith("not placed: ") and "crp" in note for note in draft.notes)

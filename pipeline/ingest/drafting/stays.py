@@ -175,7 +175,8 @@ def tasks_of(stays: Stays) -> Raw:
         zero_or_one = mostly_numbers(column) and set(numbers_in(column).unique()) <= {0.0, 1.0}
         in_words = column.dtype == pl.String and len(texts(column)) > 0 and flags(texts(column)) is not None
         if column.dtype == pl.Boolean or zero_or_one or in_words:
-            tasks["died"] = {"kind": "binary", "column": died}
+            name = plain(died) if plain(died) in ("label", "outcome") else "died"
+            tasks[name] = {"kind": "binary", "column": died}
     if left is not None and "died" not in tasks:
         said = texts(stays.columns[left]).unique().sort().to_list()
         if any(DEATHS.search(text) for text in said) and len(said) <= _MOST_TEXTS:

@@ -159,6 +159,10 @@ def _meanings(looks: list[Look]) -> dict[str, str]:
         code = next((name for name in item.columns if plain(name) in ("itemid", "conceptid", "code", "id")), None)
         if meaning is None or code is None or code == meaning or item.role("time") or item.role("value"):
             continue
-        said = pl.DataFrame({"code": plain_text(item.head[code]), "name": item.head[meaning].cast(pl.String)})
+        names = item.head[meaning].cast(pl.String)
+        standard = next((name for name in item.columns if plain(name) in ("conceptcode", "loinc", "loinccode")), None)
+        if standard is not None and standard != code:
+            names = names + " " + item.head[standard].cast(pl.String).fill_null("")
+        said = pl.DataFrame({"code": plain_text(item.head[code]), "name": names})
         found |= dict(said.drop_nulls().iter_rows())
     return found
