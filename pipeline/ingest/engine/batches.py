@@ -72,7 +72,7 @@ def _own_names(path: Path, encoding: str) -> list[str]:
     except (NotUtf8, UnicodeDecodeError):
         raise not_utf8(path, encoding) from None
     except (OSError, EOFError, pa.ArrowException, csv.Error):
-        raise DataError(_damaged(path)) from None
+        raise DataError(damaged(path)) from None
 
 
 def batches(path: Path, columns: tuple[str, ...], tally: Tally, encoding: str = UTF8) -> Iterator[pl.DataFrame]:
@@ -89,7 +89,7 @@ def batches(path: Path, columns: tuple[str, ...], tally: Tally, encoding: str = 
         try:
             frame = pl.DataFrame(pl.from_arrow(table))
         except (pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException):
-            raise DataError(_damaged(path)) from None
+            raise DataError(damaged(path)) from None
         yield frame.with_columns(pl.lit(value).alias(name) for name, value in constants.items()).select(columns)
 
 
@@ -152,8 +152,12 @@ def _tables(
     except NotUtf8:
         raise not_utf8(path, encoding) from None
     except (OSError, EOFError, pa.ArrowException):
-        raise DataError(_damaged(path)) from None
-    malformed = tally.malformed - before
+        raise DataError(damaged(path)) from None
+    require_mostly_well_formed(path, tally.malformed - before, rows)
+
+
+def require_mostly_well_formed(path: Path, malformed: int, rows: int) -> None:
+    """Raise `DataError` when more than 1 % of the lines, and more than one, have not the fields of the header."""
     if malformed > max(1.0, _MOST_MALFORMED * (rows + malformed)):
         raise DataError(f"{path}: {malformed} of {rows + malformed} lines do not have the fields that the header names")
 
@@ -167,6 +171,28 @@ def _parquet(path: Path, wanted: list[str], dictionaries: set[str]) -> Iterator[
 def _text(
     path: Path, wanted: Mapping[str, str], dictionaries: set[str], tally: Tally, encoding: str, empty: list[str]
 ) -> Iterator[Any]:
+    written, delimiter = first_record(path, encoding)
+    seen, records = Lines(), 1 + "".join(written).count("\n")
+    stream, _ = open_text(path, encoding, seen)
+    before = tally.malformed
+    with stream as source:
+        for table in parsed_text(source, written, delimiter, wanted, dictionaries, tally, empty):
+            records += table.num_rows
+            yield table
+    tally.quoted += seen.in_quotes(records + tally.malformed - before)
+
+
+def parsed_text(
+    source: Any,
+    written: list[str],
+    delimiter: str,
+    wanted: Mapping[str, str],
+    dictionaries: set[str],
+    tally: Tally,
+    empty: list[str],
+) -> Iterator[Any]:
+    """Tables of the columns `wanted`, of a stream of UTF-8 whose header is `written`; malformed lines are counted."""
+
     def malformed(row: Any) -> str:
         with tally.lock:
             tally.malformed += 1
@@ -174,32 +200,26 @@ def _text(
                 tally.lines.append(row.text)
         return "skip"
 
-    written, delimiter = first_record(path, encoding)
     raw = {name.strip(): name for name in written}
     coded = pa.dictionary(pa.int32(), pa.string())
     text = {raw[name]: coded if name in dictionaries else pa.string() for name in wanted}
-    seen, records = Lines(), 1 + "".join(written).count("\n")
-    stream, _ = open_text(path, encoding, seen)
-    before = tally.malformed
-    with stream as source:
-        reader = arrow_csv.open_csv(
-            source,
-            read_options=arrow_csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
-            parse_options=arrow_csv.ParseOptions(
-                delimiter=delimiter, newlines_in_values=True, invalid_row_handler=malformed
-            ),
-            convert_options=arrow_csv.ConvertOptions(
-                include_columns=list(text), column_types=text, strings_can_be_null=True, null_values=empty
-            ),
-        )
-        for batch in reader:
-            records += batch.num_rows
-            if batch.num_rows:
-                yield pa.Table.from_batches([batch]).rename_columns(list(wanted))
-    tally.quoted += seen.in_quotes(records + tally.malformed - before)
+    reader = arrow_csv.open_csv(
+        source,
+        read_options=arrow_csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
+        parse_options=arrow_csv.ParseOptions(
+            delimiter=delimiter, newlines_in_values=True, invalid_row_handler=malformed
+        ),
+        convert_options=arrow_csv.ConvertOptions(
+            include_columns=list(text), column_types=text, strings_can_be_null=True, null_values=empty
+        ),
+    )
+    for batch in reader:
+        if batch.num_rows:
+            yield pa.Table.from_batches([batch]).rename_columns(list(wanted))
 
 
-def _damaged(path: Path) -> str:
+def damaged(path: Path) -> str:
+    """What is said of a file that cannot be parsed."""
     kind = "parquet" if path.suffix.lower() == ".parquet" else "delimited text"
     largest = f"{_BLOCK_BYTES >> 20} MiB"
     return f"{path} cannot be read as {kind}: it is damaged, ends early, or has a cell larger than {largest}"

@@ -29,8 +29,9 @@ def table_uses(parts: Sequence[FilePart]) -> tuple[TableUse, ...]:
     """A row for each table of the layout; and for each of its files, where there are few."""
     uses = []
     for name, own in _by_table(parts):
-        uses.append(_use(name, f"{len(own)} files" if len(own) > 1 else own[0].fates.file, own))
-        if 1 < len(own) <= _MOST_FILES:
+        files = sum(part.files for part in own)
+        uses.append(_use(name, f"{files} files" if files > 1 else own[0].fates.file, own))
+        if 1 < len(own) == files <= _MOST_FILES:
             uses += [_use(name, part.fates.file, [part]) for part in own]
     return tuple(uses)
 
@@ -73,7 +74,7 @@ def table_notes(parts: Sequence[FilePart], mapping: SourceMapping, until_hours: 
             notes.append(f"table {name} holds no row")
         columns = Counter(column for part in own if part.rows for column in part.columns)
         filled = sum(bool(part.rows) for part in own)
-        lacking = [column for column, files in columns.items() if files < filled]
+        lacking = [column for column, some in columns.items() if some < filled]
         if lacking:
             notes.append(f"table {name}: not all of its {filled} files have the columns {', '.join(lacking)}")
         latest = max(part.latest for part in own)
