@@ -20,6 +20,9 @@ from pipeline.core.errors import DataError
 _HEADER_BYTES: Final = 1 << 20
 _DELIMITERS: Final = (",", ";", "\t", "|")
 _MARKS: Final = ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_LEAD: Final = re.compile(
+    r'(?i)(?:[ \t]*|"?sep=([^"\r\n])"?[ \t]*)(?:\r\n|\n|\r)'
+)  # before the header: blank, or sep=;
 _BLANK_LINE: Final = re.compile(rb"\n(?=\r?\n)")
 UTF8: Final = "utf-8"
 
@@ -73,8 +76,22 @@ def not_utf8(path: Path, encoding: str) -> DataError:
     )
 
 
-def first_record(path: Path, encoding: str) -> tuple[list[str], str]:
-    """The fields of the first record as they are written, and the delimiter: the suffix's, or the commonest sign in it.
+@final
+@dataclass(frozen=True)
+class Head:
+    """The names of the columns as they are written, what separates them, and how many lines come before them.
+
+    `marks`: how many of these are not blank.
+    """
+
+    names: list[str]
+    delimiter: str
+    skip: int = 0
+    marks: int = 0
+
+
+def first_record(path: Path, encoding: str) -> Head:
+    """The first record; the delimiter is what a line `sep=;` before it says, the suffix's, or the commonest sign in it.
 
     Raises:
         NotUtf8: the bytes are not of the encoding.
@@ -82,16 +99,20 @@ def first_record(path: Path, encoding: str) -> tuple[list[str], str]:
     stream, _ = open_text(path, encoding)
     with stream as source:
         text = source.read(_HEADER_BYTES).decode("utf-8-sig", errors="ignore")  # the last sign may be cut off
+    skip, marks, said = 0, 0, None
+    while (lead := _LEAD.match(text)) is not None:
+        skip, marks, said, text = skip + 1, marks + (lead[1] is not None), lead[1] or said, text[lead.end() :]
     plain = _record(text)
     name = path.name.lower().removesuffix(".gz")
-    if name.endswith(".psv"):
+    if said is not None:
+        delimiter = said
+    elif name.endswith(".psv"):
         delimiter = "|"
     elif name.endswith(".tsv"):
         delimiter = "\t"
     else:
         delimiter = max(_DELIMITERS, key=_outside_quotes(plain).count)
-    fields = next(csv.reader(io.StringIO(plain, newline=""), delimiter=delimiter), [])
-    return fields, delimiter
+    return Head(next(csv.reader(io.StringIO(plain, newline=""), delimiter=delimiter), []), delimiter, skip, marks)
 
 
 def _record(text: str) -> str:

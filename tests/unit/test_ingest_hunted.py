@@ -256,6 +256,18 @@ def test_codes_and_texts_in_another_form_are_told(tmp_path: Path) -> None:
     assert told(report, "1 rows of stays hold a text of `where` but for its case")
 
 
+@pytest.mark.parametrize("lead", ["sep=;\n", '"sep=;"\r\n', "\n", "  \n\r\n", "SEP=;\n\n"])
+def test_lines_before_the_header_that_say_nothing_or_the_delimiter(tmp_path: Path, lead: str) -> None:
+    cohort, report = ingest(tmp_path, lab__csv=lead + LAB.replace(",", ";"))
+    assert cells(cohort, "Glucose") == GLUCOSE
+    assert not told(report, "within quotes")
+
+
+def test_utf_16_without_a_mark_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="null bytes in its header; if it is UTF-16"):
+        ingest(tmp_path, lab__csv=LAB.encode("utf-16-le"))
+
+
 def test_lines_that_quotes_swallow_are_told(tmp_path: Path) -> None:
     rates = RATES.replace("/min\n", "/min,\n")
     notes = ['"5 cm', "ok", '"see"', ""]

@@ -23,7 +23,7 @@ from pipeline.ingest.engine.coded import Batch
 from pipeline.ingest.mapping.toml_table import did_you_mean
 from pipeline.ingest.number_text import NO_VALUE
 from pipeline.ingest.table_files import partitions, stem
-from pipeline.ingest.text_stream import UTF8, Lines, NotUtf8, first_record, not_utf8, open_text
+from pipeline.ingest.text_stream import UTF8, Head, Lines, NotUtf8, first_record, not_utf8, open_text
 
 FILE_STEM: Final = "(file)"
 """The column name that stands for the file's own name without suffix, where a source has one file per stay."""
@@ -68,7 +68,12 @@ def _own_names(path: Path, encoding: str) -> list[str]:
     try:
         if path.suffix.lower() == ".parquet":
             return list(arrow_parquet.read_schema(path).names)
-        return [name.strip() for name in first_record(path, encoding)[0]]
+        names = [name.strip() for name in first_record(path, encoding).names]
+        if any("\x00" in name for name in names):
+            raise DataError(
+                f'{path} has null bytes in its header; if it is UTF-16, say so: layout.encoding = "utf-16-le"'
+            )
+        return names
     except (NotUtf8, UnicodeDecodeError):
         raise not_utf8(path, encoding) from None
     except (OSError, EOFError, pa.ArrowException, csv.Error):
@@ -171,12 +176,12 @@ def _parquet(path: Path, wanted: list[str], dictionaries: set[str]) -> Iterator[
 def _text(
     path: Path, wanted: Mapping[str, str], dictionaries: set[str], tally: Tally, encoding: str, empty: list[str]
 ) -> Iterator[Any]:
-    written, delimiter = first_record(path, encoding)
-    seen, records = Lines(), 1 + "".join(written).count("\n")
+    head = first_record(path, encoding)
+    seen, records = Lines(), 1 + head.marks + "".join(head.names).count("\n")
     stream, _ = open_text(path, encoding, seen)
     before = tally.malformed
     with stream as source:
-        for table in parsed_text(source, written, delimiter, wanted, dictionaries, tally, empty):
+        for table in parsed_text(source, head, wanted, dictionaries, tally, empty):
             records += table.num_rows
             yield table
     tally.quoted += seen.in_quotes(records + tally.malformed - before)
@@ -184,14 +189,13 @@ def _text(
 
 def parsed_text(
     source: Any,
-    written: list[str],
-    delimiter: str,
+    head: Head,
     wanted: Mapping[str, str],
     dictionaries: set[str],
     tally: Tally,
     empty: list[str],
 ) -> Iterator[Any]:
-    """Tables of the columns `wanted`, of a stream of UTF-8 whose header is `written`; malformed lines are counted."""
+    """Tables of the columns `wanted`, of a stream of UTF-8 that begins as `head` says; malformed lines are counted."""
 
     def malformed(row: Any) -> str:
         with tally.lock:
@@ -200,14 +204,14 @@ def parsed_text(
                 tally.lines.append(row.text)
         return "skip"
 
-    raw = {name.strip(): name for name in written}
+    raw = {name.strip(): name for name in head.names}
     coded = pa.dictionary(pa.int32(), pa.string())
     text = {raw[name]: coded if name in dictionaries else pa.string() for name in wanted}
     reader = arrow_csv.open_csv(
         source,
-        read_options=arrow_csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
+        read_options=arrow_csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False, skip_rows=head.skip),
         parse_options=arrow_csv.ParseOptions(
-            delimiter=delimiter, newlines_in_values=True, invalid_row_handler=malformed
+            delimiter=head.delimiter, newlines_in_values=True, invalid_row_handler=malformed
         ),
         convert_options=arrow_csv.ConvertOptions(
             include_columns=list(text), column_types=text, strings_can_be_null=True, null_values=empty

@@ -18,7 +18,7 @@ from pipeline.ingest.engine.batches import FILE_STEM, Tally, damaged, parsed_tex
 from pipeline.ingest.engine.coded import Batch
 from pipeline.ingest.number_text import NO_VALUE
 from pipeline.ingest.table_files import partitions, stem
-from pipeline.ingest.text_stream import UTF8, first_record
+from pipeline.ingest.text_stream import UTF8, Head, first_record
 
 _FEWEST: Final = 64
 _LARGEST: Final = 1 << 16  # bytes of a small file
@@ -54,19 +54,20 @@ def joined_batches(
     """
     header, texts = b"", list[bytes]()
     for path in paths:
-        head, body = _head_and_body(path.read_bytes())
-        if b'"' in body or b'"' in head or not body.isascii() or not head.isascii() or (header or head) != head:
+        line, body = _head_and_body(path.read_bytes())
+        if b'"' in body or b'"' in line or not body.isascii() or not line.isascii() or (header or line) != line:
             return None
-        header = head
+        header = line
         texts.append(body)
-    names, delimiter = first_record(paths[0], UTF8)
+    head = first_record(paths[0], UTF8)
+    names, delimiter = head.names, head.delimiter
     stripped = [name.strip() for name in names]
     there = {name.lower(): name for name in stripped}
     wanted = {
         there.get(name.lower(), FILE_STEM): name for name in columns if name == FILE_STEM or name.lower() in there
     }
     ids, fields = [stem(path) for path in paths], header.count(delimiter.encode())
-    if len(there) < len(stripped) or any(_is_uneven(body, delimiter.encode(), fields) for body in texts):
+    if head.skip or len(there) < len(stripped) or any(_is_uneven(body, delimiter.encode(), fields) for body in texts):
         return None
     if len(wanted) < len(columns) or FILE_STEM in stripped or any(set(f'{delimiter}"\r\n') & set(text) for text in ids):
         return None
@@ -77,7 +78,8 @@ def joined_batches(
         lines += [begin + line for line in body.split(b"\n") if line]
     empty = [text for text in ("", *NO_VALUE) if text not in codes]
     dictionaries = {source for source, name in wanted.items() if name in coded}
-    return _batches(paths[0], b"\n".join(lines), [FILE_STEM, *names], wanted, dictionaries, delimiter, tally, empty)
+    together = Head([FILE_STEM, *names], delimiter)
+    return _batches(paths[0], b"\n".join(lines), together, wanted, dictionaries, tally, empty)
 
 
 def _is_uneven(body: bytes, mark: bytes, fields: int) -> bool:
@@ -96,16 +98,15 @@ def _head_and_body(data: bytes) -> tuple[bytes, bytes]:
 def _batches(
     path: Path,
     text: bytes,
-    names: list[str],
+    head: Head,
     wanted: dict[str, str],
     dictionaries: set[str],
-    delimiter: str,
     tally: Tally,
     empty: list[str],
 ) -> Iterator[Batch]:
     first, before = 0, tally.malformed
     try:
-        for table in parsed_text(pa.BufferReader(text), names, delimiter, wanted, dictionaries, tally, empty):
+        for table in parsed_text(pa.BufferReader(text), head, wanted, dictionaries, tally, empty):
             named = table.rename_columns(list(wanted.values()))
             arrays = {name: named.column(name).combine_chunks() for name in named.column_names}
             yield Batch(path, first, named.num_rows, arrays)
