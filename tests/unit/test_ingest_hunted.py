@@ -130,6 +130,16 @@ def test_a_unit_that_a_name_says_serves_values_without_one(
     assert cells(column, name) == {("S1", 1): pytest.approx(expected, rel=1e-3)}
 
 
+def test_a_declared_unit_that_the_name_contradicts_is_told(tmp_path: Path) -> None:
+    def edit(said: Raw) -> None:
+        said["codes"] = {"HR": ["HR"], "Temp": [{"code": "temp_f", "unit": "degC"}, {"code": "t_f", "unit": "degF"}]}
+
+    _, report = ingest(tmp_path, edit, lab__csv=f"{HEAD}{RATES}S1,{AT},temp_f,98.6,\nS1,{AT},t_f,98.6,\n")
+    assert [note for note in report.notes if "its name says" in note and "declared" in note] == [
+        "temp_f is declared to be in degC, and its name says degF"
+    ]
+
+
 def test_names_and_what_is_left_without_their_units() -> None:
     assert named_unit("age", "age_months", "years") == "months"
     assert named_unit("Mg", "mg", "mg/dL") is None

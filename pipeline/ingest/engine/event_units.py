@@ -85,7 +85,7 @@ def in_units(
 
     `name` indexes `names`, the source's names. A spelling is looked at once, nothing runs over rows but arithmetic.
     """
-    texts = [None] if unit is None else [*unit.distinct.cast(pl.String).str.strip_chars().to_list(), ""]
+    texts = [None] if unit is None else [*(_stripped(text) for text in unit.distinct.cast(pl.String).to_list()), ""]
     pair = name.astype(np.int64) * len(texts)
     pair += 0 if unit is None else np.where(unit.codes < 0, len(texts) - 1, unit.codes)
     rows = np.bincount(pair, minlength=len(names) * len(texts))
@@ -105,6 +105,10 @@ def in_units(
         value = value.copy()
         value[changed] = value[changed] * factor[pair[changed]] + offset[pair[changed]]
     return value, reason[pair]
+
+
+def _stripped(text: str | None) -> str | None:
+    return None if text is None else text.strip()
 
 
 def _verdict(source: str, text: str | None, codes: SourceCodes) -> _Verdict:

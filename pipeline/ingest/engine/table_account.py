@@ -18,6 +18,8 @@ from pipeline.ingest.engine.event_rows import STAY_UNKNOWN
 from pipeline.ingest.engine.row_fates import FilePart
 from pipeline.ingest.mapping.layout import CRITICAL_REASONS
 from pipeline.ingest.mapping.load import SourceMapping
+from pipeline.ingest.mapping.named_units import named_unit
+from pipeline.ingest.mapping.source_codes import SourceCodes
 from pipeline.ingest.source_tables import UNKNOWN_VARIABLE, VARIABLE_MISSING
 
 _MOST_FILES: Final = 20
@@ -90,13 +92,23 @@ def table_notes(parts: Sequence[FilePart], mapping: SourceMapping, until_hours: 
         notes.append(f"{quoted} lines lie within quotes: texts of several lines, or a quote that nobody closed")
     if codes:
         notes.append(f"{codes} rows with {UNKNOWN_VARIABLE} have a code that is a known one but for {ID_FORMS}")
-    return (*notes, *_never_met(parts, mapping))
-
-
-def _never_met(parts: Sequence[FilePart], mapping: SourceMapping) -> tuple[str, ...]:
-    """The variables of which no row and no column has a code."""
     met = {source for part in parts for source, _, _ in part.done.seen}
-    met |= {source for part in parts for source in part.fates.counts}
+    return (*notes, *_contradicted(met, mapping.codes), *_never_met(parts, met, mapping))
+
+
+def _contradicted(met: set[str], codes: SourceCodes) -> list[str]:
+    """Units that the mapping declares, and another that the code's own name says."""
+    notes = []
+    for source in sorted(met & set(codes.declared)):
+        said = named_unit(codes.units[source][0], source, codes.declared[source])
+        if said is not None:
+            notes.append(f"{source} is declared to be in {codes.declared[source]}, and its name says {said}")
+    return notes
+
+
+def _never_met(parts: Sequence[FilePart], met: set[str], mapping: SourceMapping) -> tuple[str, ...]:
+    """The variables of which no row and no column has a code."""
+    met = met | {source for part in parts for source in part.fates.counts}
     variables = {variable.name for variable in mapping.variables}
     wanted = {name for source, name in mapping.source_names.items() if name in variables}
     wanted -= {name for source, name in mapping.source_names.items() if source in met}
