@@ -273,6 +273,23 @@ def test_lines_before_the_header_that_say_nothing_or_the_delimiter(tmp_path: Pat
     assert not told(report, "within quotes")
 
 
+def test_each_table_may_have_an_encoding(tmp_path: Path) -> None:
+    def edit(said: Raw) -> None:
+        joined(said)
+        said["layout"]["stays"]["join"][0]["encoding"] = "utf-16-le"
+        events(said)["encoding"] = "cp1252"
+        said["codes"] = {"HR": ["HR"], "Creatinine": ["Kreatinin \u00e4"]}
+
+    stays = "\n".join(line.rsplit(",", 1)[0] for line in STAYS.replace("S4", "\u00dc4").splitlines()) + "\n"
+    lab = f"{HEAD}{RATES}S1,{AT},Kreatinin \u00e4,88.4,\u00b5mol/l\n\u00dc4,{AT},HR,90,\n".encode("cp1252")
+    people = "person,years\n" + "".join(f"P{i},{40 + i}\n" for i in range(1, 5))
+    cohort, report = ingest(tmp_path, edit, stays__csv=stays, lab__csv=lab, people__csv=people.encode("utf-16-le"))
+    assert cells(cohort, "Creatinine") == {("S1", 1): pytest.approx(1.0, rel=1e-3)}
+    assert cells(cohort, "HR")["\u00dc4", 1] == 90
+    assert cohort.static[:, 0].tolist() == [41, 42, 43, 44]
+    assert report.rows_dropped == {"no such stay or subject": 1}
+
+
 def test_utf_16_without_a_mark_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="null bytes in its header; if it is UTF-16"):
         ingest(tmp_path, lab__csv=LAB.encode("utf-16-le"))

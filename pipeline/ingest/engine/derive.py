@@ -33,6 +33,7 @@ def underived(item: Derived, frame: pl.DataFrame, made: pl.Series) -> list[str]:
     if item.kind == "present" or item.otherwise is not None:
         return []
     there = [plain_text(frame[name]).fill_null("") != "" for name in item.columns]
+    there += [frame[_START].is_not_null()] if item.kind == "age" else []
     lost = int((pl.select(pl.all_horizontal(there)).to_series() & made.is_null()).sum())
     if not lost:
         return []

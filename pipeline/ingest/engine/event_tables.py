@@ -138,7 +138,7 @@ def _stays_of_files(work: list[tuple[EventsLayout, Group]], reading: Reading) ->
         if table.key == FILE_STEM:
             ids.add(stem(path))
             continue
-        for frame in batches(path, (table.key,), Tally(), reading.layout.encoding):
+        for frame in batches(path, (table.key,), Tally(), table.encoding):
             ids.update(id_text(frame[table.key], path.name).drop_nulls().unique().to_list())
     ordered = sorted(ids - {""}, key=lambda name: (len(name), name))
     frame = pl.DataFrame({"stay_id": ordered}, schema={"stay_id": pl.String})
@@ -199,7 +199,7 @@ def _read_into(
 
 
 def _batches(table: EventsLayout, group: Group, reading: Reading, tally: Tally) -> Iterator[Batch]:
-    codes, encoding = reading.codes_of(table), reading.layout.encoding
+    codes, encoding = reading.codes_of(table), table.encoding
     if len(group) > 1 and encoding == UTF8:
         together = joined_batches(group, *_columns(table, group[0], reading), tally, codes)
         if together is not None:
@@ -235,12 +235,12 @@ def _subject(table: EventsLayout, path: Path, reading: Reading) -> str | None:
     name = reading.subject
     if table.link != "stay" or name is None or name in (table.key, table.time, table.code, table.value, table.unit):
         return None
-    return name if name.lower() in (column.lower() for column in header(path, reading.layout.encoding)) else None
+    return name if name.lower() in (column.lower() for column in header(path, table.encoding)) else None
 
 
 def _wanted(table: EventsLayout, path: Path, reading: Reading) -> tuple[list[str], int]:
     """A wide table's columns that mean something, and how many others it has."""
-    names = {name.lower(): name for name in header(path, reading.layout.encoding)}
+    names = {name.lower(): name for name in header(path, table.encoding)}
     apart = {table.key.lower(), table.time.lower(), *([] if table.clock is None else [table.clock.lower()])}
     wanted = [source.removeprefix(table.prefix) for source in reading.names if source.startswith(table.prefix)]
     wanted = list(dict.fromkeys(name for name in wanted if name.lower() in names and name.lower() not in apart))

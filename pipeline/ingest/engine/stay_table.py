@@ -53,7 +53,7 @@ def read_stays(folder: Path, layout: Layout, needed: Iterable[str], clock: Clock
     notes += _malformed(stays.file or "", tally, 0)
     for join in stays.joins:
         before = tally.malformed
-        frame = _joined(frame, folder, join, layout.encoding, tally, notes)
+        frame = _joined(frame, folder, join, tally, notes)
         notes += _malformed(join.file, tally, before)
     times = [column for item in stays.derived if item.kind.endswith("between") for column in item.columns]
     if stays.start is not None:
@@ -112,7 +112,7 @@ def _rows(folder: Path, layout: Layout, needed: set[str], tally: Tally, told: li
     stays = layout.stays
     assert stays.file is not None
     files = find_files(folder, stays.file)
-    there = {name.lower() for name in header(files[0], layout.encoding)}
+    there = {name.lower() for name in header(files[0], stays.encoding)}
     joined = {new for join in stays.joins for new in join.columns}
     named = {stays.subject, stays.subject_key, stays.start, stays.end, stays.site, stays.unit, stays.split, stays.stay}
     named |= {key for join in stays.joins for key in join.on} | {c for item in stays.derived for c in item.columns}
@@ -121,7 +121,7 @@ def _rows(folder: Path, layout: Layout, needed: set[str], tally: Tally, told: li
     wanted += sorted(name for name in needed - made if name.lower() in there)
     parts, alike = [], 0
     for path in files:
-        for frame in batches(path, tuple(wanted), tally, layout.encoding):
+        for frame in batches(path, tuple(wanted), tally, stays.encoding):
             parts.append(frame.filter(*(_matches(name, kept) for name, kept in stays.where.items())))
             loose = frame.filter(*(_matches(name, kept, loosely=True) for name, kept in stays.where.items()))
             alike += loose.height - parts[-1].height
@@ -145,9 +145,7 @@ def _matches(column: str, kept: tuple[str, ...], *, loosely: bool = False) -> pl
     return found.fill_null(False)
 
 
-def _joined(
-    frame: pl.DataFrame, folder: Path, join: Join, encoding: str, tally: Tally, told: list[str]
-) -> pl.DataFrame:
+def _joined(frame: pl.DataFrame, folder: Path, join: Join, tally: Tally, told: list[str]) -> pl.DataFrame:
     """The stays with the join's columns; `told` gets how many stays have no row, and why that may be."""
 
     def keyed(rows: pl.DataFrame) -> pl.DataFrame:
@@ -160,7 +158,7 @@ def _joined(
     parts, rows, alike = [], 0, 0
     loose = _loose(wanted, names)
     for path in find_files(folder, join.file):
-        for batch in batches(path, columns, tally, encoding):
+        for batch in batches(path, columns, tally, join.encoding):
             batch = batch.filter(*(_matches(name, kept) for name, kept in join.where.items()))
             rows += batch.height
             met = keyed(batch)
