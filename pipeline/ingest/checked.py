@@ -84,11 +84,14 @@ def _table_faults(mapping: SourceMapping, layout: Layout, folder: Path) -> list[
     if not folder.is_dir():
         return [f"{folder} not found; expected the folder that holds the source's tables"]
     faults = list[str]()
-    wanted = [(layout.stays.file, _of_stays(layout.stays), False)] if layout.stays.file is not None else []
-    wanted += [(join.file, {*join.on, *join.columns.values()}, False) for join in layout.stays.joins]
-    wanted += [(table.file, _of_events(table), table.optional) for table in layout.events]
-    for file, columns, optional in wanted:
-        _tried(partial(_require_columns, folder, file, columns, layout.encoding, optional), faults)
+    stays = layout.stays
+    wanted = [(stays.file, _of_stays(stays), False, stays.encoding)] if stays.file is not None else []
+    wanted += [
+        (join.file, {*join.on, *join.columns.values(), *join.where}, False, join.encoding) for join in stays.joins
+    ]
+    wanted += [(table.file, _of_events(table), table.optional, table.encoding) for table in layout.events]
+    for file, columns, optional, encoding in wanted:
+        _tried(partial(_require_columns, folder, file, columns, encoding, optional), faults)
     return faults
 
 

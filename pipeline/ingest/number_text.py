@@ -13,7 +13,8 @@ NO_VALUE: Final = ("NA", "NaN", "nan", "NULL", "null", "None", r"\N")
 """What programs write where there is nothing."""
 
 TRUTH: Final = {"true": 1.0, "false": 0.0}
-FLAGS: Final = {**TRUTH, "yes": 1.0, "no": 0.0, "y": 1.0, "n": 0.0, "ja": 1.0, "nein": 0.0, "oui": 1.0, "non": 0.0}
+_YES: Final = ("yes", "y", "ja", "j", "oui")
+FLAGS: Final = {**TRUTH, **dict.fromkeys(_YES, 1.0), "no": 0.0, "n": 0.0, "nein": 0.0, "non": 0.0}
 
 _SIGN: Final = r"^(?:[<>\u2264\u2265]=?|=<|=>)\s*"
 _PLAIN: Final = r"^[+-]?\d+,\d+$"

@@ -39,7 +39,17 @@ def find_files(folder: Path, pattern: str, *, optional: bool = False) -> list[Pa
         raise DataError(
             f"{folder.name} holds no table {pattern} ({', '.join(_NAMED_SUFFIXES)}){_beside(folder, pattern)}"
         )
+    _refuse_twins(folder, found)
     return found
+
+
+def _refuse_twins(folder: Path, found: list[Path]) -> None:
+    """Raise `DataError` where two files of a table are one in two formats."""
+    seen: dict[tuple[Path, str], str] = {}
+    for path in found:
+        other = seen.setdefault((path.parent, stem(path).lower()), path.name)
+        if other != path.name:
+            raise DataError(f"{folder.name}: {other} and {path.name} lie in one folder under one name; leave one")
 
 
 def tables_under(folder: Path) -> list[Path]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, final
 
 import pyarrow as pa
 
@@ -18,6 +20,10 @@ from pipeline.core.errors import DataError
 _HEADER_BYTES: Final = 1 << 20
 _DELIMITERS: Final = (",", ";", "\t", "|")
 _MARKS: Final = ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_LEAD: Final = re.compile(
+    r'(?i)(?:[ \t]*|"?sep=([^"\r\n])"?[ \t]*)(?:\r\n|\n|\r)'
+)  # before the header: blank, or sep=;
+_BLANK_LINE: Final = re.compile(rb"\n(?=\r?\n)")
 UTF8: Final = "utf-8"
 
 
@@ -25,12 +31,39 @@ class NotUtf8(Exception):
     """Bytes that are not of the encoding that a file is read in."""
 
 
-def open_text(path: Path, encoding: str) -> tuple[Any, str]:
-    """A stream of UTF-8 for the parser, and the encoding that the file is read in: a mark at its begin goes first."""
+@final
+@dataclass
+class Lines:
+    """How many lines with something in them a text has, and whether it has quotes."""
+
+    lines: int = 0
+    quotes: bool = False
+    _end: bytes = b"\n"
+
+    def see(self, text: bytes) -> None:
+        """Count the next part of the text: the ends of lines that do not end an empty one."""
+        if not text:
+            return
+        self.quotes |= b'"' in text
+        blank = len(_BLANK_LINE.findall(text)) if b"\n\n" in text or b"\n\r\n" in text else 0
+        blank += self._end == b"\n" and text[:1] == b"\n"
+        self.lines += text.count(b"\n") - blank
+        self._end = text[-1:]
+
+    def in_quotes(self, records: int) -> int:
+        """How many more lines there are than records, where quotes may hold the others' ends."""
+        return max(self.lines + (self._end != b"\n") - records, 0) if self.quotes else 0
+
+
+def open_text(path: Path, encoding: str, lines: Lines | None = None) -> tuple[Any, str]:
+    """A stream of UTF-8 for the parser, and the encoding that the file is read in: a mark at its begin goes first.
+
+    `lines` counts what is read.
+    """
     with _bytes(path) as peek:
         first = peek.read(2)
     said = next((name for mark, name in _MARKS if first == mark), encoding)
-    return pa.PythonFile(_Utf8(_bytes(path), said), mode="r"), said
+    return pa.PythonFile(_Utf8(_bytes(path), said, lines), mode="r"), said
 
 
 def not_utf8(path: Path, encoding: str) -> DataError:
@@ -43,8 +76,22 @@ def not_utf8(path: Path, encoding: str) -> DataError:
     )
 
 
-def first_record(path: Path, encoding: str) -> tuple[list[str], str]:
-    """The fields of the first record as they are written, and the delimiter: the suffix's, or the commonest sign in it.
+@final
+@dataclass(frozen=True)
+class Head:
+    """The names of the columns as they are written, what separates them, and how many lines come before them.
+
+    `marks`: how many of these are not blank.
+    """
+
+    names: list[str]
+    delimiter: str
+    skip: int = 0
+    marks: int = 0
+
+
+def first_record(path: Path, encoding: str) -> Head:
+    """The first record; the delimiter is what a line `sep=;` before it says, the suffix's, or the commonest sign in it.
 
     Raises:
         NotUtf8: the bytes are not of the encoding.
@@ -52,16 +99,20 @@ def first_record(path: Path, encoding: str) -> tuple[list[str], str]:
     stream, _ = open_text(path, encoding)
     with stream as source:
         text = source.read(_HEADER_BYTES).decode("utf-8-sig", errors="ignore")  # the last sign may be cut off
+    skip, marks, said = 0, 0, None
+    while (lead := _LEAD.match(text)) is not None:
+        skip, marks, said, text = skip + 1, marks + (lead[1] is not None), lead[1] or said, text[lead.end() :]
     plain = _record(text)
     name = path.name.lower().removesuffix(".gz")
-    if name.endswith(".psv"):
+    if said is not None:
+        delimiter = said
+    elif name.endswith(".psv"):
         delimiter = "|"
     elif name.endswith(".tsv"):
         delimiter = "\t"
     else:
         delimiter = max(_DELIMITERS, key=_outside_quotes(plain).count)
-    fields = next(csv.reader(io.StringIO(plain, newline=""), delimiter=delimiter), [])
-    return fields, delimiter
+    return Head(next(csv.reader(io.StringIO(plain, newline=""), delimiter=delimiter), []), delimiter, skip, marks)
 
 
 def _record(text: str) -> str:
@@ -87,8 +138,8 @@ def _bytes(path: Path) -> Any:
 class _Utf8(io.RawIOBase):
     """Bytes of an encoding as UTF-8; reading raises `NotUtf8` at bytes that are none."""
 
-    def __init__(self, source: Any, encoding: str) -> None:
-        self._source, self._as_it_is = source, encoding == UTF8
+    def __init__(self, source: Any, encoding: str, lines: Lines | None) -> None:
+        self._source, self._as_it_is, self._lines = source, encoding == UTF8, lines
         self._decoder = codecs.getincrementaldecoder(encoding)()
         self._rest, self._pending = b"", False
 
@@ -100,6 +151,7 @@ class _Utf8(io.RawIOBase):
             data = self._source.read(1 << 20 if size < 0 else size)
             if self._as_it_is and data and not self._pending and data.isascii():
                 self._rest = data  # by far the most text: nothing to decode
+                self._count()
                 break
             try:
                 text = self._decoder.decode(data, final=not data)
@@ -107,6 +159,7 @@ class _Utf8(io.RawIOBase):
                 raise NotUtf8 from None
             self._pending = bool(self._decoder.getstate()[0])
             self._rest = bytes(data) if self._as_it_is else text.encode()
+            self._count()
             if not data:
                 break
         if len(self._rest) <= size:
@@ -114,6 +167,10 @@ class _Utf8(io.RawIOBase):
             return taken
         taken, self._rest = (self._rest, b"") if size < 0 else (self._rest[:size], self._rest[size:])
         return taken
+
+    def _count(self) -> None:
+        if self._lines is not None:
+            self._lines.see(self._rest)
 
     def close(self) -> None:
         self._source.close()

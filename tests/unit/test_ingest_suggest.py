@@ -13,9 +13,9 @@ import pytest
 
 from pipeline.core.errors import DataError
 from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.drafting.suggest import suggest
 from pipeline.ingest.mapping.load import parse_mapping
 from pipeline.ingest.sources.readers import read_source
-from pipeline.ingest.suggest import suggest
 
 
 def ward(folder: Path) -> Path:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.drafting.suggest import suggest
 from pipeline.ingest.mapping.load import SourceMapping, load_mapping
 from pipeline.ingest.sources.readers import read_source
-from pipeline.ingest.suggest import suggest
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "read-tables.md"
 _BLOCK = re.compile(r"^```\w+ file=(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -71,8 +71,12 @@ def test_the_draft_of_the_tutorial_finds_what_has_a_known_name(tmp_path: Path) -
         "HR": ["monitor/pulse"],
         "MAP": ["monitor/map"],
         "Temp": [{"code": "monitor/temp_f", "unit": "degF"}],
+        "Creatinine": ["lab/CREA"],
+        "Lactate": ["lab/LACT"],
     }
-    assert any(note.startswith("3 codes have fewer than 10 rows") for note in found.notes)
+    assert draft["layout"]["decimal_comma"]
+    assert {*draft["statics"], *draft["tasks"]} == {"age", "sex", "died"}
+    assert any(note.startswith("1 codes have fewer than 10 rows") for note in found.notes)
 
 
 def test_reasons_on_the_page_are_those_of_the_code() -> None:
@@ -88,5 +92,5 @@ def test_reasons_on_the_page_are_those_of_the_code() -> None:
         if name.isupper() and isinstance(value, str) and not name.startswith("_") and " " in value
     }
     assert tables.OUTSIDE_WINDOW in reasons
-    for reason in reasons - {"(unnamed)", "(other text)", event_rows.LOOSE_HINT}:
+    for reason in reasons - {"(unnamed)", "(other text)"}:
         assert f"`{reason}`" in page, reason

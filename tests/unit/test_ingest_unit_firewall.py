@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.core.errors import ConfigError, DataError
@@ -79,6 +79,7 @@ def test_any_two_units_give_the_same_value(variable: str, one: str, other: str, 
     assert found == pytest.approx([value, value], rel=1e-9, abs=1e-9)
 
 
+@example("0\x1f")  # a blank to one library and not to another
 @given(st.text(max_size=12))
 def test_no_text_is_an_error_and_only_known_texts_are_used(text: str) -> None:
     codes = parse_mapping(raw("Glucose"), "test", "test.toml", "0" * 64).codes

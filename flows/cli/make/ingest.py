@@ -106,7 +106,7 @@ def _check(plan: Any) -> None:
 def _suggest(source: Path, as_json: bool) -> None:
     from flows.progress import say
     from pipeline.core.redaction import scrubbed
-    from pipeline.ingest.suggest import suggest
+    from pipeline.ingest.drafting.suggest import suggest
 
     with scrubbed("suggest"):
         draft = suggest(source)

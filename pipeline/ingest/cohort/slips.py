@@ -71,7 +71,7 @@ class Slips:
     """Looks at the events of one block of stays after the other."""
 
     def __init__(self, mapping: SourceMapping) -> None:
-        self._looked = [(i, variable, _lines(variable)) for i, variable in enumerate(mapping.variables)]
+        self._looked = [(i, variable, other_units(variable)) for i, variable in enumerate(mapping.variables)]
         none = Values(np.zeros(0), np.zeros(0, np.int64))
         self._bad, self._good = ([none for _ in mapping.variables] for _ in range(2))
 
@@ -116,7 +116,8 @@ def slip_notes(looked: Iterable[tuple[Variable, list[tuple[str, Line]], Values, 
     return tuple(notes)
 
 
-def _lines(variable: Variable) -> list[tuple[str, Line]]:
+def other_units(variable: Variable) -> list[tuple[str, Line]]:
+    """The units that values of a variable are mistaken in, each with its way to the variable's own."""
     found = [(unit, conversion(variable.name, unit, variable.unit)) for unit in _CANDIDATES.get(variable.unit, ())]
     return [(unit, line) for unit, line in found if line is not None]
 

@@ -7,6 +7,7 @@ import numpy as np
 from pipeline.core.types import StaticVariable
 from pipeline.ingest.cohort.events import REPEATED, USED, FlatEvents, in_categories
 from pipeline.ingest.mapping.load import SourceMapping
+from pipeline.ingest.mapping.units import require_conversion
 from pipeline.ingest.source_tables import SourceTables, as_numbers
 
 
@@ -17,7 +18,7 @@ def static_values(tables: SourceTables, mapping: SourceMapping, events: FlatEven
     for index, static in enumerate(mapping.static_variables, start=len(mapping.variables)):
         rows = np.flatnonzero((events.name == index) & (events.fate == USED))
         if source_of[static.name] in tables.stays.columns:
-            values, _ = _from_column(tables, source_of[static.name], static)
+            values, _ = _from_column(tables, source_of[static.name], static, mapping)
             events.fate[rows] = REPEATED
         else:
             values = _earliest(rows, events, tables.stays.height)
@@ -35,14 +36,23 @@ def column_notes(tables: SourceTables, mapping: SourceMapping) -> tuple[str, ...
     notes = []
     for static in mapping.static_variables:
         if source_of[static.name] in tables.stays.columns:
-            _, dropped = _from_column(tables, source_of[static.name], static)
+            unit = mapping.codes.named.get(source_of[static.name])
+            if unit is not None:
+                notes.append(f"{static.name} was converted from {unit}, the unit that its column's name says")
+            _, dropped = _from_column(tables, source_of[static.name], static, mapping)
             if dropped:
                 notes.append(f"{dropped} stays have an implausible {static.name}, taken as missing")
     return tuple(notes)
 
 
-def _from_column(tables: SourceTables, source: str, static: StaticVariable) -> tuple[np.ndarray, int]:
-    values = as_numbers(tables.stays[source], tables.source).to_numpy().astype(np.float32)
+def _from_column(
+    tables: SourceTables, source: str, static: StaticVariable, mapping: SourceMapping
+) -> tuple[np.ndarray, int]:
+    numbers = as_numbers(tables.stays[source], tables.source).to_numpy()
+    if source in mapping.codes.named:
+        factor, offset = require_conversion(static.name, mapping.codes.named[source], static.unit, tables.source)
+        numbers = numbers * factor + offset
+    values = numbers.astype(np.float32)
     good = (values >= np.float32(static.plausible_low)) & (values <= np.float32(static.plausible_high))
     if static.categories:
         good &= in_categories(values, static)

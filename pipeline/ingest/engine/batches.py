@@ -23,7 +23,7 @@ from pipeline.ingest.engine.coded import Batch
 from pipeline.ingest.mapping.toml_table import did_you_mean
 from pipeline.ingest.number_text import NO_VALUE
 from pipeline.ingest.table_files import partitions, stem
-from pipeline.ingest.text_stream import UTF8, NotUtf8, first_record, not_utf8, open_text
+from pipeline.ingest.text_stream import UTF8, Head, Lines, NotUtf8, first_record, not_utf8, open_text
 
 FILE_STEM: Final = "(file)"
 """The column name that stands for the file's own name without suffix, where a source has one file per stay."""
@@ -37,12 +37,13 @@ _EMPTY: Final = ("", *NO_VALUE)
 @final
 @dataclass
 class Tally:
-    """What a stream has counted so far: lines that do not have the header's number of fields.
+    """What a stream has counted so far: lines that do not have the header's number of fields, and lines within quotes.
 
-    The first `keep` of them are kept, with their text, for the site's quarantine.
+    The first `keep` of the former are kept, with their text, for the site's quarantine.
     """
 
     malformed: int = 0
+    quoted: int = 0
     keep: int = 0
     lines: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -67,11 +68,16 @@ def _own_names(path: Path, encoding: str) -> list[str]:
     try:
         if path.suffix.lower() == ".parquet":
             return list(arrow_parquet.read_schema(path).names)
-        return [name.strip() for name in first_record(path, encoding)[0]]
+        names = [name.strip() for name in first_record(path, encoding).names]
+        if any("\x00" in name for name in names):
+            raise DataError(
+                f'{path} has null bytes in its header; if it is UTF-16, say so: layout.encoding = "utf-16-le"'
+            )
+        return names
     except (NotUtf8, UnicodeDecodeError):
         raise not_utf8(path, encoding) from None
     except (OSError, EOFError, pa.ArrowException, csv.Error):
-        raise DataError(_damaged(path)) from None
+        raise DataError(damaged(path)) from None
 
 
 def batches(path: Path, columns: tuple[str, ...], tally: Tally, encoding: str = UTF8) -> Iterator[pl.DataFrame]:
@@ -88,7 +94,7 @@ def batches(path: Path, columns: tuple[str, ...], tally: Tally, encoding: str = 
         try:
             frame = pl.DataFrame(pl.from_arrow(table))
         except (pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException):
-            raise DataError(_damaged(path)) from None
+            raise DataError(damaged(path)) from None
         yield frame.with_columns(pl.lit(value).alias(name) for name, value in constants.items()).select(columns)
 
 
@@ -151,8 +157,12 @@ def _tables(
     except NotUtf8:
         raise not_utf8(path, encoding) from None
     except (OSError, EOFError, pa.ArrowException):
-        raise DataError(_damaged(path)) from None
-    malformed = tally.malformed - before
+        raise DataError(damaged(path)) from None
+    require_mostly_well_formed(path, tally.malformed - before, rows)
+
+
+def require_mostly_well_formed(path: Path, malformed: int, rows: int) -> None:
+    """Raise `DataError` when more than 1 % of the lines, and more than one, have not the fields of the header."""
     if malformed > max(1.0, _MOST_MALFORMED * (rows + malformed)):
         raise DataError(f"{path}: {malformed} of {rows + malformed} lines do not have the fields that the header names")
 
@@ -166,6 +176,27 @@ def _parquet(path: Path, wanted: list[str], dictionaries: set[str]) -> Iterator[
 def _text(
     path: Path, wanted: Mapping[str, str], dictionaries: set[str], tally: Tally, encoding: str, empty: list[str]
 ) -> Iterator[Any]:
+    head = first_record(path, encoding)
+    seen, records = Lines(), 1 + head.marks + "".join(head.names).count("\n")
+    stream, _ = open_text(path, encoding, seen)
+    before = tally.malformed
+    with stream as source:
+        for table in parsed_text(source, head, wanted, dictionaries, tally, empty):
+            records += table.num_rows
+            yield table
+    tally.quoted += seen.in_quotes(records + tally.malformed - before)
+
+
+def parsed_text(
+    source: Any,
+    head: Head,
+    wanted: Mapping[str, str],
+    dictionaries: set[str],
+    tally: Tally,
+    empty: list[str],
+) -> Iterator[Any]:
+    """Tables of the columns `wanted`, of a stream of UTF-8 that begins as `head` says; malformed lines are counted."""
+
     def malformed(row: Any) -> str:
         with tally.lock:
             tally.malformed += 1
@@ -173,28 +204,26 @@ def _text(
                 tally.lines.append(row.text)
         return "skip"
 
-    written, delimiter = first_record(path, encoding)
-    raw = {name.strip(): name for name in written}
+    raw = {name.strip(): name for name in head.names}
     coded = pa.dictionary(pa.int32(), pa.string())
     text = {raw[name]: coded if name in dictionaries else pa.string() for name in wanted}
-    stream, _ = open_text(path, encoding)
-    with stream as source:
-        reader = arrow_csv.open_csv(
-            source,
-            read_options=arrow_csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
-            parse_options=arrow_csv.ParseOptions(
-                delimiter=delimiter, newlines_in_values=True, invalid_row_handler=malformed
-            ),
-            convert_options=arrow_csv.ConvertOptions(
-                include_columns=list(text), column_types=text, strings_can_be_null=True, null_values=empty
-            ),
-        )
-        for batch in reader:
-            if batch.num_rows:
-                yield pa.Table.from_batches([batch]).rename_columns(list(wanted))
+    reader = arrow_csv.open_csv(
+        source,
+        read_options=arrow_csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False, skip_rows=head.skip),
+        parse_options=arrow_csv.ParseOptions(
+            delimiter=head.delimiter, newlines_in_values=True, invalid_row_handler=malformed
+        ),
+        convert_options=arrow_csv.ConvertOptions(
+            include_columns=list(text), column_types=text, strings_can_be_null=True, null_values=empty
+        ),
+    )
+    for batch in reader:
+        if batch.num_rows:
+            yield pa.Table.from_batches([batch]).rename_columns(list(wanted))
 
 
-def _damaged(path: Path) -> str:
+def damaged(path: Path) -> str:
+    """What is said of a file that cannot be parsed."""
     kind = "parquet" if path.suffix.lower() == ".parquet" else "delimited text"
     largest = f"{_BLOCK_BYTES >> 20} MiB"
     return f"{path} cannot be read as {kind}: it is damaged, ends early, or has a cell larger than {largest}"

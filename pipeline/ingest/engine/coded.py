@@ -14,6 +14,9 @@ import pyarrow as pa
 from pipeline.ingest.source_tables import require_exact
 
 ABSENT: Final = -1
+ID_FORMS: Final = "zeros in front, `.0` behind, case, blanks or Unicode form"
+"""What `loose_ids` does not look at."""
+LOOSE_HINT: Final = f"name one whose id differs only by {ID_FORMS}"
 
 
 @final

@@ -7,11 +7,13 @@ from typing import Final
 
 import polars as pl
 
+from pipeline.ingest.engine.coded import plain_text
 from pipeline.ingest.engine.instants import MICROSECONDS_PER_HOUR
 from pipeline.ingest.mapping.layout import Derived, Layout
 from pipeline.ingest.number_text import read_numbers
 
 _HOURS_PER_DAY: Final = 24.0
+_YEAR: Final = r"(?:^|\D)((?:1[89]|2\d)\d{2})(?:\d{4}|\D|$)"
 _START: Final = "(start)"
 
 
@@ -26,6 +28,18 @@ def derive(item: Derived, frame: pl.DataFrame, clocks: Mapping[str, pl.Series], 
     return values if item.otherwise is None else values.fill_null(item.otherwise)
 
 
+def underived(item: Derived, frame: pl.DataFrame, made: pl.Series) -> list[str]:
+    """How many stays have entries that the rule makes nothing of."""
+    if item.kind == "present" or item.otherwise is not None:
+        return []
+    there = [plain_text(frame[name]).fill_null("") != "" for name in item.columns]
+    there += [frame[_START].is_not_null()] if item.kind == "age" else []
+    lost = int((pl.select(pl.all_horizontal(there)).to_series() & made.is_null()).sum())
+    if not lost:
+        return []
+    return [f"{lost} stays have an entry of {', '.join(item.columns)} that gives no {item.name}, taken as missing"]
+
+
 def _derive(item: Derived, frame: pl.DataFrame, clocks: Mapping[str, pl.Series], layout: Layout) -> pl.Series:
     if item.kind == "number":
         return _number(frame[item.columns[0]], layout)
@@ -34,7 +48,7 @@ def _derive(item: Derived, frame: pl.DataFrame, clocks: Mapping[str, pl.Series],
         return text.replace_strict(dict(item.codes), default=None, return_dtype=pl.Float64)
     if item.kind == "present":
         column = frame[item.columns[0]]
-        return (column.is_not_null() & (column.cast(pl.String) != "")).fill_null(False).cast(pl.Float64)
+        return (plain_text(column).fill_null("") != "").cast(pl.Float64)
     if item.kind == "age":
         year = pl.from_epoch(frame[_START], time_unit="us").dt.year().cast(pl.Float64)
         if len(item.columns) == 1:
@@ -54,7 +68,7 @@ def _number(column: pl.Series, layout: Layout) -> pl.Series:
 
 
 def _year(column: pl.Series) -> pl.Series:
-    """The year of a date, of a text that begins with one, or of a number."""
+    """The year of a date, or the first number of four digits in a text that can be one (also YYYYMMDD)."""
     if column.dtype == pl.Date or isinstance(column.dtype, pl.Datetime):
         return column.dt.year().cast(pl.Float64)
-    return column.cast(pl.String).str.extract(r"^\s*(\d{4})").cast(pl.Float64, strict=False)
+    return column.cast(pl.String).str.extract(_YEAR).cast(pl.Float64, strict=False)

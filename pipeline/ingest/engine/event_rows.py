@@ -16,8 +16,9 @@ from pipeline.ingest.engine.event_units import UNIT_REASONS, UNIT_UNKNOWN, Conve
 from pipeline.ingest.engine.event_values import VALUE_REASONS, mend, numbers
 from pipeline.ingest.engine.instants import MICROSECONDS_PER_HOUR, instants
 from pipeline.ingest.engine.reading import Reading
-from pipeline.ingest.engine.row_fates import RowFates
+from pipeline.ingest.engine.row_fates import FilePart, RowFates
 from pipeline.ingest.mapping.layout import EventsLayout
+from pipeline.ingest.number_text import read_numbers
 from pipeline.ingest.source_tables import (
     OUTSIDE_WINDOW,
     TIME_MISSING,
@@ -31,12 +32,13 @@ from pipeline.ingest.withdrawn import WITHDRAWN
 
 STAY_MISSING: Final = "stay or subject missing"
 STAY_UNKNOWN: Final = "no such stay or subject"
-LOOSE_HINT: Final = "name one whose id differs only by zeros in front, `.0` behind, case, blanks or Unicode form"
 STAY_EXCLUDED: Final = "stay excluded"
 BETWEEN_STAYS: Final = "outside every stay"
 AFTER_END: Final = "after the end of the stay"
+OTHER_SUBJECT: Final = "another subject than the stay's"
 TIME_UNREADABLE: Final = "unreadable time"
 
+_CLOCKS: Final = ((r"^(\d{1,2})(\d{2})$", "${1}:${2}"), (r"^(\d{1,2})(\d{2})(\d{2})$", "${1}:${2}:${3}"))  # 905
 _HOURS: Final = {"hours": 1.0, "minutes": 1.0 / 60.0, "days": 24.0}
 
 
@@ -54,6 +56,7 @@ class Located:
     lost: list[tuple[str, np.ndarray]]
     copies: int = 0
     loose: int = 0  # of the rows that name nobody: those that name somebody but for the form of the id
+    nobodys: int = 0  # rows of a stay that name a subject without one
 
 
 @final
@@ -73,7 +76,7 @@ class Usable:
         )
 
 
-def names_of(batch: Batch, table: EventsLayout, reading: Reading, fates: RowFates) -> np.ndarray:
+def names_of(batch: Batch, table: EventsLayout, reading: Reading, part: FilePart) -> np.ndarray:
     """int32 `(row of the batch,)`: the index of each row's source name, `ABSENT` where it means nothing (counted).
 
     Raises:
@@ -91,9 +94,14 @@ def names_of(batch: Batch, table: EventsLayout, reading: Reading, fates: RowFate
             f"{sum(strange)} rows of {len(strange)} codes that mapping {reading.mapping.name} does not know; "
             'add them, or set unknown_variables = "drop" to drop and count them'
         )
+    if strange:
+        alike = loose_ids(pl.Series(meant, dtype=pl.String)).is_in(reading.loose_codes(table).implode()).to_list()
+        part.loose_codes += sum(
+            int(n) for near, at, n in zip(alike, table_of, rows[1:], strict=True) if near and at == ABSENT
+        )
     for reason, gone in ((VARIABLE_MISSING, empty), (UNKNOWN_VARIABLE, sum(strange))):
         if gone:
-            fates.count(UNNAMED, reason, gone)
+            part.fates.count(UNNAMED, reason, gone)
     return coded.look_up(np.array(table_of, dtype=np.int32), ABSENT)
 
 
@@ -118,7 +126,7 @@ def locate(batch: Batch, table: EventsLayout, reading: Reading, rows: np.ndarray
             rows, beside = rows[at], beside.gather(at) if isinstance(beside, pl.Series) else beside[at]
     else:
         stay, why = reading.keys.find(texts, codes)
-    loose = 0
+    loose = nobodys = 0
     if (why == UNKNOWN).any():
         known = reading.loose_subjects if table.link == "subject" else reading.loose_stays
         strange = loose_ids(texts).is_in(known.implode()).fill_null(False).to_numpy()
@@ -133,15 +141,18 @@ def locate(batch: Batch, table: EventsLayout, reading: Reading, rows: np.ndarray
         rows, stay, beside = _kept(~reading.keys.withdrawn[stay], WITHDRAWN, lost, rows, stay, beside)
     if reading.keys.excluded.any():
         rows, stay, beside = _kept(~reading.keys.excluded[stay], STAY_EXCLUDED, lost, rows, stay, beside)
+    if table.link == "stay" and reading.subject is not None and reading.subject in batch.arrays:
+        others, nobodys = reading.of_others(_at(batch, reading.subject, rows), stay)
+        rows, stay, beside = _kept(~others, OTHER_SUBJECT, lost, rows, stay, beside)
     if table.time_unit == "datetime":
         hours = (beside - reading.keys.start[stay]) / MICROSECONDS_PER_HOUR
     else:
-        rows, stay, hours = _relative(beside, table, rows, stay, lost)
+        rows, stay, hours = _relative(beside, table, rows, stay, lost, reading.layout.decimal_comma)
     ended = reading.keys.length_hours[stay] <= hours
     ended &= before(hours, reading.until_hours, closed=reading.mapping.closed_window)
     if ended.any():
         rows, stay, hours = _kept(~ended, AFTER_END, lost, rows, stay, hours)
-    return Located(rows, stay, hours, lost, copies, loose)
+    return Located(rows, stay, hours, lost, copies, loose, nobodys)
 
 
 def _times(batch: Batch, table: EventsLayout, rows: np.ndarray) -> pl.Series:
@@ -149,7 +160,9 @@ def _times(batch: Batch, table: EventsLayout, rows: np.ndarray) -> pl.Series:
     time = batch.series(table.time, rows)
     if table.clock is None:
         return time
-    clock = batch.series(table.clock, rows).cast(pl.String).str.strip_chars().str.replace(r"\.0+$", "")
+    clock = plain_text(batch.series(table.clock, rows)).str.replace(r"\.0+$", "")
+    for digits, by in _CLOCKS:
+        clock = clock.str.replace(digits, by)
     day = plain_text(time).str.replace(r"^(\S+?)[T ]00:00(?::00(?:\.0+)?)?$", "${1}")
     return pl.select(pl.when((day != "") & (clock != "")).then(day + " " + clock)).to_series()
 
@@ -223,7 +236,12 @@ def use(
 
 
 def _relative(
-    time: pl.Series, table: EventsLayout, rows: np.ndarray, stay: np.ndarray, lost: list[tuple[str, np.ndarray]]
+    time: pl.Series,
+    table: EventsLayout,
+    rows: np.ndarray,
+    stay: np.ndarray,
+    lost: list[tuple[str, np.ndarray]],
+    decimal_comma: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`rows`, `stay`, and hours that count from the stay's start, of times in the table's unit or in their own.
 
@@ -234,6 +252,8 @@ def _relative(
         read = time.dt.total_microseconds() / (MICROSECONDS_PER_HOUR * _HOURS[table.time_unit])
     elif time.dtype.is_numeric() or time.dtype in (pl.String, pl.Null):
         read = time.cast(pl.Float64, strict=False)
+        if decimal_comma and time.dtype == pl.String:
+            read = read_numbers(time, decimal_comma=True)[0]
     else:
         raise DataError(
             f"{table.file}: column {table.time} holds values of type {time.dtype}, and the layout says that it counts "
@@ -241,7 +261,7 @@ def _relative(
         )
     if read.null_count():
         text = plain_text(time)
-        read = text.cast(pl.Float64, strict=False)
+        read = read if decimal_comma else text.cast(pl.Float64, strict=False)
         absent = (text.is_null() | (text == "")).fill_null(True).to_numpy()
         rows, stay, read = _kept(~absent, TIME_MISSING, lost, rows, stay, read)
         rows, stay, read = _kept(read.is_not_null().to_numpy(), TIME_UNREADABLE, lost, rows, stay, read)

@@ -76,7 +76,7 @@ class StayKeys:
 
         `codes` index `texts`.
         """
-        at = _positions(self.stay_ids, texts)
+        at = positions(self.stay_ids, texts)
         stay = Coded(codes, texts).look_up(np.where(at < 0, -1, self.stay_rows[at]).astype(np.int32), -1)
         return stay, np.where(stay < 0, UNKNOWN, FOUND)
 
@@ -91,7 +91,7 @@ class StayKeys:
         """
         if moment is None:  # a time that counts from the start of a stay cannot tell which
             moment = np.full(len(codes), np.iinfo(np.int64).min)
-        at = _positions(self.subjects, texts)
+        at = positions(self.subjects, texts)
         coded = Coded(codes, texts)
         low, high = (coded.look_up(np.where(at < 0, 0, self.first[at + shift]), 0) for shift in (0, 1))
         nth = self._last_begun(low, high, moment)
@@ -140,7 +140,7 @@ class StayKeys:
             right = np.where(open_ & ~begun, middle, right)
 
 
-def _positions(ordered: pl.Series, texts: pl.Series) -> np.ndarray:
+def positions(ordered: pl.Series, texts: pl.Series) -> np.ndarray:
     """Where each text lies in `ordered`; -1 = it does not."""
     if not len(ordered):
         return np.full(len(texts), -1, dtype=np.int64)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -29,8 +29,9 @@ from pipeline.ingest.engine.part_cache import PartCache
 from pipeline.ingest.engine.reading import Reading
 from pipeline.ingest.engine.repeats import settle_repeats
 from pipeline.ingest.engine.row_fates import FilePart, RowFates, add_count, gather
+from pipeline.ingest.engine.small_files import Group, grouped, joined_batches
 from pipeline.ingest.engine.stay_table import END, EXCLUDED, KEY, StayTable, exclude_withdrawn, read_stays
-from pipeline.ingest.engine.table_account import loose_notes, require_used, table_uses, told
+from pipeline.ingest.engine.table_account import loose_notes, require_used, table_notes, table_uses, told
 from pipeline.ingest.kept.pieces import Pieces
 from pipeline.ingest.kept.quarantine import MOST_KEPT, Quarantine
 from pipeline.ingest.kept.rows import KeptRows
@@ -40,6 +41,7 @@ from pipeline.ingest.mapping.load import SourceMapping
 from pipeline.ingest.source_tables import UNKNOWN_VARIABLE, UNNAMED, CountsByVariable, SourceTables, totals
 from pipeline.ingest.splits import START
 from pipeline.ingest.table_files import find_files, stem, unread_note
+from pipeline.ingest.text_stream import UTF8
 from pipeline.ingest.withdrawn import NOBODY, WITHDRAWN, Withdrawn
 
 MALFORMED: Final = "malformed line"
@@ -78,7 +80,8 @@ def read_event_tables(
     if layout.stays.file is not None:
         reading.stays = read_stays(root, layout, _needed(mapping), reading.clock, reading.tally)
     found = [(table, find_files(root, table.file, optional=table.optional)) for table in layout.events]
-    work = [(table, path) for table, paths in found for path in paths]
+    apart = bool(layout.criticality)  # copies of rows name the file that they lie in
+    work = [(table, group) for table, paths in found for group in grouped(paths, apart=apart)]
     absent = tuple(f"there is no table {table.file}, which is optional" for table, paths in found if not paths)
     if layout.stays.file is None:
         reading.stays = _stays_of_files(work, reading)
@@ -93,20 +96,22 @@ def read_event_tables(
         put = partial(rows_of.add, number)
         return read_file(*work[number], reading, put) if cache is None else cache.part(*work[number], put)
 
-    parts, started, rows = [_stay_fates(reading)], time.monotonic(), 0
+    parts, started, rows, done = [_stay_fates(reading)], time.monotonic(), 0, 0
+    files = sum(len(group) for _, group in work)
     with ThreadPoolExecutor(max_workers=min(_MOST_WORKERS, os.cpu_count() or 1)) as pool:
         for part in pool.map(read, range(len(work))):
             parts.append(part)
             rows += part.rows
-            on_step(len(parts) - 1, len(work), rows / max(time.monotonic() - started, 1e-9))
+            done += part.files
+            on_step(done, files, rows / max(time.monotonic() - started, 1e-9))
     tables = _tables(parts, rows_of, reading, root.name)
     unread = unread_note(root, layout_files(root, layout))
     return dataclasses.replace(tables, notes=(*absent, *unread, *tables.notes))
 
 
-def _may_be_large(work: list[tuple[EventsLayout, Path]]) -> bool:
+def _may_be_large(work: list[tuple[EventsLayout, Group]]) -> bool:
     """Whether the usable rows could be more than memory should hold, judged by the files' sizes before reading."""
-    return are_large(sum(path.stat().st_size for _, path in work) * _MOST_UNPACKED)
+    return are_large(sum(path.stat().st_size for _, group in work for path in group) * _MOST_UNPACKED)
 
 
 def layout_files(folder: Path, layout: Layout) -> list[Path]:
@@ -126,14 +131,14 @@ def _needed(mapping: SourceMapping) -> tuple[str, ...]:
     return tuple(sorted(columns - {""}))
 
 
-def _stays_of_files(work: list[tuple[EventsLayout, Path]], reading: Reading) -> StayTable:
+def _stays_of_files(work: list[tuple[EventsLayout, Group]], reading: Reading) -> StayTable:
     """The stays that events name, by id: as the table of stays that there is not."""
     ids: set[str] = set()
-    for table, path in work:
+    for table, path in ((table, path) for table, group in work for path in group):
         if table.key == FILE_STEM:
             ids.add(stem(path))
             continue
-        for frame in batches(path, (table.key,), Tally(), reading.layout.encoding):
+        for frame in batches(path, (table.key,), Tally(), table.encoding):
             ids.update(id_text(frame[table.key], path.name).drop_nulls().unique().to_list())
     ordered = sorted(ids - {""}, key=lambda name: (len(name), name))
     frame = pl.DataFrame({"stay_id": ordered}, schema={"stay_id": pl.String})
@@ -158,37 +163,50 @@ def _stay_fates(reading: Reading) -> FilePart:
 
 
 def read_file(
-    table: EventsLayout, path: Path, reading: Reading, put: Callable[[pl.DataFrame], None] | None = None
+    table: EventsLayout, group: Group, reading: Reading, put: Callable[[pl.DataFrame], None] | None = None
 ) -> FilePart:
-    """One file's usable events and the account of all its rows; the same file, stays and mapping give the same part.
+    """The usable events of a file, or of a group of small ones, and the account of all its rows.
 
-    With `put` each frame goes there as soon as it is made, and is not kept.
+    The same files, stays and mapping give the same part. With `put` each frame goes there as soon as it is made, and
+    is not kept.
 
     Raises:
-        DataError: the file is missing or damaged, or the mapping says that something in it stops the reading.
+        DataError: a file is missing or damaged, or the mapping says that something in it stops the reading.
     """
-    part = FilePart(RowFates(path.name, table, reading.names, reading.layout.criticality))
-    _read_into(table, path, reading, part.kept.append if put is None else put, part)
+    part = FilePart(RowFates(group[0].name, table, reading.names, reading.layout.criticality))
+    _read_into(table, group, reading, part.kept.append if put is None else put, part)
     return part
 
 
 def _read_into(
-    table: EventsLayout, path: Path, reading: Reading, put: Callable[[pl.DataFrame], None], part: FilePart
+    table: EventsLayout, group: Group, reading: Reading, put: Callable[[pl.DataFrame], None], part: FilePart
 ) -> None:
-    """Put the file's usable rows, batch by batch, and its account into `part`."""
+    """Put the usable rows of the files, batch by batch, and their account into `part`."""
+    part.files = len(group)
     tally = Tally(keep=MOST_KEPT if part.fates.criticality.get(MALFORMED) == "quarantine" else 0)
-    for batch in coded_batches(
-        path, *_columns(table, path, reading), tally, reading.layout.encoding, reading.codes_of(table)
-    ):
+    for batch in _batches(table, group, reading, tally):
         if part.keys is not None:
-            part.keys.update(id_text(batch.coded(table.key).distinct, path.name).drop_nulls().to_list())
-        found = _long(batch, part, reading) if table.code is not None else _wide(batch, part, reading, path)
-        for frame in (part_of(usable, reading) for usable in found if len(usable.stay)):
-            put(frame)
+            part.keys.update(id_text(batch.coded(table.key).distinct, batch.path.name).drop_nulls().to_list())
+        found = _long(batch, part, reading) if table.code is not None else _wide(batch, part, reading)
+        for usable in (item for item in found if len(item.stay)):
+            part.latest = max(part.latest, float(usable.hours.max()))
+            put(part_of(usable, reading))
     if UNIT_UNKNOWN not in part.fates.criticality:
-        require_known_units(part.done, path.name)
+        require_known_units(part.done, group[0].name)
+    part.quoted += tally.quoted
     part.rows += tally.malformed
     part.fates.malformed(MALFORMED, tally.malformed, tally.lines)
+
+
+def _batches(table: EventsLayout, group: Group, reading: Reading, tally: Tally) -> Iterator[Batch]:
+    codes, encoding = reading.codes_of(table), table.encoding
+    if len(group) > 1 and encoding == UTF8:
+        together = joined_batches(group, *_columns(table, group[0], reading), tally, codes)
+        if together is not None:
+            yield from together
+            return
+    for path in group:
+        yield from coded_batches(path, *_columns(table, path, reading), tally, encoding, codes)
 
 
 def part_of(usable: Usable, reading: Reading) -> pl.DataFrame:
@@ -205,17 +223,24 @@ def part_of(usable: Usable, reading: Reading) -> pl.DataFrame:
 
 def _columns(table: EventsLayout, path: Path, reading: Reading) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The columns to read, and those of them that are read as codes."""
-    if table.code is not None:
-        columns = (table.key, table.time, table.clock, table.code, table.value, table.unit)
-        coded = (table.key, table.code, table.unit)
-        return tuple(dict.fromkeys(c for c in columns if c)), tuple(dict.fromkeys(c for c in coded if c))
-    clock = () if table.clock is None else (table.clock,)
-    return tuple(dict.fromkeys((table.key, table.time, *clock, *_wanted(table, path, reading)[0]))), (table.key,)
+    subject = _subject(table, path, reading)
+    coded = [name for name in (table.key, table.code, table.unit, subject) if name]
+    columns = [name for name in (*coded, table.time, table.clock, table.value) if name]
+    columns += [] if table.code is not None else _wanted(table, path, reading)[0]
+    return tuple(dict.fromkeys(columns)), tuple(dict.fromkeys(coded))
+
+
+def _subject(table: EventsLayout, path: Path, reading: Reading) -> str | None:
+    """The column of a table linked by stay that says whose a row is, where it has one."""
+    name = reading.subject
+    if table.link != "stay" or name is None or name in (table.key, table.time, table.code, table.value, table.unit):
+        return None
+    return name if name.lower() in (column.lower() for column in header(path, table.encoding)) else None
 
 
 def _wanted(table: EventsLayout, path: Path, reading: Reading) -> tuple[list[str], int]:
     """A wide table's columns that mean something, and how many others it has."""
-    names = {name.lower(): name for name in header(path, reading.layout.encoding)}
+    names = {name.lower(): name for name in header(path, table.encoding)}
     apart = {table.key.lower(), table.time.lower(), *([] if table.clock is None else [table.clock.lower()])}
     wanted = [source.removeprefix(table.prefix) for source in reading.names if source.startswith(table.prefix)]
     wanted = list(dict.fromkeys(name for name in wanted if name.lower() in names and name.lower() not in apart))
@@ -227,24 +252,27 @@ def _long(batch: Batch, part: FilePart, reading: Reading) -> list[Usable]:
     table = part.fates.table
     assert table is not None
     part.rows += batch.height
-    name = names_of(batch, table, reading, part.fates)
+    name = names_of(batch, table, reading, part)
     located = locate(batch, table, reading, np.flatnonzero(name >= 0))
     part.again(located.copies)
     part.loose += located.loose
+    part.nobodys += located.nobodys
     return [use(batch, table, located, name, table.value, reading, part.fates, part.done)]
 
 
-def _wide(batch: Batch, part: FilePart, reading: Reading, path: Path) -> list[Usable]:
+def _wide(batch: Batch, part: FilePart, reading: Reading) -> list[Usable]:
     """A cell per event; the cells of columns without a meaning are counted."""
     table = part.fates.table
     assert table is not None
-    wanted, others = _wanted(table, path, reading)
+    wanted, others = _wanted(table, batch.path, reading)
+    part.columns = wanted
     part.rows += (len(wanted) + others) * batch.height
     if others and batch.height:
         part.fates.count(UNNAMED, UNKNOWN_VARIABLE, others * batch.height)
     located = locate(batch, table, reading, np.arange(batch.height))
     part.again(located.copies * len(wanted))
     part.loose += located.loose * len(wanted)
+    part.nobodys += located.nobodys * len(wanted)
     found = []
     for column in wanted:
         name = np.full(batch.height, reading.place[table.prefix + column], dtype=np.int32)
@@ -301,6 +329,8 @@ def _tables(parts: list[FilePart], rows_of: KeptRows | SpilledRows, reading: Rea
             *told(parts),
             *lost,
             *loose_notes(parts),
+            *table_notes(parts, reading.mapping, reading.until_hours),
+            *reading.clock.notes(),
             *assumed_notes(units),
             *aside,
         ),

@@ -1,7 +1,8 @@
 """A firewall of units: a value is used in the unit that its row, or else its mapping, establishes; or it is not used.
 
-A row's own known unit goes before the one that the mapping declares for its code, which serves rows without any. A text
-that nobody has explained is unknown, and such a row is never taken for the variable's own unit.
+A row's own known unit goes before the one that the mapping declares for its code, which serves rows without any, and
+that before one that the code's name says. A text that nobody has explained is unknown, and such a row is never taken
+for the variable's own unit.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def in_units(
 
     `name` indexes `names`, the source's names. A spelling is looked at once, nothing runs over rows but arithmetic.
     """
-    texts = [None] if unit is None else [*unit.distinct.cast(pl.String).str.strip_chars().to_list(), ""]
+    texts = [None] if unit is None else [*(_stripped(text) for text in unit.distinct.cast(pl.String).to_list()), ""]
     pair = name.astype(np.int64) * len(texts)
     pair += 0 if unit is None else np.where(unit.codes < 0, len(texts) - 1, unit.codes)
     rows = np.bincount(pair, minlength=len(names) * len(texts))
@@ -106,6 +107,10 @@ def in_units(
     return value, reason[pair]
 
 
+def _stripped(text: str | None) -> str | None:
+    return None if text is None else text.strip()
+
+
 def _verdict(source: str, text: str | None, codes: SourceCodes) -> _Verdict:
     """What becomes of a source name's values that carry the unit `text` ("" = none; None = its table has no units)."""
     if source not in codes.units:
@@ -118,6 +123,9 @@ def _verdict(source: str, text: str | None, codes: SourceCodes) -> _Verdict:
         return _moved(variable, target, codes.texts[text], codes.texts[text], f"{codes.texts[text]}, the mapping says")
     if text is None or not plain(text) or text in (NO_CONCEPT, *NO_VALUE):
         lack = "no column of units" if text is None else _ASSUMED
+        if declared is None and source in codes.named:
+            unit = codes.named[source]
+            return _moved(variable, target, unit, f"{unit}, which its name says", f"{lack}: {unit}, as its name says")
         if declared is None:
             return _Verdict(said=f"{lack}: taken as {target}")
         return _moved(variable, target, declared, "the declared unit", f"{lack}: {declared}, as declared")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, final
 
 import polars as pl
@@ -13,14 +14,20 @@ from pipeline.core.errors import DataError
 MICROSECONDS_PER_HOUR: Final = 3_600_000_000
 _OFFSET: Final = r"\s*(Z|z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)$"
 _COMMON: Final = "%Y-%m-%d %H:%M:%S"
-_FORMATS: Final = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d", "%Y%m%d")
+_DATES: Final = ("%Y-%m-%d", "%Y%m%d")
+_FORMATS: Final = (
+    "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d %I:%M:%S %p", "%Y-%m-%d %I:%M %p", *_DATES
+)  # fmt: skip
+_FIRST_YEAR: Final = 1000  # "24" is no year of four digits
 _REWRITTEN: Final = (  # to the form of `_FORMATS`, in this order
     (r"^(\d{4})[/.](\d{1,2})[/.](\d{1,2})", "${1}-${2}-${3}"),
     (r"^(\d{4}-\d{1,2}-\d{1,2})[Tt]", "${1} "),
+    (r"^(\d{4})(\d{2})(\d{2}) (\d{1,2}:)", "${1}-${2}-${3} ${4}"),
     (r"^(\d{4})(\d{2})(\d{2})[Tt ]?(\d{2}):?(\d{2})(?::?(\d{2}))?$", "${1}-${2}-${3} ${4}:${5}:${6}"),
     (r":$", ":00"),
     (r"^(\d{4}-\d{1,2}-\d{1,2} \d{1,2}:\d{2}:\d{2}),(\d+)$", "${1}.${2}"),
 )
+_LOCK: Final = threading.Lock()
 _MIDNIGHT: Final = r" 24:00(?::00(?:\.0+)?)?$"
 _ORDERED: Final = {"day_first": "${3}-${2}-${1}", "month_first": "${3}-${1}-${2}"}
 
@@ -28,62 +35,94 @@ _ORDERED: Final = {"day_first": "${3}-${2}-${1}", "month_first": "${3}-${1}-${2}
 @final
 @dataclass
 class ClockKinds:
-    """Whether a source has shown times with an offset from UTC, and times without one."""
+    """What times a source has shown: with an offset from UTC, or without one.
+
+    `days`: how many are a date alone and were taken as its midnight. `twice`: how many lie in the hour that a clock
+    change repeats.
+    """
 
     offset: bool = False
     local: bool = False
+    days: int = 0
+    twice: int = 0
+
+    def add(self, other: ClockKinds) -> None:
+        """Also what another part of the source has shown."""
+        self.offset |= other.offset
+        self.local |= other.local
+        self.days += other.days
+        self.twice += other.twice
+
+    def require_zone(self, zone: str | None) -> None:
+        """Raise `DataError` at times with and without an offset, where no zone says what the latter mean."""
+        if self.offset and self.local and zone is None:
+            raise DataError(
+                "some times carry an offset from UTC and some do not; name the latter's zone: layout.timezone"
+            )
+
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed of times that do not say when exactly."""
+        days = f"{self.days} times are a date without a time of day, taken as its midnight"
+        twice = f"{self.twice} times lie in an hour that a clock change repeats, taken as the first"
+        return (*([days] if self.days else []), *([twice] if self.twice else []))
 
 
 def instants(column: pl.Series, zone: str | None, seen: ClockKinds, dates: str | None = None) -> pl.Series:
     """Int64, null where a time is missing or is not of the form YYYY-MM-DD[ HH:MM[:SS[.f]]][offset].
 
-    Slashes or dots for dashes, T for the blank, 24:00 for the next midnight, YYYYMMDD[HHMM[SS]] (as whole numbers, too)
-    and offsets of hours alone are read as well. Local times are of `zone`; of a time that a clock change makes
-    ambiguous the earlier is meant, one that a clock change leaves out is null. Day-first and month-first dates cannot
-    be told apart: they are null unless `dates` says which they are.
+    Slashes or dots for dashes, T for the blank, 24:00 for the next midnight, YYYYMMDD[HHMM[SS]] (as whole numbers,
+    too), AM and PM, and offsets of hours alone are read as well. Local times are of `zone`; of a time that a clock
+    change makes ambiguous the earlier is meant, one that a clock change leaves out is null. Day-first and month-first
+    dates cannot be told apart: they are null unless `dates` says which they are.
 
     Raises:
         DataError: times with and without an offset from UTC, and no `zone` to tell what the latter mean.
     """
-    if column.dtype.is_integer() or column.dtype in (pl.Categorical, pl.Enum):
-        column = column.cast(pl.String)  # of an epoch nobody knows the unit: its text is of no known form
-    if column.dtype == pl.String:
-        parsed = _from_text(column, zone, seen, dates)
-    elif isinstance(column.dtype, pl.Datetime):
-        seen.offset |= column.dtype.time_zone is not None
-        seen.local |= column.dtype.time_zone is None
-        parsed = _utc(column.cast(pl.Datetime("us", column.dtype.time_zone)), zone)
-    elif column.dtype == pl.Date:
-        seen.local = True
-        parsed = _utc(column.cast(pl.Datetime("us")), zone)
-    else:
-        return pl.Series(column.name, [None] * len(column), dtype=pl.Int64)
-    if seen.offset and seen.local and zone is None:
-        raise DataError("some times carry an offset from UTC and some do not; name the latter's zone: layout.timezone")
+    own = ClockKinds(seen.offset, seen.local)
+    parsed = _parsed(column, zone, own, dates)
+    with _LOCK:  # files are read by several threads
+        seen.add(own)
+    seen.require_zone(zone)
     return parsed.dt.epoch("us").alias(column.name)
 
 
+def _parsed(column: pl.Series, zone: str | None, seen: ClockKinds, dates: str | None) -> pl.Series:
+    if column.dtype.is_integer() or column.dtype in (pl.Categorical, pl.Enum):
+        column = column.cast(pl.String)  # of an epoch nobody knows the unit: its text is of no known form
+    if column.dtype == pl.String:
+        return _from_text(column, zone, seen, dates)
+    if isinstance(column.dtype, pl.Datetime):
+        seen.offset |= column.dtype.time_zone is not None
+        seen.local |= column.dtype.time_zone is None
+        return _utc(column.cast(pl.Datetime("us", column.dtype.time_zone)), zone, seen)
+    if column.dtype == pl.Date:
+        seen.local = True
+        seen.days += len(column) - column.null_count()
+        return _utc(column.cast(pl.Datetime("us")), zone, seen)
+    return pl.Series(column.name, [None] * len(column), dtype=pl.Datetime("us"))
+
+
 def _from_text(column: pl.Series, zone: str | None, seen: ClockKinds, dates: str | None) -> pl.Series:
-    plain = column.str.to_datetime(_COMMON, strict=False, time_unit="us", exact=True)
+    plain = _of_four_digits(column.str.to_datetime(_COMMON, strict=False, time_unit="us", exact=True))
     others = plain.is_null() & column.is_not_null()
     if not others.any():  # by far the most columns; what is below looks at every text several times
         seen.local |= plain.null_count() < len(plain)
-        return _utc(plain, zone)
+        return _utc(plain, zone, seen)
     rows = others.arg_true()
     seen.local |= plain.null_count() < len(plain)
     rest = _any_text(column.gather(rows), zone, seen, dates)
-    return _utc(plain, zone).scatter(rows, rest)
+    return _utc(plain, zone, seen).scatter(rows, rest)
 
 
 def _any_text(column: pl.Series, zone: str | None, seen: ClockKinds, dates: str | None) -> pl.Series:
     text = _rewritten(column.str.strip_chars(), dates)
     with_offset = (text.str.contains(_OFFSET) & text.str.contains(":")).fill_null(False)
-    local = _first_that_reads(text.set(with_offset, None) if with_offset.any() else text)
+    local = _first_that_reads(text.set(with_offset, None) if with_offset.any() else text, seen)
     seen.local |= local.null_count() < len(local)
     if zone is None and seen.local:  # a word among local times: not enough to say that these are of another zone
         with_offset &= ~text.str.contains("UTC|GMT").fill_null(False)
     seen.offset |= bool(with_offset.any())
-    parsed = _utc(local, zone)
+    parsed = _utc(local, zone, seen)
     if not with_offset.any():
         return parsed
     bare = text.str.replace(_OFFSET, "")
@@ -92,7 +131,7 @@ def _any_text(column: pl.Series, zone: str | None, seen: ClockKinds, dates: str 
     hours, minutes = (offset.str.slice(at, 2).cast(pl.Int64, strict=False) for at in (1, -2))
     ahead = pl.DataFrame({"minutes": hours * 60 + minutes, "west": offset.str.starts_with("-")})
     signed = pl.when("west").then(-pl.col("minutes")).otherwise("minutes")
-    shifted = _first_that_reads(bare) - ahead.select(pl.duration(minutes=signed)).to_series()
+    shifted = _first_that_reads(bare, ClockKinds()) - ahead.select(pl.duration(minutes=signed)).to_series()
     return parsed.zip_with(~with_offset, shifted)
 
 
@@ -102,27 +141,42 @@ def _rewritten(text: pl.Series, dates: str | None) -> pl.Series:
     for pattern, by in _REWRITTEN:
         text = text.str.replace(pattern, by)
     text = text.str.replace(r"^(\d{4})-(\d)-", "${1}-0${2}-").str.replace(r"^(\d{4}-\d{2})-(\d)( |$)", "${1}-0${2}${3}")
-    return text.str.replace(r"^(\d{4}-\d{2}-\d{2}) (\d):", "${1} 0${2}:")
+    text = text.str.replace(r"^(\d{4}-\d{2}-\d{2}) (\d):", "${1} 0${2}:")
+    return text.str.replace(r"(?i)(:\d{2}) ?([ap])\.?m\.?$", "${1} ${2}m")
 
 
-def _first_that_reads(text: pl.Series) -> pl.Series:
+def _first_that_reads(text: pl.Series, seen: ClockKinds) -> pl.Series:
     next_day = text.str.contains(_MIDNIGHT).fill_null(False)
     if next_day.any():
-        read = _first_that_reads(text.str.replace(_MIDNIGHT, " 00:00"))
+        read = _first_that_reads(text.str.replace(_MIDNIGHT, " 00:00"), seen)
         return read.zip_with(~next_day, read + timedelta(days=1))
     parsed = pl.Series(text.name, [None] * len(text), dtype=pl.Datetime("us"))
     for form in _FORMATS:
         if parsed.null_count() == text.null_count():
             break
-        read = text.str.to_datetime(form, strict=False, time_unit="us", exact=True)
+        read = _of_four_digits(text.str.to_datetime(form, strict=False, time_unit="us", exact=True))
+        before = parsed.null_count()
         parsed = parsed.zip_with(parsed.is_not_null(), read)
+        seen.days += before - parsed.null_count() if form in _DATES else 0
     return parsed
 
 
-def _utc(local: pl.Series, zone: str | None) -> pl.Series:
+def _of_four_digits(read: pl.Series) -> pl.Series:
+    """Without the times whose year was written with fewer than four digits."""
+    first = read.min()
+    early = isinstance(first, datetime) and first.year < _FIRST_YEAR
+    return read.set(read.dt.year() < _FIRST_YEAR, None) if early else read
+
+
+def _utc(local: pl.Series, zone: str | None, seen: ClockKinds) -> pl.Series:
     if isinstance(local.dtype, pl.Datetime) and local.dtype.time_zone is not None:
         return local.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
     if zone is None:
         return local
-    placed = local.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
+    placed = local.dt.replace_time_zone(zone, ambiguous="null", non_existent="null")
+    rows = (placed.is_null() & local.is_not_null()).arg_true()
+    if len(rows):
+        first = local.gather(rows).dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
+        seen.twice += len(first) - first.null_count()
+        placed = placed.scatter(rows, first)
     return placed.dt.convert_time_zone("UTC").dt.replace_time_zone(None)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final, final
 
 import numpy as np
@@ -18,12 +17,12 @@ import polars as pl
 
 from pipeline.core.codec import to_plain
 from pipeline.core.digest import digest_bytes
-from pipeline.core.errors import DataError
 from pipeline.ingest.engine.batches import FILE_STEM
 from pipeline.ingest.engine.event_units import Seen
 from pipeline.ingest.engine.instants import ClockKinds
 from pipeline.ingest.engine.reading import Reading
 from pipeline.ingest.engine.row_fates import FilePart, RowFates
+from pipeline.ingest.engine.small_files import Group
 from pipeline.ingest.engine.stay_table import END, EXCLUDED, KEY
 from pipeline.ingest.kept.pieces import Pieces
 from pipeline.ingest.mapping.layout import EventsLayout
@@ -35,7 +34,7 @@ MOST_ROWS: Final = 1 << 22  # of a file: the part of a larger one is not kept, a
 _BY_STAY: Final = ("stay_id", KEY, START, END, EXCLUDED)
 
 Put = Callable[[pl.DataFrame], None]
-Read = Callable[[EventsLayout, Path, Reading, Put, FilePart], None]
+Read = Callable[[EventsLayout, Group, Reading, Put, FilePart], None]
 
 
 @final
@@ -51,28 +50,34 @@ class PartCache:
         self._lock = threading.Lock()
         _ = reading.keys  # made once, before threads ask
 
-    def part(self, table: EventsLayout, path: Path, put: Put) -> FilePart:
-        """The file's part, its rows put; found, or read and kept.
+    def part(self, table: EventsLayout, group: Group, put: Put) -> FilePart:
+        """The part of a file, or of a group of small ones, its rows put; found, or read and kept.
 
         Raises:
             DataError: as reading the file does. EnvironmentProblem: it vanished or changed while it was read.
         """
-        base = self._base(table, path)
+        base = self._base(table, group)
         for key in (base, self._pieces.key(base, self._withdrawn.fingerprint)):
             facts = self._pieces.facts(key)
             if facts is not None and facts["stays"] == self._stays_digest(table, facts["keys"]):
-                return self._found(table, path, key, facts, put)
-        return self._parsed(table, path, base, put)
+                return self._found(table, group, key, facts, put)
+        return self._parsed(table, group, base, put)
 
-    def _base(self, table: EventsLayout, path: Path) -> str:
+    def _base(self, table: EventsLayout, group: Group) -> str:
         mapping = self._reading.mapping
         until = repr(self._reading.until_hours)
-        named = [stem(path) if table.key == FILE_STEM else "", partitions(path)]
-        return self._pieces.key(
-            "part", self._pieces.marks.digest(path), path.suffixes, named, mapping.digest, to_plain(table), until
-        )
+        files = [
+            [
+                self._pieces.marks.digest(path),
+                path.suffixes,
+                stem(path) if table.key == FILE_STEM else "",
+                partitions(path),
+            ]
+            for path in group
+        ]
+        return self._pieces.key("part", files, mapping.digest, to_plain(table), until)
 
-    def _parsed(self, table: EventsLayout, path: Path, base: str, put: Put) -> FilePart:
+    def _parsed(self, table: EventsLayout, group: Group, base: str, put: Put) -> FilePart:
         frames, rows = list[pl.DataFrame](), 0
 
         def both(frame: pl.DataFrame) -> None:
@@ -87,9 +92,9 @@ class PartCache:
 
         own = copy.copy(self._reading)  # with what it has worked out so far, and a clock of its own
         own.clock = ClockKinds()
-        fates = RowFates(path.name, table, own.names, own.layout.criticality)
+        fates = RowFates(group[0].name, table, own.names, own.layout.criticality)
         part = FilePart(fates, keys=set())
-        self._read(table, path, own, both, part)
+        self._read(table, group, own, both, part)
         self._merge(own.clock)
         if rows <= MOST_ROWS and not fates.quarantined:
             self._keep(table, part, frames, own.clock, base)
@@ -120,19 +125,21 @@ class PartCache:
             "rows": part.rows,
             "copies": part.copies,
             "loose": part.loose,
+            "seen": [part.loose_codes, part.nobodys, part.quoted, part.columns, part.latest],
             "counts": part.fates.counts,
             "converted": [[*key, count] for key, count in sorted(part.done.converted.items())],
             "mended": dict(part.done.mended),
             "units": [[*key, seen.rows, seen.sample] for key, seen in sorted(part.done.seen.items())],
-            "clock": [clock.offset, clock.local],
+            "clock": [clock.offset, clock.local, clock.days, clock.twice],
         }
         self._pieces.use(self._pieces.add([key], [rows.height], [facts], rows, passing=True))
 
-    def _found(self, table: EventsLayout, path: Path, key: str, facts: dict[str, Any], put: Put) -> FilePart:
+    def _found(self, table: EventsLayout, group: Group, key: str, facts: dict[str, Any], put: Put) -> FilePart:
         own = self._reading
         self._merge(ClockKinds(*facts["clock"]))
-        part = FilePart(RowFates(path.name, table, own.names, own.layout.criticality), rows=facts["rows"])
-        part.copies, part.loose = facts["copies"], facts["loose"]
+        part = FilePart(RowFates(group[0].name, table, own.names, own.layout.criticality), rows=facts["rows"])
+        part.files, part.copies, part.loose = len(group), facts["copies"], facts["loose"]
+        part.loose_codes, part.nobodys, part.quoted, part.columns, part.latest = facts["seen"]
         part.fates.counts.update({name: dict(reasons) for name, reasons in facts["counts"].items()})
         part.done.converted.update({(name, unit): count for name, unit, count in facts["converted"]})
         part.done.mended.update(facts["mended"])
@@ -158,10 +165,5 @@ class PartCache:
 
     def _merge(self, clock: ClockKinds) -> None:
         with self._lock:
-            seen = self._reading.clock
-            seen.offset |= clock.offset
-            seen.local |= clock.local
-            if seen.offset and seen.local and self._reading.layout.timezone is None:
-                raise DataError(
-                    "some times carry an offset from UTC and some do not; name the latter's zone: layout.timezone"
-                )
+            self._reading.clock.add(clock)
+            self._reading.clock.require_zone(self._reading.layout.timezone)

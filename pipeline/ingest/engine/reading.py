@@ -13,10 +13,10 @@ import polars as pl
 from pipeline.core.types import StaticVariable, Variable
 from pipeline.ingest.cohort.events import own_names
 from pipeline.ingest.engine.batches import Tally
-from pipeline.ingest.engine.coded import loose_ids
-from pipeline.ingest.engine.event_stays import StayKeys
+from pipeline.ingest.engine.coded import Coded, loose_ids, plain_text
+from pipeline.ingest.engine.event_stays import StayKeys, positions
 from pipeline.ingest.engine.instants import ClockKinds
-from pipeline.ingest.engine.stay_table import StayTable
+from pipeline.ingest.engine.stay_table import KEY, StayTable
 from pipeline.ingest.mapping.layout import EventsLayout, Layout
 from pipeline.ingest.mapping.load import SourceMapping
 
@@ -41,6 +41,32 @@ class Reading:
     def codes_of(self, table: EventsLayout) -> frozenset[str]:
         """The texts that mean something in a table's column of codes."""
         return frozenset(name.removeprefix(table.prefix) for name in self.names if name.startswith(table.prefix))
+
+    def loose_codes(self, table: EventsLayout) -> pl.Series:
+        """The texts that mean something in a table, but for their form."""
+        return loose_ids(pl.Series(sorted(self.codes_of(table)), dtype=pl.String))
+
+    @property
+    def subject(self) -> str | None:
+        """The column that says whose a stay is, where a table of events linked by stay may repeat it."""
+        stays = self.layout.stays
+        return stays.subject if stays.file is not None and stays.subject_key is None else None
+
+    @cached_property
+    def _owners(self) -> tuple[pl.Series, np.ndarray]:
+        """The subjects in order, but for the form of their ids; and int64 `(stay,)`, the place of each stay's."""
+        assert self.stays is not None
+        loose = loose_ids(self.stays.frame[KEY])
+        ordered = loose.unique().sort()
+        return ordered, positions(ordered, loose)
+
+    def of_others(self, said: Coded, stay: np.ndarray) -> tuple[np.ndarray, int]:
+        """`(row,)` bool: the row names another subject than its stay's; and how many name one that has no stay."""
+        ordered, owner = self._owners
+        texts = plain_text(said.distinct)
+        named = said.look_up((texts.fill_null("") != "").to_numpy(), False)
+        meant = said.look_up(positions(ordered, loose_ids(texts)), -1)
+        return (meant >= 0) & (meant != owner[stay]), int((named & (meant < 0)).sum())
 
     @cached_property
     def kind(self) -> pl.Enum:

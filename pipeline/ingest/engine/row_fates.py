@@ -112,8 +112,14 @@ class FilePart:
     kept: list[pl.DataFrame] = field(default_factory=list)  # none where they were put elsewhere
     done: Conversions = field(default_factory=Conversions)
     rows: int = 0
+    files: int = 1
     loose: int = 0  # rows that name nobody, but somebody whose id is another only in form
     copies: int = 0  # of the rows: those that are there again since they lie in the windows of several stays
+    loose_codes: int = 0  # rows whose code means nothing, but would in another form
+    nobodys: int = 0  # rows of a stay that name a subject without one
+    quoted: int = 0  # lines of the file that lie within quotes
+    columns: list[str] = field(default_factory=list)  # of a table with a column per variable: those that are there
+    latest: float = 0.0  # the last hour of a usable row
     keys: set[str] | None = None  # whose rows the file holds, where somebody wants to know
 
     def again(self, copies: int) -> None:

@@ -11,8 +11,8 @@ import polars as pl
 
 from pipeline.core.errors import DataError
 from pipeline.ingest.engine.batches import Tally, batches, header
-from pipeline.ingest.engine.coded import id_text
-from pipeline.ingest.engine.derive import derive
+from pipeline.ingest.engine.coded import ID_FORMS, id_text, loose_ids, plain_text
+from pipeline.ingest.engine.derive import derive, underived
 from pipeline.ingest.engine.instants import MICROSECONDS_PER_HOUR, ClockKinds, instants
 from pipeline.ingest.mapping.layout import ROW_NUMBER, Inclusion, Join, Layout, StaysLayout
 from pipeline.ingest.number_text import AMBIGUOUS, read_numbers
@@ -24,6 +24,7 @@ from pipeline.ingest.withdrawn import WITHDRAWN, Withdrawn, withdrawn_note
 END: Final = "(end)"
 KEY: Final = "(key)"
 EXCLUDED: Final = "(excluded)"
+_END_LOST: Final = "(end lost)"
 
 
 @final
@@ -47,10 +48,13 @@ def read_stays(folder: Path, layout: Layout, needed: Iterable[str], clock: Clock
         DataError: a file or column is missing, a stay or a joined key is there twice, or no stay is left.
     """
     stays = layout.stays
-    frame = _rows(folder, layout, set(needed), tally)
-    unmet = list[str]()
+    notes = list[str]()
+    frame = _rows(folder, layout, set(needed), tally, notes)
+    notes += _malformed(stays.file or "", tally, 0)
     for join in stays.joins:
-        frame = _joined(frame, folder, join, layout.encoding, tally, unmet)
+        before = tally.malformed
+        frame = _joined(frame, folder, join, tally, notes)
+        notes += _malformed(join.file, tally, before)
     times = [column for item in stays.derived if item.kind.endswith("between") for column in item.columns]
     if stays.start is not None:
         frame = frame.with_columns(instants(frame[stays.start], layout.timezone, clock, layout.dates).alias(START))
@@ -64,44 +68,75 @@ def read_stays(folder: Path, layout: Layout, needed: Iterable[str], clock: Clock
         else pl.Series([None], dtype=pl.Int64)
     )
     frame = frame.with_columns(end.alias(END) if stays.end else pl.lit(None, pl.Int64).alias(END))
+    if stays.end:
+        lost = frame[END].is_null() & (plain_text(frame[stays.end]).fill_null("") != "")
+        frame = frame.with_columns(lost.alias(_END_LOST))
     frame = _with_ids(frame, stays, folder)  # may sort
-    clocks = {name: instants(frame[name], layout.timezone, clock, layout.dates) for name in dict.fromkeys(times)}
+    days = ClockKinds(clock.offset, clock.local)  # a date of death is a date, and nothing to tell
+    clocks = {name: instants(frame[name], layout.timezone, days, layout.dates) for name in dict.fromkeys(times)}
     for item in stays.derived:
-        frame = frame.with_columns(derive(item, frame, clocks, layout).alias(item.name))
+        made = derive(item, frame, clocks, layout).alias(item.name)
+        notes += underived(item, frame, made)
+        frame = frame.with_columns(made)
     if layout.decimal_comma:
         frame = frame.with_columns(_decimal_points(frame[name], layout) for name in needed if name in frame.columns)
     frame = _named(frame, stays)
     frame = frame.with_columns(_excluded(frame, stays, layout.inclusion).alias(EXCLUDED))
+    frame = frame.drop(_END_LOST, strict=False)
     out = frame[EXCLUDED].drop_nulls().value_counts().sort(EXCLUDED)
-    notes = (*unmet, *(f"{rows} stays excluded: {reason}" for reason, rows in out.iter_rows()))
+    notes += [*_twins(frame, stays), *(f"{rows} stays excluded: {reason}" for reason, rows in out.iter_rows())]
     if frame[EXCLUDED].null_count() == 0:
         raise DataError(f"{folder.name}: no stay is left; {'; '.join(notes) or 'the table of stays is empty'}")
-    return StayTable(frame, stays.subject is not None, notes)
+    return StayTable(frame, stays.subject is not None, tuple(notes))
 
 
-def _rows(folder: Path, layout: Layout, needed: set[str], tally: Tally) -> pl.DataFrame:
+def _malformed(file: str, tally: Tally, before: int) -> list[str]:
+    rows = tally.malformed - before
+    return [f"{rows} lines of {file} do not have the header's number of fields and were passed over"] if rows else []
+
+
+def _twins(frame: pl.DataFrame, stays: StaysLayout) -> list[str]:
+    """Ids that may be one: a person under two of them would be in two parts of a split."""
+    notes = []
+    for column, what in (("subject_id", "subjects"), ("stay_id", "stays")):
+        if column == "subject_id" and stays.subject is None:
+            continue
+        ids = frame[column].unique()
+        alike = len(ids) - loose_ids(ids).n_unique()
+        if alike:
+            notes.append(f"{alike} {what} have an id that differs from another's only by {ID_FORMS}: are they one?")
+    return notes
+
+
+def _rows(folder: Path, layout: Layout, needed: set[str], tally: Tally, told: list[str]) -> pl.DataFrame:
     stays = layout.stays
     assert stays.file is not None
     files = find_files(folder, stays.file)
-    there = {name.lower() for name in header(files[0], layout.encoding)}
+    there = {name.lower() for name in header(files[0], stays.encoding)}
     joined = {new for join in stays.joins for new in join.columns}
     named = {stays.subject, stays.subject_key, stays.start, stays.end, stays.site, stays.unit, stays.split, stays.stay}
     named |= {key for join in stays.joins for key in join.on} | {c for item in stays.derived for c in item.columns}
     wanted = sorted(({name for name in named if name is not None} | set(stays.where)) - joined - {ROW_NUMBER})
     made = joined | {item.name for item in stays.derived} | set(wanted)
     wanted += sorted(name for name in needed - made if name.lower() in there)
-    parts = []
+    parts, alike = [], 0
     for path in files:
-        for frame in batches(path, tuple(wanted), tally, layout.encoding):
+        for frame in batches(path, tuple(wanted), tally, stays.encoding):
             parts.append(frame.filter(*(_matches(name, kept) for name, kept in stays.where.items())))
+            loose = frame.filter(*(_matches(name, kept, loosely=True) for name, kept in stays.where.items()))
+            alike += loose.height - parts[-1].height
+    if alike:
+        told.append(f"{alike} rows of {stays.file} hold a text of `where` but for its case, and were not selected")
     frame = pl.concat(parts, how="vertical_relaxed") if parts else pl.DataFrame()
     if frame.height == 0:
         raise DataError(f"{folder.name}: {stays.file} holds no stay that the layout's `where` selects")
     return frame.unique(maintain_order=True) if stays.distinct else frame
 
 
-def _matches(column: str, kept: tuple[str, ...]) -> pl.Expr:
+def _matches(column: str, kept: tuple[str, ...], *, loosely: bool = False) -> pl.Expr:
     text = pl.col(column).cast(pl.String).str.strip_chars()
+    if loosely:
+        text, kept = text.str.to_lowercase(), tuple(item.lower() for item in kept)
     exact = [item for item in kept if not item.endswith("*")]
     found = text.is_in(exact)
     for item in kept:
@@ -110,10 +145,8 @@ def _matches(column: str, kept: tuple[str, ...]) -> pl.Expr:
     return found.fill_null(False)
 
 
-def _joined(
-    frame: pl.DataFrame, folder: Path, join: Join, encoding: str, tally: Tally, unmet: list[str]
-) -> pl.DataFrame:
-    """The stays with the join's columns; a join that meets no stay is told in `unmet`."""
+def _joined(frame: pl.DataFrame, folder: Path, join: Join, tally: Tally, told: list[str]) -> pl.DataFrame:
+    """The stays with the join's columns; `told` gets how many stays have no row, and why that may be."""
 
     def keyed(rows: pl.DataFrame) -> pl.DataFrame:
         return rows.with_columns(id_text(rows[name], join.file).alias(f"(on {name})") for name in join.on)
@@ -121,22 +154,38 @@ def _joined(
     names = [f"(on {name})" for name in join.on]
     left = keyed(frame)
     wanted = left.select(names).unique()
-    columns = tuple(dict.fromkeys((*join.on, *join.columns.values())))
-    parts, rows = [], 0
+    columns = tuple(dict.fromkeys((*join.on, *join.columns.values(), *join.where)))
+    parts, rows, alike = [], 0, 0
+    loose = _loose(wanted, names)
     for path in find_files(folder, join.file):
-        for batch in batches(path, columns, tally, encoding):
+        for batch in batches(path, columns, tally, join.encoding):
+            batch = batch.filter(*(_matches(name, kept) for name, kept in join.where.items()))
             rows += batch.height
-            parts.append(keyed(batch).join(wanted, on=names, how="semi"))
-    if not parts:  # a file with a header and no row: nobody has an entry (no death, no label)
+            met = keyed(batch)
+            parts.append(met.join(wanted, on=names, how="semi"))
+            strange = met.select(names).join(wanted, on=names, how="anti").drop_nulls()
+            alike += _loose(strange, names).join(loose, on=names, how="semi").height
+    if not rows:  # a file with a header and no row: nobody has an entry (no death, no label)
+        told.append(f"{join.file} holds no row: no stay has {', '.join(join.columns)}")
         return left.drop(names).with_columns(pl.lit(None, pl.String).alias(new) for new in join.columns)
     right = pl.concat(parts, how="vertical_relaxed")
     right = right.select(*names, *(pl.col(old).alias(new) for new, old in join.columns.items()))
-    if rows and not right.height:
-        unmet.append(f"none of {rows} rows of {join.file} belongs to a stay by {', '.join(join.on)}")
+    if not right.height:
+        told.append(f"none of {rows} rows of {join.file} belongs to a stay by {', '.join(join.on)}")
+    without = left.join(right, on=names, how="anti").height
+    if without and right.height:
+        told.append(f"{without} of {left.height} stays have no row of {join.file} by {', '.join(join.on)}")
+    if alike:
+        told.append(f"{alike} rows of {join.file} name no stay, but one whose key differs only by {ID_FORMS}")
     twice = right.height - right.select(names).n_unique()
     if twice:
         raise DataError(f"{folder.name}: {join.file} has {twice} rows that repeat {', '.join(join.on)}")
     return left.join(right, on=names, how="left", maintain_order="left").drop(names)
+
+
+def _loose(keys: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+    """Keys but for their form, each once."""
+    return keys.select(loose_ids(keys[name]).alias(name) for name in names).unique()
 
 
 def _decimal_points(column: pl.Series, layout: Layout) -> pl.Series:
@@ -183,6 +232,8 @@ def _excluded(frame: pl.DataFrame, stays: StaysLayout, inclusion: Inclusion) -> 
     rules: list[tuple[pl.Expr, str]] = []
     if stays.start is not None:
         rules.append((pl.col(START).is_null(), "no readable start"))
+    if stays.end is not None:
+        rules.append((pl.col(_END_LOST), "no readable end"))
     rules.append((pl.col(END) < pl.col(START), "ends before it starts"))
     if inclusion.age is not None:
         if "age" not in frame.columns:

@@ -6,18 +6,24 @@ rows to faults is told.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 from pipeline.core.errors import DataError
 from pipeline.core.types import TableUse
-from pipeline.ingest.engine.event_rows import LOOSE_HINT, STAY_UNKNOWN
+from pipeline.ingest.engine.coded import ID_FORMS, LOOSE_HINT
+from pipeline.ingest.engine.event_rows import STAY_UNKNOWN
 from pipeline.ingest.engine.row_fates import FilePart
 from pipeline.ingest.mapping.layout import CRITICAL_REASONS
+from pipeline.ingest.mapping.load import SourceMapping
+from pipeline.ingest.mapping.named_units import named_unit
+from pipeline.ingest.mapping.source_codes import SourceCodes
 from pipeline.ingest.source_tables import UNKNOWN_VARIABLE, VARIABLE_MISSING
 
 _MOST_FILES: Final = 20
+_SHORT: Final = 12  # a table that ends in a twelfth of the window may count in another unit
 _BENIGN: Final = (UNKNOWN_VARIABLE, VARIABLE_MISSING)
 
 
@@ -25,8 +31,9 @@ def table_uses(parts: Sequence[FilePart]) -> tuple[TableUse, ...]:
     """A row for each table of the layout; and for each of its files, where there are few."""
     uses = []
     for name, own in _by_table(parts):
-        uses.append(_use(name, f"{len(own)} files" if len(own) > 1 else own[0].fates.file, own))
-        if 1 < len(own) <= _MOST_FILES:
+        files = sum(part.files for part in own)
+        uses.append(_use(name, f"{files} files" if files > 1 else own[0].fates.file, own))
+        if 1 < len(own) == files <= _MOST_FILES:
             uses += [_use(name, part.fates.file, [part]) for part in own]
     return tuple(uses)
 
@@ -58,6 +65,55 @@ def loose_notes(parts: Iterable[FilePart]) -> tuple[str, ...]:
     """How many rows name nobody, but somebody whose id is another only in form."""
     rows = sum(part.loose for part in parts)
     return (f"{rows} rows with {STAY_UNKNOWN} {LOOSE_HINT}",) if rows else ()
+
+
+def table_notes(parts: Sequence[FilePart], mapping: SourceMapping, until_hours: float) -> tuple[str, ...]:
+    """Notes on what the tables and files of a reading lack, or hold in a form that may not be what it seems."""
+    notes = list[str]()
+    for name, own in _by_table(parts):
+        table, rows = own[0].fates.table, sum(part.rows for part in own)
+        if not rows:
+            notes.append(f"table {name} holds no row")
+        columns = Counter(column for part in own if part.rows for column in part.columns)
+        filled = sum(bool(part.rows) for part in own)
+        lacking = [column for column, some in columns.items() if some < filled]
+        if lacking:
+            notes.append(f"table {name}: not all of its {filled} files have the columns {', '.join(lacking)}")
+        latest = max(part.latest for part in own)
+        if table is not None and table.time_unit != "datetime" and 0 < latest * _SHORT < until_hours < math.inf:
+            notes.append(
+                f"table {name}: no row lies after hour {latest:.2g} of {until_hours:g}; is it {table.time_unit}?"
+            )
+    quoted, codes = sum(part.quoted for part in parts), sum(part.loose_codes for part in parts)
+    nobodys = sum(part.nobodys for part in parts)
+    if nobodys:
+        notes.append(f"{nobodys} rows that were read by their stay name a subject whom no stay has")
+    if quoted:
+        notes.append(f"{quoted} lines lie within quotes: texts of several lines, or a quote that nobody closed")
+    if codes:
+        notes.append(f"{codes} rows with {UNKNOWN_VARIABLE} have a code that is a known one but for {ID_FORMS}")
+    met = {source for part in parts for source, _, _ in part.done.seen}
+    return (*notes, *_contradicted(met, mapping.codes), *_never_met(parts, met, mapping))
+
+
+def _contradicted(met: set[str], codes: SourceCodes) -> list[str]:
+    """Units that the mapping declares, and another that the code's own name says."""
+    notes = []
+    for source in sorted(met & set(codes.declared)):
+        said = named_unit(codes.units[source][0], source, codes.declared[source])
+        if said is not None:
+            notes.append(f"{source} is declared to be in {codes.declared[source]}, and its name says {said}")
+    return notes
+
+
+def _never_met(parts: Sequence[FilePart], met: set[str], mapping: SourceMapping) -> tuple[str, ...]:
+    """The variables of which no row and no column has a code."""
+    met = met | {source for part in parts for source in part.fates.counts}
+    variables = {variable.name for variable in mapping.variables}
+    wanted = {name for source, name in mapping.source_names.items() if name in variables}
+    wanted -= {name for source, name in mapping.source_names.items() if source in met}
+    names = [variable.name for variable in mapping.variables if variable.name in wanted]
+    return (f"no table has a code of {', '.join(names)}",) if names else ()
 
 
 def told(parts: Sequence[FilePart]) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ CRITICAL_REASONS: Final = (
     "no such stay or subject",
     "outside every stay",
     "after the end of the stay",
+    "another subject than the stay's",
     "time missing",
     "unreadable time",
     "time not finite",
@@ -35,6 +36,7 @@ CRITICAL_REASONS: Final = (
     "unknown unit",
     "implausible",
     "no readable start",
+    "no readable end",
     "ends before it starts",
 )
 """What `[layout.criticality]` may send to the quarantine, or stop at: rows (and stays) that something is wrong with."""
@@ -59,11 +61,16 @@ _DERIVED_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
 @final
 @dataclass(frozen=True)
 class Join:
-    """Columns of another table, one row per key: `columns` leads from our name to the file's."""
+    """Columns of another table, one row per key: `columns` leads from our name to the file's.
+
+    `where` keeps the rows whose column is one of the texts, as that of the stays does.
+    """
 
     file: str
     on: tuple[str, ...]
     columns: Mapping[str, str]
+    where: Mapping[str, tuple[str, ...]]
+    encoding: str
 
 
 @final
@@ -100,6 +107,7 @@ class StaysLayout:
     split: str | None
     where: Mapping[str, tuple[str, ...]]
     distinct: bool  # the file has many rows per stay, all alike in the columns that are read
+    encoding: str
     joins: tuple[Join, ...]
     derived: tuple[Derived, ...]
 
@@ -127,6 +135,7 @@ class EventsLayout:
     unit: str | None
     presence: bool
     optional: bool  # a source without the table is read without it, and the report says so
+    encoding: str
 
 
 @final
@@ -149,7 +158,7 @@ class Layout:
     events: tuple[EventsLayout, ...]
     inclusion: Inclusion
     timezone: str | None
-    encoding: str  # of text files without a mark that says theirs
+    encoding: str  # of text files without a mark that says theirs, in tables that say none of their own
     decimal_comma: bool
     no_thousands: bool  # no number carries a mark of thousands: with a decimal comma "6,780" is 6.78
     dates: Dates | None  # the order of 01/02/2024; None = such dates are not read
@@ -167,15 +176,16 @@ def parse_layout(raw: Any, inclusion: Any, where: str) -> Layout:
         ConfigError: a misspelt or missing key, or a value out of its list.
     """
     top = TomlTable(raw, f"mapping {where}: layout")
-    stays = _stays(top.take("stays", dict, {}), where)
+    encoding = _encoding(top, "utf-8")
+    stays = _stays(top.take("stays", dict, {}), where, encoding)
     rows = top.take("events", list)
-    events = tuple(_events(row, f"mapping {where}: layout.events {i}") for i, row in enumerate(rows, start=1))
+    events = tuple(_events(row, f"mapping {where}: layout.events {i}", encoding) for i, row in enumerate(rows, start=1))
     layout = Layout(
         stays=stays,
         events=events,
         inclusion=_inclusion(inclusion, where),
         timezone=_zone(top),
-        encoding=_encoding(top),
+        encoding=encoding,
         decimal_comma=top.take("decimal_comma", bool, False),
         no_thousands=top.take("no_thousands", bool, False),
         dates=_one_of(top, "dates", ("", *get_args(Dates)), "") or None,
@@ -208,13 +218,12 @@ def _criticality(raw: Mapping[str, Any], where: str) -> dict[str, Criticality]:
     return {reason: _one_of(table, reason, get_args(Criticality), None) for reason in raw}
 
 
-def _stays(raw: Any, where: str) -> StaysLayout:
+def _stays(raw: Any, where: str, encoding: str) -> StaysLayout:
     table = TomlTable(raw, f"mapping {where}: layout.stays")
-    joins = tuple(_join(row, f"{table.where}.join") for row in table.take("join", list, []))
+    joins = tuple(_join(row, f"{table.where}.join", encoding) for row in table.take("join", list, []))
     derived = tuple(
         _derived(name, row, f"{table.where}.derived.{name}") for name, row in table.take("derived", dict, {}).items()
     )
-    selected = table.take("where", dict, {})
     stays = StaysLayout(
         file=table.take("file", str, "") or None,
         stay=table.take("stay", str, "stay_id"),
@@ -226,23 +235,31 @@ def _stays(raw: Any, where: str) -> StaysLayout:
         site=table.take("site", str, "") or None,
         unit=table.take("unit", str, "") or None,
         split=table.take("split", str, "") or None,
-        where={name: tuple(map(str, kept)) for name, kept in selected.items() if isinstance(kept, list)},
+        where=_where(table),
         distinct=table.take("distinct", bool, False),
+        encoding=_encoding(table, encoding),
         joins=joins,
         derived=derived,
     )
     table.done()
-    if len(stays.where) < len(selected):
-        raise ConfigError(f"{table.where}.where: every column needs a list of the texts to keep")
     if stays.stay == ROW_NUMBER and (stays.subject is None or stays.start is None):
         raise ConfigError(f'{table.where}: stay = "{ROW_NUMBER}" needs subject and start')
     return stays
 
 
-def _join(raw: Any, where: str) -> Join:
+def _where(table: TomlTable) -> dict[str, tuple[str, ...]]:
+    selected = table.take("where", dict, {})
+    kept = {name: tuple(map(str, texts)) for name, texts in selected.items() if isinstance(texts, list)}
+    if len(kept) < len(selected):
+        raise ConfigError(f"{table.where}.where: every column needs a list of the texts to keep")
+    return kept
+
+
+def _join(raw: Any, where: str, encoding: str) -> Join:
     table = TomlTable(raw, where)
     columns = table.take("columns", dict)
-    join = Join(table.take("file", str), table.names("on", ()), {str(new): str(old) for new, old in columns.items()})
+    named = {str(new): str(old) for new, old in columns.items()}
+    join = Join(table.take("file", str), table.names("on", ()), named, _where(table), _encoding(table, encoding))
     table.done()
     return join
 
@@ -260,7 +277,7 @@ def _derived(name: str, raw: Any, where: str) -> Derived:
     return Derived(name, kind, tuple(columns), codes, None if otherwise != otherwise else float(otherwise))
 
 
-def _events(raw: Any, where: str) -> EventsLayout:
+def _events(raw: Any, where: str, encoding: str) -> EventsLayout:
     table = TomlTable(raw, where)
     code = table.take("code", str, "") or None
     presence = table.take("presence", bool, False)
@@ -282,6 +299,7 @@ def _events(raw: Any, where: str) -> EventsLayout:
         unit=table.take("unit", str, "") or None,
         presence=presence,
         optional=table.take("optional", bool, False),
+        encoding=_encoding(table, encoding),
     )
     table.done()
     if events.clock and events.time_unit != "datetime":
@@ -310,8 +328,8 @@ def _one_of(table: TomlTable, key: str, options: tuple[str, ...], default: str |
     return value
 
 
-def _encoding(table: TomlTable) -> str:
-    name: str = table.take("encoding", str, "utf-8")
+def _encoding(table: TomlTable, default: str) -> str:
+    name: str = table.take("encoding", str, default)
     try:
         return codecs.lookup(name).name
     except LookupError:

@@ -39,7 +39,7 @@ _TASK_KEYS: Final[Mapping[str, tuple[Any, Any]]] = {  # key -> type, type of a l
 }
 KEYS: Final = frozenset({
     "description", "unknown_variables", "window", "variables", "statics", "label_variables", "tasks", "layout",
-    "inclusion", "codes", "mend",
+    "inclusion", "codes", "mend", "optional",
 })  # fmt: skip
 UnknownVariables = Literal["error", "drop"]
 WindowKind = Literal["half_open", "closed"]
@@ -80,16 +80,41 @@ def load_mapping(name_or_path: str) -> SourceMapping:
     Raises:
         ConfigError: not found, not TOML, a misspelt or missing key, or a constant that breaks a rule.
     """
-    shipped = {path.stem: path for path in sorted(MAPPINGS.glob("*.toml"))}
-    raw, path, digest = _read(name_or_path, shipped)
-    base = raw.pop("base", None)
+    raw, path, digest = _read(name_or_path, _shipped())
+    return _on_its_base(raw, path.stem, str(path), digest)
+
+
+def parse_draft(text: str) -> SourceMapping:
+    """A mapping from its text, which is in no file yet; as `load_mapping`."""
+    return _on_its_base(tomllib.loads(text), "draft", "draft", digest_bytes(text.encode()))
+
+
+def shipped_codes() -> dict[str, tuple[str, str | None]]:
+    """What the shipped mappings know: code without its table's prefix -> (variable, declared unit); numbers alone."""
+    found: dict[str, tuple[str, str | None]] = {}
+    for path in _shipped().values():
+        codes = tomllib.loads(path.read_text(encoding="utf-8")).get("codes", {})
+        for variable, entries in codes.items():
+            for entry in entries:
+                code, unit = (entry["code"], entry["unit"]) if isinstance(entry, dict) else (str(entry), None)
+                if code.rpartition("/")[2].isdecimal():
+                    found[code.rpartition("/")[2]] = (variable, unit)
+    return found
+
+
+def _shipped() -> dict[str, Path]:
+    return {path.stem: path for path in sorted(MAPPINGS.glob("*.toml"))}
+
+
+def _on_its_base(raw: dict[str, Any], name: str, where: str, digest: str) -> SourceMapping:
+    base, shipped = raw.pop("base", None), _shipped()
     if base is not None:
-        if base not in shipped or base == path.stem:
-            raise ConfigError(f"mapping {path}: base is one of the shipped mappings {', '.join(shipped)}")
+        if base not in shipped or base == name:
+            raise ConfigError(f"mapping {where}: base is one of the shipped mappings {', '.join(shipped)}")
         parent, _, parent_digest = _read(base, shipped)
         parent.pop("window", None)  # how the base's own source writes its times is no matter of another's
         raw, digest = {**parent, **raw}, digest_bytes((parent_digest + digest).encode())
-    return parse_mapping(raw, path.stem, str(path), digest)
+    return parse_mapping(raw, name, where, digest)
 
 
 def _read(name_or_path: str, shipped: dict[str, Path]) -> tuple[dict[str, Any], Path, str]:
@@ -115,6 +140,8 @@ def parse_mapping(raw: dict[str, Any], name: str, where: str, digest: str) -> So
     top = TomlTable({key: raw[key] for key in raw if key not in ("layout", "inclusion")}, f"mapping {where}")
     top.take("description", str, "-")
     unknown = top.take("unknown_variables", str, "error")
+    may_lack = top.names("optional", ("-",)) if raw.get("optional") else ()
+    top.taken.add("optional")
     if unknown not in get_args(UnknownVariables):
         raise ConfigError(f"mapping {where}: unknown_variables is one of {', '.join(get_args(UnknownVariables))}")
     window = top.take("window", str, "half_open")
@@ -128,6 +155,11 @@ def parse_mapping(raw: dict[str, Any], name: str, where: str, digest: str) -> So
     top.done()
     if not variables:
         raise ConfigError(f"mapping {where}: [variables] is empty")
+    own = {*(variable.name for variable in variables), *(static.name for static in statics)}
+    strange = sorted(set(may_lack) - own)
+    if strange:
+        meant = did_you_mean(strange, own)
+        raise ConfigError(f"mapping {where}: optional: {strange[0]} is no variable or static of the mapping{meant}")
     names = [variable.name for variable in (*variables, *outcomes)]
     if len(set(names)) < len(names):
         raise ConfigError(f"mapping {where}: a label variable has the name of a variable")
@@ -143,7 +175,7 @@ def parse_mapping(raw: dict[str, Any], name: str, where: str, digest: str) -> So
         unknown_variables=unknown,
         source_names={**sources, **outcome_sources},
         static_sources=static_sources,
-        optional=optional | optional_statics,
+        optional=optional | optional_statics | set(may_lack),
         admission=admission,
         digest=digest,
         label_variables=outcomes,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, final
 
 from pipeline.core.errors import ConfigError
+from pipeline.ingest.mapping.named_units import named_unit
 from pipeline.ingest.mapping.toml_table import TomlTable, did_you_mean
 from pipeline.ingest.mapping.unit_text import spell
 from pipeline.ingest.mapping.units import UNITS, Line, require_conversion
@@ -24,8 +25,9 @@ DROP: Final = "drop"
 class SourceCodes:
     """`declared`: source name -> the unit that the mapping declares for it, which serves rows that carry none.
 
-    `units`: source name -> the variable's or static's name and unit. `texts`: a row's unit text -> the unit that the
-    mapping says it means, or `DROP`. `mends`: source name -> lines that are tried, in order, on a value outside the
+    `named`: source name -> the unit that the name itself says, where the mapping declares none. `units`: source name ->
+    the variable's or static's name and unit. `texts`: a row's unit text -> the unit that the mapping says it means, or
+    `DROP`. `mends`: source name -> lines that are tried, in order, on a value outside the
     plausible range.
     """
 
@@ -33,6 +35,7 @@ class SourceCodes:
     units: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
     mends: Mapping[str, tuple[Line, ...]] = field(default_factory=dict)
+    named: Mapping[str, str] = field(default_factory=dict)
 
 
 def apply_codes(raw: Mapping[str, Any], where: str) -> tuple[dict[str, Any], SourceCodes]:
@@ -99,7 +102,9 @@ def _source_codes(raw: Mapping[str, Any], declared: Mapping[str, str], mend: Any
     for name, entry in raw.get("statics", {}).items():
         if isinstance(entry, dict) and isinstance(entry.get("unit"), str):
             units.setdefault(str(entry.get("source", name)), (name, entry["unit"]))
-    return SourceCodes(declared, units, _texts(raw.get("layout", {}), where), mends)
+    said = {source: named_unit(meant[0], source, meant[1]) for source, meant in units.items() if source not in declared}
+    named = {source: unit for source, unit in said.items() if unit is not None}
+    return SourceCodes(declared, units, _texts(raw.get("layout", {}), where), mends, named)
 
 
 def _texts(layout: Any, where: str) -> dict[str, str]:

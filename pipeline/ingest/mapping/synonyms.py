@@ -3,74 +3,106 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping
 from typing import Final
 
-ROLES: Final[Mapping[str, tuple[str, ...]]] = {  # role -> column names, the likeliest first
-    "stay": ("stay_id", "icustay_id", "patientunitstayid", "visit_detail_id", "admissionid", "encounter_id", "stay",
-             "encounter", "visit_occurrence_id", "visit_id", "case", "case_id", "caseid", "fallnummer", "fallnr",
-             "hadm_id", "hospitalization_id"),
-    "subject": ("subject_id", "patient_id", "person_id", "patientid", "uniquepid", "subject", "patient", "person",
-                "mrn", "pid", "patientnummer"),
-    "start": ("intime", "start_time", "starttime", "admittime", "admit_time", "admission_time", "admitted", "admission",
-              "visit_detail_start_datetime", "visit_start_datetime", "begin", "start", "in_dttm", "aufnahme",
-              "aufnahmezeit"),
-    "end": ("outtime", "end_time", "endtime", "dischtime", "discharge_time", "discharged", "discharge",
-            "visit_detail_end_datetime", "visit_end_datetime", "end", "out_dttm", "entlassung",
-            "entlassungszeit"),
-    "time": ("charttime", "time", "datetime", "timestamp", "measurement_datetime", "hours", "hour", "offset", "minutes",
-             "observationoffset", "event_time", "taken", "collected", "recorded", "charted", "zeitpunkt", "iculos",
-             "recorded_dttm", "lab_result_dttm", "abnahmezeit", "entnahme"),
-    "code": ("code", "itemid", "variable", "parameter", "item", "variableid", "measurement_concept_id", "labname",
-             "analyte", "name", "test", "label", "vital_category", "lab_category", "analyt", "parametername"),
-    "value": ("valuenum", "numeric_value", "value_as_number", "value", "result", "labresult", "wert", "vital_value",
-              "lab_value_numeric", "ergebnis"),
-    "unit": ("valueuom", "unit", "units", "uom", "unit_concept_id", "labmeasurenamesystem", "einheit",
-             "reference_unit"),
-    "site": ("site", "hospital", "hospitalid", "hospital_id", "care_site_id"),
-    "died": ("died", "hospital_expire_flag", "in_hospital_death", "death", "dead", "expired", "mortality",
-             "verstorben"),
-    "age": ("age", "alter"),
+from pipeline.ingest.mapping.named_units import without_units
+
+ROLES: Final[Mapping[str, tuple[str, ...]]] = {  # role -> column names without signs and case, the likeliest first
+    "stay": ("stayid", "icustayid", "patientunitstayid", "visitdetailid", "admissionid", "encounterid", "stay",
+             "encounter", "visitoccurrenceid", "visitid", "case", "caseid", "fallnummer", "fallnr", "fallid", "fall",
+             "aufenthaltsid", "hadmid", "hospitalizationid", "icuid", "sejour", "numerosejour"),
+    "subject": ("subjectid", "patientid", "personid", "uniquepid", "subject", "patient", "person", "mrn", "pid",
+                "patientnummer", "patientennummer", "patientennr", "patnr", "patientnr", "patid", "patientenid",
+                "pseudonym", "ipp"),
+    "start": ("intime", "starttime", "admittime", "admissiontime", "admitted", "admission", "visitdetailstartdatetime",
+              "visitstartdatetime", "begin", "start", "startdttm", "indttm", "admissiondttm", "aufnahme",
+              "aufnahmezeit", "aufnahmezeitpunkt", "aufnahmedatum", "beginn", "icuin", "visitdetailstartdate",
+              "visitstartdate", "entree"),
+    "end": ("outtime", "endtime", "dischtime", "dischargetime", "discharged", "discharge", "visitdetailenddatetime",
+            "visitenddatetime", "end", "enddttm", "outdttm", "dischargedttm", "entlassung", "entlassungszeit",
+            "entlassungszeitpunkt", "entlassungsdatum", "entlassdatum", "ende", "icuout", "visitdetailenddate",
+            "visitenddate", "sortie"),
+    "time": ("charttime", "time", "datetime", "timestamp", "measurementdatetime", "hours", "hour", "offset", "minutes",
+             "observationoffset", "eventtime", "taken", "collected", "recorded", "charted", "zeitpunkt", "iculos",
+             "recordeddttm", "labcollectdttm", "labresultdttm", "abnahmezeit", "abnahmezeitpunkt", "entnahme",
+             "entnahmezeit", "entnahmezeitpunkt", "messzeitpunkt", "messzeit", "probenzeitpunkt", "resulttime",
+             "observationdatetime", "measurementtime", "abnahmedatum", "entnahmedatum", "measurementdate", "datum",
+             "date", "day"),
+    "clock": ("uhrzeit", "abnahmeuhrzeit", "timeofday", "clock", "zeit", "time", "measurementtime"),
+    "code": ("code", "itemid", "variable", "parameter", "item", "variableid", "measurementconceptid", "labname",
+             "analyte", "name", "test", "label", "vitalcategory", "labcategory", "analyt", "parametername", "analyse",
+             "untersuchung", "bezeichnung", "messgroesse", "kuerzel", "testname", "loinc", "observationconceptid"),
+    "value": ("valuenum", "numericvalue", "valueasnumber", "value", "result", "labresult", "wert", "vitalvalue",
+              "labvaluenumeric", "ergebnis", "messwert", "resultat", "ergebniswert", "labvalue", "valeur"),
+    "unit": ("valueuom", "unit", "units", "uom", "unitconceptid", "labmeasurenamesystem", "einheit", "referenceunit",
+             "masseinheit", "unitsourcevalue", "unite"),
+    "site": ("site", "hospital", "hospitalid", "caresiteid", "standort"),
+    "ward": ("locationcategory", "careunit", "ward", "station", "unittype", "wardtype"),
+    "died": ("died", "hospitalexpireflag", "inhospitaldeath", "death", "dead", "expired", "mortality", "verstorben",
+             "gestorben", "hospitaldeath", "icudeath", "outcome", "label", "decede"),
+    "left": ("dischargecategory", "dischargestatus", "hospitaldischargestatus", "dischargedisposition", "entlassart",
+             "entlassungsart", "entlassungsgrund"),
+    "death": ("dod", "deathtime", "deathdttm", "deathdatetime", "deathdate", "dateofdeath", "todesdatum",
+              "sterbedatum", "todeszeitpunkt"),
+    "age": ("age", "ageatadmission", "alter", "admissionage"),
+    "born": ("birthdate", "dob", "dateofbirth", "birthyear", "yearofbirth", "geburtsdatum", "geburtsjahr",
+             "birthdatetime", "gebdatum"),
+    "sex": ("sex", "gender", "geschlecht", "sexcategory", "genderconceptid", "sexe"),
+    "height": ("height", "heightcm", "groesse", "koerpergroesse", "admissionheight"),
+    "los": ("loshours", "hoursofstay"),
+    "meaning": ("label", "description", "conceptname", "name", "bezeichnung", "parametername"),
 }  # fmt: skip
+SEXES: Final[Mapping[str, float]] = {  # texts without case -> 0 female, 1 male
+    "f": 0, "female": 0, "w": 0, "weiblich": 0, "femme": 0, "8532": 0,
+    "m": 1, "male": 1, "maennlich": 1, "männlich": 1, "homme": 1, "8507": 1,
+}  # fmt: skip
+DEATHS: Final = re.compile(r"expired|dead|died|deceas|verstorben|gestorben|exitus|tod\b|décéd|deced", re.IGNORECASE)
+CRITICAL_WARDS: Final = re.compile(r"icu|intensiv|critical|\bits\b|réanimation", re.IGNORECASE)
 NAMES: Final[Mapping[str, tuple[str, ...]]] = {  # variable -> names without spaces, signs and case
-    "ALP": ("alp", "alkalinephosphatase", "alkalinephos", "alkalinephosphate"),
-    "ALT": ("alt", "altsgpt", "alanineaminotransferase", "sgpt", "gpt"),
-    "AST": ("ast", "astsgot", "aspartateaminotransferase", "sgot", "got"),
+    "ALP": ("alp", "alkalinephosphatase", "alkalinephos", "alkalinephosphate", "alkalischephosphatase"),
+    "ALT": ("alt", "altsgpt", "alanineaminotransferase", "sgpt", "gpt", "alat", "gptalat", "alatgpt"),
+    "AST": ("ast", "astsgot", "aspartateaminotransferase", "sgot", "got", "asat", "gotasat", "asatgot"),
     "Albumin": ("albumin", "alb"),
-    "BUN": ("bun", "ureanitrogen", "bloodureanitrogen"),
-    "Bilirubin": ("bilirubin", "bilirubintotal", "totalbilirubin", "bili"),
-    "Cholesterol": ("cholesterol", "totalcholesterol"),
-    "Creatinine": ("creatinine", "crea", "creat", "kreatinin"),
-    "DiasABP": ("diasabp", "dbp", "abpd", "diastolicbloodpressure", "arterialbloodpressurediastolic", "diastolicbp"),
-    "FiO2": ("fio2", "inspiredo2fraction", "inspiredoxygen"),
-    "GCS": ("gcs", "gcstotal", "glasgowcomascale", "glasgowcomascore"),
-    "Glucose": ("glucose", "bloodglucose", "gluc", "glukose"),
-    "HCO3": ("hco3", "bicarbonate", "bicarb"),
-    "HCT": ("hct", "hematocrit", "haematocrit"),
-    "HR": ("hr", "heartrate", "pulse", "pulserate", "herzfrequenz"),
+    "BUN": ("bun", "ureanitrogen", "bloodureanitrogen", "harnstoffn", "harnstoffstickstoff"),
+    "Bilirubin": ("bilirubin", "bilirubintotal", "totalbilirubin", "bili", "bilirubingesamt", "gesamtbilirubin",
+                  "bilirubinges", "bilirubintotale"),
+    "Cholesterol": ("cholesterol", "totalcholesterol", "cholesterin"),
+    "Creatinine": ("creatinine", "crea", "creat", "kreatinin", "krea", "kreat", "kreatininserum", "creatinineserum"),
+    "DiasABP": ("diasabp", "dbp", "abpd", "diastolicbloodpressure", "arterialbloodpressurediastolic", "diastolicbp",
+                "rrdia", "rrdiastolisch"),
+    "FiO2": ("fio2", "fio2set", "inspiredo2fraction", "inspiredoxygen"),
+    "GCS": ("gcs", "gcstotal", "glasgowcomascale", "glasgowcomascore", "tgcs"),
+    "Glucose": ("glucose", "glu", "bloodglucose", "gluc", "glukose", "glucoseserum", "blutzucker", "bz", "glycemie"),
+    "HCO3": ("hco3", "bicarbonate", "bicarb", "bicar", "bikarbonat", "standardbikarbonat"),
+    "HCT": ("hct", "hematocrit", "haematocrit", "haematokrit", "hkt", "hematocrite"),
+    "HR": ("hr", "heartrate", "pulse", "pulserate", "herzfrequenz", "puls", "hf"),
     "K": ("k", "potassium", "kalium"),
-    "Lactate": ("lactate", "lact", "lactat", "laktat"),
+    "Lactate": ("lactate", "lact", "lactat", "laktat", "lac"),
     "Mg": ("mg", "magnesium"),
-    "MAP": ("map", "mbp", "meanarterialpressure", "meanbloodpressure", "abpm", "arterialbloodpressuremean", "meanbp"),
+    "MAP": ("map", "mbp", "meanarterialpressure", "meanbloodpressure", "abpm", "arterialbloodpressuremean", "meanbp",
+            "mad"),
     "MechVent": ("mechvent", "ventilated", "mechanicalventilation"),
     "Na": ("na", "sodium", "natrium"),
     "NIDiasABP": ("nidiasabp", "nbpd", "noninvasivediastolic", "noninvasivebloodpressurediastolic"),
     "NIMAP": ("nimap", "nbpm", "noninvasivemean", "noninvasivebloodpressuremean"),
     "NISysABP": ("nisysabp", "nbps", "noninvasivesystolic", "noninvasivebloodpressuresystolic"),
-    "PaCO2": ("paco2", "pco2", "arterialco2pressure"),
-    "PaO2": ("pao2", "po2", "arterialo2pressure"),
-    "Platelets": ("platelets", "plt", "plateletcount", "plateletsx1000", "thrombocytes", "thrombozyten"),
-    "RespRate": ("resprate", "resp", "rr", "respiratoryrate", "respiration", "atemfrequenz"),
-    "SaO2": ("sao2", "spo2", "o2sat", "oxygensaturation", "o2saturationpulseoxymetry"),
-    "SysABP": ("sysabp", "sbp", "abps", "systolicbloodpressure", "arterialbloodpressuresystolic", "systolicbp"),
+    "PaCO2": ("paco2", "pco2", "arterialco2pressure", "pco2arterial"),
+    "PaO2": ("pao2", "po2", "arterialo2pressure", "po2arterial"),
+    "Platelets": ("platelets", "plt", "plateletcount", "plateletsx1000", "thrombocytes", "thrombozyten", "plaquettes"),
+    "RespRate": ("resprate", "resp", "rr", "respiratoryrate", "respiration", "atemfrequenz", "af"),
+    "SaO2": ("sao2", "spo2", "o2sat", "oxygensaturation", "o2saturationpulseoxymetry", "sauerstoffsaettigung"),
+    "SysABP": ("sysabp", "sbp", "abps", "systolicbloodpressure", "arterialbloodpressuresystolic", "systolicbp",
+               "rrsys", "rrsystolisch"),
     "Temp": ("temp", "temperature", "bodytemperature", "temperaturec", "temperaturecelsius", "temperaturef",
-             "temperaturefahrenheit", "temperatur", "tempc"),
+             "temperaturefahrenheit", "temperatur", "tempc", "tempf", "koerpertemperatur"),
     "TroponinI": ("troponini", "tni"),
-    "TroponinT": ("troponint", "tnt"),
-    "Urine": ("urine", "urineoutput", "urineoutputfoley", "urin", "diuresis"),
-    "WBC": ("wbc", "whitebloodcells", "wbcx1000", "leukocytes", "leukozyten", "wbccount"),
-    "Weight": ("weight", "bodyweight", "gewicht", "weightkg"),
-    "pH": ("ph", "pharterial", "arterialph"),
+    "TroponinT": ("troponint", "tnt", "hstnt", "troponinths"),
+    "Urine": ("urine", "urineoutput", "urineoutputfoley", "urin", "diuresis", "urinausfuhr"),
+    "WBC": ("wbc", "whitebloodcells", "wbcx1000", "leukocytes", "leukozyten", "wbccount", "leuko", "leucocytes"),
+    "Weight": ("weight", "bodyweight", "gewicht", "weightkg", "koerpergewicht"),
+    "pH": ("ph", "pharterial", "arterialph", "phwert"),
 }  # fmt: skip
 LOINC: Final[Mapping[str, str]] = {
     "8867-4": "HR", "8480-6": "SysABP", "8462-4": "DiasABP", "8478-0": "MAP", "9279-1": "RespRate", "2708-6": "SaO2",
@@ -82,26 +114,34 @@ LOINC: Final[Mapping[str, str]] = {
     "3150-6": "FiO2",
 }  # fmt: skip
 _LOINC_CODE: Final = re.compile(r"(?<![\d-])\d{1,5}-\d(?![\d-])")
+_LETTERS: Final = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "\u00b5": "u", "\u03bc": "u"})
 _FAHRENHEIT: Final = ("temperaturef", "temperaturefahrenheit", "tempf")
 
 
 def plain(name: str) -> str:
-    """A name without spaces, signs and case."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    """A name without spaces, signs and case, and with the letters of English alone."""
+    text = name.lower().translate(_LETTERS)
+    text = "".join(sign for sign in unicodedata.normalize("NFD", text) if not unicodedata.combining(sign))
+    return re.sub(r"[^a-z0-9]", "", text)
 
 
 def variable_named(name: str) -> tuple[str, str | None] | None:
     """(variable, unit that the name says) for the part of a code that is a name, or None."""
-    bare = plain(name)
-    if bare in _FAHRENHEIT:
+    if plain(name) in _FAHRENHEIT:
         return "Temp", "degF"
     loinc = next((LOINC[code] for code in _LOINC_CODE.findall(name) if code in LOINC), None)
     if loinc is not None:
         return loinc, None
-    return next(((variable, None) for variable, names in NAMES.items() if bare in names), None)
+    bare = [plain(text) for text in without_units(name)]
+    return next(((variable, None) for text in bare for variable, names in NAMES.items() if text in names), None)
 
 
-def role(names: list[str], wanted: str) -> str | None:
+def roles(names: Iterable[str], wanted: str) -> list[str]:
+    """The columns of `names` that may play the role, the likeliest first."""
+    there = {plain(name): name for name in reversed(list(names))}
+    return [there[name] for name in ROLES[wanted] if name in there]
+
+
+def role(names: Iterable[str], wanted: str) -> str | None:
     """The column of `names` that likeliest plays the role."""
-    lower = {name.lower(): name for name in names}
-    return next((lower[name] for name in ROLES[wanted] if name in lower), None)
+    return next(iter(roles(names, wanted)), None)

@@ -1,0 +1,1 @@
+"""Drafts of mappings: what a folder of tables looks like, and what of it has a meaning that is known."""
