@@ -34,7 +34,7 @@ def approve(
     root: TrustRoot,
     today: datetime.date,
     workspace: Path,
-    revocations: Revocations | None = None,
+    revocations: Revocations | None,
 ) -> PublicKey:
     """Check a proposal, add the approver's signature to it, and log that; returns the approver's key.
 
@@ -78,7 +78,7 @@ def publish(
     root: TrustRoot,
     today: datetime.date,
     workspace: Path,
-    revocations: Revocations | None = None,
+    revocations: Revocations | None,
 ) -> Path:
     """Verify an approved proposal as a receiver would, log it, and move it among the releases; returns its new place.
 
