@@ -98,6 +98,17 @@ class Made(Generic[A_co]):
 
 
 @final
+@dataclass(frozen=True)
+class Link:
+    """A note that whoever holds the store's key wrote: which stage made what from what."""
+
+    key: str  # of the stage
+    stage: str
+    digests: tuple[str, ...]
+    parents: tuple[str, ...]
+
+
+@final
 class Store:
     """The artefacts of one workspace.
 
@@ -220,6 +231,25 @@ class Store:
         except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             return None
         return made if all(self._object(digest).exists() for digest in made.digests) else None
+
+    def links(self) -> Iterator[Link]:
+        """Every note under the store's key, in the order of the stages' keys; what else lies there is left out."""
+        for path in sorted((self.root / "index").iterdir()):
+            try:
+                note = json.loads(path.read_text(encoding="ascii"))
+                if self._is_ours(path.name, note):
+                    told = str(note.get("stage", ""))
+                    yield Link(path.name, told, tuple(note["digests"]), tuple(note.get("parents", ())))
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                continue
+
+    def check(self, digest: str) -> None:
+        """The artefact is there, and all of it is what its name says.
+
+        Raises:
+            DataError: it is not.
+        """
+        self.get(digest, KINDS[self.kind_of(digest)])
 
     def remember(self, stage_key: str, made: Made[object], *, stage: str = "", parents: tuple[str, ...] = ()) -> None:
         """Note what a finished stage made, and from what; replaces an older note in one step."""

@@ -45,7 +45,7 @@ from flows.cli.receive.pool import register as register_pool
 from flows.cli.receive.receive import register as register_sharing
 from flows.cli.receive.transport import register as register_transport
 from flows.cli.release.release import release_app
-from flows.environment import for_owner_alone, quiet
+from flows.environment import for_owner_alone, no_core_dumps, quiet
 from flows.stopping import SENTENCE, begun, exit_code, stop_in_time, tell
 from pipeline.core.errors import DecoctError, UsageError
 from pipeline.core.extras import explained
@@ -99,6 +99,9 @@ def demo(
 @app.command()
 def run(
     config: ConfigPath,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only look ahead: can it end in a release, at what cost, what would stop it.")
+    ] = False,
     seed: Seed = None,
     device: Device = None,
     out: Out = None,
@@ -109,9 +112,16 @@ def run(
     """The whole road: ingest, encode, condense, validate, group, audit, release; as one Prefect flow.
 
     Example: decoct run run.toml --resume
+
+    With --plan it reads the source and stops before anything is drawn or charged: decoct run run.toml --plan
     """
     from pipeline.core.config import load_config
 
+    if plan:
+        from flows.cli.make.plan import plan as look_ahead
+
+        look_ahead(start(load_config(config), seed, device, out, verbose, resume=resume), as_json)
+        return
     job, made = _run(load_config(config), seed, device, out, resume, verbose)
     _show(job, made, as_json, verbose)
 
@@ -212,6 +222,7 @@ def _show(job: Any, made: dict[str, Any], as_json: bool, verbose: int, *, is_dem
 
 def main() -> None:
     """Run the command line; every failure is one sentence on stderr and its exit code."""
+    no_core_dumps()
     stop_in_time()
     quiet()
     for_owner_alone(readable=True)

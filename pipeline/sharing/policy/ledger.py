@@ -9,7 +9,7 @@ new query is composed by dp-accounting for each pattern of cohorts that its peop
 neither another task, nor another encoding, nor one patient more or less makes anybody new.
 
 Every head of the ledger is anchored in the audit log: a ledger that is older than the log says was restored from a
-backup, and nothing is drawn on it.
+backup, and nothing is drawn on it. That both were not begun anew is asked of what lies elsewhere (`policy.opening`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import math
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, final
@@ -30,12 +30,14 @@ from pipeline.core.errors import BudgetError, EnvironmentProblem
 from pipeline.core.files.chained import BEGINNING, Chain, read_chain, writing
 from pipeline.core.files.owner import read_owner_file, write_owner_file
 from pipeline.sharing.policy.budget import Budget
+from pipeline.sharing.policy.opening import believed_now, keep_seen, require_grown
 from pipeline.sharing.trust.log import append_log, read_log
 
 FOLDER: Final = "ledger"
 LEDGER_FILE: Final = "ledger.jsonl"
 ANCHOR: Final = "ledger"  # what the log calls the line that names the ledger's head
 MARK_BYTES: Final = 8  # two of 100,000 people share a mark with probability 3e-10, and are then counted as one
+CODE_DIGITS: Final = 12
 MAX_PATTERNS: Final = 32  # beyond it, everybody is taken to have been in every overlapping cohort
 INTERVAL: Final = 1e-3  # of the privacy loss grid; dp-accounting rounds upwards
 
@@ -102,6 +104,24 @@ def reserve(
         facts = {"query": query, "cohort": cohort, "unit": people.unit, "policy": policy, "budget": asdict(budget)}
         ledger.append("reserve", {**facts, "events": [dict(event) for event in events]})
         _anchor(workspace, ledger.chain)
+        keep_seen(workspace, ledger.chain)
+
+
+def unrelated(workspace: Path, people: People) -> str:
+    """The cohort's code, where not one of `people` is in any cohort on the ledger; "" where one is, or there is none.
+
+    So it is with other people, and just so with the same people under new ids, whose queries nobody would add up.
+
+    Raises:
+        EnvironmentProblem: the ledger is damaged.
+    """
+    ledger = read_chain(ledger_path(workspace))
+    known = [_read_marks(workspace, cohort) for cohort in {entry["cohort"] for entry in _reservations(ledger)}]
+    if not known:
+        return ""
+    marks = _marks(_salt(ledger), people.ids)
+    strangers = all(others is not None and not np.isin(marks, others).any() for others in known)
+    return sha256(marks.astype("<u8").tobytes()).hexdigest()[:CODE_DIGITS] if strangers else ""
 
 
 def spent_by_cohort(workspace: Path, budget: Budget) -> tuple[CohortSpent, ...]:
@@ -121,6 +141,21 @@ def spent_by_cohort(workspace: Path, budget: Budget) -> tuple[CohortSpent, ...]:
         left = max(0.0, budget.epsilon - epsilon)
         rows.append(CohortSpent(cohort, own[-1]["unit"], count, len(own), own[-1]["when"], epsilon, left))
     return tuple(rows)
+
+
+def foreseen(
+    workspace: Path, events: Sequence[Mapping[str, Any]], people: People, budget: Budget
+) -> tuple[float, float]:
+    """What the one of `people` who gave most has given in the period, and will have with `events`; nothing is written.
+
+    Raises:
+        BudgetError: the ledger cannot be trusted. EnvironmentProblem: it is damaged.
+    """
+    ledger = read_chain(ledger_path(workspace))
+    _require_anchored(workspace, ledger)
+    marks = _marks(_salt(ledger), people.ids) if ledger.lines else np.zeros(1, np.uint64)
+    before, after = (_most_spent(workspace, ledger, marks, budget, more) for more in ((), events))
+    return before, after
 
 
 def reserved_queries(workspace: Path) -> dict[str, tuple[Mapping[str, Any], ...]]:
@@ -181,7 +216,7 @@ def _most_spent(
     workspace: Path, ledger: Chain, marks: np.ndarray | None, budget: Budget, more: Sequence[Mapping[str, Any]]
 ) -> float:
     """The largest epsilon of anybody with one of `marks` over the period's reservations, with `more` events."""
-    entries = _in_period(ledger, budget)
+    entries = _in_period(workspace, ledger, budget)
     cohorts = list(dict.fromkeys(entry["cohort"] for entry in entries))
     found = [np.array(pattern) for pattern in _patterns(workspace, cohorts, marks)]
     epsilons = [0.0]
@@ -209,13 +244,9 @@ def _patterns(workspace: Path, cohorts: Sequence[str], marks: np.ndarray | None)
     return [tuple(row) for row, own in zip(rows, sets, strict=True) if not any(own < other for other in sets)]
 
 
-def _in_period(ledger: Chain, budget: Budget) -> list[Mapping[str, Any]]:
-    today = datetime.now(tz=UTC)
-    entries = _reservations(ledger)
-    if entries and datetime.fromisoformat(entries[-1]["when"]) > today + timedelta(minutes=5):
-        raise BudgetError("the ledger's last line is dated in the future: set this machine's clock right")
-    begin = today - timedelta(days=budget.period_days)
-    return [entry for entry in entries if datetime.fromisoformat(entry["when"]) >= begin]
+def _in_period(workspace: Path, ledger: Chain, budget: Budget) -> list[Mapping[str, Any]]:
+    begin = believed_now(ledger, read_log(workspace), budget.period_days) - timedelta(days=budget.period_days)
+    return [entry for entry in _reservations(ledger) if datetime.fromisoformat(entry["when"]) >= begin]
 
 
 def _marks(salt: bytes, ids: Iterable[str]) -> np.ndarray:
@@ -260,7 +291,8 @@ def _anchor(workspace: Path, ledger: Chain) -> None:
 
 def _require_anchored(workspace: Path, ledger: Chain) -> int:
     """How many lines the log has seen: all, or all but the one query that a crash kept from it."""
-    anchors = [entry for entry in read_log(workspace).entries if entry["what"] == ANCHOR]
+    log = read_log(workspace)
+    anchors = [entry for entry in log.entries if entry["what"] == ANCHOR]
     lines, head = (anchors[-1]["lines"], anchors[-1]["head"]) if anchors else (0, BEGINNING)
     known = len(ledger.lines) >= lines and ledger.head_at(lines) == head
     if not known or len([entry for entry in ledger.entries[lines:] if entry["what"] == "reserve"]) > 1:
@@ -269,4 +301,5 @@ def _require_anchored(workspace: Path, ledger: Chain) -> int:
             f"({lines} lines then, {len(ledger.lines)} now); perhaps a backup of one of the two was restored: "
             "bring back the newest copies of both"
         )
+    require_grown(workspace, ledger, log)
     return int(lines)
