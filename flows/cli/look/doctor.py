@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -11,6 +12,9 @@ from pipeline.core.errors import EnvironmentProblem
 
 
 def doctor(
+    config: Annotated[
+        Path | None, typer.Argument(help="The TOML file of your nights: who may write it?", show_default=False)
+    ] = None,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -22,7 +26,7 @@ def doctor(
     """
     from flows.doctor.examine import examine
 
-    findings = examine(out or Path("decoct-work"))
+    findings = examine(out or Path("decoct-work"), config)
     if as_json:
         print_json([{"check": f.check, "ok": f.ok, "grave": f.grave, "told": f.told} for f in findings])
     for finding in [] if as_json else findings:
