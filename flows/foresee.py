@@ -57,17 +57,16 @@ def stops(config: Config, known: Known) -> tuple[str, ...]:
     return (*_classes(config, known), *_policy(config, policy), *_attacks(config, policy, known), *_device(config))
 
 
-def require_releasable(config: Config, known: Known) -> None:
-    """Draw nothing, and charge nobody, for a run that cannot end in a release.
+def require_releasable(config: Config, known: Known, *, to_release: bool) -> None:
+    """Draw nothing, and charge nobody, for sets that nobody can test or, `to_release`, that cannot be released.
 
     Raises:
         DataError: a task has one class only where both are needed. ReleaseRefused: any other of `stops`.
     """
-    found = stops(config, known)
-    if not found:
-        return
-    told = f"nothing was drawn, as this run cannot end in a release: {'; '.join(found)}"
-    raise DataError(told) if any(_classes(config, known)) else ReleaseRefused(told)
+    if untestable := tuple(_classes(config, known)):
+        raise DataError(f"nothing was drawn: {'; '.join(untestable)}")
+    if to_release and (found := stops(config, known)):
+        raise ReleaseRefused(f"nothing was drawn, as this run cannot end in a release: {'; '.join(found)}")
 
 
 def _policy(config: Config, policy: Policy) -> Iterator[str]:

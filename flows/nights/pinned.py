@@ -16,6 +16,7 @@ from flows.progress import say
 from flows.workspace.job import Job
 from pipeline.core.config import Config
 from pipeline.core.config.data import OtherSource
+from pipeline.core.config.tables import Plugin
 from pipeline.core.digest import digest_json
 from pipeline.core.errors import ConfigError, EnvironmentProblem
 from pipeline.core.files.owner import read_owner_file
@@ -27,7 +28,7 @@ FILE: Final = "night.pin"
 
 def programs(config: Config) -> dict[str, Any]:
     """What the configuration has run: the command for notices, each table's plug-in, a reader of others."""
-    tables = {f"encode.{name}": table for name, table in config.encode.items()}
+    tables: dict[str, Plugin] = {f"encode.{name}": table for name, table in config.encode.items()}
     tables |= {f"condense.{name}": table for name, table in config.condense.items()}
     plugins = {name: table.model_dump(mode="json") for name, table in tables.items() if table.kind == "plugin"}
     reader = config.source.kind if isinstance(config.source, OtherSource) else ""

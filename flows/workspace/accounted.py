@@ -71,7 +71,7 @@ def ledger_of(job: Job, encoded: Made[EncodedCohort], asked: list[str]) -> Reser
     """Reserves a query about the training stays of `encoded`, and adds its name to `asked`.
 
     The callable raises:
-        DataError, ReleaseRefused: the run cannot end in a release; nothing is charged or drawn.
+        DataError, ReleaseRefused: what is made could not be tested, or not be released; nothing is charged or drawn.
         BudgetError: the policy's budget does not cover the query, or the ledger cannot be trusted; nothing is drawn.
     """
 
@@ -79,7 +79,8 @@ def ledger_of(job: Job, encoded: Made[EncodedCohort], asked: list[str]) -> Reser
         policy = load_policy(job.config.release.policy)
         people = training_people(job, encoded)
         if query not in ledger.reserved_queries(job.config.workspace):  # what was paid for stays paid for
-            require_releasable(job.config, Known.of(job.only(encoded, EncodedCohort)))
+            seen = Known.of(job.only(encoded, EncodedCohort))
+            require_releasable(job.config, seen, to_release=job.to_release)
             require_related(job.config, people)
         ledger.reserve(job.config.workspace, query, events, people, policy.budget, policy.name)
         asked.append(query)

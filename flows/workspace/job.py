@@ -46,6 +46,7 @@ class Job:
     config: Config
     folder: Path
     resume: bool
+    to_release: bool = False  # whether this walk is to end in a release, so that what forbids one stops it early
 
     @cached_property
     def store(self) -> Store:
