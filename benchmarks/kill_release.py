@@ -59,8 +59,8 @@ def finish(site: Path, proposal: Path) -> Path:
     """Approve, unless that is done, and publish."""
     _, _, approvers = verify_files(read_folder(proposal), trusted(), today=TODAY, proposal=True, anybody=True)
     if not approvers:
-        approve(proposal, signer=SIGNERS["approver"], root=trusted(), today=TODAY, workspace=site)
-    return publish(proposal, site / "releases", root=trusted(), today=TODAY, workspace=site)
+        approve(proposal, signer=SIGNERS["approver"], root=trusted(), today=TODAY, workspace=site, revocations=None)
+    return publish(proposal, site / "releases", root=trusted(), today=TODAY, workspace=site, revocations=None)
 
 
 def visible(folder: Path) -> list[Path]:

@@ -23,13 +23,16 @@ from pipeline.core.types import (
 )
 from pipeline.sharing.approval import approve, publish
 from pipeline.sharing.bundle.write import ReleaseNotes, write_bundle
-from pipeline.sharing.policy.gate import AuditedRelease, admit, decide
+from pipeline.sharing.policy.gate import Artefact, AuditedRelease, Circumstances, admit, decide
 from pipeline.sharing.policy.load import Policy, load_policy
+from pipeline.sharing.policy.rules import LEDGER_QUERIES
 from pipeline.sharing.trust.keys import TrustRoot, public_key, role_signer
 from pipeline.sharing.trust.log import append_log
 from pipeline.sharing.trust.root import draft_root, parse_root, sign_root
 
 SITE = "St. Elsewhere"
+QUERY = "a" * 64
+NOTED = {LEDGER_QUERIES: [QUERY]}
 TODAY = datetime.datetime.now(tz=datetime.UTC).date()
 FIGURES = (
     ("near_copies", "count", 0.0),
@@ -64,6 +67,14 @@ def policy() -> Policy:
     return dataclasses.replace(load_policy("strict"), expires="2100-01-01")
 
 
+def behind(artefact: Artefact, **told: Any) -> Circumstances:
+    """What a gate is told in whose ledger stands what the artefact's guarantee states, under the queries it names."""
+    guarantee = getattr(artefact, "guarantee", None)
+    events = () if guarantee is None else guarantee.events
+    names = artefact.provenance.config.get(LEDGER_QUERIES, ())
+    return Circumstances(**{"ledger": {names[0]: events} if names else {}, "rules": {}} | told)
+
+
 def audited(seed: int = 2, samples: int = 40, steps: int = 4) -> AuditedRelease:
     """A release that passed the gate with invented figures."""
     rules = policy()
@@ -85,7 +96,7 @@ def audited(seed: int = 2, samples: int = 40, steps: int = 4) -> AuditedRelease:
             ({"event": "GaussianDpEvent", "noise_multiplier": 4.2247},),
             (),
         ),
-        provenance=Provenance("condense"),
+        provenance=Provenance("condense", config=NOTED),
     )
     results = tuple(
         AttackResult(name, "T6", "p", what, high / 2, 0.0, high, 500, 0.0, 1.0, 1.0, True, "s", True, True, False, None)
@@ -93,7 +104,8 @@ def audited(seed: int = 2, samples: int = 40, steps: int = 4) -> AuditedRelease:
     )
     report = LeakageReport("p", record_digest(condensed), results, (), True, Provenance("audit"))
     utility = UtilityReport((UtilityScore("p", "raw", "tcn", "death", "auroc", 0.8, 0.7, 0.9, 0.0, 1, 9, 9),), 1, "i")
-    return admit(rules, decide(rules, condensed, [report], utility), condensed, [report], utility)
+    case = condensed, [report], utility, behind(condensed)
+    return admit(rules, decide(rules, *case), *case)
 
 
 def propose(workspace: Path, release: AuditedRelease, version: int) -> Path:
@@ -111,6 +123,7 @@ def propose(workspace: Path, release: AuditedRelease, version: int) -> Path:
 
 
 def released(workspace: Path, proposal: Path) -> Path:
-    """Approve and publish."""
-    approve(proposal, signer=SIGNERS["approver"], root=trusted(), today=TODAY, workspace=workspace)
-    return publish(proposal, workspace / "releases", root=trusted(), today=TODAY, workspace=workspace)
+    """Approve and publish; the root asks for no revocation list."""
+    checked: dict[str, Any] = {"root": trusted(), "today": TODAY, "workspace": workspace, "revocations": None}
+    approve(proposal, signer=SIGNERS["approver"], **checked)
+    return publish(proposal, workspace / "releases", **checked)

@@ -54,6 +54,14 @@ def for_owner_alone(*, readable: bool = False) -> None:
     os.umask(os.umask(most) | most)
 
 
+def no_core_dumps() -> None:
+    """A crash of this process, or of one that it starts, leaves no copy of its memory, in which keys are."""
+    with suppress(ImportError, ValueError, OSError):  # Windows has no such limit
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
 @cache
 def code_version() -> str:
     """Release number and digest of the installed source: what reports and provenance name; see also `flows.closure`."""

@@ -140,6 +140,7 @@ def walk_until(job: Job, verb: str = VERBS[-1], made: dict[str, Made[Any]] | Non
     Raises:
         DecoctError: as the stages do. Held: nothing new is to be released.
     """
+    job = replace(job, to_release=verb == VERBS[-1])
     known = replace(job, resume=True)
 
     def take(label: str, stage: Stage[..., Any], inputs: tuple[Any, ...]) -> Any:
@@ -236,7 +237,7 @@ def run_stage(
 ) -> Made[Any] | Held | None:
     """One stage as a Prefect task; that a night is held is what it returns, as nothing has failed."""
     try:
-        job = open_job(folder, resume=resume)
+        job = replace(open_job(folder, resume=resume), to_release=True)
         made = execute(job, label, does, inputs)
         mark = None if made is None else marks_of(job.config.workspace)(made.first)
     except Held as held:

@@ -98,11 +98,22 @@ class Made(Generic[A_co]):
 
 
 @final
+@dataclass(frozen=True)
+class Link:
+    """A note that whoever holds the store's key wrote: which stage made what from what."""
+
+    key: str  # of the stage
+    stage: str
+    digests: tuple[str, ...]
+    parents: tuple[str, ...]
+
+
+@final
 class Store:
     """The artefacts of one workspace.
 
-    With `key`, a note of what a stage made counts only under that key's MAC: any other is as good as none, and the
-    stage is done again. Without one (who only looks at artefacts) notes are taken as they stand.
+    A note of what a stage made counts only under the MAC of `key`: any other is as good as none, and the stage is done
+    again. Without a key, as for who only looks at artefacts, no note counts.
     """
 
     def __init__(self, root: Path, key: bytes | None = None) -> None:
@@ -221,6 +232,25 @@ class Store:
             return None
         return made if all(self._object(digest).exists() for digest in made.digests) else None
 
+    def links(self) -> Iterator[Link]:
+        """Every note under the store's key, in the order of the stages' keys; what else lies there is left out."""
+        for path in sorted((self.root / "index").iterdir()):
+            try:
+                note = json.loads(path.read_text(encoding="ascii"))
+                if self._is_ours(path.name, note):
+                    told = str(note.get("stage", ""))
+                    yield Link(path.name, told, tuple(note["digests"]), tuple(note.get("parents", ())))
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                continue
+
+    def check(self, digest: str) -> None:
+        """The artefact is there, and all of it is what its name says.
+
+        Raises:
+            DataError: it is not.
+        """
+        self.get(digest, KINDS[self.kind_of(digest)])
+
     def remember(self, stage_key: str, made: Made[object], *, stage: str = "", parents: tuple[str, ...] = ()) -> None:
         """Note what a finished stage made, and from what; replaces an older note in one step."""
         note: dict[str, Any] = {"digests": list(made.digests), "seconds": round(made.seconds, 3)}
@@ -232,7 +262,7 @@ class Store:
     def _is_ours(self, stage_key: str, note: Mapping[str, Any]) -> bool:
         """Whether the note was written for this stage by whoever holds the key."""
         if self._key is None:
-            return True
+            return False
         told = {name: value for name, value in note.items() if name != "mac"}
         return hmac.compare_digest(str(note["mac"]).encode(), _mac(self._key, stage_key, told).encode())
 

@@ -39,6 +39,7 @@ from pipeline.core.threads import single_threaded
 from pipeline.core.types import EncodedCohort, Moments, PrivacyGuarantee, Provenance
 
 CENTRE_SHARE: Final = 0.2  # of the budget, for query 1
+SHARES: Final = (CENTRE_SHARE, 1 - CENTRE_SHARE)
 DEFAULT_CLIP_NORM: Final = 1.0  # of a standardised row, whose mean square norm is about 1
 COUNT_WEIGHT: Final = 0.5  # of the subject count in query 1, in units of that query's clip norm
 RAW_CLIP_SHARE: Final = 0.75  # query 1 clips ||x|| to this share of half_range * sqrt(features)
@@ -85,7 +86,7 @@ def release_moments(
     if not (clip_norm > 0 and math.isfinite(clip_norm)):
         raise ConfigError("clip_norm must be a finite number above 0")
     phi = LevelAndTrend(encoded.features.shape[1], len(encoded.channels), *public_range(encoded.transforms))
-    multipliers = noise_multipliers(epsilon, delta, (CENTRE_SHARE, 1 - CENTRE_SHARE))
+    multipliers = noise_multipliers(epsilon, delta, SHARES)
     share = subject_shares(encoded.subject_index)
     rows = row_blocks(encoded.features, phi.features, phi.n_features - 1)
     query = _query(encoded, rows, phi, epsilon, delta, clip_norm)
@@ -313,6 +314,11 @@ def _in_public_coordinates(
     back[np.arange(1, size), np.arange(1, size)] = 1 / scaler.gain
     public = back @ gram @ back.T
     return (public + public.T) / 2, np.asarray(sums @ back.T).reshape(n_tasks, size)
+
+
+def priced(epsilon: float, delta: float) -> tuple[dict[str, object], ...]:
+    """The accounted events of a release, before there is one. Raises ConfigError as `release_moments`."""
+    return _events(noise_multipliers(epsilon, delta, SHARES))
 
 
 def _events(multipliers: tuple[float, ...]) -> tuple[dict[str, object], ...]:

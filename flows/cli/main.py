@@ -47,7 +47,7 @@ from flows.cli.receive.pool import register as register_pool
 from flows.cli.receive.receive import register as register_sharing
 from flows.cli.receive.transport import register as register_transport
 from flows.cli.release.release import release_app
-from flows.environment import for_owner_alone, quiet
+from flows.environment import for_owner_alone, no_core_dumps, quiet
 from flows.stopping import SENTENCE, begun, exit_code, stop_in_time, tell
 from pipeline.core.errors import DecoctError, UsageError
 from pipeline.core.extras import explained
@@ -118,6 +118,9 @@ def run(
     until: Annotated[
         str | None, typer.Option(help="Stop after this stage: ingest, encode, group, condense, validate or audit.")
     ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only look ahead: can it end in a release, at what cost, what would stop it.")
+    ] = False,
     seed: Seed = None,
     device: Device = None,
     out: Out = None,
@@ -130,13 +133,22 @@ def run(
     Example: decoct run run.toml --resume
 
     Only the first stages, in this process: decoct run run.toml --until condense
+
+    With --plan it reads the source and stops before anything is drawn or charged: decoct run run.toml --plan
     """
     from pipeline.core.config import load_config
 
+    if until is not None and until not in _STAGES:
+        raise UsageError(f"--until {until}: no such stage; known are {', '.join(_STAGES)}")
+    if until is not None and plan:
+        raise UsageError("--plan looks ahead to the release, and --until stops before it: give one of them")
     if until is not None:
-        if until not in _STAGES:
-            raise UsageError(f"--until {until}: no such stage; known are {', '.join(_STAGES)}")
         walk(until, start(load_config(config), seed, device, out, verbose, resume=resume), as_json, verbose)
+        return
+    if plan:
+        from flows.cli.make.plan import plan as look_ahead
+
+        look_ahead(start(load_config(config), seed, device, out, verbose, resume=resume), as_json)
         return
     job, made = _run(load_config(config), seed, device, out, resume, verbose)
     _show(job, made, as_json, verbose)
@@ -241,6 +253,7 @@ def _show(job: Any, made: dict[str, Any], as_json: bool, verbose: int, *, is_dem
 
 def main() -> None:
     """Run the command line; every failure is one sentence on stderr and its exit code."""
+    no_core_dumps()
     stop_in_time()
     quiet()
     for_owner_alone(readable=True)

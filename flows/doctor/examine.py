@@ -13,8 +13,11 @@ from flows.doctor.finding import Finding
 Check = Callable[[], Iterable[Finding]]
 
 
-def examine(workspace: Path) -> Iterator[Finding]:
-    """All checks as they are made, none of which changes anything; one that breaks is a finding, the others follow."""
+def examine(workspace: Path, config: Path | None = None) -> Iterator[Finding]:
+    """All checks as they are made, none of which changes anything; one that breaks is a finding, the others follow.
+
+    `config`: the file of the nights, to be told who may write it.
+    """
     now = datetime.now(tz=UTC)
     checks: dict[str, Check] = {
         "versions": machine.versions,
@@ -26,6 +29,7 @@ def examine(workspace: Path) -> Iterator[Finding]:
         "disk": lambda: place.disk(workspace),
         "file system": lambda: place.file_system(workspace),
         "key": lambda: place.keys(workspace),
+        **({} if config is None else {"configuration": lambda: place.configuration(config)}),
         "access": lambda: place.access(workspace),
         "leftovers": lambda: place.leftovers(workspace),
         "clock": lambda: place.clock(workspace, now),

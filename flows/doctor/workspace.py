@@ -94,6 +94,23 @@ def keys(workspace: Path) -> Iterator[Finding]:
         yield Finding("key", closed and mine, told if mine else f"{path} belongs to another user")
 
 
+def configuration(path: Path) -> Iterator[Finding]:
+    """Who may write the file of the nights, and by that have programs run as the site: its owner alone."""
+    from flows.nights.pinned import programs
+    from pipeline.core.config import load_config
+
+    told = programs(load_config(path))
+    named = [*told["notify_command"][:1], *told["plugins"], *filter(None, [told["reader"]])]
+    runs = f"it names {', '.join(named)}, which run as you" if named else "it names no program"
+    for place in (path.resolve(), path.resolve().parent):
+        state = place.stat()
+        wide = stat.S_IMODE(state.st_mode) & (stat.S_IWGRP | stat.S_IWOTH)
+        mine = state.st_uid in (os.geteuid(), 0)
+        who = "its owner alone" if not wide else "its group or others as well"
+        written = f"{place} may be written by {who if mine else 'another user'}"
+        yield Finding("configuration", mine and not wide, f"{written}; {runs}", grave=bool(named))
+
+
 def access(workspace: Path) -> Iterator[Finding]:
     """Nobody else reads the store, the ledger, the log, the audit history or the runs' reports."""
     folders = [*(workspace / "store").glob("*"), *(workspace / "runs").glob("*")]

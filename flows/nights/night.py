@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from flows.nights.notify import notify
+from flows.nights.pinned import require_pinned
 from flows.stopping import begun, exit_code
 from flows.workspace import accepted
 from flows.workspace.job import Job, marks_of, new_job
@@ -65,11 +66,13 @@ def run_night(config: Config, walk_road: WalkRoad) -> Night:
     """Walk the road once, unattended; whatever a stage raises is the night's outcome, and is returned, not raised.
 
     Raises:
+        ConfigError: the configuration names other programs than were pinned; nothing was begun.
         EnvironmentProblem: somebody else works in the workspace, or the record cannot be read or written.
         KeyboardInterrupt: after the night was put on record as interrupted.
     """
     with workspace_lock(config.workspace, "decoct night"):
         _close_killed(config)
+        require_pinned(config)
         night = _begin(config)
         clock, made = time.monotonic(), dict[str, Made[Any]]()
         told = {known.release for known in read_record(config.workspace)}

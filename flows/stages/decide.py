@@ -43,7 +43,7 @@ def decide(
         "policy": policy.digest,
         "countersigned": around.countersigned,
         "accepted": accepted,
-        "ledger": digest_json(sorted(around.ledger or ())),
+        "ledger": digest_json(sorted(around.ledger)),
         **registry.brought(registry.RULES),
     }
     return job.once("decide", parents, options, None, make, [])

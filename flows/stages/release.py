@@ -67,7 +67,7 @@ def release(
         files = {file.name: digest_file(file) for file in sorted(path.iterdir())}
         return ReleaseRecord(path.name, digest_json(files), notes.version), scanned[0]
 
-    terms = settings.model_dump(mode="json") | {"policy": load_policy(settings.policy).digest}
+    terms = settings.model_dump(mode="json", exclude={"other_people"}) | {"policy": load_policy(settings.policy).digest}
 
     def once(job: Job) -> Made[ReleaseRecord]:
         return job.once("release", (candidate.first, decision.first), terms, None, make)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, final
 
 from flows.closure import Point, named_by, stage_code
-from flows.environment import code_version, for_owner_alone
+from flows.environment import code_version, for_owner_alone, no_core_dumps
 from pipeline.core.codec import to_plain
 from pipeline.core.config import Config
 from pipeline.core.digest import digest_json
@@ -46,6 +46,7 @@ class Job:
     config: Config
     folder: Path
     resume: bool
+    to_release: bool = False  # whether this walk is to end in a release, so that what forbids one stops it early
 
     @cached_property
     def store(self) -> Store:
@@ -119,6 +120,7 @@ def open_job(folder: str, *, resume: bool) -> Job:
         ConfigError: the folder is not a run of this version.
     """
     for_owner_alone()  # also on a worker
+    no_core_dumps()
     path = Path(folder) / CONFIG_FILE
     try:
         return Job(Config.model_validate(json.loads(path.read_bytes())), Path(folder), resume)

@@ -9,20 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
 
 from flows.workspace.job import Job
 from pipeline.core.config import ReleaseConfig
 from pipeline.core.errors import BudgetError
 from pipeline.sharing.approval import publish_unapproved
 from pipeline.sharing.bundle import write as bundles
+from pipeline.sharing.layout import PROPOSALS as PROPOSALS
+from pipeline.sharing.layout import RELEASES as RELEASES
 from pipeline.sharing.policy.gate import AuditedRelease
 from pipeline.sharing.policy.load import Policy
 from pipeline.sharing.trust.keys import author_signer
 from pipeline.sharing.trust.log import append_log, read_log
-
-PROPOSALS: Final = "proposals"
-RELEASES: Final = "releases"
 
 
 def place(workspace: Path, name: str) -> Path | None:

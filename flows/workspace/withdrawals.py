@@ -20,6 +20,7 @@ from pipeline.core.files.owner import read_owner_file, write_owner_file
 from pipeline.core.files.whole import sync_folder
 from pipeline.core.keys.secrets import read_or_create_secret, read_secret
 from pipeline.ingest.withdrawn import NOBODY, Withdrawn
+from pipeline.sharing.policy.opening import log_reset
 from pipeline.sharing.trust.log import append_log, read_log
 
 FOLDER: Final = "withdrawn"
@@ -114,5 +115,8 @@ def _digest(withdrawn: Withdrawn) -> str:
 
 def _logged(workspace: Path) -> str | None:
     """The digest of the list that the log's last line about it names."""
-    lines = [entry for entry in read_log(workspace).entries if entry["what"] == ACT]
+    log = read_log(workspace)
+    if why := log_reset(workspace, log):
+        raise EnvironmentProblem(f"nobody knows who has withdrawn: {why}; bring back the newest log and list")
+    lines = [entry for entry in log.entries if entry["what"] == ACT]
     return str(lines[-1]["list"]) if lines else None

@@ -34,9 +34,12 @@ def approve(
     root: TrustRoot,
     today: datetime.date,
     workspace: Path,
-    revocations: Revocations | None = None,
+    revocations: Revocations | None,
+    reviewed: str = "none",
 ) -> PublicKey:
     """Check a proposal, add the approver's signature to it, and log that; returns the approver's key.
+
+    `reviewed`: by which level the site's store was looked at before, for the log (`flows.review`).
 
     Raises:
         ReleaseRefused: the proposal does not verify, or the key is no approver's, revoked, of another site, the
@@ -44,7 +47,7 @@ def approve(
         EnvironmentProblem: log or proposal cannot be written; the proposal is then as it was.
     """
     with locked(_lock(proposal)):  # of two approvers at once, neither signature is lost
-        return _approved(proposal, signer, root, today, workspace, revocations)
+        return _approved(proposal, signer, root, today, workspace, revocations, reviewed)
 
 
 def _approved(
@@ -54,6 +57,7 @@ def _approved(
     today: datetime.date,
     workspace: Path,
     revocations: Revocations | None,
+    reviewed: str,
 ) -> PublicKey:
     files = read_folder(proposal)
     key = next((key for key in root.keys if key.keyid == signer.public_key.keyid), None)
@@ -66,7 +70,7 @@ def _approved(
         raise ReleaseRefused(f"{key.name} has approved this release already")
     check_signers((*signers, key), manifest["site"], revocations)
     envelope = add_signature(files[ENVELOPE], signer)
-    _log(workspace, "approve", manifest, envelope, {"by": key.keyid})
+    _log(workspace, "approve", manifest, envelope, {"by": key.keyid, "review": reviewed})
     _replace(proposal, envelope)
     return key
 
@@ -78,7 +82,7 @@ def publish(
     root: TrustRoot,
     today: datetime.date,
     workspace: Path,
-    revocations: Revocations | None = None,
+    revocations: Revocations | None,
 ) -> Path:
     """Verify an approved proposal as a receiver would, log it, and move it among the releases; returns its new place.
 

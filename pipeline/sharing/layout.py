@@ -39,6 +39,10 @@ PREDICATE_KEYS: Final = (
 )
 """What the statement repeats of the manifest, so that a log of statements alone can be read."""
 
+PROPOSALS: Final = "proposals"
+RELEASES: Final = "releases"
+"""The folders of a workspace in which bundles lie: signed by the author, and what may be given away."""
+
 RELEASE_KINDS: Final = ("condensed", "encoded", "moments")
 ARRAYS: Final[Mapping[str, tuple[str, ...]]] = {
     "condensed": ("features", "labels"),

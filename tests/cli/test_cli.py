@@ -21,7 +21,7 @@ VERBS = [
     *("forget", "store+list", "store+gc", "store+verify"),
     *("audit", "audit-tables", "audit-history", "audit-diff"),
     *("config+init", "config+check", "ledger", "log+show", "log+verify"),
-    *("release+propose", "release+approve", "release+publish"),
+    *("release+propose", "release+review", "release+approve", "release+publish"),
     *("trust+init", "trust+key", "trust+draft", "trust+sign", "trust+show", "trust+revoke"),
     *(f"keys+{verb}" for verb in ("new", "show", "rotate", "identity", "share", "import", "split", "join")),
 ]

@@ -18,7 +18,7 @@ NAMESPACE = ["unshare", "--user", "--map-root-user", "--net"]
 CONFIG = """
 name = "quiet"
 workspace = "work"
-source = { kind = "embedded", sets = ["a"], max_stays = 300 }
+source = { kind = "embedded", sets = ["a"], max_stays = 600 }
 cohort = { tasks = ["in_hospital_death"] }
 encode.raw = { kind = "identity" }
 condense.private = { kind = "private_moments", n_per_class = 10 }

@@ -16,6 +16,7 @@ from flows.cli.main import app
 from flows.environment import TELEMETRY_OFF
 from flows.nights.clock import checked_schedule
 from flows.nights.night import read_record, run_night
+from flows.nights.pinned import FILE
 from flows.nights.scheduled import ENTRYPOINT, deployment, night_flow
 from flows.run import StageStopped
 from flows.templates import commented_config
@@ -93,6 +94,7 @@ def test_a_broken_configuration_is_told_before_anything_is_written(tmp_path: Pat
 def test_the_verb_writes_the_file_once(config: Path, tmp_path: Path) -> None:
     words = ["schedule", "--config", str(config), "--write", str(tmp_path / "prefect.yaml")]
     assert RUNNER.invoke(app, words).exit_code == 0
+    assert (load_config(config).workspace / "keys" / FILE).exists()  # the programs that its nights may run
     before = (tmp_path / "prefect.yaml").read_bytes()
     with pytest.raises(UsageError, match=r"prefect\.yaml cannot be written: File exists"):
         RUNNER.invoke(app, words, standalone_mode=False, catch_exceptions=False)

@@ -34,7 +34,7 @@ STOP_SECONDS = 4.0  # two of grace at most; the rest is what a busy machine take
 CONFIG = """
 name = "small"
 workspace = "work"
-source = { kind = "embedded", sets = ["a"], max_stays = 400 }
+source = { kind = "embedded", sets = ["a"], max_stays = 600 }
 cohort = { tasks = ["in_hospital_death", "los_gt_7d"] }
 encode.raw = { kind = "identity" }
 condense.private = { kind = "private_moments", n_per_class = 20 }

@@ -119,8 +119,9 @@ BUDGET_DELTA = 1e-5
 
 
 def policy(epsilon: float, max_upper: float = 0.99) -> str:
-    """The demo's policy, whose limit on an attack a few hundred stays cannot reach, and a budget of our own."""
+    """The demo's policy, whose limits on attacks a few hundred stays cannot reach, and a budget of our own."""
     text = (files("pipeline.sharing") / "policies" / "demo.toml").read_text(encoding="utf-8")
+    text = text.replace("min_n = 200", "min_n = 50")
     for old, new in (
         ('name = "demo"', 'name = "trial"'),
         ("max_upper = 0.60", f"max_upper = {max_upper}"),

@@ -33,8 +33,9 @@ from pipeline.core.types import (
 from pipeline.sharing.approval import approve, publish
 from pipeline.sharing.bundle.write import ReleaseNotes, write_bundle
 from pipeline.sharing.layout import ENVELOPE
-from pipeline.sharing.policy.gate import admit, decide
+from pipeline.sharing.policy.gate import Circumstances, admit, decide
 from pipeline.sharing.policy.load import load_policy
+from pipeline.sharing.policy.rules import LEDGER_QUERIES
 from pipeline.sharing.receive.received import receive
 from pipeline.sharing.receive.verify import read_folder
 from pipeline.sharing.trust.keys import public_key, role_signer
@@ -42,6 +43,7 @@ from pipeline.sharing.trust.root import draft_root, parse_root, sign_root
 
 ISSUED, TODAY = datetime.date(2026, 3, 1), datetime.date(2026, 3, 10)
 SITE, RECIPIENT = "St. Elsewhere", "Hospital B"
+QUERY = "a" * 64
 AUTHOR, APPROVER, ROOT = (
     role_signer(Secret(bytes([number]) * 32, role)) for number, role in enumerate(("author", "approver", "root"), 1)
 )
@@ -61,7 +63,7 @@ SHARED: dict[str, Any] = {
     "step_hours": 1.0,
     "transforms": ({"kind": "subjects", "known": False, "public": True}, {"kind": "public_ranges", "public": True}),
     "guarantee": GUARANTEE,
-    "provenance": Provenance("condense"),
+    "provenance": Provenance("condense", config={LEDGER_QUERIES: [QUERY]}),
 }
 CONDENSED = CondensedSet(
     features=DRAWS.random((40, 3, 2), dtype=np.float32),
@@ -94,13 +96,15 @@ def released(folder: Path, name: str, artefact: Any, notes: ReleaseNotes, root: 
     )
     report = LeakageReport("p", record_digest(artefact), results, (), True, Provenance("audit"))
     utility = UtilityReport((UtilityScore("p", "raw", "tcn", "death", "auroc", 0.8, 0.7, 0.9, 0.0, 1, 9, 9),), 1, "i")
-    release = admit(policy, decide(policy, artefact, [report], utility), artefact, [report], utility)
+    case = artefact, [report], utility, Circumstances(ledger={QUERY: GUARANTEE.events}, rules={})
+    release = admit(policy, decide(policy, *case), *case)
     scratch, trusted = folder / ".scratch", parse_root(root.read_bytes(), "the root")
     proposal = write_bundle(
         release, scratch / name / "proposals", signer=AUTHOR, notes=notes, issued=ISSUED, scan=lambda files: None
     )
-    approve(proposal, signer=APPROVER, root=trusted, today=TODAY, workspace=scratch / name)
-    return publish(proposal, folder, root=trusted, today=TODAY, workspace=scratch / name)
+    checked: dict[str, Any] = {"root": trusted, "today": TODAY, "workspace": scratch / name, "revocations": None}
+    approve(proposal, signer=APPROVER, **checked)
+    return publish(proposal, folder, **checked)
 
 
 def expected(bundle: Path, root: Path, identity: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from sample_release import NOTED, behind
 
 from pipeline.core.codec import record_digest
 from pipeline.core.keys.secrets import Secret
@@ -56,7 +57,7 @@ def write(folder: Path) -> tuple[Path, Path]:
             ({"event": "GaussianDpEvent", "noise_multiplier": 4.2247},),
             (),
         ),
-        provenance=Provenance("condense"),
+        provenance=Provenance("condense", config=NOTED),
     )
     figures = (("near_copies", "count", 0.0), ("density_membership", "auroc", 0.55))
     figures += (("density_membership", "tpr_at_1pct_fpr", 0.03),)
@@ -67,7 +68,8 @@ def write(folder: Path) -> tuple[Path, Path]:
     report = LeakageReport("p", record_digest(condensed), results, (), True, Provenance("audit"))
     utility = UtilityReport((UtilityScore("p", "raw", "tcn", "death", "auroc", 0.8, 0.7, 0.9, 0.0, 1, 9, 9),), 1, "i")
     policy = load_policy("strict")
-    release = admit(policy, decide(policy, condensed, [report], utility), condensed, [report], utility)
+    case = condensed, [report], utility, behind(condensed)
+    release = admit(policy, decide(policy, *case), *case)
     signer = author_signer(Secret(b"k" * 32, "author"))
     root, holder = folder / "root.json", role_signer(Secret(b"r" * 32, "root"))
     keys = [public_key(signer, "Otto", site="Site"), public_key(holder, "Ruth", role="root")]

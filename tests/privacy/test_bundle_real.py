@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sample_release import QUERY, behind
 from sklearn.metrics import roc_auc_score
 
 from condensation.private.condenser import PrivateMoments
+from flows.workspace.accounted import with_queries
 from pipeline.audit.run import audit, scan_bytes
 from pipeline.audit.scene import BytesScene, CondensedScene
 from pipeline.core.codec import record_digest
@@ -66,7 +68,8 @@ def prepared(cohort: Cohort) -> EncodedCohort:
 @pytest.fixture(scope="module")
 def private(prepared: EncodedCohort) -> CondensedSet:
     noise = NoiseSource(NOISE, "ab" * 32)
-    return PrivateMoments().condense(prepared.part(Split.TRAIN), n_per_class=40, seed=1, noise=noise)
+    made = PrivateMoments().condense(prepared.part(Split.TRAIN), n_per_class=40, seed=1, noise=noise)
+    return dataclasses.replace(made, provenance=with_queries(made.provenance, [QUERY]))
 
 
 def audited(artefact: CondensedSet, prepared: EncodedCohort) -> LeakageReport:
@@ -87,9 +90,9 @@ def test_a_private_set_leaves_is_clean_and_teaches(
     cohort: Cohort, prepared: EncodedCohort, private: CondensedSet, tmp_path: Path
 ) -> None:
     report = audited(private, prepared)
-    decision = decide(DEMO, private, [report], UTILITY)
+    decision = decide(DEMO, private, [report], UTILITY, behind(private))
     assert decision.verdict == "PASS", [reason for reason in decision.reasons if reason[0] != "PASS"]
-    small = decide(load_policy("strict"), private, [report], UTILITY)
+    small = decide(load_policy("strict"), private, [report], UTILITY, behind(private))
     assert small.verdict == "INCONCLUSIVE"  # too few others for 1 % false alarms: strict does not guess
 
     def scan(files: dict[str, bytes]) -> None:
@@ -101,7 +104,7 @@ def test_a_private_set_leaves_is_clean_and_teaches(
     signer = author_signer(Secret(b"a" * 32, "author"))
     today = datetime.date(2026, 3, 1)
     bundle = write_bundle(
-        admit(DEMO, decision, private, [report], UTILITY),
+        admit(DEMO, decision, private, [report], UTILITY, behind(private)),
         tmp_path,
         signer=signer,
         notes=ReleaseNotes("set", "site", 1, "ODC-By-1.0"),
@@ -109,7 +112,9 @@ def test_a_private_set_leaves_is_clean_and_teaches(
         scan=scan,
     )
     got = receive(
-        bundle, TrustRoot((public_key(signer, "Otto", site="site"),), 0, 0, {"demo": DEMO.digest}), today=today
+        bundle,
+        TrustRoot((public_key(signer, "Otto", site="site"),), 0, 0, {"demo": DEMO.digest}, expires="2100-01-01"),
+        today=today,
     )
     assert got.features.shape == private.features.shape
     grid = np.round(private.features * 4096) / 4096  # of channels between -1 and 1
@@ -152,15 +157,15 @@ def test_real_stays_that_claim_the_guarantee_are_stopped_by_the_audit(
     rows = generator(1, "liar").choice(len(train.features), 80, replace=False)
     liar = dataclasses.replace(private, features=train.features[rows], labels=train.labels[rows])
     report = audited(liar, prepared)
-    decision = decide(DEMO, liar, [report], UTILITY)
+    decision = decide(DEMO, liar, [report], UTILITY, behind(liar))
     assert decision.verdict == "FAIL"
     assert leaks(decision)
     with pytest.raises(LeakageError, match="near_copies"):
-        admit(DEMO, decision, liar, [report], UTILITY)
+        admit(DEMO, decision, liar, [report], UTILITY, behind(liar))
 
 
 def test_one_verbatim_stay_among_eighty_samples_is_enough(prepared: EncodedCohort, private: CondensedSet) -> None:
     features = private.features.copy()
     features[17] = prepared.part(Split.TRAIN).features[5]
     liar = dataclasses.replace(private, features=features)
-    assert decide(DEMO, liar, [audited(liar, prepared)], UTILITY).verdict == "FAIL"
+    assert decide(DEMO, liar, [audited(liar, prepared)], UTILITY, behind(liar)).verdict == "FAIL"

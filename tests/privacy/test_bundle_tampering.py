@@ -24,8 +24,9 @@ from pipeline.core.types import AttackResult, CondensedSet, LeakageReport, Priva
 from pipeline.sharing.bundle.write import ReleaseNotes, write_bundle
 from pipeline.sharing.canonical import canonical
 from pipeline.sharing.layout import ENVELOPE, MANIFEST, PAYLOAD, PREDICATE_KEYS, SIGNED_FILES
-from pipeline.sharing.policy.gate import AuditedRelease, admit, decide
+from pipeline.sharing.policy.gate import AuditedRelease, Circumstances, admit, decide
 from pipeline.sharing.policy.load import Policy, parse_policy
+from pipeline.sharing.policy.rules import LEDGER_QUERIES
 from pipeline.sharing.receive.verify import read_folder, verify, verify_files
 from pipeline.sharing.trust.keys import TrustRoot, author_signer, public_key, role_signer
 from pipeline.sharing.trust.root import draft_root, sign_root
@@ -38,6 +39,9 @@ SEED = 123456789
 SIGNER = author_signer(Secret(bytes(range(32)), "author"))
 KEY = public_key(SIGNER, "Example hospital", site="Example hospital")
 NOTES = ReleaseNotes(name="icu demo", site="Example hospital", version=3, licence="ODbL-1.0")
+EVENTS = ({"event": "GaussianDpEvent", "noise_multiplier": 4.2247},)
+QUERY = "a" * 64
+AROUND = Circumstances(ledger={QUERY: EVENTS}, rules={})
 
 
 def policy(**changes: object) -> Policy:
@@ -71,7 +75,7 @@ def policy(**changes: object) -> Policy:
     return dataclasses.replace(parse_policy(raw, "test"), **changes)
 
 
-ROOT = TrustRoot(keys=(KEY,), min_approvals=0, max_revocation_age_days=0, policies={"house": policy().digest})
+ROOT = TrustRoot((KEY,), 0, 0, policies={"house": policy().digest}, expires="2100-01-01")
 
 
 def release(rules: Policy, *, steps: int = 6) -> AuditedRelease:
@@ -91,11 +95,15 @@ def release(rules: Policy, *, steps: int = 6) -> AuditedRelease:
             "stay",
             "add-or-remove-one",
             "dp-accounting",
-            ({"event": "GaussianDpEvent", "noise_multiplier": 4.2247},),
+            EVENTS,
             ("ranges",),
         ),
         provenance=Provenance(
-            "condense", (COHORT_DIGEST,), {"epsilon": 1.0, "seed": SEED, "cohort_digest": COHORT_DIGEST}, "0.1", SEED
+            "condense",
+            (COHORT_DIGEST,),
+            {LEDGER_QUERIES: [QUERY], "epsilon": 1.0, "seed": SEED, "cohort_digest": COHORT_DIGEST},
+            "0.1",
+            SEED,
         ),
     )
     result = AttackResult(
@@ -120,9 +128,9 @@ def release(rules: Policy, *, steps: int = 6) -> AuditedRelease:
     report = LeakageReport(
         "private", record_digest(condensed), (result,), (), True, Provenance("audit", (COHORT_DIGEST,), seed=SEED)
     )
-    decision = decide(rules, condensed, [report], None)
+    decision = decide(rules, condensed, [report], None, AROUND)
     assert decision.verdict == "PASS", decision.reasons
-    return admit(rules, decision, condensed, [report], None)
+    return admit(rules, decision, condensed, [report], None, AROUND)
 
 
 def write(folder: Path, rules: Policy | None = None, notes: ReleaseNotes = NOTES) -> Path:
@@ -450,7 +458,8 @@ def test_a_digest_that_slips_into_the_description_stops_the_release(tmp_path: Pa
     transforms = ({"kind": "public_ranges", "public": True, "of": COHORT_DIGEST},)
     leaky = dataclasses.replace(good.artefact, transforms=transforms)
     report = dataclasses.replace(good.reports[0], artefact_digest=record_digest(leaky))
-    admitted = admit(rules, decide(rules, leaky, [report], None), leaky, [report], None)
+    case = leaky, [report], None, AROUND
+    admitted = admit(rules, decide(rules, *case), *case)
     with pytest.raises(ReleaseRefused, match="names the site's own data"):
         write_bundle(admitted, tmp_path, signer=SIGNER, notes=NOTES, issued=ISSUED, scan=lambda files: None)
     assert list(tmp_path.iterdir()) == []

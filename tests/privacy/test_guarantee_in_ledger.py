@@ -22,8 +22,9 @@ from pipeline.core.errors import BudgetError
 from pipeline.core.types import CondensedSet, GateDecision
 from pipeline.sharing.bundle.payload import public_options
 from pipeline.sharing.policy.budget import Budget
-from pipeline.sharing.policy.gate import Circumstances, decide
+from pipeline.sharing.policy.gate import Circumstances, admit, decide
 from pipeline.sharing.policy.ledger import People, ledger_path, reserve, reserved_queries
+from pipeline.sharing.policy.load import load_policy
 from pipeline.sharing.policy.rules import LEDGER_QUERIES
 from pipeline.store import Made
 
@@ -40,14 +41,14 @@ def sample() -> Iterator[ModuleType]:
     sys.path.remove(str(BENCHMARKS))
 
 
-def judged(sample: ModuleType, queries: object, ledger: Ledger | None) -> GateDecision:
+def judged(sample: ModuleType, queries: object, ledger: Ledger) -> GateDecision:
     """The gate on the sample, as a run that noted these queries would have it judged."""
     good = sample.audited()
     config = {} if queries is None else {LEDGER_QUERIES: queries}
     provenance = dataclasses.replace(good.artefact.provenance, config=config)
     artefact: CondensedSet = dataclasses.replace(good.artefact, provenance=provenance)
     reports = [dataclasses.replace(report, artefact_digest=record_digest(artefact)) for report in good.reports]
-    return decide(good.policy, artefact, reports, good.utility, Circumstances(ledger=ledger))
+    return decide(good.policy, artefact, reports, good.utility, Circumstances(ledger=ledger, rules={}))
 
 
 def why(decision: GateDecision) -> str:
@@ -67,6 +68,24 @@ def test_what_was_reserved_passes(sample: ModuleType) -> None:
 def test_a_set_for_which_nothing_was_reserved_is_refused(sample: ModuleType, queries: object, ledger: Ledger) -> None:
     """A plug-in that claims epsilon 1 with fitting events, and drew no accounted noise."""
     assert "nothing was reserved in the ledger" in why(judged(sample, queries, ledger))
+
+
+def test_no_default_lets_a_rule_be_skipped(sample: ModuleType) -> None:
+    """The gate once took "nobody looked into a ledger" for an answer, and that was its default."""
+    good = sample.audited()
+    case = good.policy, good.artefact, good.reports, good.utility
+    gate: Sequence[Callable[..., object]] = (decide, lambda *case: admit(good.policy, good.decision, *case[1:]))
+    for asked in gate:
+        with pytest.raises(TypeError, match="circumstances"):
+            asked(*case)
+    for left_out in ({}, {"ledger": {}}, {"rules": {}}):
+        with pytest.raises(TypeError, match="required keyword-only"):
+            Circumstances(**left_out)
+    bare = dataclasses.replace(good.artefact, guarantee=None)
+    reports = [dataclasses.replace(report, artefact_digest=record_digest(bare)) for report in good.reports]
+    research = load_policy("research")  # asks for no guarantee: what claims none needs no ledger
+    sentences = [told for _, told in decide(research, bare, reports, good.utility, sample.behind(bare)).reasons]
+    assert not any("ledger" in told for told in sentences)
 
 
 @pytest.mark.parametrize("queries", [["b" * 64], [QUERY, "b" * 64], [""], ["A" * 64], [1], [None]])
@@ -99,7 +118,6 @@ def test_the_gate_of_a_run_looks_into_its_workspaces_ledger(
     people = People(tuple(f"p{number}" for number in range(50)), "stay")
     reserve(tmp_path, QUERY, EVENTS, people, Budget(4.0, 1e-5, 365), "strict")
     found = circumstances(job, candidate).ledger
-    assert found is not None
     assert {name: tuple(map(dict, events)) for name, events in found.items()} == {QUERY: EVENTS}
     with ledger_path(tmp_path).open("rb") as stream:
         whole = stream.readlines()

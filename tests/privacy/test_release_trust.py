@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sample_release import NOTED, behind
 
 from pipeline.core.codec import record_digest
 from pipeline.core.errors import DecoctError, EnvironmentProblem, ReleaseRefused, UsageError
@@ -44,7 +45,15 @@ from pipeline.sharing.receive.verify import read_folder, verify, verify_files
 from pipeline.sharing.trust.keys import PublicKey, TrustRoot, public_key, role_signer
 from pipeline.sharing.trust.log import append_log, checkpoint, log_path, merkle_root, read_log
 from pipeline.sharing.trust.revocation import draft_revocations, parse_revocations, sign_revocations
-from pipeline.sharing.trust.root import draft_root, fingerprint, load_trust_root, parse_root, read_root, sign_root
+from pipeline.sharing.trust.root import (
+    draft_root,
+    fingerprint,
+    load_trust_root,
+    parse_root,
+    read_root,
+    require_successor,
+    sign_root,
+)
 from pipeline.sharing.trust.signing import make_statement, sign_statement
 
 ISSUED = datetime.date(2026, 3, 1)
@@ -116,7 +125,7 @@ def audited(policy: Policy, seed: int = 2) -> AuditedRelease:
             ({"event": "GaussianDpEvent", "noise_multiplier": 4.2247},),
             (),
         ),
-        provenance=Provenance("condense"),
+        provenance=Provenance("condense", config=NOTED),
     )
     figures = (("near_copies", "count", 0.0), ("density_membership", "auroc", 0.55))
     figures += (("density_membership", "tpr_at_1pct_fpr", 0.03),)
@@ -126,7 +135,8 @@ def audited(policy: Policy, seed: int = 2) -> AuditedRelease:
     )
     report = LeakageReport("p", record_digest(condensed), results, (), True, Provenance("audit"))
     utility = UtilityReport((UtilityScore("p", "raw", "tcn", "death", "auroc", 0.8, 0.7, 0.9, 0.0, 1, 9, 9),), 1, "i")
-    return admit(policy, decide(policy, condensed, [report], utility), condensed, [report], utility)
+    case = condensed, [report], utility, behind(condensed)
+    return admit(policy, decide(policy, *case), *case)
 
 
 def propose(workspace: Path, policy: Policy | None = None, version: int = 1, seed: int = 2, **notes: object) -> Path:
@@ -145,13 +155,15 @@ def propose(workspace: Path, policy: Policy | None = None, version: int = 1, see
 
 def approved(proposal: Path, by: object = ANN, root: TrustRoot | None = None, **more: object) -> PublicKey:
     workspace = proposal.parent.parent
-    return approve(proposal, signer=by, root=root or trusted(), today=TODAY, workspace=workspace, **more)
+    checked = {"root": root or trusted(), "today": TODAY, "workspace": workspace, "revocations": None}
+    return approve(proposal, signer=by, **(checked | more))
 
 
 def published(proposal: Path, root: TrustRoot | None = None, **more: object) -> Path:
     workspace = proposal.parent.parent
     releases = workspace / "releases"
-    return publish(proposal, releases, root=root or trusted(), today=TODAY, workspace=workspace, **more)
+    checked = {"root": root or trusted(), "today": TODAY, "workspace": workspace, "revocations": None}
+    return publish(proposal, releases, **(checked | more))
 
 
 def released(workspace: Path, version: int = 1, policy: Policy | None = None, seed: int = 2, **notes: object) -> Path:
@@ -307,9 +319,11 @@ def test_a_withdrawn_release_is_refused(tmp_path: Path, root_file: Path) -> None
 def test_an_old_or_missing_revocation_list_is_inconclusive(tmp_path: Path) -> None:
     asks = {"max_revocation_age_days": 30}
     proposal, root = propose(tmp_path), trusted(**asks)
-    approved(proposal, root=root)
-    assert refusal(lambda: published(proposal, root)).startswith("INCONCLUSIVE: the trust root asks for a revocation")
     fresh = parse_revocations(revoked(), root)
+    told = refusal(lambda: approved(proposal, root=root))  # nobody signs in doubt either
+    assert told.startswith("INCONCLUSIVE: the trust root asks for a revocation")
+    approved(proposal, root=root, revocations=fresh)
+    assert refusal(lambda: published(proposal, root)).startswith("INCONCLUSIVE: the trust root asks for a revocation")
     bundle = published(proposal, root, revocations=fresh)
     later = TODAY + datetime.timedelta(days=31)
     (tmp_path / "root.json").write_bytes(root_bytes(**asks))
@@ -461,8 +475,23 @@ def test_the_next_root_is_signed_by_enough_of_the_last(tmp_path: Path, root_file
     assert "version 1, and version 2 was used before" in refusal(lambda: received(bundle, root_file, state))
     root_file.write_bytes(root_bytes(next_keys, tuple(fresh), version=2, min_approvals=0))
     assert "two trust roots of version 2" in refusal(lambda: received(bundle, root_file, state))
-    by_hand = TrustRoot(keys=KEYS, policies={"strict": rules().digest}, max_revocation_age_days=0)
+    by_hand = TrustRoot(keys=KEYS, expires="2100-01-01", policies={"strict": rules().digest}, max_revocation_age_days=0)
     assert "nobody signed" in refusal(lambda: verify(bundle, by_hand, today=TODAY, state=state))
+
+
+def test_the_next_root_is_the_very_next_version(tmp_path: Path) -> None:
+    """Version 3 may be right, and what version 2 revoked or added would never have been seen."""
+    old = trusted(version=4)
+    for version in (3, 4, 6, 7, 40):
+        told = refusal(lambda version=version: require_successor(root_bytes(version=version), old, "the root"))
+        assert told.endswith("version 4 was known before: the next that counts is version 5"), version
+    assert require_successor(root_bytes(version=5), old, "the root").version == 5
+
+
+def test_a_root_that_never_expires_accepts_nothing(tmp_path: Path) -> None:
+    bundle = released(tmp_path)
+    endless = dataclasses.replace(trusted(), expires="")
+    assert "does not say until when" in refusal(lambda: verify(bundle, endless, today=TODAY))
 
 
 def test_fingerprints_name_what_is_said_and_not_who_signed() -> None:

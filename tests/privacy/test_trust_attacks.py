@@ -275,10 +275,10 @@ def test_approvals_are_the_roots_and_not_the_policys(sample: ModuleType, proposa
     pinned = {"strict": sha256_hex(files[POLICY])}
     keys = sample.trusted().keys
     for needed in (1, 2):
-        root = TrustRoot(keys=keys, policies=pinned, max_revocation_age_days=0, min_approvals=needed)
+        root = TrustRoot(keys, needed, 0, pinned, expires="2100-01-01")
         told = refusal(lambda root=root: accepted(sample, files, root))
         assert told == f"the bundle is approved by 0 people, and the trust root asks for {needed}"
-    accepted(sample, files, TrustRoot(keys=keys, policies=pinned, max_revocation_age_days=0, min_approvals=0))
+    accepted(sample, files, TrustRoot(keys, 0, 0, pinned, expires="2100-01-01"))
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_a_revoked_authors_key_is_refused_by_a_list_that_the_root_makes_one_brin
 
 def test_a_root_without_policies_accepts_nothing(sample: ModuleType, bundle: Path) -> None:
     """An empty list once meant every policy that called itself one for production."""
-    bare = TrustRoot(keys=sample.trusted().keys, max_revocation_age_days=0)
+    bare = TrustRoot(keys=sample.trusted().keys, max_revocation_age_days=0, expires="2100-01-01")
     assert "does not accept releases under policy strict" in refusal(
         lambda: accepted(sample, read_folder(bundle), bare)
     )

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyrage
 import pytest
+from sample_release import NOTED, behind
 from sklearn.linear_model import LogisticRegression
 
 from pipeline.core.codec import record_digest
@@ -35,7 +36,7 @@ from pipeline.sharing.bundle.payload import public_options
 from pipeline.sharing.bundle.rounding import published_bound
 from pipeline.sharing.bundle.write import ReleaseNotes, bundle_name, write_bundle
 from pipeline.sharing.canonical import canonical
-from pipeline.sharing.policy.gate import Circumstances, admit, decide
+from pipeline.sharing.policy.gate import admit, decide
 from pipeline.sharing.policy.load import load_policy
 from pipeline.sharing.policy.published import fixed_audit
 from pipeline.sharing.policy.recovery import recovery
@@ -83,7 +84,7 @@ SET = CondensedSet(  # its values lie on the grids that leave
     method="private_moments",
     starts_from_records=False,
     guarantee=GUARANTEE,
-    provenance=Provenance("condense", ("a" * 64,), {"epsilon": 1.0, "seed": 5}, "0.1.0+abc", 5),
+    provenance=Provenance("condense", ("a" * 64,), {**NOTED, "epsilon": 1.0, "seed": 5}, "0.1.0+abc", 5),
 )
 COHORT = EncodedCohort(
     features=(DRAWS.integers(-4096, 4097, (30, 4, 2)) / 4096).astype(np.float32),
@@ -108,7 +109,7 @@ SUMS = Moments(
     step_hours=1.0,
     transforms=(NO_PEOPLE, {"kind": "public_ranges", "public": True}),
     guarantee=GUARANTEE,
-    provenance=Provenance("moments"),
+    provenance=Provenance("moments", config=NOTED),
 )
 NOTES = ReleaseNotes(
     name="ICU & <b>demo</b>",
@@ -137,6 +138,7 @@ ROOT = TrustRoot(
     min_approvals=0,
     max_revocation_age_days=0,
     policies={name: load_policy(name).digest for name in ("demo", "agreement")},
+    expires="2100-01-01",
 )
 
 
@@ -165,7 +167,7 @@ def write(folder: Path, artefact: Any, policy: str = "demo", notes: ReleaseNotes
     )
     kept = results if isinstance(artefact, EncodedCohort) else results[:2]
     report = LeakageReport("art", record_digest(artefact), kept, (), True, Provenance("audit"))
-    read = Circumstances(countersigned=recovery(rules, [report]).code)
+    read = behind(artefact, countersigned=recovery(rules, [report]).code)
     decision = decide(rules, artefact, [report], UTILITY, read)
     release = admit(rules, decision, artefact, [report], UTILITY, read)
     said = notes or (SEALED if rules.encrypted else NOTES)

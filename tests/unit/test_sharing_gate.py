@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sample_release import NOTED, behind
 
 from condensation.private.accounting import analytic_epsilon
 from pipeline.core.codec import record_digest
@@ -28,7 +29,7 @@ from pipeline.core.types import (
     UtilityScore,
 )
 from pipeline.sharing.policy.accounting import Unpriced, mismatch, recomputed_epsilon
-from pipeline.sharing.policy.gate import AuditedRelease, Circumstances, admit, decide, judge_audit, leaks
+from pipeline.sharing.policy.gate import AuditedRelease, admit, decide, judge_audit, leaks
 from pipeline.sharing.policy.load import Policy, load_policy
 from pipeline.sharing.policy.recovery import recovery
 from pipeline.sharing.policy.rules import RULES, Finding
@@ -55,7 +56,7 @@ SET = CondensedSet(
     method="private_moments",
     starts_from_records=False,
     guarantee=GUARANTEE,
-    provenance=Provenance("condense"),
+    provenance=Provenance("condense", config=NOTED),
 )
 
 
@@ -101,12 +102,21 @@ def verdict(
     *results: AttackResult, artefact: Any = SET, policy: Policy | None = STRICT, utility: Any = UTILITY, **changes: Any
 ) -> str:
     reports = [report(*results, about=artefact, **changes)]
-    read = Circumstances(countersigned=recovery(policy, reports).code) if policy else Circumstances()
-    return decide(policy, artefact, reports, utility, read).verdict
+    read = {"countersigned": recovery(policy, reports).code} if policy else {}
+    return judge(policy, artefact, reports, utility, **read).verdict
+
+
+def judge(policy: Policy | None, artefact: Any, reports: Any, utility: Any, **told: Any) -> GateDecision:
+    """The gate's decision where the ledger holds what the artefact's guarantee states."""
+    return decide(policy, artefact, reports, utility, behind(artefact, **told))
+
+
+def let_out(decision: GateDecision, artefact: Any, reports: Any, utility: Any, **told: Any) -> AuditedRelease:
+    return admit(STRICT, decision, artefact, reports, utility, behind(artefact, **told))
 
 
 def test_a_private_set_with_a_clean_audit_passes() -> None:
-    decision = decide(STRICT, SET, [report()], UTILITY)
+    decision = judge(STRICT, SET, [report()], UTILITY)
     assert decision.verdict == "PASS"
     assert (decision.policy, decision.policy_digest) == ("strict", STRICT.digest)
     assert {outcome for outcome, _ in decision.reasons} == {"PASS"}
@@ -120,7 +130,7 @@ def test_silence_is_never_a_pass() -> None:
     """Each of these is INCONCLUSIVE: nothing was found, but nobody could have found it."""
     nan = math.nan
     assert verdict(policy=None) == "INCONCLUSIVE"
-    assert decide(STRICT, SET, [], UTILITY).verdict == "INCONCLUSIVE"
+    assert judge(STRICT, SET, [], UTILITY).verdict == "INCONCLUSIVE"
     assert verdict(controls_held=False) == "INCONCLUSIVE"
     assert verdict(artefact_digest="0" * 64) == "INCONCLUSIVE"
     assert verdict(*GOOD[:2]) == "INCONCLUSIVE"  # a required figure is absent
@@ -176,7 +186,7 @@ def test_paperwork_that_fails() -> None:
 def test_tasks_chosen_on_real_stays_are_outside_the_guarantee() -> None:
     """Whatever the policy says of guarantees: a set that claims one must not hide a look that was not accounted."""
     for chosen, expected in (("real_stays", "FAIL"), ("private_moments", "PASS"), ("fixed", "PASS")):
-        made = dataclasses.replace(SET.provenance, config={"tasks_chosen": chosen})
+        made = dataclasses.replace(SET.provenance, config={**NOTED, "tasks_chosen": chosen})
         assert verdict(artefact=dataclasses.replace(SET, provenance=made)) == expected
 
 
@@ -228,39 +238,39 @@ def test_maps_redrawn_for_every_window_never_leave() -> None:
 
 
 def test_only_the_gate_makes_an_audited_release() -> None:
-    decision = decide(STRICT, SET, [report()], UTILITY)
-    assert admit(STRICT, decision, SET, [report()], UTILITY).name == "private"
+    decision = judge(STRICT, SET, [report()], UTILITY)
+    assert let_out(decision, SET, [report()], UTILITY).name == "private"
     with pytest.raises(ReleaseRefused, match="only the gate"):
         AuditedRelease(object(), STRICT, decision, SET, (report(),), UTILITY)
 
 
 def test_a_borrowed_decision_opens_nothing() -> None:
-    decision = decide(STRICT, SET, [report()], UTILITY)
+    decision = judge(STRICT, SET, [report()], UTILITY)
     other = dataclasses.replace(SET, features=SET.features + 1)
     with pytest.raises(ReleaseRefused, match="does not follow"):
-        admit(STRICT, decision, other, [report()], UTILITY)
+        let_out(decision, other, [report()], UTILITY)
     with pytest.raises(ReleaseRefused, match="does not follow"):
-        admit(STRICT, decision, SET, [report(*GOOD[:2])], UTILITY)
+        let_out(decision, SET, [report(*GOOD[:2])], UTILITY)
     with pytest.raises(ReleaseRefused, match="another policy"):
-        admit(load_policy("demo"), decision, SET, [report()], UTILITY)
-    forged = dataclasses.replace(decide(STRICT, SET, [], UTILITY), verdict="PASS")
+        admit(load_policy("demo"), decision, SET, [report()], UTILITY, behind(SET))
+    forged = dataclasses.replace(judge(STRICT, SET, [], UTILITY), verdict="PASS")
     with pytest.raises(ReleaseRefused, match="does not follow"):
-        admit(STRICT, forged, SET, [], UTILITY)
+        let_out(forged, SET, [], UTILITY)
 
 
 def test_the_error_says_whether_the_audit_or_the_paperwork_refused() -> None:
     leak = report(*GOOD[:2], result("density_membership", "tpr_at_1pct_fpr", 0.5))
-    decision = decide(STRICT, SET, [leak], UTILITY)
+    decision = judge(STRICT, SET, [leak], UTILITY)
     assert leaks(decision)
     with pytest.raises(LeakageError, match="tpr_at_1pct_fpr") as caught:
-        admit(STRICT, decision, SET, [leak], UTILITY)
+        let_out(decision, SET, [leak], UTILITY)
     assert caught.value.exit_code == 13
 
     bare = dataclasses.replace(SET, guarantee=None)
-    decision = decide(STRICT, bare, [report(about=bare)], UTILITY)
+    decision = judge(STRICT, bare, [report(about=bare)], UTILITY)
     assert not leaks(decision)
     with pytest.raises(ReleaseRefused, match="no privacy guarantee") as refused:
-        admit(STRICT, decision, bare, [report(about=bare)], UTILITY)
+        let_out(decision, bare, [report(about=bare)], UTILITY)
     assert refused.value.exit_code == 14
 
 
@@ -272,8 +282,8 @@ def test_a_stored_decision_is_still_good(tmp_path: Path) -> None:
     kept = store.get(store.put(report()), LeakageReport)
     artefact = store.get(store.put(SET), CondensedSet)
     utility = store.get(store.put(UTILITY), UtilityReport)
-    decision = store.get(store.put(decide(STRICT, SET, [report()], UTILITY)), GateDecision)
-    assert admit(STRICT, decision, artefact, [kept], utility).name == "private"
+    decision = store.get(store.put(judge(STRICT, SET, [report()], UTILITY)), GateDecision)
+    assert let_out(decision, artefact, [kept], utility).name == "private"
 
 
 def reasons(decision: Any, word: str) -> str:
@@ -284,24 +294,24 @@ def test_a_figure_that_never_decides_cannot_be_made_to() -> None:
     """No flag of an attack, and no limit of a policy, lets distance to the closest record open or shut the gate."""
     for statistic in ("closest_record_ratio", "mutual_information", "member_excess"):
         pushed = result("near_copies", statistic, 0.1, gates=True)
-        decision = decide(STRICT, SET, [report(*GOOD, pushed)], UTILITY)
+        decision = judge(STRICT, SET, [report(*GOOD, pushed)], UTILITY)
         assert decision.verdict == "INCONCLUSIVE"
         assert f"offers {statistic} to decide by" in reasons(decision, "INCONCLUSIVE")
         only = result("density_membership", statistic, 0.0, gates=True)
         assert verdict(*GOOD[:2], only) == "INCONCLUSIVE"  # nor does it stand in for a required figure
     any_limit = dataclasses.replace(STRICT, limits=(dataclasses.replace(STRICT.limits[0], statistic="*"),))
     pushed = result("near_copies", "mutual_information", 0.0)
-    assert decide(any_limit, SET, [report(pushed)], UTILITY).verdict == "INCONCLUSIVE"
+    assert judge(any_limit, SET, [report(pushed)], UTILITY).verdict == "INCONCLUSIVE"
 
 
 def test_an_expired_policy_lets_nothing_pass() -> None:
     last, after = date.fromisoformat(STRICT.expires), date.fromisoformat(STRICT.expires) + timedelta(days=1)
-    assert decide(STRICT, SET, [report()], UTILITY, Circumstances(today=last)).verdict == "PASS"
-    decision = decide(STRICT, SET, [report()], UTILITY, Circumstances(today=after))
+    assert judge(STRICT, SET, [report()], UTILITY, today=last).verdict == "PASS"
+    decision = judge(STRICT, SET, [report()], UTILITY, today=after)
     assert decision.verdict == "INCONCLUSIVE"
     assert "expired" in reasons(decision, "INCONCLUSIVE")
     with pytest.raises(ReleaseRefused):
-        admit(STRICT, decide(STRICT, SET, [report()], UTILITY), SET, [report()], UTILITY, Circumstances(today=after))
+        let_out(judge(STRICT, SET, [report()], UTILITY), SET, [report()], UTILITY, today=after)
 
 
 @pytest.mark.parametrize(
@@ -317,7 +327,7 @@ def test_an_expired_policy_lets_nothing_pass() -> None:
 )
 def test_the_gate_computes_epsilon_again(changes: dict[str, Any], word: str, sentence: str) -> None:
     claimed = dataclasses.replace(SET, guarantee=dataclasses.replace(GUARANTEE, **changes))
-    decision = decide(STRICT, claimed, [report(about=claimed)], UTILITY)
+    decision = judge(STRICT, claimed, [report(about=claimed)], UTILITY)
     assert decision.verdict == word
     assert sentence in reasons(decision, word)
 
@@ -356,14 +366,14 @@ def test_a_stay_is_a_person_only_where_the_source_knows_no_people() -> None:
 def test_what_recipients_recover_must_be_countersigned_as_it_is() -> None:
     agreement = load_policy("agreement")
     reports = [report(*BROKEN, about=ENCODED)]
-    decision = decide(agreement, ENCODED, reports, None)
+    decision = judge(agreement, ENCODED, reports, None)
     assert decision.verdict == "INCONCLUSIVE"
     assert "recovers up to 1 of the variation" in reasons(decision, "INCONCLUSIVE")
     code = recovery(agreement, reports).code
     assert code in reasons(decision, "INCONCLUSIVE")
-    assert decide(agreement, ENCODED, reports, None, Circumstances(countersigned=code)).verdict == "PASS"
+    assert judge(agreement, ENCODED, reports, None, countersigned=code).verdict == "PASS"
     better = [report(dataclasses.replace(BROKEN[0], high=0.6, rate=0.5), BROKEN[1], about=ENCODED)]
-    assert decide(agreement, ENCODED, better, None, Circumstances(countersigned=code)).verdict == "INCONCLUSIVE"
+    assert judge(agreement, ENCODED, better, None, countersigned=code).verdict == "INCONCLUSIVE"
 
 
 def test_worse_than_the_last_accepted_release() -> None:
@@ -372,7 +382,7 @@ def test_worse_than_the_last_accepted_release() -> None:
     after = report(GOOD[0], dataclasses.replace(GOOD[1], rate=0.56, low=0.54, high=0.58), GOOD[2])
 
     def judged(policy: Policy, accepted: Any) -> Any:
-        return decide(policy, SET, [after], UTILITY, Circumstances(accepted=accepted))
+        return judge(policy, SET, [after], UTILITY, accepted=accepted)
 
     assert judged(blocking, None).verdict == "INCONCLUSIVE"  # nobody looked
     assert judged(blocking, ()).verdict == "PASS"  # there is none
@@ -384,7 +394,7 @@ def test_worse_than_the_last_accepted_release() -> None:
 
 def test_a_threat_model_without_a_figure_blocks() -> None:
     asking = dataclasses.replace(STRICT, threat_models={**STRICT.threat_models, "condensed": ("T6", "T7")})
-    decision = decide(asking, SET, [report()], UTILITY)
+    decision = judge(asking, SET, [report()], UTILITY)
     assert decision.verdict == "INCONCLUSIVE"
     assert "threat model T7" in reasons(decision, "INCONCLUSIVE")
 
@@ -401,11 +411,11 @@ def test_an_audit_alone_is_judged_by_the_limits() -> None:
 
 
 def with_rule(rule: Any, *results: AttackResult) -> GateDecision:
-    return decide(STRICT, SET, [report(*results)], UTILITY, Circumstances(rules={"guest": rule}))
+    return judge(STRICT, SET, [report(*results)], UTILITY, rules={"guest": rule})
 
 
 def test_a_rule_of_others_is_one_more_reason() -> None:
-    plain = decide(STRICT, SET, [report()], UTILITY)
+    plain = judge(STRICT, SET, [report()], UTILITY)
     passed = with_rule(lambda *case: [Finding("PASS", "fine")])
     assert passed.verdict == "PASS"
     assert passed.reasons == (*plain.reasons, ("PASS", "rule guest: fine"))
@@ -444,20 +454,20 @@ def test_a_rule_of_others_that_says_nothing_sound_is_inconclusive(rule: Any) -> 
 
 def test_a_rule_cannot_be_left_out_between_decision_and_release() -> None:
     case = SET, [report()], UTILITY
-    strict = Circumstances(rules={"guest": lambda *case: [Finding("FAIL", "no")]})
-    for decided, admitted in ((Circumstances(), strict), (strict, Circumstances())):
+    strict = {"rules": {"guest": lambda *case: [Finding("FAIL", "no")]}}
+    for decided, admitted in (({}, strict), (strict, {})):
         with pytest.raises(ReleaseRefused, match="does not follow"):
-            admit(STRICT, decide(STRICT, *case, decided), *case, admitted)
+            let_out(judge(STRICT, *case, **decided), *case, **admitted)
 
 
 def test_the_gates_own_rules_are_looked_at_whatever_is_registered() -> None:
     """Registered like any, under the product's name, and neither run twice nor left out."""
-    plain = decide(STRICT, SET, [report()], UTILITY)
-    assert decide(STRICT, SET, [report()], UTILITY, Circumstances(rules=RULES)) == plain
+    plain = judge(STRICT, SET, [report()], UTILITY)
+    assert judge(STRICT, SET, [report()], UTILITY, rules=RULES) == plain
 
 
 def test_an_attack_that_failed_is_inconclusive_whatever_else_was_found() -> None:
     broken = NotRun("guest", "T6", "private", "it failed with KeyError", failed=True)
-    assert decide(STRICT, SET, [report(not_run=(broken,))], UTILITY).verdict == "INCONCLUSIVE"
+    assert judge(STRICT, SET, [report(not_run=(broken,))], UTILITY).verdict == "INCONCLUSIVE"
     skipped = dataclasses.replace(broken, failed=False)
-    assert decide(STRICT, SET, [report(not_run=(skipped,))], UTILITY).verdict == "PASS"
+    assert judge(STRICT, SET, [report(not_run=(skipped,))], UTILITY).verdict == "PASS"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
+import shutil
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
 import dp_accounting
@@ -22,8 +24,17 @@ from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import EncodedCohort, Provenance, Task
 from pipeline.sharing.policy.budget import Budget
-from pipeline.sharing.policy.ledger import People, composed_epsilon, ledger_path, reserve, spent_by_cohort
-from pipeline.sharing.trust.log import log_path, read_log
+from pipeline.sharing.policy.ledger import (
+    People,
+    composed_epsilon,
+    ledger_path,
+    reserve,
+    reserved_queries,
+    spent_by_cohort,
+    unrelated,
+)
+from pipeline.sharing.policy.opening import CLOCK, SEEN
+from pipeline.sharing.trust.log import append_log, log_path, read_log
 
 BUDGET = Budget(3.0, 1e-5, 365)
 GAUSS = ({"event": "GaussianDpEvent", "noise_multiplier": 5.0},)
@@ -177,6 +188,10 @@ def test_queries_older_than_the_period_are_forgiven_but_not_forgotten(tmp_path: 
     monkeypatch.setattr("pipeline.core.files.chained.now", lambda: "2020-01-01T00:00:00+00:00")
     ask(tmp_path, "old")
     monkeypatch.undo()
+    for refused in (lambda: ask(tmp_path, "new"), lambda: spent_by_cohort(tmp_path, BUDGET)):
+        with pytest.raises(BudgetError, match="earlier queries would be forgiven"):
+            refused()
+    append_log(tmp_path, CLOCK, {})  # somebody vouches for it
     ask(tmp_path, "new")
     (row,) = spent_by_cohort(tmp_path, BUDGET)
     assert (row.queries, row.epsilon) == (2, pytest.approx(exact(5.0), rel=1e-3))
@@ -213,6 +228,111 @@ def test_a_crash_between_ledger_and_log_is_healed_by_the_next_query(tmp_path: Pa
     ask(tmp_path, "second")
     assert read_log(tmp_path).entries[-1]["head"] == read_chain(ledger_path(tmp_path)).head
     assert spent_by_cohort(tmp_path, BUDGET)[0].queries == 2
+
+
+def test_ledger_and_log_that_were_removed_together_are_missed(tmp_path: Path) -> None:
+    """By the counter beside the noise key; and without that by what a release of the site's own has seen of the log."""
+    ask(tmp_path, "first")
+    manifest = tmp_path / "releases" / "site-set-v1" / "manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text(json.dumps({"log": append_log(tmp_path, "propose", {}).plain()}))
+    ask(tmp_path, "second")
+    saved = {name: (tmp_path / name).read_bytes() for name in ("ledger/ledger.jsonl", "log/log.jsonl")}
+    for folder in ("ledger", "log"):
+        shutil.rmtree(tmp_path / folder)
+    asking = (
+        lambda: ask(tmp_path, "again"),
+        lambda: spent_by_cohort(tmp_path, BUDGET),
+        lambda: reserved_queries(tmp_path),
+    )
+    for seen_by in ("noise.seen has seen 3 lines of the ledger, and 0", "site-set-v1 was made by another log"):
+        for refused in asking:
+            with pytest.raises(BudgetError, match=seen_by) as told:
+                refused()
+            assert "\n" not in str(told.value)
+        (tmp_path / "keys" / SEEN).unlink(missing_ok=True)
+    assert not list((tmp_path / "ledger").glob("people/*"))
+    manifest.unlink()
+    ask(tmp_path, "again")  # with keys and releases gone as well it is a workspace like any new one
+    shutil.rmtree(tmp_path / "keys")
+    for name, data in saved.items():
+        (tmp_path / name).write_bytes(data)
+    ask(tmp_path, "third")
+
+
+@pytest.mark.parametrize("damage", ["", "{}", "[]", '{"lines": "x", "head": ""}', "null"])
+def test_a_counter_that_cannot_be_read_stops_the_ledger(tmp_path: Path, damage: str) -> None:
+    ask(tmp_path, "first")
+    path = tmp_path / "keys" / SEEN
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.write_text(damage)
+    with pytest.raises(EnvironmentProblem, match="counter"):
+        ask(tmp_path, "second")
+    path.unlink()
+    ask(tmp_path, "second")  # a crash before the first one was written
+
+
+def test_a_ledger_restored_with_its_log_is_older_than_the_counter(tmp_path: Path) -> None:
+    ask(tmp_path, "first")
+    old = {name: (tmp_path / name).read_bytes() for name in ("ledger/ledger.jsonl", "log/log.jsonl")}
+    ask(tmp_path, "second")
+    for name, data in old.items():
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(BudgetError, match="has seen 3 lines of the ledger, and 2 or others are here"):
+        ask(tmp_path, "third")
+
+
+def at(monkeypatch: pytest.MonkeyPatch, days: float) -> None:
+    """The machine's clock, so many days from now."""
+    moment = datetime.now(tz=UTC) + timedelta(days=days)
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return moment.astimezone(tz)
+
+    monkeypatch.setattr("pipeline.core.files.chained.datetime", Clock)
+    monkeypatch.setattr("pipeline.sharing.policy.opening.datetime", Clock)
+
+
+@pytest.mark.parametrize(("days", "refused"), [(400, "forgiven"), (3650, "forgiven"), (-1, "in the future")])
+def test_a_clock_that_leapt_or_went_back_gives_no_budget_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int, refused: str
+) -> None:
+    for number in range(3):
+        ask(tmp_path, f"q{number}")
+    at(monkeypatch, days)
+    for _ in range(2):  # also not once a line of the leapt time is in the log
+        with pytest.raises(BudgetError, match=refused):
+            ask(tmp_path, "more")
+        append_log(tmp_path, "send", {})
+    assert len(read_chain(ledger_path(tmp_path)).lines) == 4
+
+
+def test_a_clock_that_went_on_as_clocks_do_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after a long pause in which nothing would be forgiven."""
+    short = Budget(3.0, 1e-5, 60)
+    for days in (0, 50, 100, 150):
+        at(monkeypatch, days)
+        ask(tmp_path, f"after {days}", budget=short)
+    assert spent_by_cohort(tmp_path, short)[0].epsilon == pytest.approx(exact(5.0, 5.0), rel=1e-3)
+    at(monkeypatch, 350)
+    assert spent_by_cohort(tmp_path, Budget(3.0, 1e-5, 3650))[0].queries == 4
+
+
+def test_the_same_people_under_new_ids_are_no_other_people_unnoticed(tmp_path: Path) -> None:
+    assert unrelated(tmp_path, EVERYBODY) == ""  # the first cohort is related to nobody
+    ask(tmp_path, "first")
+    renamed = People(tuple(f"x{number}" for number in range(300)), "subject")
+    code = unrelated(tmp_path, renamed)
+    assert len(code) == 12
+    assert code != unrelated(tmp_path, People(renamed.ids[:-1], "subject")) != ""
+    assert unrelated(tmp_path, People((*renamed.ids, "p7"), "subject")) == unrelated(tmp_path, EVERYBODY) == ""
+    ask(tmp_path, "theirs", renamed)
+    assert unrelated(tmp_path, renamed) == unrelated(tmp_path, EVERYBODY) == ""
+    for file in (tmp_path / "ledger" / "people").iterdir():
+        file.unlink()
+    assert unrelated(tmp_path, People(("z",), "subject")) == ""  # lost marks: everybody counts as having been there
 
 
 def test_a_torn_last_line_was_never_acknowledged(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_a_refused_note_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_stage_runs_once_when_resumed_and_again_when_not(tmp_path: Path) -> None:
-    store, calls = Store(tmp_path), []
+    store, calls = Store(tmp_path, b"k" * 32), []
 
     def make() -> tuple[CondensedSet]:
         calls.append(1)
@@ -149,6 +149,7 @@ def test_a_note_that_nobody_with_the_key_wrote_is_no_note(tmp_path: Path) -> Non
         assert (again.digests, again.reused, calls) == (made.digests, False, [1]), what
     assert store.made("stage") is not None
     assert Store(tmp_path, b"another" * 5).made("stage") is None
+    assert Store(tmp_path).made("stage") is None  # who has no key believes no note
 
 
 def test_a_description_that_was_edited_is_not_told(tmp_path: Path) -> None:

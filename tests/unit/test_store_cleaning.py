@@ -34,7 +34,7 @@ def decision(word: str) -> GateDecision:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     (tmp_path / "runs/nightly").mkdir(parents=True)
-    return Store(tmp_path / "store")
+    return Store(tmp_path / "store", b"k" * 32)
 
 
 def night(store: Store, word: str, run: str = "nightly", release: int = 0) -> list[Made]:

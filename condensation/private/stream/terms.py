@@ -134,7 +134,7 @@ def nightly_answers(
         if (one := known.get(place + 1)) is not None:
             increments[place], digest = np.rint(one.increment / step), one.digest
         named = {**question, "night": place + 1, "added": digest, "step": step.hex()}
-        draws[place] = np.rint(noise.normal(named, float(steps), (size,)))
+        draws[place] = noise.discrete_normal(named, steps, (size,))
     sums = running_sums(increments, stream.window)
     answers = [total + np.rint(correlated(draws[: place + 1], factor)) for place, total in enumerate(sums)]
     return np.array(answers).reshape(night, size) * step

@@ -16,6 +16,10 @@ def ledger(
     policy: Annotated[
         str | None, typer.Option(help="The policy whose budget counts, by name or file; none = of the last query.")
     ] = None,
+    clock_is_right: Annotated[
+        bool,
+        typer.Option("--clock-is-right", help="After a long pause: put on record that this machine's clock is right."),
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Workspace folder.")] = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="What nights a year would cost, with and without a stream; reads no ledger.")
@@ -28,11 +32,15 @@ def ledger(
     """
     from pipeline.sharing.policy.ledger import last_budget, spent_by_cohort
     from pipeline.sharing.policy.load import load_policy
+    from pipeline.sharing.policy.opening import CLOCK
+    from pipeline.sharing.trust.log import append_log
 
     if plan:
         _print_plan(policy, as_json=as_json)
         return
     workspace = out or Path("decoct-work")
+    if clock_is_right:
+        append_log(workspace, CLOCK, {})
     budget = last_budget(workspace) if policy is None else load_policy(policy).budget
     if budget is None:
         raise UsageError(f"nothing has been reserved in {workspace}; to see a policy's budget, name it with --policy")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -11,6 +12,9 @@ from pipeline.core.errors import EnvironmentProblem
 
 
 def doctor(
+    config: Annotated[
+        Path | None, typer.Argument(help="The TOML file of your nights: who may write it?", show_default=False)
+    ] = None,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -23,7 +27,7 @@ def doctor(
     from flows.doctor.examine import examine
 
     findings = []
-    for finding in examine(out or Path("decoct-work")):
+    for finding in examine(out or Path("decoct-work"), config):
         findings.append(finding)
         if not as_json:
             print(f"{finding.word:<4}  {finding.check:<14} {finding.told}", flush=True)

@@ -20,6 +20,9 @@ def night(
     no_prefect: Annotated[
         bool, typer.Option("--no-prefect", help="In this process: ten seconds faster, no page of Prefect's.")
     ] = False,
+    new_programs: Annotated[
+        bool, typer.Option("--new-programs", help="You have read the notice command and plug-ins that the file names.")
+    ] = False,
     as_json: AsJson = False,
     verbose: Verbose = 0,
 ) -> None:
@@ -36,6 +39,10 @@ def night(
     from flows.workspace.locks import workspace_lock
 
     with workspace_lock(plan.workspace, "decoct night"):  # asked before libraries are loaded that take seconds
+        if new_programs:
+            from flows.nights.pinned import pin
+
+            pin(plan)
         found = _night(config, plan, no_prefect)
     if as_json:
         print_json(asdict(found))
@@ -59,7 +66,7 @@ def schedule(
 
     With PREFECT_API_URL set that server plans the nights; without, this process does, and each night is kept in
     Prefect's own SQLite file. A worker does it instead after --write prefect.yaml and: prefect deploy --all. Without
-    Prefect, see docs/how-to/every-night.md.
+    Prefect, see docs/how-to/every-night.md. The programs that the file names now are pinned: a night refuses others.
 
     Example: decoct schedule --cron "0 2 * * *" --timezone Europe/Berlin --config night.toml
     """
@@ -72,7 +79,9 @@ def schedule(
     checked_schedule(cron, timezone)
     quiet(plan.workspace)
     from flows.nights import scheduled
+    from flows.nights.pinned import pin
 
+    pin(plan)
     if write is None:
         typer.echo(f"a night of {config} at {cron} ({timezone}), until this is stopped", err=True)
         scheduled.serve(config, cron, timezone)

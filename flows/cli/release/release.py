@@ -1,9 +1,9 @@
-"""`decoct release`: propose, approve, publish. The author of a release never approves it."""
+"""`decoct release`: propose, review, approve, publish. The author of a release never approves it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -22,7 +22,7 @@ from flows.cli.common import (
     today,
     walk,
 )
-from pipeline.core.errors import UsageError
+from pipeline.core.errors import ReleaseRefused, UsageError
 
 Proposal = Annotated[Path, typer.Argument(help="The proposal's folder.", show_default=False)]
 SignedRoot = Annotated[
@@ -32,7 +32,6 @@ List = Annotated[
     Path | None,
     typer.Option("--revocations", help="The revocation list; none = trust/revocations.json there, if it exists."),
 ]
-_STEPS: Final = ("propose", "approve", "publish")
 
 
 class _RunByDefault(TyperGroup):
@@ -73,6 +72,41 @@ def propose(
     walk("release", start(load_config(config), seed, device, out, verbose, only, resume=resume), as_json, verbose)
 
 
+@release_app.command("review")
+def review(
+    proposal: Proposal,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also attack the sealed cohort again; takes as long as the audit.")
+    ] = False,
+    workspace: Annotated[
+        Path | None, typer.Option(help="The site's workspace, to be read; none = the one in which the proposal lies.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """For the approver: derive again, from the site's store and ledger, what the proposal says. Exit code 14: refused.
+
+    Example: decoct release review decoct-work/proposals/st-elsewhere-private-v1
+    """
+    from flows.review import record
+    from flows.review import review as look
+    from pipeline.core.redaction import scrubbed
+
+    place = workspace or workspace_of(proposal)
+    with scrubbed("review"):
+        found = look(proposal, place, again=again)
+        if found.held:
+            record(proposal, place, found)
+    if as_json:
+        told = [{"what": line.what, "held": line.held, "told": line.told} for line in found.lines]
+        print_json({"lines": told, "report": None if found.report is None else str(found.report), "level": found.level})
+    else:
+        for line in found.lines:
+            print(f"{line.what:<12} {'OK     ' if line.held else 'REFUSED'}  {line.told}")
+        print(f"{'report':<12} {found.report or 'the run that made it is no longer known here'}")
+    if not found.held:
+        raise typer.Exit(ReleaseRefused.exit_code)
+
+
 @release_app.command("approve")
 def approve(
     proposal: Proposal,
@@ -81,24 +115,37 @@ def approve(
     revocations: List = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a proposal and add an approver's signature. Read its card first: what you sign is the whole of it.
+    """Check a proposal and add an approver's signature. First: decoct release review, and read card and report.
 
     Example: decoct release approve decoct-work/proposals/st-elsewhere-private-v1 --key ann.key
     """
+    from flows.review import level_of
     from pipeline.core.keys.secrets import read_secret
     from pipeline.sharing.approval import approve as add_approval
+    from pipeline.sharing.layout import ENVELOPE
+    from pipeline.sharing.receive.verify import read_folder
     from pipeline.sharing.trust.keys import role_signer
     from pipeline.sharing.trust.signing import statement_digest
 
     trusted, revoked = _trusted(proposal, root, revocations)
     signer = role_signer(read_secret(key, "approver"))
     workspace = workspace_of(proposal)
-    who = add_approval(proposal, signer=signer, root=trusted, today=today(), workspace=workspace, revocations=revoked)
-    statement = statement_digest((proposal / "envelope.dsse.json").read_bytes())
+    statement = statement_digest(read_folder(proposal)[ENVELOPE])
+    level = level_of(workspace, statement)
+    who = add_approval(
+        proposal,
+        signer=signer,
+        root=trusted,
+        today=today(),
+        workspace=workspace,
+        revocations=revoked,
+        reviewed=level,
+    )
     if as_json:
-        print_json({"proposal": str(proposal), "approved_by": who.name, "statement": statement})
+        print_json({"proposal": str(proposal), "approved_by": who.name, "statement": statement, "review": level})
     else:
-        print(f"{who.name} approved {proposal.name}, statement {statement}\nnext: decoct release publish {proposal}")
+        print(f"{who.name} approved {proposal.name}, statement {statement}; review on the log: {level}")
+        print(f"next: decoct release publish {proposal}")
 
 
 @release_app.command("publish")

@@ -195,6 +195,18 @@ def attack(
     return judge(inside, outside, halves(n, rng), halves(m, rng), at)
 
 
+def foreseen(members: int, others: int) -> dict[str, int]:
+    """Statistic -> n of the figures that `Membership` will give of so many subjects; none where it cannot run."""
+    if min(members, others) < 4 * MIN_SUBJECTS:
+        return {}
+    left = others - int(REFERENCE_SHARE * others)
+    inside, outside = members - members // 2, left - left // 2
+    sharp = {"tpr_at_1pct_fpr": FPR, "tpr_at_01pct_fpr": SHARP_FPR}
+    found = ["auroc", *(name for name, rate in sharp.items() if smallest_fpr(outside) <= rate)]
+    found += [] if smallest_fpr(outside) <= FPR else ["tpr_at_smallest_fpr"]
+    return dict.fromkeys(found, inside + outside)
+
+
 @final
 @dataclass(frozen=True)
 class Membership:

@@ -60,6 +60,7 @@ class ReleaseConfig(Model):
     recipient_keys: dict[str, str] = Field(default_factory=dict)  # recipient -> age public key; encrypts the payload
     agreement: str = ""  # the data-use agreement's title or reference; likewise
     duo: tuple[str, ...] = ()  # what receivers may do with it: terms of the Data Use Ontology
+    other_people: str = ""  # the code of a cohort without an id that the ledger knows: no ids were changed in it
     countersigned: str = ""  # the code of what recipients recover, given by the gate and set once somebody has read it
 
     @model_validator(mode="after")

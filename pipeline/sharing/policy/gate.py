@@ -24,15 +24,13 @@ from pipeline.sharing.policy.rules import (
 from pipeline.sharing.policy.rules import Artefact as Artefact  # callers speak of the gate's artefacts
 from pipeline.sharing.policy.rules import Circumstances as Circumstances  # likewise
 
-ALONE: Final = Circumstances()
-
 
 def decide(
     policy: Policy | None,
     artefact: Artefact,
     reports: Sequence[LeakageReport],
     utility: UtilityReport | None,
-    circumstances: Circumstances = ALONE,
+    circumstances: Circumstances,
 ) -> GateDecision:
     """Look at every rule and give one verdict: FAIL before INCONCLUSIVE before PASS.
 
@@ -105,7 +103,7 @@ def admit(
     artefact: Artefact,
     reports: Sequence[LeakageReport],
     utility: UtilityReport | None,
-    circumstances: Circumstances = ALONE,
+    circumstances: Circumstances,
 ) -> AuditedRelease:
     """Turn a PASS into an audited release, after deciding again: a stale or borrowed decision opens nothing.
 

@@ -12,7 +12,7 @@ A stream (`pipeline.sharing.policy.streams`) is one query that is answered over 
 whoever entered it, on whichever nights.
 
 Every head of the ledger is anchored in the audit log: a ledger that is older than the log says was restored from a
-backup, and nothing is drawn on it.
+backup, and nothing is drawn on it. That both were not begun anew is asked of what lies elsewhere (`policy.opening`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -33,12 +34,14 @@ from pipeline.core.errors import BudgetError
 from pipeline.core.files.chained import BEGINNING, Chain, Writer, read_chain, writing
 from pipeline.sharing.policy.budget import Budget
 from pipeline.sharing.policy.marks import keep_marks, marks_of, read_marks
+from pipeline.sharing.policy.opening import believed_now, keep_seen, require_grown
 from pipeline.sharing.trust.log import append_log, read_log
 
 FOLDER: Final = "ledger"
 LEDGER_FILE: Final = "ledger.jsonl"
 RESERVE, STREAM, NIGHT = "reserve", "stream", "night"  # the kinds of lines: a query, a stream, who entered it
 ANCHOR: Final = "ledger"  # what the log calls the line that names the ledger's head
+CODE_DIGITS: Final = 12
 MAX_PATTERNS: Final = 32  # beyond it, everybody is taken to have been in every overlapping cohort
 INTERVAL: Final = 1e-3  # of the privacy loss grid; dp-accounting rounds upwards
 
@@ -133,6 +136,23 @@ def begin(workspace: Path, ledger: Writer) -> None:
         ledger.append("begin", {"salt": secrets.token_hex(32)})
 
 
+def unrelated(workspace: Path, people: People) -> str:
+    """The cohort's code, where not one of `people` is in any cohort on the ledger; "" where one is, or there is none.
+
+    So it is with other people, and just so with the same people under new ids, whose queries nobody would add up.
+
+    Raises:
+        EnvironmentProblem: the ledger is damaged.
+    """
+    ledger = read_chain(ledger_path(workspace))
+    known = [read_marks(workspace / FOLDER, [cohort]) for asked in _asked(ledger) for cohort in asked.cohorts]
+    if not known:
+        return ""
+    marks = marks_of(ledger, people.ids)
+    apart = all(others is not None and not np.isin(marks, others).any() for others in known)
+    return sha256(marks.astype("<u8").tobytes()).hexdigest()[:CODE_DIGITS] if apart else ""
+
+
 def spent_by_cohort(workspace: Path, budget: Budget) -> tuple[CohortSpent, ...]:
     """What each cohort on the ledger has given in the budget's period; cohorts in the order of their first query.
 
@@ -150,6 +170,21 @@ def spent_by_cohort(workspace: Path, budget: Budget) -> tuple[CohortSpent, ...]:
         told = (asked.name, asked.entries[-1]["unit"], count, len(asked.entries), asked.last, epsilon, left)
         rows.append(CohortSpent(*told, nights=len(asked.cohorts) if asked.stream else 0))
     return tuple(rows)
+
+
+def foreseen(
+    workspace: Path, events: Sequence[Mapping[str, Any]], people: People, budget: Budget
+) -> tuple[float, float]:
+    """What the one of `people` who gave most has given in the period, and will have with `events`; nothing is written.
+
+    Raises:
+        BudgetError: the ledger cannot be trusted. EnvironmentProblem: it is damaged.
+    """
+    ledger = read_chain(ledger_path(workspace))
+    _require_anchored(workspace, ledger)
+    marks = marks_of(ledger, people.ids) if ledger.lines else np.zeros(1, np.uint64)
+    before, after = (_most_spent(workspace, ledger, marks, budget, more) for more in ((), events))
+    return before, after
 
 
 def reserved_queries(workspace: Path) -> dict[str, tuple[Mapping[str, Any], ...]]:
@@ -222,15 +257,13 @@ def _asked(ledger: Chain) -> list[Asked]:
     return list(found.values())
 
 
-def asked_in_period(ledger: Chain, budget: Budget) -> list[Asked]:
+def asked_in_period(workspace: Path, ledger: Chain, budget: Budget) -> list[Asked]:
     """What was asked in the period; of a stream, all or nothing: its later nights answer about earlier entries too.
 
     Raises:
-        BudgetError: this machine's clock is behind the ledger.
+        BudgetError: this machine's clock is not believed.
     """
-    today = datetime.now(tz=UTC)
-    if ledger.entries and datetime.fromisoformat(ledger.entries[-1]["when"]) > today + timedelta(minutes=5):
-        raise BudgetError("the ledger's last line is dated in the future: set this machine's clock right")
+    today = believed_now(ledger, read_log(workspace), budget.period_days)
     first = today - timedelta(days=budget.period_days)
 
     def since(when: str) -> bool:
@@ -248,7 +281,7 @@ def _most_spent(
     workspace: Path, ledger: Chain, marks: np.ndarray | None, budget: Budget, more: Sequence[Mapping[str, Any]]
 ) -> float:
     """The largest epsilon of anybody with one of `marks` over the period's reservations, with `more` events."""
-    recent = asked_in_period(ledger, budget)
+    recent = asked_in_period(workspace, ledger, budget)
     epsilons = [0.0]
     for pattern in _patterns(workspace, recent, marks):
         given = [event for asked, there in zip(recent, pattern, strict=True) if there for event in asked.events]
@@ -278,13 +311,15 @@ def asked_of(workspace: Path, recent: Sequence[Asked], marks: np.ndarray) -> np.
 
 
 def anchor(workspace: Path, ledger: Chain) -> None:
-    """Tell the audit log the ledger's head."""
+    """Tell the audit log the ledger's head, and the counter beside the noise key."""
     append_log(workspace, ANCHOR, {"lines": len(ledger.lines), "head": ledger.head})
+    keep_seen(workspace, ledger)
 
 
 def _require_anchored(workspace: Path, ledger: Chain) -> int:
     """How many lines the log has seen: all, or all but the one query that a crash kept from it."""
-    anchors = [entry for entry in read_log(workspace).entries if entry["what"] == ANCHOR]
+    log = read_log(workspace)
+    anchors = [entry for entry in log.entries if entry["what"] == ANCHOR]
     lines, head = (anchors[-1]["lines"], anchors[-1]["head"]) if anchors else (0, BEGINNING)
     known = len(ledger.lines) >= lines and ledger.head_at(lines) == head
     if not known or len([entry for entry in ledger.entries[lines:] if entry["what"] != "begin"]) > 1:
@@ -293,4 +328,5 @@ def _require_anchored(workspace: Path, ledger: Chain) -> int:
             f"({lines} lines then, {len(ledger.lines)} now); perhaps a backup of one of the two was restored: "
             "bring back the newest copies of both"
         )
+    require_grown(workspace, ledger, log)
     return int(lines)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, Final
 
@@ -51,21 +51,21 @@ class Finding:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Circumstances:
-    """What the gate looks at beside the artefact and its audit.
+    """What the gate looks at beside the artefact and its audit. What is left out is looked at and found wanting.
 
-    `today`: None = the gate's own clock. `accepted`: the audit of the last accepted release of this name, () = there is
-    none, None = nobody looked. `countersigned`: the code of the statement of recovery that somebody has read. `rules`:
-    more rules, by name, whose findings are added to the gate's own. `ledger`:
-    query -> events of all that was reserved in the workspace, None = there is no workspace.
+    `ledger`: query -> events of all that was reserved in the workspace; an empty one stands behind no guarantee.
+    `rules`: more rules, by name, whose findings are added to the gate's own. `today`: None = the gate's own clock.
+    `accepted`: the audit of the last accepted release of this name, () = there is none, None = nobody looked.
+    `countersigned`: the code of the statement of recovery that somebody has read.
     """
 
+    ledger: Mapping[str, Sequence[Mapping[str, Any]]]
+    rules: Mapping[str, Rule]
     today: date | None = None
     accepted: tuple[LeakageReport, ...] | None = None
     countersigned: str = ""
-    rules: Mapping[str, Rule] = field(default_factory=dict)
-    ledger: Mapping[str, Sequence[Mapping[str, Any]]] | None = None
 
 
 @dataclass(frozen=True)
@@ -208,10 +208,10 @@ def _guarantee_findings(policy: Policy, artefact: Artefact) -> Iterator[Finding]
         yield Finding("FAIL", "a transform used constants computed from patients, which the guarantee does not cover")
 
 
-def _ledger_findings(artefact: Artefact, ledger: Mapping[str, Sequence[Mapping[str, Any]]] | None) -> Iterator[Finding]:
+def _ledger_findings(artefact: Artefact, ledger: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[Finding]:
     """Was what the guarantee claims reserved before the noise was drawn?"""
     guarantee = None if isinstance(artefact, EncodedCohort) else artefact.guarantee
-    if guarantee is None or ledger is None:
+    if guarantee is None:
         return
     queries = artefact.provenance.config.get(LEDGER_QUERIES) or ()
     why = unreserved(guarantee, [str(name) for name in queries], ledger)

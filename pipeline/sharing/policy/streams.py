@@ -206,7 +206,7 @@ def _covered(
     events: Sequence[Mapping[str, Any]],
 ) -> np.ndarray:
     """Whose other queries of the period leave room for the stream, `(person,)`."""
-    others = [asked for asked in asked_in_period(ledger, budget) if asked.name != stream]
+    others = [asked for asked in asked_in_period(workspace, ledger, budget) if asked.name != stream]
     table = asked_of(workspace, others, marks)
     patterns, which = np.unique(table, axis=0, return_inverse=True)
     fits = [

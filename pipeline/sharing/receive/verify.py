@@ -108,8 +108,8 @@ def verify_files(
 ) -> tuple[dict[str, Any], PublicKey, tuple[PublicKey, ...]]:
     """Check a bundle's files, given as name -> content; returns the manifest, the author's key and the approvers'.
 
-    A `proposal` is a bundle that waits for approvals: it needs none, and no revocation list either. `anybody` looks on
-    behalf of every recipient: the site itself is none.
+    A `proposal` is a bundle that waits for approvals: it needs none. `anybody` looks on behalf of every recipient: the
+    site itself is none.
 
     Raises:
         ReleaseRefused: as `verify`.
@@ -137,12 +137,11 @@ def verify_files(
     require_policy_kept(files, manifest, root.policies)
     if not manifest["encryption"]:  # else whoever opens it looks
         require_canonical(files[PAYLOAD], manifest)
-    if not proposal:
-        if len(approvers) < root.min_approvals:
-            raise ReleaseRefused(
-                f"the bundle is approved by {len(approvers)} people, and the trust root asks for {root.min_approvals}"
-            )
-        require_fresh(revocations, root.max_revocation_age_days, today)
+    if not proposal and len(approvers) < root.min_approvals:
+        raise ReleaseRefused(
+            f"the bundle is approved by {len(approvers)} people, and the trust root asks for {root.min_approvals}"
+        )
+    require_fresh(revocations, root.max_revocation_age_days, today)
     _check_not_withdrawn(manifest, revocations)
     return manifest, author, approvers
 
@@ -322,7 +321,9 @@ def _check_in_force(manifest: Mapping[str, Any], root: TrustRoot, today: datetim
         issued, expires = (datetime.date.fromisoformat(manifest[key]) for key in ("issued", "expires"))
     except ValueError:
         raise ReleaseRefused(f"{MANIFEST} has a date that is not one") from None
-    if root.expires and today > datetime.date.fromisoformat(root.expires):
+    if not root.expires:
+        raise ReleaseRefused("the trust root does not say until when it holds")
+    if today > datetime.date.fromisoformat(root.expires):
         raise ReleaseRefused(f"the trust root expired on {root.expires}: get the next version")
     if today < issued:
         raise ReleaseRefused(f"the bundle is dated {issued}, which is in the future")

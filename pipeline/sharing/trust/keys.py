@@ -57,7 +57,7 @@ class TrustRoot:
     policies: Mapping[str, str] = field(default_factory=dict)  # name -> hex SHA-256 of the policy that may bear it
     minimum_versions: Mapping[str, int] = field(default_factory=dict)  # "site/name" -> oldest version still accepted
     version: int = 1
-    expires: str = ""  # ISO date
+    expires: str = ""  # ISO date; a root without one accepts nothing
     threshold: int = 0  # how many root keys must sign the next version, or a revocation list
     digest: str = ""  # hex SHA-256 of what was signed
 

@@ -1,7 +1,8 @@
 """The signed trust root: whose keys count for what, agreed on by m of n root keys, versioned and expiring.
 
-It reaches a receiver by another way than the bundles, and people compare its fingerprint. A later version replaces it
-when m of the *old* root keys signed that one too (as in The Update Framework), so that one stolen key changes nothing.
+It reaches a receiver by another way than the bundles, and people compare its fingerprint. A new version replaces it
+when it is the very next one and m of the *old* root keys signed it too (as in The Update Framework), so that one
+stolen key changes nothing.
 A key has one role: `author` signs releases, `approver` approves them, `root` signs roots and revocation lists. Authors
 and approvers speak for one site. How many must approve, how old a revocation list may be and which policies count, by
 their digests, is said here, by those who delegate, and never by a bundle. Imports: the standard library, rfc8785,
@@ -132,14 +133,20 @@ def read_root(path: Path) -> bytes:
 
 
 def require_successor(data: bytes, old: TrustRoot, name: str) -> TrustRoot:
-    """The root in `data`, if it may replace `old`: a later version that m of the old root keys have signed as well.
+    """The root in `data`, if it may replace `old`: the next version, that m of the old root keys have signed as well.
+
+    Not a later one: what a version between has revoked or added would never have been seen (as in The Update
+    Framework, whose clients take every version in turn).
 
     Raises:
         ReleaseRefused: as `parse_root`, or it may not.
     """
     root = parse_root(data, name)
-    if root.version <= old.version:
-        raise ReleaseRefused(f"{name} is version {root.version}, and version {old.version} was known before")
+    if root.version != old.version + 1:
+        raise ReleaseRefused(
+            f"{name} is version {root.version}, and version {old.version} was known before: "
+            f"the next that counts is version {old.version + 1}"
+        )
     try:
         require_root_signatures(open_envelope(data, KIND, name), old, name)
     except ReleaseRefused:
