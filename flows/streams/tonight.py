@@ -11,13 +11,15 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from flows import registry
+from flows.foresee import Known, require_releasable
 from flows.progress import say
-from flows.workspace.accounted import check_taken, training_ids, with_queries
+from flows.workspace.accounted import check_taken, require_related, training_ids, training_people, with_queries
 from flows.workspace.job import Job
 from pipeline.core.digest import digest_json
 from pipeline.core.errors import ConfigError
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.types import CondensedSet, EncodedCohort, Provenance
+from pipeline.sharing.policy.ledger import reserved_queries
 from pipeline.sharing.policy.load import load_policy
 from pipeline.sharing.policy.streams import Frozen, StreamTerms, enter, frozen_nights, reserve_stream
 from pipeline.store import Made
@@ -119,6 +121,10 @@ def night_set(
     terms = StreamTerms(method.horizon, method.entries, method.separation, training.protected_unit)
 
     def reserve(query: str, events: Sequence[Mapping[str, Any]]) -> None:
+        if query not in reserved_queries(job.config.workspace):  # what was paid for stays paid for
+            seen = Known.of(job.only(encoded, EncodedCohort))
+            require_releasable(job.config, seen, to_release=job.to_release)
+            require_related(job.config, training_people(job, encoded))
         reserve_stream(job.config.workspace, query, events, terms, policy.budget, policy.name)
         asked.append(query)
 

@@ -102,12 +102,12 @@ def test_no_verb_reads_its_configuration_back(
 
 
 def test_a_worker_opens_it_once(site: Path, reads: Callable[[], int]) -> None:
-    from flows import compute
+    from flows.compute import pieces
     from pipeline.core.config import load_config
 
     job = job_module.new_job(load_config(site / "run.toml"))
-    told = compute._tell(job)
+    told = pieces.tell(job)
     for name in ("a", "b", "a"):
-        seed = compute._checked(str(job.folder), told, job_module.Job.seed, (compute._ITS_JOB, name))
+        seed = pieces.checked(str(job.folder), told, job_module.Job.seed, (pieces.ItsJob.HERE, name))
         assert seed == job.seed(name)
     assert reads() == 1

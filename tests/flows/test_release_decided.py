@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from flows import run as road
 from flows.cli.main import app
 from flows.cli.make.plan import plan
-from flows.review import Review, level_of, record, review
+from flows.receiving.review import Review, level_of, record, review
 from flows.stages.attacks.scenes import SceneOf
 from flows.workspace.accounted import require_related
 from flows.workspace.job import Job, new_job

@@ -48,8 +48,9 @@ from pipeline.sharing.bundle.facts import ReleaseNotes, release_facts
 from pipeline.sharing.bundle.payload import payload_bytes
 from pipeline.sharing.bundle.write import bundle_files
 from pipeline.sharing.layout import CARD_HTML, CARD_MARKDOWN, LEAKAGE, PAYLOAD, PREDICATE_KEYS
-from pipeline.sharing.policy.gate import admit, decide
+from pipeline.sharing.policy.gate import Circumstances, admit, decide
 from pipeline.sharing.policy.load import load_policy
+from pipeline.sharing.policy.rules import LEDGER_QUERIES
 from pipeline.sharing.trust.keys import author_signer
 from pipeline.sharing.trust.log import Checkpoint
 from pipeline.sharing.trust.signing import make_statement, sign_statement
@@ -57,6 +58,7 @@ from pipeline.sharing.trust.signing import make_statement, sign_statement
 ISSUED: Final = datetime.date(2026, 3, 1)
 SIGNER: Final = author_signer(Secret(bytes(range(32)), "author"))
 NOTES: Final = ReleaseNotes("private", "Example hospital", 2, "ODbL-1.0", recipients=("Hospital B",), agreement="DUA 7")
+ASKED: Final = {LEDGER_QUERIES: ["a" * 64]}
 GUARANTEE: Final = PrivacyGuarantee(
     1.0,
     1e-6,
@@ -113,7 +115,9 @@ def condensed(draws: np.random.Generator, samples: int = 80) -> CondensedSet:
         method="private_moments",
         starts_from_records=False,
         guarantee=GUARANTEE,
-        provenance=Provenance("condense", (f"{draws.integers(2**60):064x}",), {"epsilon": 1.0, "seed": 5}, "0.2", 5),
+        provenance=Provenance(
+            "condense", (f"{draws.integers(2**60):064x}",), {"epsilon": 1.0, "seed": 5, **ASKED}, "0.2", 5
+        ),
         **SHARED,
     )
 
@@ -128,7 +132,7 @@ def moments(draws: np.random.Generator) -> Moments:
         feature_map_digest="f" * 64,
         n_steps=4,
         guarantee=GUARANTEE,
-        provenance=Provenance("moments"),
+        provenance=Provenance("moments", config=ASKED),
         **SHARED,
     )
 
@@ -201,12 +205,13 @@ rules_of: Final = functools.cache(load_policy)
 def bundle(artefact: Any, audits: Sequence[LeakageReport], policy: str, auroc: float) -> dict[str, bytes] | None:
     """Every file as it leaves, the statement and its signature among them; None = the gate stays shut."""
     rules = rules_of(policy)
+    around = Circumstances({"a" * 64: GUARANTEE.events}, {}, today=ISSUED)
     score = UtilityScore("private", "raw", "tcn", "death", "auroc", auroc, auroc - 0.04, auroc + 0.04, 0.01, 5, 800, 40)
     utility = UtilityReport((score,), 30, "bootstrap")
-    decision = decide(rules, artefact, audits, utility)
+    decision = decide(rules, artefact, audits, utility, around)
     if decision.verdict != "PASS":
         return None
-    release = admit(rules, decision, artefact, audits, utility)
+    release = admit(rules, decision, artefact, audits, utility, around)
     log = Checkpoint("decoct-log/0123456789abcdef", 17, "e" * 64)
     facts = release_facts(release, NOTES, ISSUED, payload_bytes(artefact), log)
     files = bundle_files(facts)

@@ -90,17 +90,20 @@ def test_query_one_has_noise_of_the_calibrated_scale() -> None:
             self.scales.append(scale * float.fromhex(query["step"]))
             return np.zeros(shape)
 
-    spy = Spy()
-    scaler = module._ask_centre(blocks, SHARE, PHI, MULTIPLIERS[0], spy, {})[0]  # type: ignore[arg-type]
     clip = module.RAW_CLIP_SHARE * 0.5 * np.sqrt(6)
+
+    def centred(noise: NoiseSource) -> np.ndarray:
+        sums = module.ask_sums(blocks, SHARE, 6, clip, 1.0, MULTIPLIERS[0], noise, {})
+        return sums.standardiser(PHI, 1.0).centre
+
+    spy = Spy()
+    centre = centred(spy)  # type: ignore[arg-type]
     sensitivity = centre_sensitivity(clip, 1.0, module.COUNT_WEIGHT * clip, 1.0)
     assert spy.scales == [rounded_up(MULTIPLIERS[0] * sensitivity * (1 + ROOM), grid_step(sensitivity, 13))]
     # without noise the answer is the mean of the rows (none is longer than the clip norm: 0.4 sqrt 6 < 0.75 sqrt 6 / 2
     # does not hold for the longest, so compare with the clipped ones)
-    np.testing.assert_allclose(scaler.centre, module.clipped(ROWS, clip).mean(axis=0), atol=1e-6)
-    centres = np.array(
-        [module._ask_centre(blocks, SHARE, PHI, MULTIPLIERS[0], source(k), {})[0].centre for k in range(80)]
-    )
+    np.testing.assert_allclose(centre, module.clipped(ROWS, clip).mean(axis=0), atol=1e-6)
+    centres = np.array([centred(source(k)) for k in range(80)])
     expected = spy.scales[0] / 200  # to first order: noise of the sum over the true count
     assert 0.3 * expected < centres.std() < 3 * expected
 

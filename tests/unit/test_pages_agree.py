@@ -31,6 +31,7 @@ from pipeline.sharing.bundle.facts import ReleaseNotes, release_facts
 from pipeline.sharing.bundle.payload import payload_bytes
 from pipeline.sharing.policy.gate import Circumstances, admit, decide
 from pipeline.sharing.policy.load import load_policy
+from pipeline.sharing.policy.rules import LEDGER_QUERIES
 
 RECORD: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "cli" / "recorded_demo.json").read_text(encoding="utf-8")
@@ -55,7 +56,7 @@ SET = CondensedSet(
     method="private_moments",
     starts_from_records=False,
     guarantee=GUARANTEE,
-    provenance=Provenance("condense"),
+    provenance=Provenance("condense", config={LEDGER_QUERIES: ["a" * 64]}),
 )
 PAGES = ("terminal", "report", "card", "card.md", "croissant", "watch")
 EPSILON = re.compile(r"(?:epsilon|ε)\s*(?:=\s*)?[0-9][0-9.]*")
@@ -68,7 +69,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     report = next(r for r in from_plain(tuple[LeakageReport, ...], RECORD["leakage"]) if r.artefact == "private")
     report = dataclasses.replace(report, artefact_digest=record_digest(SET))
     policy, utility = load_policy("demo"), from_plain(UtilityReport, RECORD["utility"])
-    around = Circumstances(today=date(2026, 11, 30), accepted=())
+    around = Circumstances({"a" * 64: GUARANTEE.events}, {}, today=date(2026, 11, 30), accepted=())
     decision = decide(policy, SET, (report,), utility, around)
     audited = admit(policy, decision, SET, (report,), utility, around)
     payload = payload_bytes(SET)
