@@ -70,8 +70,10 @@ def files_under(folder: Path) -> list[Path]:
 
 def unread_note(folder: Path, read: Iterable[Path]) -> tuple[str, ...]:
     """A sentence that names the files under `folder` that are not among those read; none where all are."""
-    known = {path.resolve() for path in read}
-    unread = [path for path in files_under(folder) if path.resolve() not in known]
+    plainly = set(read)
+    unread = [path for path in files_under(folder) if path not in plainly]
+    known = {path.resolve() for path in plainly} if unread else set()
+    unread = [path for path in unread if path.resolve() not in known]
     if not unread:
         return ()
     shown = ", ".join(path.relative_to(folder).as_posix() for path in unread[:_SHOWN])

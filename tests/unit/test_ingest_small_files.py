@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from pipeline.core.errors import DataError
-from pipeline.ingest.engine import small_files
 from pipeline.ingest.engine.event_tables import read_event_tables
-from pipeline.ingest.engine.small_files import grouped
+from pipeline.ingest.engine.together import small_files
+from pipeline.ingest.engine.together.small_files import grouped
 from pipeline.ingest.mapping.load import load_mapping, parse_mapping
 from pipeline.ingest.source_tables import SourceTables
 

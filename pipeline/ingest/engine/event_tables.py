@@ -29,9 +29,9 @@ from pipeline.ingest.engine.part_cache import PartCache
 from pipeline.ingest.engine.reading import Reading
 from pipeline.ingest.engine.repeats import settle_repeats
 from pipeline.ingest.engine.row_fates import FilePart, RowFates, add_count, gather
-from pipeline.ingest.engine.small_files import Group, grouped, joined_batches
 from pipeline.ingest.engine.stay_table import END, EXCLUDED, KEY, StayTable, exclude_withdrawn, read_stays
 from pipeline.ingest.engine.table_account import loose_notes, require_used, table_notes, table_uses, told
+from pipeline.ingest.engine.together.small_files import Group, grouped, joined_batches
 from pipeline.ingest.kept.pieces import Pieces
 from pipeline.ingest.kept.quarantine import MOST_KEPT, Quarantine
 from pipeline.ingest.kept.rows import KeptRows

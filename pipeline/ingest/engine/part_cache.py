@@ -22,8 +22,8 @@ from pipeline.ingest.engine.event_units import Seen
 from pipeline.ingest.engine.instants import ClockKinds
 from pipeline.ingest.engine.reading import Reading
 from pipeline.ingest.engine.row_fates import FilePart, RowFates
-from pipeline.ingest.engine.small_files import Group
 from pipeline.ingest.engine.stay_table import END, EXCLUDED, KEY
+from pipeline.ingest.engine.together.small_files import Group
 from pipeline.ingest.kept.pieces import Pieces
 from pipeline.ingest.mapping.layout import EventsLayout
 from pipeline.ingest.splits import START

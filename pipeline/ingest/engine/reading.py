@@ -54,17 +54,30 @@ class Reading:
 
     @cached_property
     def _owners(self) -> tuple[pl.Series, np.ndarray]:
-        """The subjects in order, but for the form of their ids; and int64 `(stay,)`, the place of each stay's."""
+        """The subjects in order; and int64 `(stay,)`, the place of each stay's."""
+        return self._ordered(loose=False)
+
+    @cached_property
+    def _loose_owners(self) -> tuple[pl.Series, np.ndarray]:
+        """As `_owners`, but for the form of the ids."""
+        return self._ordered(loose=True)
+
+    def _ordered(self, *, loose: bool) -> tuple[pl.Series, np.ndarray]:
         assert self.stays is not None
-        loose = loose_ids(self.stays.frame[KEY])
-        ordered = loose.unique().sort()
-        return ordered, positions(ordered, loose)
+        ids = self.stays.frame[KEY]
+        ids = loose_ids(ids) if loose else ids
+        ordered = ids.unique().sort()
+        return ordered, positions(ordered, ids)
 
     def of_others(self, said: Coded, stay: np.ndarray) -> tuple[np.ndarray, int]:
         """`(row,)` bool: the row names another subject than its stay's; and how many name one that has no stay."""
         ordered, owner = self._owners
         texts = plain_text(said.distinct)
         named = said.look_up((texts.fill_null("") != "").to_numpy(), False)
+        plainly = named & (said.look_up(positions(ordered, texts), -1) != owner[stay])
+        if not plainly.any():
+            return plainly, 0
+        ordered, owner = self._loose_owners
         meant = said.look_up(positions(ordered, loose_ids(texts)), -1)
         return (meant >= 0) & (meant != owner[stay]), int((named & (meant < 0)).sum())
 

@@ -1,0 +1,1 @@
+"""Files of a table that are read together."""
