@@ -17,6 +17,7 @@ from __future__ import annotations
 import hmac
 import math
 import secrets
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -37,6 +38,7 @@ FOLDER: Final = "ledger"
 LEDGER_FILE: Final = "ledger.jsonl"
 ANCHOR: Final = "ledger"  # what the log calls the line that names the ledger's head
 MARK_BYTES: Final = 8  # two of 100,000 people share a mark with probability 3e-10, and are then counted as one
+ATTEMPTS: Final = 3
 CODE_DIGITS: Final = 12
 MAX_PATTERNS: Final = 32  # beyond it, everybody is taken to have been in every overlapping cohort
 INTERVAL: Final = 1e-3  # of the privacy loss grid; dp-accounting rounds upwards
@@ -130,8 +132,7 @@ def spent_by_cohort(workspace: Path, budget: Budget) -> tuple[CohortSpent, ...]:
     Raises:
         BudgetError: the ledger is older than the log says. EnvironmentProblem: it is damaged.
     """
-    ledger = read_chain(ledger_path(workspace))
-    _require_anchored(workspace, ledger)
+    ledger = _trusted(workspace)
     rows = []
     for cohort in dict.fromkeys(entry["cohort"] for entry in _reservations(ledger)):
         own = [entry for entry in _reservations(ledger) if entry["cohort"] == cohort]
@@ -151,8 +152,7 @@ def foreseen(
     Raises:
         BudgetError: the ledger cannot be trusted. EnvironmentProblem: it is damaged.
     """
-    ledger = read_chain(ledger_path(workspace))
-    _require_anchored(workspace, ledger)
+    ledger = _trusted(workspace)
     marks = _marks(_salt(ledger), people.ids) if ledger.lines else np.zeros(1, np.uint64)
     before, after = (_most_spent(workspace, ledger, marks, budget, more) for more in ((), events))
     return before, after
@@ -164,8 +164,7 @@ def reserved_queries(workspace: Path) -> dict[str, tuple[Mapping[str, Any], ...]
     Raises:
         BudgetError: the ledger is older than the log says. EnvironmentProblem: it is damaged.
     """
-    ledger = read_chain(ledger_path(workspace))
-    _require_anchored(workspace, ledger)
+    ledger = _trusted(workspace)
     return {entry["query"]: tuple(entry["events"]) for entry in _reservations(ledger)}
 
 
@@ -283,6 +282,20 @@ def _read_marks(workspace: Path, cohort: str) -> np.ndarray | None:
 
 def _marks_path(workspace: Path, cohort: str) -> Path:
     return workspace / FOLDER / "people" / f"{cohort}.marks"
+
+
+def _trusted(workspace: Path) -> Chain:
+    """The ledger as who holds no lock reads it: looked at again where somebody reserved between two of its files."""
+    for left in reversed(range(ATTEMPTS)):
+        ledger = read_chain(ledger_path(workspace))
+        try:
+            _require_anchored(workspace, ledger)
+            break
+        except BudgetError:
+            if not left:
+                raise
+            time.sleep(0.1)
+    return ledger
 
 
 def _anchor(workspace: Path, ledger: Chain) -> None:
