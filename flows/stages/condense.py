@@ -12,10 +12,11 @@ import numpy as np
 from condensation.loop import StopCondensing
 from condensation.private.condenser import samples_from_moments
 from flows import registry
+from flows.charging import ledger_of
 from flows.compute import calls, device
 from flows.progress import say, steps
 from flows.stages.artefacts import Encoded
-from flows.workspace.accounted import check_taken, ledger_of, noise_name, noise_source, with_queries
+from flows.workspace.accounted import check_taken, noise_name, noise_source, with_queries
 from flows.workspace.job import Job
 from pipeline.core.config import Condense
 from pipeline.core.digest import digest_json
