@@ -12,7 +12,7 @@ import numpy as np
 from condensation.loop import StopCondensing
 from condensation.private.condenser import samples_from_moments
 from flows import registry
-from flows.charging import ledger_of
+from flows.charging.ledger import ledger_of
 from flows.compute import calls, device
 from flows.progress import say, steps
 from flows.stages.artefacts import Encoded

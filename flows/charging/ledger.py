@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from flows.foresee import Known, require_releasable
+from flows.charging.foresee import Known, require_releasable
 from flows.workspace.job import Job
 from pipeline.core.config import Config
 from pipeline.core.errors import BudgetError
