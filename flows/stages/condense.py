@@ -12,12 +12,13 @@ import numpy as np
 from condensation.loop import StopCondensing
 from condensation.private.condenser import samples_from_moments
 from flows import registry
+from flows.charging.ledger import ledger_of
 from flows.compute.devices import device
 from flows.compute.maps import calls
 from flows.progress import say, steps
 from flows.stages.artefacts import Encoded
 from flows.streams.tonight import AnswersNightly, night_set, tonight
-from flows.workspace.accounted import check_taken, ledger_of, noise_name, noise_source, with_queries
+from flows.workspace.accounted import check_taken, noise_name, noise_source, with_queries
 from flows.workspace.job import Job
 from pipeline.core.config import Condense
 from pipeline.core.digest import digest_json

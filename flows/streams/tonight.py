@@ -11,9 +11,10 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from flows import registry
-from flows.foresee import Known, require_releasable
+from flows.charging.foresee import Known, require_releasable
+from flows.charging.ledger import require_related, training_ids, training_people
 from flows.progress import say
-from flows.workspace.accounted import check_taken, require_related, training_ids, training_people, with_queries
+from flows.workspace.accounted import check_taken, with_queries
 from flows.workspace.job import Job
 from pipeline.core.digest import digest_json
 from pipeline.core.errors import ConfigError

@@ -39,7 +39,7 @@ def approve(
 ) -> PublicKey:
     """Check a proposal, add the approver's signature to it, and log that; returns the approver's key.
 
-    `reviewed`: by which level the site's store was looked at before, for the log (`flows.receiving.review`).
+    `reviewed`: by which level the site's store was looked at before, for the log (`flows.watch.review`).
 
     Raises:
         ReleaseRefused: the proposal does not verify, or the key is no approver's, revoked, of another site, the

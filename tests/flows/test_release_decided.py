@@ -22,11 +22,11 @@ import typer
 from typer.testing import CliRunner
 
 from flows import run as road
+from flows.charging.ledger import require_related
 from flows.cli.main import app
 from flows.cli.make.plan import plan
-from flows.receiving.review import Review, level_of, record, review
 from flows.stages.attacks.scenes import SceneOf
-from flows.workspace.accounted import require_related
+from flows.watch.review import Review, level_of, record, review
 from flows.workspace.job import Job, new_job
 from flows.workspace.trust import first_root
 from pipeline.core.config import Config, parse_config

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows.foresee import Known, events_of, foreseen_figures, require_releasable, stops
+from flows.charging.foresee import Known, events_of, foreseen_figures, require_releasable, stops
 from pipeline.core.config import Config, parse_config
 from pipeline.core.errors import DataError, ReleaseRefused
 from pipeline.core.types import Split, Task

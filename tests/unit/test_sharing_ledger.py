@@ -282,6 +282,16 @@ def test_a_ledger_restored_with_its_log_is_older_than_the_counter(tmp_path: Path
         ask(tmp_path, "third")
 
 
+def test_a_reservation_while_somebody_reads_is_no_reset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read between two of another process's files, the ledger looked shorter than its counter."""
+    ask(tmp_path, "first")
+    stale = [read_chain(ledger_path(tmp_path))]
+    ask(tmp_path, "second")
+    true = read_chain
+    monkeypatch.setattr("pipeline.sharing.policy.ledger.read_chain", lambda path: stale.pop() if stale else true(path))
+    assert set(reserved_queries(tmp_path)) == {"first", "second"}
+
+
 def at(monkeypatch: pytest.MonkeyPatch, days: float) -> None:
     """The machine's clock, so many days from now."""
     moment = datetime.now(tz=UTC) + timedelta(days=days)

@@ -38,8 +38,8 @@ def outlook(job: Job, cohort: Any) -> dict[str, Any]:
     Raises:
         BudgetError: the ledger cannot be trusted.
     """
-    from flows.foresee import Known, foreseen_figures, stops
-    from flows.workspace.accounted import people_of
+    from flows.charging.foresee import Known, foreseen_figures, stops
+    from flows.charging.ledger import people_of
     from pipeline.core.types import Cohort
     from pipeline.sharing.policy.load import load_policy
 
@@ -57,8 +57,8 @@ def outlook(job: Job, cohort: Any) -> dict[str, Any]:
 
 def _costs(job: Job, people: Any, policy: Any) -> list[dict[str, Any]]:
     """Each private table's, one after the other: a query that was answered before costs less, namely nothing."""
-    from flows.foresee import claimed, events_of
-    from flows.workspace.accounted import require_related
+    from flows.charging.foresee import claimed, events_of
+    from flows.charging.ledger import require_related
     from pipeline.sharing.policy import ledger
 
     events: list[Any] = []

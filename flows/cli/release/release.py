@@ -87,8 +87,8 @@ def review(
 
     Example: decoct release review decoct-work/proposals/st-elsewhere-private-v1
     """
-    from flows.receiving.review import record
-    from flows.receiving.review import review as look
+    from flows.watch.review import record
+    from flows.watch.review import review as look
     from pipeline.core.redaction import scrubbed
 
     place = workspace or workspace_of(proposal)
@@ -119,7 +119,7 @@ def approve(
 
     Example: decoct release approve decoct-work/proposals/st-elsewhere-private-v1 --key ann.key
     """
-    from flows.receiving.review import level_of
+    from flows.watch.review import level_of
     from pipeline.core.keys.secrets import read_secret
     from pipeline.sharing.approval import approve as add_approval
     from pipeline.sharing.layout import ENVELOPE

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 import secrets
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -41,6 +42,7 @@ FOLDER: Final = "ledger"
 LEDGER_FILE: Final = "ledger.jsonl"
 RESERVE, STREAM, NIGHT = "reserve", "stream", "night"  # the kinds of lines: a query, a stream, who entered it
 ANCHOR: Final = "ledger"  # what the log calls the line that names the ledger's head
+ATTEMPTS: Final = 3
 CODE_DIGITS: Final = 12
 MAX_PATTERNS: Final = 32  # beyond it, everybody is taken to have been in every overlapping cohort
 INTERVAL: Final = 1e-3  # of the privacy loss grid; dp-accounting rounds upwards
@@ -159,8 +161,7 @@ def spent_by_cohort(workspace: Path, budget: Budget) -> tuple[CohortSpent, ...]:
     Raises:
         BudgetError: the ledger is older than the log says. EnvironmentProblem: it is damaged.
     """
-    ledger = read_chain(ledger_path(workspace))
-    _require_anchored(workspace, ledger)
+    ledger = _trusted(workspace)
     rows = []
     for asked in _asked(ledger):
         marks = read_marks(workspace / FOLDER, asked.cohorts)
@@ -180,8 +181,7 @@ def foreseen(
     Raises:
         BudgetError: the ledger cannot be trusted. EnvironmentProblem: it is damaged.
     """
-    ledger = read_chain(ledger_path(workspace))
-    _require_anchored(workspace, ledger)
+    ledger = _trusted(workspace)
     marks = marks_of(ledger, people.ids) if ledger.lines else np.zeros(1, np.uint64)
     before, after = (_most_spent(workspace, ledger, marks, budget, more) for more in ((), events))
     return before, after
@@ -193,8 +193,7 @@ def reserved_queries(workspace: Path) -> dict[str, tuple[Mapping[str, Any], ...]
     Raises:
         BudgetError: the ledger is older than the log says. EnvironmentProblem: it is damaged.
     """
-    ledger = read_chain(ledger_path(workspace))
-    _require_anchored(workspace, ledger)
+    ledger = _trusted(workspace)
     return {entry["query"]: tuple(entry["events"]) for entry in _reservations(ledger)}
 
 
@@ -308,6 +307,20 @@ def asked_of(workspace: Path, recent: Sequence[Asked], marks: np.ndarray) -> np.
         others = read_marks(workspace / FOLDER, asked.cohorts)
         table[:, place] = True if others is None else np.isin(marks, others)
     return table
+
+
+def _trusted(workspace: Path) -> Chain:
+    """The ledger as who holds no lock reads it: looked at again where somebody reserved between two of its files."""
+    for left in reversed(range(ATTEMPTS)):
+        ledger = read_chain(ledger_path(workspace))
+        try:
+            _require_anchored(workspace, ledger)
+            break
+        except BudgetError:
+            if not left:
+                raise
+            time.sleep(0.1)
+    return ledger
 
 
 def anchor(workspace: Path, ledger: Chain) -> None:
