@@ -16,7 +16,6 @@ ball, what holds for one stay holds for any number. No step raises, stops or bra
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Final, final
@@ -166,24 +165,27 @@ class _Asked:
         return weights, np.stack(answers), scales[0]
 
 
-def less_known(answers: NoisyAnswers, known: EncodedCohort) -> NoisyAnswers:
-    """The answers less what people whom somebody knows add to the gradients, which are then averaged: one round.
+def suspected(answers: NoisyAnswers, known: EncodedCohort, suspect: EncodedCohort) -> float:
+    """How often the gradients hold the stay `suspect`, say the answers to one who knows everybody else: with noise.
 
-    What an attacker who knows them is left with, for the audit. A round's gradients depend on the noise before it,
-    which the answers tell, so their part is taken off round by round; a person's own point one way in all rounds.
+    For the audit. A round's gradients depend on the noise before it, which the answers tell; so what `known` people add
+    is taken off round by round, and what is left is held against the suspect's own gradients (a matched filter).
     """
-    sums = ExactSums(known, _channels(known))
-    exact = sums.gradients(answers.scale.standardiser(sums.channels, sums.channels.half_range))
-    left: list[np.ndarray] = []
+    channels = _channels(known)
+    scaler = answers.scale.standardiser(channels, channels.half_range)
+    sums = [ExactSums(cohort, channels) for cohort in (known, suspect)]
+    others, own = (one.gradients(scaler) for one in sums)
+    found: list[tuple[float, float]] = []
 
     def replay(number: int, weights: np.ndarray) -> np.ndarray:
-        theirs = exact(weights).reshape(weights.shape) / sums.task_weights[:, None]
-        left.append(answers.gradients[number] - theirs)
-        return np.asarray(answers.gradients[number])
+        answer, theirs = answers.gradients[number], own(weights)
+        left = (answer * sums[0].task_weights[:, None]).ravel() - others(weights)
+        found.append((float(left @ theirs), float(theirs @ theirs)))
+        return np.asarray(answer)
 
     starts = starting_logits([task.kind for task in known.tasks])
-    teacher.descend(replay, answers.scale.count, starts, len(sums.channels.names))
-    return dataclasses.replace(answers, gradients=np.mean(left, axis=0, keepdims=True))
+    teacher.descend(replay, answers.scale.count, starts, len(channels.names))
+    return sum(one for one, _ in found) / max(sum(square for _, square in found), 1e-12)
 
 
 def _channels(encoded: EncodedCohort) -> PublicChannels:

@@ -17,7 +17,7 @@ SHORT: Final[Mapping[str, str]] = MappingProxyType(
         "dm": "distribution_matching",
         "kernel": "kernel_matching",
         "random": "random_real",
-        "private": "private_moments",
+        "private": "private_teacher",
     }
 )
 """Short names on the command line; every registered condenser also answers to its own."""

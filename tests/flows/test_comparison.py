@@ -44,7 +44,7 @@ def test_a_comparison_is_made_once_and_taken_from_the_store_after(tmp_path: Path
     (tmp_path / "run.toml").write_text(RUN)
     words = ("--compare", "centroids,random,private", "--json")
     found = json.loads(ask(tmp_path, *words))
-    assert [row["method"] for row in found["rows"]] == ["centroids", "random_real", "private_moments"]
+    assert [row["method"] for row in found["rows"]] == ["centroids", "random_real", "private_teacher"]
     assert [row["epsilon"] is None for row in found["rows"]] == [True, True, False]
     assert [row["starts_from_records"] for row in found["rows"]] == [True, True, False]
     assert not any(row["from_store"] for row in found["rows"])

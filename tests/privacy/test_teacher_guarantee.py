@@ -18,7 +18,7 @@ from condensation.private.moments import COUNT_WEIGHT, Standardiser, centre_part
 from condensation.private.process_statistics import row_clip, row_length, statistic_rows
 from condensation.private.teacher import CONSTANT, GRADIENT_CLIP, ROUNDS, gradient_parts
 from condensation.private.teacher_condenser import PrivateTeacher
-from condensation.private.teacher_release import budget_shares, less_known, release_teacher
+from condensation.private.teacher_release import budget_shares, release_teacher, suspected
 from condensation.private.teacher_sums import LABEL_WEIGHT, label_parts
 from pipeline.core.config import condense_table
 from pipeline.core.digest import digest_array
@@ -329,15 +329,14 @@ def test_blocks_of_stays_give_one_answer(monkeypatch: pytest.MonkeyPatch) -> Non
     assert digest_array(pieces.statistics.own_sd) == digest_array(whole.statistics.own_sd)
 
 
-def test_what_an_attacker_knows_is_taken_off_to_the_last_bit() -> None:
-    """The audit's game: without noise nothing is left of people who are known, and of the others their part alone."""
-    whole, known = cohort(40), cohort(40).take(np.arange(38))
-    found = released(whole, silent=True)[0]
-    left = less_known(found.answers, whole)
-    assert left.gradients.shape == (1, *found.answers.gradients.shape[1:])
-    np.testing.assert_allclose(left.gradients, 0.0, atol=1e-4)  # the grid's step
-    alone = np.abs(less_known(found.answers, known).gradients).max()
-    assert 1e-3 < alone <= GRADIENT_CLIP / task_weights(2, 1.0).min()
+def test_an_attacker_who_knows_everybody_else_counts_the_rest_without_noise() -> None:
+    """What the audit's game plays with: without noise the suspect is found as often as there, with noise in between."""
+    whole, suspect = cohort(41), cohort(41).take(np.array([40]))
+    known = whole.take(np.arange(40))
+    for encoded, there in ((whole, 1.0), (known, 0.0)):
+        found = released(encoded, silent=True)[0]
+        assert suspected(found.answers, known, suspect) == pytest.approx(there, abs=1e-3)
+        assert abs(suspected(released(encoded)[0].answers, known, suspect) - there) > 0.01
 
 
 def test_row_length_is_that_of_the_rows() -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
 from condensation.private.feature_map import public_range
 from condensation.private.teacher_condenser import PrivateTeacher
-from condensation.private.teacher_release import less_known
+from condensation.private.teacher_release import suspected
 from flows import registry
 from flows.stages.condense import ReleasesMoments
 from pipeline.audit.games.release_game import N_OTHERS
@@ -18,7 +17,6 @@ from pipeline.audit.scene import Mechanism
 from pipeline.core.config import Condense
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.keys.secrets import SECRET_BYTES, Secret
-from pipeline.core.protocols import Condenser
 from pipeline.core.types import CondensedSet, EncodedCohort, with_tasks
 
 GAME_STEPS: Final = 8  # of a made-up series: enough for every part of a feature map, a sixth of the time of 48
@@ -29,30 +27,46 @@ def private_mechanism(table: Condense, encoded: EncodedCohort, samples: Condense
 
     No stay of `encoded` is passed on, and no key of the site: noise comes from secrets that the audit counts up.
     """
-    if samples.guarantee is None or (answers := _answers(registry.condenser(table))) is None:
+    condenser = registry.condenser(table)
+    if samples.guarantee is None:
         return None
+    low, high = public_range(encoded.transforms)
     shape = with_tasks(encoded.take(np.zeros(0, np.int64)), samples.tasks)
     shape = dataclasses.replace(shape, features=shape.features[:, : min(GAME_STEPS, shape.features.shape[1])])
+    answers: _Answers
+    if isinstance(condenser, PrivateTeacher):
+        answers = _of_teacher(condenser, shape, low, high)
+    elif isinstance(condenser, ReleasesMoments):
+        answers = condenser.release
+    else:
+        return None
 
     def release(cohort: EncodedCohort, number: int) -> object:
         secret = Secret(number.to_bytes(SECRET_BYTES, "little"), "noise")
-        return answers(cohort, NoiseSource(secret, "a cohort that the audit made up"))
+        return answers(cohort, noise=NoiseSource(secret, "a cohort that the audit made up"))
 
-    low, high = public_range(encoded.transforms)
     return Mechanism(release, shape, samples.guarantee, low, high)
 
 
-def _answers(condenser: Condenser) -> Callable[[EncodedCohort, NoiseSource], object] | None:
-    """All that a method learns of a cohort; of a teacher, less what the game's other subjects add to it."""
-    if isinstance(condenser, PrivateTeacher):
-        teacher = condenser
+class _Answers(Protocol):
+    def __call__(self, encoded: EncodedCohort, *, noise: NoiseSource) -> object: ...
 
-        def left(cohort: EncodedCohort, noise: NoiseSource) -> object:
-            found, guarantee = teacher.answers(cohort, noise=noise)
-            return less_known(found, cohort.take(np.flatnonzero(cohort.subject_index < N_OTHERS))), guarantee
 
-        return left
-    if isinstance(condenser, ReleasesMoments):
-        moments = condenser
-        return lambda cohort, noise: moments.release(cohort, noise=noise)
-    return None
+def _of_teacher(condenser: PrivateTeacher, shape: EncodedCohort, low: float, high: float) -> _Answers:
+    """The sums as they are; of the gradients what they say of the game's canary, everybody else known."""
+    series = np.full((1, *shape.features.shape[1:]), high, np.float32)
+    series[:, : shape.features.shape[1] // 2] = low
+    suspect = dataclasses.replace(
+        shape,
+        features=series,
+        labels=np.ones((1, len(shape.tasks)), np.float32),
+        subject_index=np.zeros(1, np.int32),
+        split=np.zeros(1, np.int8),
+    )
+
+    def answers(encoded: EncodedCohort, *, noise: NoiseSource) -> object:
+        found, guarantee = condenser.answers(encoded, noise=noise)
+        known = encoded.take(np.flatnonzero(encoded.subject_index < N_OTHERS))
+        return found.process, found.scale, suspected(found, known, suspect), guarantee
+
+    return answers
