@@ -11,9 +11,6 @@ from N(0, 1) in series scaled by public ranges, noise has several of the data's 
 published rate are as many times too long, and what samples of a class have in common drowns. Samples are not clamped to
 the input range; the published method does not either. Unlike there, statics keep one value per sample. No privacy
 guarantee can be given.
-
-Mean outputs of random networks see covariance too, through their curvature, but faintly. `covariance` adds that term
-itself, as M3D (Zhang et al., AAAI 2024) does by a kernel: the squared distance of the covariances of f.
 """
 
 from __future__ import annotations
@@ -39,7 +36,6 @@ from pipeline.core.types import CondensedSet, EncodedCohort
 from pipeline.probes.networks import build_network, check_networks
 
 METHOD: Final = "distribution_matching"
-SMALLEST_VARIANCE: Final = 1e-12  # of a network that tells no stays apart
 
 
 @final
@@ -74,9 +70,7 @@ class DistributionMatching(DistributionMatchingOptions):
         def make_loss(rows: Sequence[np.ndarray]) -> Loss:
             batches = class_batches(encoded, rows, self.batch_size, seed, device)
             shape = encoded.features.shape[1:]
-            return random_network_loss(
-                *(batches, shape, self.networks, self.match, seed, device, standard), covariance=self.covariance
-            )
+            return random_network_loss(batches, shape, self.networks, self.match, seed, device, standard)
 
         return condense_with(
             encoded,
@@ -110,12 +104,10 @@ def random_network_loss(
     seed: int,
     device: str,
     standard: Standard | None = None,
-    *,
-    covariance: float = 0.0,
 ) -> Loss:
     """The loss of [Cond] on series of `shape` (step, channel): a fresh random network at every step.
 
-    With `standard`, networks see batches and samples in z; `covariance` is the weight in `distance`.
+    With `standard`, networks see batches and samples in z.
     """
     n_steps, n_channels = shape
     z = standard.z_on(device) if standard is not None else None
@@ -143,26 +135,8 @@ def random_network_loss(
             terms = []
             for batch, part in zip(batches(step), samples.per_class(), strict=True):
                 with torch.no_grad():
-                    target = f(batch)
-                terms.append(distance(target, f(part), covariance))
+                    target = f(batch).mean(dim=0)
+                terms.append((target - f(part).mean(dim=0)).square().sum())
         return torch.stack(terms).sum()
 
     return loss
-
-
-def distance(real: Tensor, samples: Tensor, covariance: float) -> Tensor:
-    """Squared distance of the means of `(row, feature)`; with a weight, that of the covariances on top.
-
-    With a weight both are in units of the real rows' total variance, so that networks of any loudness count alike.
-    """
-    gap = (real.mean(dim=0) - samples.mean(dim=0)).square().sum()
-    if covariance == 0:
-        return gap
-    total = real.var(dim=0, correction=0).sum().clamp(min=SMALLEST_VARIANCE)
-    apart = (_covariance(real) - _covariance(samples)).square().sum()
-    return gap / total + covariance * apart / total.square()
-
-
-def _covariance(rows: Tensor) -> Tensor:
-    centred = rows - rows.mean(dim=0)
-    return centred.T @ centred / len(rows)

@@ -59,7 +59,6 @@ class DistributionMatchingOptions(Options):
     """[Cond]: distribution matching with mean-only MMD on random networks."""
 
     match: Literal["output", "embedding"] = "embedding"
-    covariance: NotNegative = 0.0  # weight of the squared distance of covariances beside that of means; published: 0
     scale: Literal["z", "cohort"] = "z"
     """Where samples start and step: in standard deviations of each channel in the training part, as published, or in
     the cohort's own units."""
