@@ -13,6 +13,7 @@ from typing import Any, Final, final
 import numpy as np
 
 from flows import registry
+from flows.workspace.releases import no_room
 from pipeline.audit.scene import MIN_SUBJECTS
 from pipeline.audit.sets.membership import Membership, foreseen
 from pipeline.audit.sets.near_copies import NearCopies
@@ -72,6 +73,8 @@ def require_releasable(config: Config, known: Known, *, to_release: bool) -> Non
 def _policy(config: Config, policy: Policy) -> Iterator[str]:
     """Rules of the policy that the configuration alone breaks."""
     yield from (finding.reason for finding in expiry_findings(policy) if finding.verdict != "PASS")
+    if full := no_room(config.workspace, policy):
+        yield full
     kind, table = config.release.kind, config.condense.get(config.release.artefact)
     if kind not in policy.release_kinds:
         yield f"policy {policy.name} does not release {kind} data"

@@ -44,7 +44,8 @@ def write(
     """
     workspace = job.config.workspace
     bundles.check_notes(audited, notes)  # before the log: a refusal uses up no version
-    _require_room(workspace, audited.policy)
+    if full := no_room(workspace, audited.policy):
+        raise BudgetError(f"nothing was signed: {full}")
     told: dict[str, str | int] = {
         "site": notes.site,
         "name": notes.name,
@@ -65,19 +66,21 @@ def write(
     return publish_unapproved(proposal, workspace / RELEASES, workspace=workspace)
 
 
-def _require_room(workspace: Path, policy: Policy) -> None:
-    """That the gate passed is a bit of patients that no account covers: the policy bounds how many are told.
+def no_room(workspace: Path, policy: Policy) -> str:
+    """Why the policy allows no further release in the period; "" = it does.
 
-    Every proposal of the workspace counts, whatever its name or policy, by the log's own dates.
+    That the gate passed is a bit of patients that no account covers: the policy bounds how many are seen. Every
+    proposal of the workspace counts, whatever its name or policy, by the log's own dates.
     """
     period = timedelta(days=policy.budget.period_days)
     made = [entry for entry in read_log(workspace).entries if entry["what"] == "propose"]
     recent = [entry for entry in made if datetime.now(tz=UTC) - datetime.fromisoformat(entry["when"]) < period]
-    if len(recent) >= policy.most_per_period:
-        raise BudgetError(
-            f"nothing was signed: this workspace has made {len(recent)} releases in the last {period.days} days, and "
-            f"policy {policy.name} allows {policy.most_per_period}"
-        )
+    if len(recent) < policy.most_per_period:
+        return ""
+    return (
+        f"this workspace has made {len(recent)} releases in the last {period.days} days, and policy {policy.name} "
+        f"allows {policy.most_per_period}"
+    )
 
 
 def next_version(workspace: Path, settings: ReleaseConfig) -> int:
