@@ -205,7 +205,7 @@ rules_of: Final = functools.cache(load_policy)
 def bundle(artefact: Any, audits: Sequence[LeakageReport], policy: str, auroc: float) -> dict[str, bytes] | None:
     """Every file as it leaves, the statement and its signature among them; None = the gate stays shut."""
     rules = rules_of(policy)
-    around = Circumstances({"a" * 64: GUARANTEE.events}, {}, today=ISSUED)
+    around = Circumstances(ledger={"a" * 64: GUARANTEE.events}, rules={}, today=ISSUED)
     score = UtilityScore("private", "raw", "tcn", "death", "auroc", auroc, auroc - 0.04, auroc + 0.04, 0.01, 5, 800, 40)
     utility = UtilityReport((score,), 30, "bootstrap")
     decision = decide(rules, artefact, audits, utility, around)

@@ -213,6 +213,7 @@ CALLS: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
     "audit-history": (("audit-history", *OUT), ("audit-history", "--json", *OUT)),
     "audit-diff": (("audit-diff", "1", "1", *OUT),),
     "release propose": (("release", "run.toml", "--resume"),),
+    "release review": (("release", "review", BUNDLE, "--workspace", "work"),),
     "release approve": (("release", "approve", "work/proposals/none", "--key", "work/keys/author.key"),),
     "release publish": (("release", "publish", "work/proposals/none"),),
     "trust init": (("trust", "init", "root.json", "--site", "Here", "--trial", "--policy", "policy.toml", *OUT),),
@@ -292,6 +293,7 @@ def test_no_verb_lets_a_planted_string_out(site: Path, decoct: Callable[..., Ans
     )
     failed = {words: code for words, code in codes.items() if code and words[0] in needed}
     failed.pop(CALLS["release approve"][0]), failed.pop(CALLS["release publish"][0])  # there is no such proposal
+    failed.pop(CALLS["release review"][0], None)  # this is a release already
     assert not failed
     for leaves in ("work/releases", "work/proposals", "received", "sent", "fetched"):
         assert looked_through(site / leaves, path_too=True) or leaves == "work/proposals"

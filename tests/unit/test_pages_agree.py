@@ -59,6 +59,7 @@ SET = CondensedSet(
     provenance=Provenance("condense", config={LEDGER_QUERIES: ["a" * 64]}),
 )
 PAGES = ("terminal", "report", "card", "card.md", "croissant", "watch")
+BOUNDS = {"card": "within the limit", "card.md": "| within the limit", "croissant": "within the limit; limit"}
 EPSILON = re.compile(r"(?:epsilon|ε)\s*(?:=\s*)?[0-9][0-9.]*")
 DELTA = re.compile(r"delta|δ")
 
@@ -69,7 +70,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     report = next(r for r in from_plain(tuple[LeakageReport, ...], RECORD["leakage"]) if r.artefact == "private")
     report = dataclasses.replace(report, artefact_digest=record_digest(SET))
     policy, utility = load_policy("demo"), from_plain(UtilityReport, RECORD["utility"])
-    around = Circumstances({"a" * 64: GUARANTEE.events}, {}, today=date(2026, 11, 30), accepted=())
+    around = Circumstances(ledger={"a" * 64: GUARANTEE.events}, rules={}, today=date(2026, 11, 30), accepted=())
     decision = decide(policy, SET, (report,), utility, around)
     audited = admit(policy, decision, SET, (report,), utility, around)
     payload = payload_bytes(SET)
@@ -119,10 +120,10 @@ def test_every_page_has_the_same_limits(pages: dict[str, str]) -> None:
     told = f"{found['held']} of {found['limited']} limits held"
     for name in ("terminal", "report", "watch"):
         assert re.findall(r"\d+ of \d+ limits held", pages[name]) == [told], name
-    rows = [line for line in pages["card.md"].split(" | ") if line in ("within the limit", "shown, accepted")]
-    assert rows.count("within the limit") == found["held"]
-    assert pages["card"].count("within the limit") == found["held"]
-    assert pages["croissant"].count("within the limit; limit") == found["held"]
+    # beside a guarantee nothing that leaves depends on what was found: the policy's own limits, each of them
+    bounds = {page: pages[page].count(words) for page, words in BOUNDS.items()}
+    assert len(set(bounds.values())) == 1, bounds
+    assert bounds["card"] >= len(load_policy("demo").limits)
     near = found["nearest"]
     for name in ("terminal", "report"):
         assert f"at most {near['high']:.3f}, limit {near['limit']:.3f}" in pages[name]
@@ -134,8 +135,7 @@ def test_every_page_has_the_same_attacks_that_did_not_run(pages: dict[str, str])
     for name in ("terminal", "report"):
         assert set(re.findall(r"(\d+) attacks? (?:did|could) not run", pages[name])) == {str(len(missed))}, name
     for name in ("card", "card.md", "croissant"):
-        told = re.findall(r"([a-z ]+)(?:: not run| \| T\d \| \| \| \| \*\*not run|  *T\d  *not run)", pages[name])
-        assert [words.strip().removeprefix("within the limit ") for words in told] == missed, name
+        assert not re.search(r"not run|limits held", pages[name]), name
     assert "byte scan did not run" not in pages["report"]
 
 
