@@ -80,6 +80,11 @@ def trial_root(workspace: Path, file: Path, policy: str = POLICY) -> Path:
     return first_root(workspace, file, "test site", today=datetime.now(tz=UTC).date(), policies=[named], trial=True)
 
 
+def copy_keys(site: Path, other: Path) -> None:
+    """The secrets alone: the counter beside them has seen a ledger that the other workspace does not have."""
+    shutil.copytree(site / "keys", other / "keys", ignore=shutil.ignore_patterns("noise.seen"))
+
+
 def digests(made: dict[str, Made[Any]]) -> dict[str, tuple[str, ...]]:
     return {label: item.digests for label, item in made.items() if label not in NOT_REPEATED}
 
@@ -212,7 +217,7 @@ def test_two_processes_make_the_same_artefacts(finished: Finished, tmp_path: Pat
     """Same seed and site secrets, another workspace and another process: every digest agrees."""
     config, made = finished
     other = config.model_copy(update={"workspace": tmp_path / "again"})
-    shutil.copytree(config.workspace / "keys", other.workspace / "keys")
+    copy_keys(config.workspace, other.workspace)
     folder = new_job(other).folder
     code = (
         "import json, sys\nfrom flows.environment import quiet\nquiet()\nfrom flows.run import walk_until\n"
@@ -234,7 +239,7 @@ def test_another_noise_secret_changes_the_private_set_and_nothing_public(finishe
     """What is recorded with the release does not determine the noise: the site secret does."""
     config, made = finished
     other = config.model_copy(update={"workspace": tmp_path / "again"})
-    shutil.copytree(config.workspace / "keys", other.workspace / "keys")
+    copy_keys(config.workspace, other.workspace)
     (other.workspace / "keys" / "noise.key").unlink()
     again = road_module.walk_until(new_job(other), "condense")
     sets = [
