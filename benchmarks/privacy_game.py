@@ -103,12 +103,11 @@ def scores(people: int, epsilon: float, factor: float, numbers: range) -> np.nda
         return mechanism.moment_parts(mechanism.standardised(rows, scaler, clip_norm), share, signs, weights)
 
     scalers: list[mechanism.Standardiser] = []
-    true_centre = mechanism._ask_centre
+    true_moments = mechanism._ask_moments
 
-    def ask_centre(*given: object) -> tuple[mechanism.Standardiser, float]:
-        found = true_centre(*given)  # type: ignore[arg-type]
-        scalers.append(found[0])
-        return found
+    def ask_moments(*given: object) -> object:
+        scalers.append(next(one for one in given if isinstance(one, mechanism.Standardiser)))
+        return true_moments(*given)  # type: ignore[arg-type]
 
     def answered(
         exact: np.ndarray, sensitivity: float, multiplier: float, noise: NoiseSource, query: dict[str, object]
@@ -119,7 +118,7 @@ def scores(people: int, epsilon: float, factor: float, numbers: range) -> np.nda
         return answer, scale
 
     release = mechanism.release_moments.__wrapped__  # type: ignore[attr-defined]  # threads are limited once
-    with mock.patch.multiple(mechanism, noisy_answer=answered, _ask_centre=ask_centre):
+    with mock.patch.multiple(mechanism, noisy_answer=answered, _ask_moments=ask_moments):
         for number in numbers:
             release(there, epsilon=epsilon, delta=DELTA, noise=Scaled(number, factor))
     return np.array(seen).reshape(-1, 2).sum(axis=1)

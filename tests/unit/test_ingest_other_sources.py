@@ -47,11 +47,11 @@ def test_what_the_files_hold_and_not_where_they_lie_is_the_content(tmp_path: Pat
     [
         ({"kind": "long_tabel", "events": "e.csv"}, "kind is none of embedded, physionet2012, long_table, tables"),
         ({"kind": "guest_book", "files": {"a": "b"}, "options": {"a": 1}}, "must not share a name"),
-        ({"kind": "guest_book", "files": "b"}, "source.other.files"),
-        ({"files": {}}, "source.other.kind: Field required"),
-        ({"kind": "long_table"}, "source.long_table.events: Field required"),
-        ({"kind": "Guest Book"}, "source.other.kind"),
-        ({"kind": 7}, "source.other.kind"),
+        ({"kind": "guest_book", "files": "b"}, "source.files: must be a table"),
+        ({"files": {}}, "source.kind: is missing"),
+        ({"kind": "long_table"}, "source.events: is missing"),
+        ({"kind": "Guest Book"}, "source.kind"),
+        ({"kind": 7}, "source.kind"),
     ],
     ids=str,
 )

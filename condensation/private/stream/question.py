@@ -21,7 +21,7 @@ import numpy as np
 
 from condensation.private.accounting import task_weights
 from condensation.private.channels import PublicChannels, public_channels
-from condensation.private.moments import COUNT_WEIGHT, clipped
+from condensation.private.moments import CHUNK_STAYS, COUNT_WEIGHT, clipped
 from condensation.private.process_statistics import (
     ProcessStatistics,
     row_clip,
@@ -96,6 +96,9 @@ class Question:
             series: `(stay, step, channel)`. labels: `(stay, task)`, missing = NaN.
             weights: `(task, 1 + channel)`, of the night before.
         """
+        if len(series) > CHUNK_STAYS:  # a stream's first night may meet a whole archive
+            parts = [slice(start, start + CHUNK_STAYS) for start in range(0, len(series), CHUNK_STAYS)]
+            return np.asarray(sum(self.added(series[part], labels[part], weights) for part in parts))
         rows = clipped(statistic_rows(self.channels, series), row_clip(self.channels))
         known = np.clip(labels.astype(np.float64), 0.0, 1.0)
         both = np.nan_to_num(np.stack([known, 1.0 - known], axis=2), nan=0.0).sum(axis=0)

@@ -12,7 +12,6 @@ from typing import Any, Final, final
 import numpy as np
 
 from pipeline.core.errors import UsageError
-from pipeline.ingest.cohort.scaling import to_clinical_units
 
 _CLINICAL: Final = frozenset({"subjects", "imputation", "scaling", "missingness", "lengths", "identity"})
 _WIDTH, _ROW, _LEFT = 420, 46, 150
@@ -79,6 +78,8 @@ def is_clinical(transforms: Sequence[Mapping[str, Any]]) -> bool:
 
 def in_units(features: np.ndarray, channels: Sequence[str], transforms: Sequence[Mapping[str, Any]]) -> np.ndarray:
     """The features in clinical units, or as they are where there are none to go back to."""
+    from pipeline.ingest.cohort.scaling import to_clinical_units  # a receiver who trains loads nothing of it
+
     return to_clinical_units(features, tuple(channels), tuple(transforms)) if is_clinical(transforms) else features
 
 
