@@ -33,7 +33,8 @@ test: $(STAMP)  ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 kernels: $(STAMP)  ## the encoders' tests under OpenBLAS's AVX2 kernels, which many newcomers' machines have
-	OPENBLAS_CORETYPE=Haswell OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q tests/contract tests/unit/test_encoders_*.py
+	OPENBLAS_CORETYPE=Haswell OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q tests/contract tests/unit/test_encoders_*.py \
+		--ignore tests/contract/test_blas_kernels.py --ignore tests/contract/test_plug_in_condensers.py
 
 lint: $(STAMP)  ## style, import rules and types
 	$(BIN)/ruff check .
