@@ -24,6 +24,8 @@ PREFECT_DEFAULTS: Final = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the runs' own log is ours; Prefect's UI keeps all of it
     "PREFECT_CLI_PROMPT": "false",
 }
+FREE_DISK_GIB: Final = 2
+"""Wanted where a workspace lies."""
 WAITING: Final = {"OMP_WAIT_POLICY": "passive"}
 """Threads that wait for one another sleep: beside a process that keeps a core busy, spinning costs 20 times more."""
 _PREFECT_CHOSEN_BY_USER: Final = ("PREFECT_HOME", "PREFECT_API_URL", "PREFECT_PROFILE")

@@ -36,6 +36,7 @@ from flows.cli.keep.store import store_app
 from flows.cli.keep.trust import trust_app
 from flows.cli.look.audit import register as register_audit
 from flows.cli.look.doctor import register as register_doctor
+from flows.cli.look.status import register as register_status
 from flows.cli.look.watch import register as register_watch
 from flows.cli.make.condense import condense
 from flows.cli.make.config import config_app
@@ -189,6 +190,7 @@ register_transport(app)
 register_ledger(app)
 register_night(app)
 register_forget(app)
+register_status(app)
 register_watch(app)
 register_doctor(app)
 

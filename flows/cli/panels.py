@@ -22,6 +22,7 @@ PANELS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "Look": {
         "show": "What is in the store: names, dates, sizes.",
+        "status": "How are the nights? For a monitoring system.",
         "watch": "Make the page over all runs and releases.",
         "audit-history": "The worst figure of every audit, over time.",
         "audit-diff": "What changed from one audit to another.",

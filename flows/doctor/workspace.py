@@ -14,6 +14,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from flows.doctor.finding import Finding
+from flows.environment import FREE_DISK_GIB
 from flows.workspace.locks import holders
 from flows.workspace.logs import read_log as read_stages
 from pipeline.audit.history import FILE_NAME as HISTORY
@@ -23,7 +24,6 @@ from pipeline.core.keys.custody.keyring import keys_of
 from pipeline.sharing.policy.ledger import ledger_path
 from pipeline.sharing.trust.log import log_path
 
-FREE_DISK_GIB: Final = 2
 FREE_NAMES: Final = 10_000  # files that can still be made
 DATABASE_GIB: Final = 2
 BUILT: Final = 2026  # no clock that is right says less

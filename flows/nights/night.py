@@ -24,6 +24,7 @@ from flows.stopping import begun, exit_code
 from flows.workspace import accepted
 from flows.workspace.job import Job, marks_of, new_job
 from flows.workspace.locks import workspace_lock
+from flows.workspace.logs import labelled
 from flows.workspace.releases import is_proposal, place
 from pipeline.core.config import Config
 from pipeline.core.errors import DecoctError, EnvironmentProblem, Held
@@ -77,7 +78,7 @@ def run_night(config: Config, walk_road: WalkRoad) -> Night:
         clock, made = time.monotonic(), dict[str, Made[Any]]()
         told = {known.release for known in read_record(config.workspace)}
         try:
-            with scrubbed("the night"):
+            with scrubbed("the night"), labelled(night=night.night):
                 job = new_job(config, resume=True)
                 walk_road(job, made)
             outcome = _done(job, made, told)

@@ -37,12 +37,14 @@ from flows.environment import TELEMETRY_OFF, quiet
 from flows.nights.clock import checked_schedule, stay
 from flows.nights.night import GOOD, Night, run_night
 from flows.nights.server import temporary_server_apart
+from flows.nights.status import measured
 from flows.progress import say
 from flows.run import labels, told, walk_as_tasks
 from flows.stages.report import REPORT_PAGE
 from flows.stopping import GRACE_SECONDS, leave_to_others
 from flows.watch.page import watched
 from flows.workspace.job import Job, marks_of
+from flows.workspace.logs import labelled
 from pipeline.core.config import load_config
 from pipeline.core.errors import DecoctError, EnvironmentProblem, UsageError
 from pipeline.core.redaction import outward, scrubbed
@@ -61,7 +63,7 @@ def night_flow(config: str) -> State[None]:
         with scrubbed("the night"):
             plan = load_config(Path(config))
             quiet(plan.workspace)
-            with watched(plan.workspace):
+            with watched(plan.workspace), measured(plan), labelled(flow_run=run):
                 night = run_night(plan, walk_with_progress)
     except DecoctError as error:  # it could not begin, so it has no record, and nobody but Prefect tells
         _ended[run] = error

@@ -1,4 +1,4 @@
-"""A run's log for machines: one JSON object per stage and line, in workspace/runs/NAME/log.jsonl.
+"""A run's log for machines: a JSON object as a stage begins and one as it ends, in workspace/runs/NAME/log.jsonl.
 
 What a stage raised comes scrubbed (`pipeline.core.redaction`): the log holds names of stages, digests, seconds and
 clean sentences, never a patient's value. It is bounded: at `MAX_BYTES` the file becomes log.1.jsonl, in the place of
@@ -25,15 +25,29 @@ from pipeline.store import Made
 
 LOG_FILE: Final = "log.jsonl"
 OLDER_FILE: Final = "log.1.jsonl"
-MAX_BYTES: Final = 1 << 20  # some two thousand lines: a hundred nights of a run with twenty stages
+MAX_BYTES: Final = 2 << 20  # some five thousand lines: a hundred nights of a run with twenty stages
+BEGAN, ENDED = "began", "ended"
 PREFIX: Final = 12  # characters of a digest, enough to find it with `decoct show`
 
 Tell = Callable[[Made[object] | None], None]
+_names: Final[dict[str, str]] = {}
+
+
+@contextmanager
+def labelled(**names: str) -> Iterator[None]:
+    """Put these on every line that this process writes meanwhile, so that a collector finds what belongs together."""
+    before = dict(_names)
+    _names.update(names)
+    try:
+        yield
+    finally:
+        _names.clear()
+        _names.update(before)
 
 
 @contextmanager
 def logged(folder: Path, stage: str) -> Iterator[Tell]:
-    """Write one line when the block ends, however it ends; call what this yields with what the stage made.
+    """Write a line as the block begins and one as it ends, however; call what this yields with what the stage made.
 
     Put it outside `scrubbed`: what it sees raised is then one clean sentence. Whatever was raised goes on.
     """
@@ -43,6 +57,7 @@ def logged(folder: Path, stage: str) -> Iterator[Tell]:
     def tell(what: Made[object] | None) -> None:
         made[0] = what
 
+    _append(folder, _common(folder, stage, BEGAN))
     try:
         yield tell
     except BaseException as error:
@@ -52,7 +67,7 @@ def logged(folder: Path, stage: str) -> Iterator[Tell]:
 
 
 def read_log(folder: Path) -> tuple[dict[str, Any], ...]:
-    """The lines of a run's log, oldest first; lines that a killed writer left half-written are not read."""
+    """A run's lines of stages that ended, oldest first; lines that a killed writer left half-written are not read."""
     lines: list[dict[str, Any]] = []
     for name in (OLDER_FILE, LOG_FILE):
         try:
@@ -64,23 +79,29 @@ def read_log(folder: Path) -> tuple[dict[str, Any], ...]:
                 entry = json.loads(raw)
             except (ValueError, RecursionError):
                 continue
-            if isinstance(entry, dict) and isinstance(entry.get("time"), str):
+            if isinstance(entry, dict) and isinstance(entry.get("time"), str) and entry.get("event") != BEGAN:
                 lines.append(entry)
     return tuple(lines)
 
 
-def _line(folder: Path, stage: str, seconds: float, made: Made[object] | None) -> dict[str, Any]:
-    return {
+def _common(folder: Path, stage: str, event: str) -> dict[str, Any]:
+    return _names | {
         "time": datetime.now(tz=UTC).isoformat(timespec="milliseconds"),
         "level": "info",
         "run": folder.name,
         "stage": stage,
+        "event": event,
+        "pid": os.getpid(),
+        "code_version": code_version(),
+    }
+
+
+def _line(folder: Path, stage: str, seconds: float, made: Made[object] | None) -> dict[str, Any]:
+    return _common(folder, stage, ENDED) | {
         "digests": [] if made is None else [digest[:PREFIX] for digest in made.digests],
         "seconds": round(seconds, 3),
         "reused": made is not None and made.reused,
         "exit_code": 0,
-        "pid": os.getpid(),
-        "code_version": code_version(),
     }
 
 

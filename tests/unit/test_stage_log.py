@@ -1,4 +1,4 @@
-"""The log for machines: a line per stage, scrubbed, bounded, readable after a kill."""
+"""The log for machines: two lines per stage, scrubbed, bounded, readable after a kill."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from flows.workspace import logs
 from flows.workspace.job import Job
-from flows.workspace.logs import LOG_FILE, OLDER_FILE, logged, read_log
+from flows.workspace.logs import LOG_FILE, OLDER_FILE, labelled, logged, read_log
 from pipeline.core.config import parse_config
 from pipeline.core.errors import ConfigError, DataError, DecoctError
 from pipeline.core.redaction import scrubbed
@@ -99,5 +99,19 @@ def test_a_stage_of_the_road_writes_its_line(tmp_path: Path) -> None:
 
     with pytest.raises(DecoctError):
         execute(Job(parse_config(tables, "the test", tmp_path), tmp_path, resume=False), "ingest", broken, ())
-    (line,) = [json.loads(text) for text in (tmp_path / LOG_FILE).read_text().splitlines()]
-    assert (line["stage"], line["exit_code"]) == ("ingest", 10)
+    began, ended = [json.loads(text) for text in (tmp_path / LOG_FILE).read_text().splitlines()]
+    assert (began["stage"], began["event"], "exit_code" in began) == ("ingest", "began", False)
+    assert (ended["stage"], ended["event"], ended["exit_code"]) == ("ingest", "ended", 10)
+
+
+def test_every_line_names_the_night_and_the_flow_run_that_it_belongs_to(tmp_path: Path) -> None:
+    with labelled(flow_run="f"):
+        with labelled(night="n"), logged(tmp_path, "one"):
+            pass
+        with logged(tmp_path, "two"):
+            pass
+    with logged(tmp_path, "three"):
+        pass
+    lines = [json.loads(text) for text in (tmp_path / LOG_FILE).read_text().splitlines()]
+    named = [(line["stage"], line.get("night"), line.get("flow_run")) for line in lines]
+    assert named == 2 * [("one", "n", "f")] + 2 * [("two", None, "f")] + 2 * [("three", None, None)]

@@ -104,10 +104,11 @@ def register(app: typer.Typer) -> None:
 def _night(config: Path, plan: Any, no_prefect: bool) -> Any:
     if no_prefect:
         from flows.nights.night import run_night
+        from flows.nights.status import measured
         from flows.run import walk_until
         from flows.watch.page import watched
 
-        with watched(plan.workspace):
+        with watched(plan.workspace), measured(plan):
             return run_night(plan, lambda job, made: walk_until(job, made=made))
     from flows.progress import say
 

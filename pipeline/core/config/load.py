@@ -174,6 +174,8 @@ def _resolve_paths(config: Config, base: Path) -> Config:
     if config.cohort.contract is not None:
         cohort["contract"] = base / config.cohort.contract
     update["cohort"] = config.cohort.model_copy(update=cohort)
+    if config.night.metrics is not None:
+        update["night"] = config.night.model_copy(update={"metrics": base / config.night.metrics})
     if config.release.policy.endswith(".toml"):
         update["release"] = config.release.model_copy(update={"policy": str(base / config.release.policy)})
     return config.model_copy(update=update)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -50,6 +51,7 @@ class NightConfig(Model):
     smtp_host: str = "localhost"
     smtp_port: Annotated[int, Field(ge=1, le=65535)] | None = None  # None: 25, 587 or 465, as smtp_security says
     smtp_security: Literal["none", "starttls", "tls"] = "none"
+    metrics: Path | None = None  # a file for Prometheus, written after each night
     smtp_user: str = ""  # its password is in the environment, or in a file that the environment names
 
     @model_validator(mode="after")
