@@ -22,17 +22,20 @@ from pipeline.core.errors import ConfigError, EnvironmentProblem
 from pipeline.core.files.owner import read_owner_file
 from pipeline.core.files.whole import put_whole
 from pipeline.core.keys.custody.keyring import keys_of
+from pipeline.validation.site_contract import project_code
 
 FILE: Final = "night.pin"
 
 
 def programs(config: Config) -> dict[str, Any]:
-    """What the configuration has run: the command for notices, each table's plug-in, a reader of others."""
+    """What the configuration has run: the command for notices, plug-ins, a reader of others, a contract's project."""
     tables: dict[str, Plugin] = {f"encode.{name}": table for name, table in config.encode.items()}
     tables |= {f"condense.{name}": table for name, table in config.condense.items()}
     plugins = {name: table.model_dump(mode="json") for name, table in tables.items() if table.kind == "plugin"}
     reader = config.source.kind if isinstance(config.source, OtherSource) else ""
-    return {"notify_command": list(config.night.notify_command), "plugins": plugins, "reader": reader}
+    found = {"notify_command": list(config.night.notify_command), "plugins": plugins, "reader": reader}
+    project = {} if config.cohort.contract is None else project_code(config.cohort.contract)
+    return found | ({"contract": project} if project else {})
 
 
 def pin(config: Config) -> None:
@@ -60,7 +63,8 @@ def require_pinned(config: Config) -> None:
     if known is not None and known.get("programs") != now["programs"]:
         raise ConfigError(
             "the configuration names other programs than when it was scheduled, and none of them was run: read "
-            "night.notify_command and the plug-ins, then say so once: decoct night --new-programs, or decoct schedule"
+            "night.notify_command, the plug-ins and the contract's great_expectations.yml, then say so once: "
+            "decoct night --new-programs, or decoct schedule"
         )
     if known is not None and known != now:
         say("  the configuration has changed since the last night; the programs that it names are the same")

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from flows import registry
-from flows.progress import steps
+from flows.progress import say, steps
 from flows.stages.source import SourceState
 from flows.workspace.job import Job
 from pipeline.core.config import SplitConfig, reader_options
@@ -33,12 +33,14 @@ def ingest(job: Job) -> Made[Cohort]:
     options = reader_options(config.source)
     withdrawn = state.withdrawn
     site = None if config.cohort.contract is None else read_contract(config.cohort.contract)
+    if site is not None and site.others:
+        say(f"  not about a cohort, so not checked: {', '.join(site.others)} (a suite's meta says what its rows are)")
     plan = {
         "source": {"kind": config.source.kind, "content": state.content(), **registry.brought(registry.READERS)},
         "cohort": config.cohort.model_dump(mode="json", exclude={"contract", "mapping"}),
         "mapping": _mapping_digest(config.cohort.mapping),
         "split_key": job.secret("split").fingerprint,
-        **({} if site is None else {"contract": {"version": site.version, "digest": site.digest}}),
+        **({} if site is None else {"contract": {"digest": site.digest}}),
         **({"withdrawn": withdrawn.fingerprint} if withdrawn.marks else {}),
     }
 

@@ -21,6 +21,8 @@ from pipeline.core.types import ContractResult, ExpectationOutcome, Json
 
 _MAX_NAMED = 5
 _NAMES = "name"
+POSITION: Final = "position"
+COUNTS_ONLY: Final[Mapping[str, Any]] = {"result_format": "SUMMARY", "partial_unexpected_count": 0}
 _LARGE_CELLS: Final = 1 << 21  # of a table: 16 MiB, too much to be left to Python's own time of collecting
 _ONE_AT_A_TIME: Final = Lock()  # Great Expectations has one current context for the whole process
 
@@ -87,7 +89,7 @@ def run_suite(suite: str, artefact: str, tables: Sequence[Table]) -> ContractRes
 def _validate(suite: str, table: Table) -> list[ExpectationOutcome]:
     import pandas as pd
 
-    gx = _great_expectations()
+    gx = great_expectations()
     finite = {name: np.where(np.isfinite(column), column, np.nan) for name, column in table.columns.items()}
     frame = pd.DataFrame(finite, dtype=np.float64, copy=False)
     n = len(frame)
@@ -97,31 +99,38 @@ def _validate(suite: str, table: Table) -> list[ExpectationOutcome]:
     )
     if n == 0:
         return [few]  # rules on rows hold for no row at all, and say nothing
-    result_format: dict[str, Any] = {"result_format": "SUMMARY", "partial_unexpected_count": 0}
+    result_format = COUNTS_ONLY
     if table.names is not None:
         frame[_NAMES] = np.array(table.names, dtype=object)
         result_format = {"result_format": "COMPLETE", "unexpected_index_column_names": [_NAMES]}
-    with _let_go_after(frame.size):
+    with let_go_after(frame.size):
         return [few, *_outcomes(gx, suite, table, frame, result_format)]
 
 
-def _outcomes(gx: Any, suite: str, table: Table, frame: Any, result_format: dict[str, Any]) -> list[ExpectationOutcome]:
+def _outcomes(
+    gx: Any, suite: str, table: Table, frame: Any, result_format: Mapping[str, Any]
+) -> list[ExpectationOutcome]:
     """What became of each of the table's rules on `frame`; in a context of its own."""
     expectations = [
-        getattr(gx.expectations, rule.kind)(column=rule.column, meta={"position": i}, **rule.options)
+        getattr(gx.expectations, rule.kind)(column=rule.column, meta={POSITION: i}, **rule.options)
         for i, rule in enumerate(table.rules)
     ]
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = _no_progress_bars()
-    asset = context.data_sources.add_pandas("memory").add_dataframe_asset(table.what)
-    batch = asset.add_batch_definition_whole_dataframe("whole").get_batch({"dataframe": frame})
-    found = batch.validate(gx.ExpectationSuite(name=suite, expectations=expectations), result_format=result_format)
-    by_position = {result.expectation_config.meta["position"]: result for result in found.results}
+    found = validated(gx, gx.ExpectationSuite(name=suite, expectations=expectations), table.what, frame, result_format)
+    by_position = {result.expectation_config.meta[POSITION]: result for result in found.results}
     return [_outcome(rule, by_position.get(i), len(frame)) for i, rule in enumerate(table.rules)]
 
 
+def validated(gx: Any, suite: Any, what: str, frame: Any, result_format: Mapping[str, Any]) -> Any:
+    """Great Expectations' own result of a suite on a frame in memory, in a context that is gone afterwards."""
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = _no_progress_bars()
+    asset = context.data_sources.add_pandas("memory").add_dataframe_asset(what)
+    batch = asset.add_batch_definition_whole_dataframe("whole").get_batch({"dataframe": frame})
+    return batch.validate(suite, result_format=dict(result_format))
+
+
 @contextmanager
-def _let_go_after(cells: int) -> Iterator[None]:
+def let_go_after(cells: int) -> Iterator[None]:
     """Let no frame of so many cells outlive its check: the current context holds its frame, and every other one holds
     itself, in rings that Python breaks when many objects were made, however large they are. Only what the check made
     is searched for rings: the rest of the process is set aside meanwhile, which costs nothing."""
@@ -156,7 +165,8 @@ def _outcome(rule: Rule, result: Any, n: int) -> ExpectationOutcome:
     return ExpectationOutcome(column, rule.sentence, rule.critical, bool(result.success), count, n)
 
 
-def _great_expectations() -> Any:
+def great_expectations() -> Any:
+    """The library, without telemetry."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read at import: no event may leave a hospital
     import great_expectations
 

@@ -1,73 +1,90 @@
-"""A site's own contract: what its next cohort is held to, drawn up from the mapping and an accepted cohort.
+"""A site's own contract: what its next cohort is held to, as suites of a Great Expectations project.
 
-A file of JSON that the site keeps with its configuration, under its own version control: a Great Expectations suite
-(`gx.ExpectationSuite(**file["suite"])` reads it) on a table of one row, the cohort's profile, with what each rule
-demands in words and whether breaking it stops the run. It may be edited by hand. It holds aggregates of ten stays or
-more; it stays at the site.
+    FOLDER/gx/expectations/*.json     the suites, which the site edits by Great Expectations' own API or by hand
+    FOLDER/gx/uncommitted/            results of every check, and Data Docs; counts below ten are left out
+
+A suite says in its meta what a row is: {"decoct": "profile"} is one row, the cohort's figures as `draft_contract` names
+them; {"decoct": "stays"} a row per stay, with the columns of `stay_frame`. Any expectation may stand in it. One whose
+severity is "critical", which is the library's default, stops the run. The project stays at the site.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, final
 
 import numpy as np
+from jaxtyping import Float64
 
 from pipeline.core.digest import digest_json
 from pipeline.core.errors import DataError
-from pipeline.core.files.whole import put_whole
-from pipeline.core.types import Cohort, ContractResult, IngestReport
-from pipeline.validation.expectations import Rule, Table, between, run_suite
+from pipeline.core.types import Cohort, ContractResult, ExpectationOutcome, IngestReport, Json
+from pipeline.validation.expectations import (
+    COUNTS_ONLY,
+    POSITION,
+    Rule,
+    between,
+    great_expectations,
+    let_go_after,
+    validated,
+)
 
-FORMAT: Final = "decoct-contract/1"
-_KINDS: Final = ("ExpectColumnValuesToBeBetween", "ExpectColumnValuesToNotBeNull", "ExpectColumnValuesToBeInSet")
-_FEWEST: Final = 10  # stays behind a figure, or there is none
+PROFILE, STAYS = "profile", "stays"
+MARK: Final = "decoct"
+"""In a suite's meta: what its rows are."""
+PROJECT: Final = "gx"
+SUITES: Final = "expectations"
+LISTED: Final = "great_expectations.yml"
+FEWEST: Final = 10  # stays behind a figure, or there is none
+_CRITICAL: Final = "critical"
 _SHARE_KEPT: Final = 0.5  # of the accepted share: below it something was lost on the way
 _MEDIAN_SPAN: Final = 0.25  # of the clinical range: further than that no ward's patients move by themselves
 _PREVALENCE_FACTOR: Final = 2.0
 _DROPPED_FACTOR, _DROPPED_MORE = 2.0, 0.01
+_OF_STEPS: Final[Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]] = {
+    "steps": lambda known, _: known.sum(axis=1).astype(float),
+    "first": lambda known, values: _picked(known, values, known.argmax(axis=1)),
+    "last": lambda known, values: _picked(known, values, known.shape[1] - 1 - known[:, ::-1].argmax(axis=1)),
+    "min": lambda known, values: _reduced(np.fmin, known, values),
+    "max": lambda known, values: _reduced(np.fmax, known, values),
+    "mean": lambda known, values: _mean(known, values),
+}
+
+
+@final
+@dataclass(frozen=True)
+class Suite:
+    """One suite as the project holds it, without the ids that the library draws anew at each writing."""
+
+    name: str
+    rows: str
+    expectations: tuple[Json, ...]
 
 
 @final
 @dataclass(frozen=True)
 class SiteContract:
-    """`version` counts the files that differ; `digest` is over everything in the file."""
+    """The suites of a project that are about a cohort; `others` are named and not checked."""
 
-    name: str
-    version: int
-    mapping_digest: str
-    rules: tuple[Rule, ...]
+    project: Path
+    suites: tuple[Suite, ...]
+    others: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
-        """What provenance holds."""
-        return digest_json(self.plain())
-
-    def plain(self) -> dict[str, Any]:
-        """As the file holds it."""
-        expectations = [
-            {
-                "type": _snake(rule.kind),
-                "kwargs": {"column": rule.column, **dict(rule.options)},
-                "meta": {"demands": rule.sentence, "critical": rule.critical},
-            }
-            for rule in self.rules
-        ]
-        return {
-            "format": FORMAT,
-            "version": self.version,
-            "mapping_digest": self.mapping_digest,
-            "suite": {"name": self.name, "expectations": expectations},
-        }
+        """What provenance holds: of names and expectations, not of the place."""
+        return digest_json([[suite.name, suite.rows, list(suite.expectations)] for suite in self.suites])
 
 
-def draft_contract(name: str, cohort: Cohort, report: IngestReport, mapping_digest: str = "") -> SiteContract:
-    """Rules that `cohort` keeps with room to spare, as version 1; nothing is drawn from fewer than ten stays.
+def draft_contract(cohort: Cohort, report: IngestReport) -> tuple[Rule, ...]:
+    """Rules on the profile that `cohort` keeps with room to spare; nothing is drawn from fewer than ten stays.
 
     Of each variable the share of stays that have it and the median, of each task the share of ones and of known labels,
     of the whole the stays and the share of rows dropped; and from the mapping that no value is implausible.
@@ -95,11 +112,11 @@ def draft_contract(name: str, cohort: Cohort, report: IngestReport, mapping_dige
             limits = round(ones / _PREVALENCE_FACTOR, 4), round(min(1.0, ones * _PREVALENCE_FACTOR), 4)
             rules.append(between(f"{task.name}: prevalence", *limits, critical=False))
             rules.append(between(f"{task.name}: labels known", round(_SHARE_KEPT * known, 4), None))
-    return SiteContract(name, 1, mapping_digest, tuple(rules))
+    return tuple(rules)
 
 
 def cohort_profile(cohort: Cohort, report: IngestReport) -> dict[str, float]:
-    """What the rules are about; NaN where fewer than ten stays stand behind a figure."""
+    """The figures of the one row; NaN where fewer than ten stays stand behind a figure."""
     profile = {
         "stays": float(len(cohort.stay_ids)),
         "rows dropped": sum(report.rows_dropped.values()) / max(report.rows_read, 1),
@@ -108,7 +125,7 @@ def cohort_profile(cohort: Cohort, report: IngestReport) -> dict[str, float]:
         values = cohort.values[:, :, index]
         seen = cohort.observed[:, :, index]
         stays = int(seen.any(axis=1).sum())
-        found = values[seen] if stays >= _FEWEST else np.zeros(0, np.float32)
+        found = values[seen] if stays >= FEWEST else np.zeros(0, np.float32)
         profile[f"{variable.name}: stays observed"] = stays / max(len(values), 1)
         for what, of in (("median", np.median), ("smallest", np.min), ("largest", np.max)):
             profile[f"{variable.name}: {what}"] = float(of(found)) if len(found) else math.nan
@@ -116,82 +133,232 @@ def cohort_profile(cohort: Cohort, report: IngestReport) -> dict[str, float]:
         labels = cohort.labels[:, index]
         known = labels[np.isfinite(labels)]
         rarer = min(float((known >= 0.5).sum()), float((known < 0.5).sum()))
-        profile[f"{task.name}: prevalence"] = float(known.mean()) if rarer >= _FEWEST else math.nan
+        profile[f"{task.name}: prevalence"] = float(known.mean()) if rarer >= FEWEST else math.nan
         profile[f"{task.name}: labels known"] = len(known) / max(len(labels), 1)
     return profile
 
 
+def stay_frame(cohort: Cohort, columns: frozenset[str]) -> dict[str, Float64[np.ndarray, " stay"]]:
+    """Those of the columns that there are, a value per stay, NaN where unknown.
+
+    "split" (0 train, 1 tuning, 2 held-out), "label:TASK", a static variable by its name, and of each variable
+    "NAME: steps" (how many hold a value), "first", "last", "min", "max", "mean", in the mapping's units.
+    """
+    found = {"split": cohort.split.astype(float)}
+    found |= {f"label:{task.name}": cohort.labels[:, i].astype(float) for i, task in enumerate(cohort.tasks)}
+    found |= {static.name: cohort.static[:, i].astype(float) for i, static in enumerate(cohort.static_variables)}
+    for index, variable in enumerate(cohort.variables):
+        for what, of in _OF_STEPS.items():
+            if f"{variable.name}: {what}" in columns:
+                known = cohort.observed[:, :, index]
+                found[f"{variable.name}: {what}"] = of(known, cohort.values[:, :, index].astype(float))
+    return {name: column for name, column in found.items() if name in columns}
+
+
 def check_site_contract(cohort: Cohort, report: IngestReport, contract: SiteContract) -> ContractResult:
-    """Hold a cohort against the contract; a rule about what the cohort has not got is broken."""
-    profile = cohort_profile(cohort, report)
-    columns = {rule.column: np.array([profile.get(rule.column, math.nan)]) for rule in contract.rules}
-    rules = tuple(rule for rule in contract.rules if rule.column in profile)
-    absent = sorted({rule.column for rule in contract.rules if rule.column not in profile})
-    there = tuple(Rule(name, "ExpectColumnValuesToNotBeNull", "is part of the cohort") for name in absent)
-    return run_suite(
-        f"site's ({contract.name}, version {contract.version})", "cohort", [Table("cohort", columns, (*rules, *there))]
+    """Hold a cohort against the contract, and put the results and Data Docs into the project where it can be written.
+
+    A rule about a column that the cohort has not got is broken, and so is one that cannot be evaluated.
+
+    Raises:
+        DataError: the library does not know one of the expectations.
+    """
+    import pandas as pd
+
+    gx = great_expectations()
+    outcomes: list[ExpectationOutcome] = []
+    results = []
+    for suite in contract.suites:
+        named = frozenset(column for entry in suite.expectations for column in columns_of(entry))
+        if suite.rows == PROFILE:
+            columns = {name: np.array([value]) for name, value in cohort_profile(cohort, report).items()}
+        else:
+            columns = stay_frame(cohort, named)
+        frame = pd.DataFrame(columns, index=range(1 if suite.rows == PROFILE else len(cohort.stay_ids)))
+        asked = [entry for entry in suite.expectations if set(columns_of(entry)) <= set(columns)]
+        outcomes += [_absent(name) for name in sorted(named - set(columns))]
+        with let_go_after(frame.size):
+            made = _suite(gx, suite.name, asked, contract.project)
+            found = validated(gx, made, suite.rows, frame, COUNTS_ONLY)
+        by_position = {result.expectation_config.meta[POSITION]: result for result in found.results}
+        outcomes += [_outcome(entry, by_position.get(i), len(frame)) for i, entry in enumerate(asked)]
+        results.append((suite.name, _without_small(found, len(frame) if suite.rows == STAYS else FEWEST)))
+    _keep(gx, contract.project, results)
+    broken = any(outcome.critical and not outcome.success for outcome in outcomes)
+    names = ", ".join(suite.name for suite in contract.suites)
+    return ContractResult(f"site's ({names}, {contract.digest[:12]})", "cohort", not broken, tuple(outcomes))
+
+
+def columns_of(expectation: Json) -> tuple[str, ...]:
+    """The columns that an expectation is about."""
+    kwargs = expectation["kwargs"]
+    one = [kwargs[key] for key in ("column", "column_A", "column_B") if key in kwargs]
+    many = [name for key in ("column_list", "column_set") for name in kwargs.get(key) or ()]
+    return tuple(map(str, (*one, *many)))
+
+
+def write_contract(folder: Path, name: str, rules: tuple[Rule, ...]) -> SiteContract:
+    """Make a project in `folder`, or take the one that is there, and put the suites "NAME profile", with the rules, and
+    "NAME stays" into it; of the latter an existing one is left as it is.
+
+    Raises:
+        DataError: the library cannot make or change the project.
+    """
+    gx = great_expectations()
+    entries = [
+        {
+            "type": rule.kind,
+            "kwargs": {"column": rule.column, **dict(rule.options)},
+            "meta": {"demands": rule.sentence},
+            "severity": _CRITICAL if rule.critical else "warning",
+        }
+        for rule in rules
+    ]
+    labels = [{"type": "ExpectColumnValuesToBeBetween", "kwargs": {"column": "split", "min_value": 0, "max_value": 2}}]
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with let_go_after(0):
+            context = gx.get_context(mode="file", project_root_dir=str(folder))
+            there = {suite.name for suite in context.suites.all()}
+            for rows, asked in ((PROFILE, entries), (STAYS, labels)):
+                if rows == STAYS and f"{name} {rows}" in there:
+                    continue
+                expectations = [_expectation(gx, entry) for entry in asked]
+                made = gx.ExpectationSuite(name=f"{name} {rows}", meta={MARK: rows}, expectations=expectations)
+                context.suites.add_or_update(made)
+    except (OSError, ValueError, gx.exceptions.GreatExpectationsError) as error:
+        raise DataError(f"no Great Expectations project can be written to {folder}: {type(error).__name__}") from None
+    return read_contract(folder)
+
+
+def read_contract(folder: Path) -> SiteContract:
+    """The suites about a cohort in the project at `folder`, or in `folder`/gx; the library is not loaded for it.
+
+    Raises:
+        DataError: no project, no suite about a cohort, or a suite that cannot be read.
+    """
+    project = next((path for path in (folder / PROJECT, folder) if (path / LISTED).is_file()), None)
+    if project is None:
+        raise DataError(
+            f"contract {folder} is no Great Expectations project; write one with: "
+            "decoct ingest RUN.toml --write-contract FOLDER"
+        )
+    suites, others = [], []
+    for path in sorted((project / SUITES).rglob("*.json")):
+        try:
+            raw: Mapping[str, Any] = json.loads(path.read_bytes())
+            rows = raw["meta"].get(MARK)
+            if rows is None:
+                others.append(str(raw["name"]))
+                continue
+            suites.append(Suite(str(raw["name"]), rows, tuple(map(_plain, raw["expectations"]))))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise DataError(f"contract {path} is damaged: a suite has a name, a meta and expectations") from None
+        if rows not in (PROFILE, STAYS):
+            raise DataError(f'contract {path}: its meta says {MARK} = "{rows}"; known are "{PROFILE}" and "{STAYS}"')
+    if not any(suite.expectations for suite in suites):
+        raise DataError(f'contract {project} has no suite with expectations whose meta says {{"{MARK}": "{STAYS}"}}')
+    return SiteContract(project, tuple(suites), tuple(others))
+
+
+def project_code(folder: Path) -> dict[str, str]:
+    """Digests of what the library would run of a project: its configuration, which may name classes, and plug-ins."""
+    import hashlib
+
+    project = next((path for path in (folder / PROJECT, folder) if (path / LISTED).is_file()), folder)
+    files = [project / LISTED, *sorted((project / "plugins").rglob("*.py"))]
+    there = [path for path in files if path.is_file()]
+    return {str(path.relative_to(project)): hashlib.sha256(path.read_bytes()).hexdigest() for path in there}
+
+
+def _plain(entry: Mapping[str, Any]) -> Json:
+    """An expectation without its id; what it does not say is the library's default."""
+    kwargs = dict(entry["kwargs"])
+    return {
+        "type": str(entry["type"]),
+        "kwargs": kwargs,
+        "meta": dict(entry.get("meta") or {}),
+        "severity": str(entry.get("severity") or _CRITICAL),
+    }
+
+
+def _suite(gx: Any, name: str, entries: list[Json], project: Path) -> Any:
+    expectations = []
+    for position, entry in enumerate(entries):
+        try:
+            expectations.append(_expectation(gx, {**entry, "meta": {**entry["meta"], POSITION: position}}))
+        except (AttributeError, TypeError, ValueError) as error:
+            raise DataError(
+                f"contract {project}, suite {name}: Great Expectations does not take the expectation {entry['type']} "
+                f"({type(error).__name__})"
+            ) from None
+    return gx.ExpectationSuite(name=name, expectations=expectations)
+
+
+def _expectation(gx: Any, entry: Json) -> Any:
+    kind = str(entry["type"])
+    cls = getattr(gx.expectations, kind if kind[:1].isupper() else "".join(map(str.title, kind.split("_"))))
+    return cls(**entry["kwargs"], meta=entry.get("meta") or {}, severity=entry.get("severity", _CRITICAL))
+
+
+def _outcome(entry: Json, result: Any, n: int) -> ExpectationOutcome:
+    """In words of the suite's where it has some; a rule that could not be evaluated is broken."""
+    column = ", ".join(columns_of(entry)) or "(table)"
+    limits = ", ".join(f"{key} {value}" for key, value in entry["kwargs"].items() if not key.startswith("column"))
+    told = str(entry["meta"].get("demands") or f"keeps {entry['type']}" + (f" ({limits})" if limits else ""))
+    critical = entry["severity"] == _CRITICAL
+    if result is None or (result.exception_info or {}).get("raised_exception") or not result.result:
+        return ExpectationOutcome(column, f"{told} (could not be evaluated)", True, False, n, n)
+    count = result.result.get("unexpected_count")
+    return ExpectationOutcome(
+        column, told, critical, bool(result.success), int(not result.success) if count is None else int(count), n
     )
 
 
-def write_contract(folder: Path, contract: SiteContract) -> tuple[Path, SiteContract]:
-    """Write `folder`/NAME.json; a file of that name with other rules gives its place, and the version goes up by one.
-
-    Raises:
-        DataError: the file that is there is no contract, or the disk refuses.
-    """
-    path = folder / f"{contract.name}.json"
-    if path.exists():
-        before = read_contract(path)
-        same = SiteContract(before.name, before.version, contract.mapping_digest, contract.rules)
-        if same.digest == before.digest:
-            return path, before
-        contract = SiteContract(contract.name, before.version + 1, contract.mapping_digest, contract.rules)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        put_whole(path, (json.dumps(contract.plain(), indent=1) + "\n").encode())
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror}") from None
-    return path, contract
+def _absent(name: str) -> ExpectationOutcome:
+    return ExpectationOutcome(name, "is part of the cohort", True, False, 1, 1)
 
 
-def read_contract(path: Path) -> SiteContract:
-    """Read a contract back.
-
-    Raises:
-        DataError: not found, not of this format, or a rule that is not known.
-    """
-    try:
-        raw: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(
-            f"contract {path} not found; write one with: decoct ingest RUN.toml --write-contract FOLDER"
-        ) from None
-    except (OSError, ValueError):
-        raise DataError(f"contract {path} cannot be read as JSON") from None
-    try:
-        if raw["format"] != FORMAT:
-            raise DataError(f"contract {path} is of another format than {FORMAT}")
-        suite = raw["suite"]
-        rules = tuple(_rule(entry) for entry in suite["expectations"])
-        return SiteContract(str(suite["name"]), int(raw["version"]), str(raw["mapping_digest"]), rules)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise DataError(f"contract {path} is damaged: a rule lacks its type, kwargs or meta") from None
+def _without_small(result: Any, n: int) -> Any:
+    """The result as Data Docs may show it: no count of one to nine, and of fewer than ten stays no figure at all."""
+    for found in result.results:
+        counts = [found.result.get(key) or 0 for key in ("unexpected_count", "missing_count")]
+        if n < FEWEST or any(0 < count < FEWEST for count in counts):
+            for key in [key for key in found.result if key != "element_count"]:
+                del found.result[key]
+    return result
 
 
-def _rule(entry: Mapping[str, Any]) -> Rule:
-    kinds = {_snake(kind): kind for kind in _KINDS}
-    options = dict(entry["kwargs"])
-    column = str(options.pop("column"))
-    if entry["type"] not in kinds:
-        raise DataError(f"a contract's rule on {column} is of a kind that is not known; known are {', '.join(kinds)}")
-    critical = entry["meta"]["critical"]
-    if not isinstance(critical, bool):
-        raise TypeError
-    return Rule(column, kinds[entry["type"]], str(entry["meta"]["demands"]), critical, options)
+def _keep(gx: Any, project: Path, results: list[tuple[str, Any]]) -> None:
+    """Into the project's own store, and on its pages; a project that is for reading only keeps nothing."""
+    if not os.access(project, os.W_OK):
+        return
+    from great_expectations.core.run_identifier import RunIdentifier
+    from great_expectations.data_context.types.resource_identifiers import (
+        ExpectationSuiteIdentifier,
+        ValidationResultIdentifier,
+    )
+
+    run = RunIdentifier("decoct", datetime.now(tz=UTC))
+    with let_go_after(0), suppress(OSError):
+        context = gx.get_context(mode="file", context_root_dir=str(project))
+        keys = [ValidationResultIdentifier(ExpectationSuiteIdentifier(name), run, "cohort") for name, _ in results]
+        for key, (_, result) in zip(keys, results, strict=True):
+            context.validation_results_store.set(key, result)
+        context.build_data_docs(resource_identifiers=keys)
 
 
-def _snake(kind: str) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind).lower()
+def _picked(known: np.ndarray, values: np.ndarray, step: np.ndarray) -> np.ndarray:
+    return np.where(known.any(axis=1), values[np.arange(len(values)), step], np.nan)
+
+
+def _reduced(of: Any, known: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return np.asarray(of.reduce(np.where(known, values, np.nan), axis=1))
+
+
+def _mean(known: np.ndarray, values: np.ndarray) -> np.ndarray:
+    sums, counts = np.where(known, values, 0).sum(axis=1), known.sum(axis=1)
+    return np.divide(sums, counts, out=np.full(len(known), np.nan), where=counts > 0)
 
 
 def _figures(value: float) -> float:

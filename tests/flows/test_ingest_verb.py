@@ -15,6 +15,7 @@ from pipeline.core.errors import ConfigError, DataError, UsageError
 from pipeline.core.types import Cohort, IngestReport
 from pipeline.ingest.sources.meds import read_meds_cohort
 from pipeline.store import Store
+from pipeline.validation.expectations import great_expectations
 
 MAPPING = """
 description = "a ward's hourly table"
@@ -140,19 +141,20 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 
 
 def test_the_next_cohort_is_held_to_the_sites_contract(tmp_path: Path) -> None:
+    gx = great_expectations()
     path = site(tmp_path)
     told = json.loads(run("ingest", str(path), "--json", "--write-contract", str(tmp_path / "contracts")))
-    contract = Path(told["site_contract"]["path"])
-    assert contract == tmp_path / "contracts" / "ward.json"
-    path.write_text(path.read_text().replace("n_steps = 6", 'n_steps = 6\ncontract = "contracts/ward.json"'))
+    assert told["site_contract"]["path"] == str(tmp_path / "contracts")
+    path.write_text(path.read_text().replace("n_steps = 6", 'n_steps = 6\ncontract = "contracts"'))
     held = cohort_of(tmp_path, run("ingest", str(path), "--json"))
-    assert held.provenance.config["contract"] == {"version": 1, "digest": told["site_contract"]["digest"]}
-    raw = json.loads(contract.read_text())
-    rule = next(item for item in raw["suite"]["expectations"] if item["kwargs"]["column"] == "HR: largest")
-    rule["kwargs"]["max_value"], rule["meta"]["demands"] = 70, "is at most 70"
-    contract.write_text(json.dumps(raw))
-    with pytest.raises(DataError, match="HR: largest: 1 of 1 break the rule that it is at most 70"):
+    assert held.provenance.config["contract"] == {"digest": told["site_contract"]["digest"]}
+    context = gx.get_context(mode="file", project_root_dir=str(tmp_path / "contracts"))
+    suite = context.suites.get("ward stays")
+    suite.add_expectation(gx.expectations.ExpectColumnMaxToBeBetween(column="HR: max", max_value=70))
+    suite.save()
+    with pytest.raises(DataError, match=r"HR: max: 1 of \d+ break the rule that it keeps expect_column_max"):
         run("ingest", str(path), "--resume")
+    assert list((tmp_path / "contracts" / "gx" / "uncommitted" / "data_docs").rglob("ward stays/**/cohort.html"))
 
 
 def test_rows_put_aside_are_counted_and_shown_where_they_lie(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from flows.stages.ingest import ingest
 from flows.workspace.job import Job, new_job
 from pipeline.core.config import parse_config
 from pipeline.core.types import Cohort, IngestReport
-from pipeline.ingest.mapping.load import load_mapping
 from pipeline.ingest.sources.embedded import DATA
 from pipeline.store import Made
 from pipeline.validation.site_contract import draft_contract, write_contract
@@ -90,7 +89,7 @@ def write(path: Path, rows: list[list[str]]) -> None:
 
 def contract_from(job: Job, made: Made[Cohort], folder: Path) -> None:
     cohort, report = job.only(made, Cohort), job.only(made, IngestReport, 1)
-    write_contract(folder, draft_contract("ward", cohort, report, load_mapping(job.config.cohort.mapping).digest))
+    write_contract(folder, "ward", draft_contract(cohort, report))
 
 
 def job_at(site: Path, source: dict[str, Any], *, resume: bool, contract: bool = True) -> Job:
@@ -98,7 +97,7 @@ def job_at(site: Path, source: dict[str, Any], *, resume: bool, contract: bool =
         "name": "ward",
         "workspace": "work",
         "source": source,
-        "cohort": {"mapping": "ours.toml", "n_steps": 4, **({"contract": "rules/ward.json"} if contract else {})},
+        "cohort": {"mapping": "ours.toml", "n_steps": 4, **({"contract": "rules"} if contract else {})},
         "encode": {"raw": {"kind": "identity"}},
         "condense": {"c": {"kind": "centroids"}},
         "release": {"artefact": "c", "licence": "CC0-1.0"},

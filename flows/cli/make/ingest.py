@@ -122,15 +122,14 @@ def _contract(job: Job, cohort: str, report: str, target: Path) -> dict[str, Any
     from flows.progress import say
     from pipeline.core.redaction import scrubbed
     from pipeline.core.types import Cohort, IngestReport
-    from pipeline.ingest.mapping.load import load_mapping
     from pipeline.validation.site_contract import draft_contract, write_contract
 
     with scrubbed("writing the contract"):
         made, account = job.store.get(cohort, Cohort), job.store.get(report, IngestReport)
-        digest = load_mapping(job.config.cohort.mapping).digest
-        path, contract = write_contract(target, draft_contract(job.config.name, made, account, digest))
-    say(f"  {len(contract.rules)} rules, version {contract.version}, digest {contract.digest[:12]}: {path}")
-    return {"path": str(path), "version": contract.version, "digest": contract.digest}
+        contract = write_contract(target, job.config.name, draft_contract(made, account))
+    rules = sum(len(suite.expectations) for suite in contract.suites)
+    say(f"  {rules} expectations, digest {contract.digest[:12]}: {contract.project}")
+    return {"path": str(target), "digest": contract.digest}
 
 
 def _quarantine(config: Any, out: Path | None, as_json: bool) -> None:
