@@ -326,6 +326,7 @@ def _without_small(result: Any, n: int) -> Any:
         if n < FEWEST or any(0 < count < FEWEST for count in counts):
             for key in [key for key in found.result if key != "element_count"]:
                 del found.result[key]
+    result.meta.pop("batch_markers", None)  # a digest of the rows
     return result
 
 
@@ -342,10 +343,11 @@ def _keep(gx: Any, project: Path, results: list[tuple[str, Any]]) -> None:
     run = RunIdentifier("decoct", datetime.now(tz=UTC))
     with let_go_after(0), suppress(OSError):
         context = gx.get_context(mode="file", context_root_dir=str(project))
-        keys = [ValidationResultIdentifier(ExpectationSuiteIdentifier(name), run, "cohort") for name, _ in results]
+        suites = [ExpectationSuiteIdentifier(name) for name, _ in results]
+        keys = [ValidationResultIdentifier(suite, run, "cohort") for suite in suites]
         for key, (_, result) in zip(keys, results, strict=True):
             context.validation_results_store.set(key, result)
-        context.build_data_docs(resource_identifiers=keys)
+        context.build_data_docs(resource_identifiers=[*suites, *keys])
 
 
 def _picked(known: np.ndarray, values: np.ndarray, step: np.ndarray) -> np.ndarray:
