@@ -360,7 +360,7 @@ def _reduced(of: Any, known: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def _mean(known: np.ndarray, values: np.ndarray) -> np.ndarray:
     sums, counts = np.where(known, values, 0).sum(axis=1), known.sum(axis=1)
-    return np.divide(sums, counts, out=np.full(len(known), np.nan), where=counts > 0)
+    return np.asarray(np.divide(sums, counts, out=np.full(len(known), np.nan), where=counts > 0))
 
 
 def _figures(value: float) -> float:
