@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, Final, final
 
 import numpy as np
-from jaxtyping import Float64
 
 from pipeline.core.digest import digest_json
 from pipeline.core.errors import DataError
@@ -35,6 +34,7 @@ from pipeline.validation.expectations import (
     let_go_after,
     validated,
 )
+from pipeline.validation.site_columns import FEWEST, cohort_profile, stay_frame
 
 PROFILE, STAYS = "profile", "stays"
 MARK: Final = "decoct"
@@ -42,20 +42,11 @@ MARK: Final = "decoct"
 PROJECT: Final = "gx"
 SUITES: Final = "expectations"
 LISTED: Final = "great_expectations.yml"
-FEWEST: Final = 10  # stays behind a figure, or there is none
 _CRITICAL: Final = "critical"
 _SHARE_KEPT: Final = 0.5  # of the accepted share: below it something was lost on the way
 _MEDIAN_SPAN: Final = 0.25  # of the clinical range: further than that no ward's patients move by themselves
 _PREVALENCE_FACTOR: Final = 2.0
 _DROPPED_FACTOR, _DROPPED_MORE = 2.0, 0.01
-_OF_STEPS: Final[Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]] = {
-    "steps": lambda known, _: known.sum(axis=1).astype(float),
-    "first": lambda known, values: _picked(known, values, known.argmax(axis=1)),
-    "last": lambda known, values: _picked(known, values, known.shape[1] - 1 - known[:, ::-1].argmax(axis=1)),
-    "min": lambda known, values: _reduced(np.fmin, known, values),
-    "max": lambda known, values: _reduced(np.fmax, known, values),
-    "mean": lambda known, values: _mean(known, values),
-}
 
 
 @final
@@ -113,46 +104,6 @@ def draft_contract(cohort: Cohort, report: IngestReport) -> tuple[Rule, ...]:
             rules.append(between(f"{task.name}: prevalence", *limits, critical=False))
             rules.append(between(f"{task.name}: labels known", round(_SHARE_KEPT * known, 4), None))
     return tuple(rules)
-
-
-def cohort_profile(cohort: Cohort, report: IngestReport) -> dict[str, float]:
-    """The figures of the one row; NaN where fewer than ten stays stand behind a figure."""
-    profile = {
-        "stays": float(len(cohort.stay_ids)),
-        "rows dropped": sum(report.rows_dropped.values()) / max(report.rows_read, 1),
-    }
-    for index, variable in enumerate(cohort.variables):
-        values = cohort.values[:, :, index]
-        seen = cohort.observed[:, :, index]
-        stays = int(seen.any(axis=1).sum())
-        found = values[seen] if stays >= FEWEST else np.zeros(0, np.float32)
-        profile[f"{variable.name}: stays observed"] = stays / max(len(values), 1)
-        for what, of in (("median", np.median), ("smallest", np.min), ("largest", np.max)):
-            profile[f"{variable.name}: {what}"] = float(of(found)) if len(found) else math.nan
-    for index, task in enumerate(cohort.tasks):
-        labels = cohort.labels[:, index]
-        known = labels[np.isfinite(labels)]
-        rarer = min(float((known >= 0.5).sum()), float((known < 0.5).sum()))
-        profile[f"{task.name}: prevalence"] = float(known.mean()) if rarer >= FEWEST else math.nan
-        profile[f"{task.name}: labels known"] = len(known) / max(len(labels), 1)
-    return profile
-
-
-def stay_frame(cohort: Cohort, columns: frozenset[str]) -> dict[str, Float64[np.ndarray, " stay"]]:
-    """Those of the columns that there are, a value per stay, NaN where unknown.
-
-    "split" (0 train, 1 tuning, 2 held-out), "label:TASK", a static variable by its name, and of each variable
-    "NAME: steps" (how many hold a value), "first", "last", "min", "max", "mean", in the mapping's units.
-    """
-    found = {"split": cohort.split.astype(float)}
-    found |= {f"label:{task.name}": cohort.labels[:, i].astype(float) for i, task in enumerate(cohort.tasks)}
-    found |= {static.name: cohort.static[:, i].astype(float) for i, static in enumerate(cohort.static_variables)}
-    for index, variable in enumerate(cohort.variables):
-        for what, of in _OF_STEPS.items():
-            if f"{variable.name}: {what}" in columns:
-                known = cohort.observed[:, :, index]
-                found[f"{variable.name}: {what}"] = of(known, cohort.values[:, :, index].astype(float))
-    return {name: column for name, column in found.items() if name in columns}
 
 
 def check_site_contract(cohort: Cohort, report: IngestReport, contract: SiteContract) -> ContractResult:
@@ -348,19 +299,6 @@ def _keep(gx: Any, project: Path, results: list[tuple[str, Any]]) -> None:
         for key, (_, result) in zip(keys, results, strict=True):
             context.validation_results_store.set(key, result)
         context.build_data_docs(resource_identifiers=[*suites, *keys])
-
-
-def _picked(known: np.ndarray, values: np.ndarray, step: np.ndarray) -> np.ndarray:
-    return np.where(known.any(axis=1), values[np.arange(len(values)), step], np.nan)
-
-
-def _reduced(of: Any, known: np.ndarray, values: np.ndarray) -> np.ndarray:
-    return np.asarray(of.reduce(np.where(known, values, np.nan), axis=1))
-
-
-def _mean(known: np.ndarray, values: np.ndarray) -> np.ndarray:
-    sums, counts = np.where(known, values, 0).sum(axis=1), known.sum(axis=1)
-    return np.asarray(np.divide(sums, counts, out=np.full(len(known), np.nan), where=counts > 0))
 
 
 def _figures(value: float) -> float:

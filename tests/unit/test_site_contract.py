@@ -14,13 +14,13 @@ from pipeline.core.errors import DataError
 from pipeline.core.types import Cohort, IngestReport, Provenance, Task, Variable
 from pipeline.validation.contracts import require
 from pipeline.validation.expectations import great_expectations
+from pipeline.validation.site_columns import stay_frame
 from pipeline.validation.site_contract import (
     SiteContract,
     check_site_contract,
     draft_contract,
     project_code,
     read_contract,
-    stay_frame,
     write_contract,
 )
 
