@@ -46,9 +46,11 @@ lint: $(STAMP)  ## style, import rules and types
 format: $(STAMP)  ## rewrite in the house's style
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
+# async-timeout: redis asks for it on a Python before 3.11.3, such as Debian 12's
 wheelhouse:  ## all wheels for a machine without a network, with their digests (docs/how-to/offline-install.md)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip wheel --quiet --constraint constraints-py311.txt --wheel-dir $(WHEELHOUSE) '.$(if $(EXTRAS),[$(EXTRAS)])'
+	$(BIN)/python -m pip wheel --quiet --constraint constraints-py311.txt --wheel-dir $(WHEELHOUSE) \
+		'.$(if $(EXTRAS),[$(EXTRAS)])' async-timeout
 	cp constraints-py311.txt $(WHEELHOUSE)/
 	cd $(WHEELHOUSE) && sha256sum -- *.whl constraints-py311.txt > SHA256SUMS
 

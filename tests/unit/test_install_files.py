@@ -8,11 +8,15 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
+CONSTRAINTS = ROOT / "constraints-py311.txt"
 CONTAINER = ROOT / "docs" / "how-to" / "container" / "Containerfile"
 GOLDEN = ROOT / "tests" / "golden" / "bundle-2"
 PACKAGES = ("decoct", "pipeline", "encoders", "condensation", "flows")
@@ -205,3 +209,20 @@ def test_the_makefile_and_the_page_collect_and_install_alike() -> None:
         assert words in page
         assert words in makefile
     assert "--no-index --find-links" in page
+
+
+@pytest.mark.parametrize("python", ["3.11.0", "3.11.13", "3.12.0", "3.13.0"])
+def test_the_tested_set_pins_what_any_python_that_we_name_would_ask_for(python: str) -> None:
+    pins = {canonicalize_name(line.split("==")[0]) for line in CONSTRAINTS.read_text().splitlines() if "==" in line}
+    here = {canonicalize_name(each.metadata["Name"]): each for each in distributions()}
+    environment = {"python_version": python.rpartition(".")[0], "python_full_version": python}
+    asked, left = {("decoct", "")}, [("decoct", extra) for extra in ("", "site", "quantum", "objects", "cluster")]
+    while left:
+        name, extra = left.pop()
+        for need in map(Requirement, here[name].requires or () if name in here else ()):
+            if need.marker is None or need.marker.evaluate({**environment, "extra": extra}):
+                found = {(canonicalize_name(need.name), each) for each in ("", *need.extras)}
+                left += found - asked
+                asked |= found
+    assert len(asked) > 100
+    assert {name for name, _ in asked} - pins <= {"decoct", "setuptools"}  # torch builds nothing by the latter here
