@@ -30,7 +30,7 @@ quick: $(STAMP)  ## the quick tests: about a minute on two idle cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q -m 'not slow and not heavy' tests/unit tests/docs
 
 test: $(STAMP)  ## all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # the long files come first
 
 kernels: $(STAMP)  ## the encoders' tests under OpenBLAS's AVX2 kernels, which many newcomers' machines have
 	OPENBLAS_CORETYPE=Haswell OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q tests/contract tests/unit/test_encoders_*.py \

@@ -19,7 +19,7 @@ from pipeline.core.config import Config
 from pipeline.core.errors import BudgetError, ReleaseRefused
 from pipeline.core.types import AttackResult, LeakageReport, Provenance
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
+pytestmark = pytest.mark.slow
 SITE = "St. Elsewhere"
 PRIVATE = {"private": {"kind": "private_moments", "n_per_class": 20, "tasks": "first"}}
 RELEASE = {"kind": "condensed", "artefact": "private", "policy": "trial.toml", "licence": "ODbL-1.0", "site": SITE}

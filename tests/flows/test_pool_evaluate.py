@@ -26,7 +26,7 @@ from pipeline.sharing.receive.received import Received
 from pipeline.sharing.receive.verify import VerifiedBundle
 from pipeline.sharing.trust.keys import PublicKey
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
+pytestmark = pytest.mark.slow
 TODAY = datetime.now(tz=UTC).date()
 
 

@@ -33,7 +33,7 @@ from pipeline.sharing.trust.keys import PublicKey, author_signer, public_key, ro
 from pipeline.sharing.trust.log import read_log
 from pipeline.sharing.trust.root import draft_root, sign_root
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
+pytestmark = pytest.mark.slow
 TODAY = datetime.now(tz=UTC).date()
 TASK = "in_hospital_death"
 RELEASE = {"kind": "moments", "artefact": "private", "policy": "trial.toml", "licence": "ODbL-1.0"}

@@ -50,7 +50,6 @@ from pipeline.sharing.trust.log import append_log, read_log
 from pipeline.sharing.trust.signing import statement_digest
 from pipeline.store import Made
 
-pytestmark = pytest.mark.xdist_group("decided")
 FIGURES = (
     ("near_copies", "count", 0.0),
     ("density_membership", "auroc", 0.55),

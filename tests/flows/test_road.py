@@ -38,7 +38,7 @@ from pipeline.sharing.trust.revocation import draft_revocations, load_revocation
 from pipeline.sharing.trust.root import draft_root, load_trust_root, sign_root
 from pipeline.store import Made
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
+pytestmark = pytest.mark.slow
 Finished = tuple[Config, dict[str, Made[Any]]]
 NOT_REPEATED = {"release"}  # a bundle is dated and counted; what it holds is compared through its candidate
 POLICY = "trial.toml"  # of the small job

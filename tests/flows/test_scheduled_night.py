@@ -37,7 +37,7 @@ from flows.nights.night import read_record
 from flows.workspace.job import KEY_PURPOSES, key_path
 from pipeline.core.keys.secrets import Secret, write_secret
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
+pytestmark = pytest.mark.slow
 STAYS = 100
 STAY, PERSON, VALUE, SOURCE = "QZSTAY", "Quackenfeather", "87.40625", "ward-7b-quokka"
 KEYS = {purpose: bytes([number] * 3 + [0xA7, 0x5C] * 14 + [number]) for number, purpose in enumerate(KEY_PURPOSES, 65)}

@@ -28,7 +28,7 @@ from flows.nights.night import read_record
 from flows.stopping import SENTENCE
 from flows.workspace.logs import read_log
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
+pytestmark = pytest.mark.slow
 WAIT_SECONDS = 240  # on a machine that is busy with other tests
 STOP_SECONDS = 4.0  # two of grace at most; the rest is what a busy machine takes
 CONFIG = """

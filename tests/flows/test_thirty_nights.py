@@ -45,7 +45,7 @@ from pipeline.ingest.sources.readers import read_source
 from pipeline.sharing.policy.budget import Budget
 from pipeline.sharing.policy.ledger import ledger_path, spent_by_cohort
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
+pytestmark = pytest.mark.slow
 VARIABLES = ("HR", "BUN", "Creatinine", "GCS", "Temp", "WBC")
 MIN_NEW = 30
 EPSILON, DELTA = 1.0, 1e-6
