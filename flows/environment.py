@@ -6,8 +6,6 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
-from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
@@ -67,6 +65,8 @@ def no_core_dumps() -> None:
 @cache
 def code_version() -> str:
     """Release number and digest of the installed source: what reports and provenance name; see also `flows.closure`."""
+    from importlib.metadata import version
+
     from pipeline.core.digest import digest_file, digest_json
 
     kinds = {".py", ".toml", ".j2"}
@@ -77,6 +77,8 @@ def code_version() -> str:
 @cache
 def package_files() -> Mapping[str, Path]:
     """Every file of our packages, by its path from the folder that they lie in."""
+    from importlib.resources import files
+
     found: dict[str, Path] = {}
     for package in PACKAGES:
         root = Path(str(files(package)))
@@ -87,6 +89,7 @@ def package_files() -> Mapping[str, Path]:
 def machine() -> dict[str, str | int]:
     """What a figure in a report depends on: processor, cores, memory, Python and library versions."""
     import platform
+    from importlib.metadata import PackageNotFoundError, version
 
     model = platform.processor() or platform.machine()
     try:
