@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from flows.cli.ending import Places, as_typed, coloured, ending
-from flows.stages.report import REPORT_DATA, REPORT_PAGE
-from flows.workspace.job import Job
+from flows.workspace.job import REPORT_DATA, REPORT_PAGE, Job
 from flows.workspace.releases import is_proposal, place
 from flows.workspace.trust import ROOT
 from pipeline.core.codec import to_plain

@@ -22,7 +22,7 @@ from flows.nights.notify import notify
 from flows.nights.pinned import require_pinned
 from flows.stopping import begun, exit_code
 from flows.workspace import accepted
-from flows.workspace.job import Job, marks_of, new_job
+from flows.workspace.job import REPORT_PAGE, REPORTS, Job, marks_of, new_job
 from flows.workspace.locks import workspace_lock
 from flows.workspace.logs import labelled
 from flows.workspace.releases import is_proposal, place
@@ -36,6 +36,8 @@ from pipeline.store import Made
 
 RECORD_FILE: Final = "nights.jsonl"
 OPEN_FILE: Final = "open.json"
+KEPT_REPORTS: Final = 30
+"""Pages of nights that stay in a run's folder."""
 REFUSED: Final = frozenset({11, 12, 13, 14, 16, 17})
 """Exit codes of the gates: data contract, utility floor, leakage, policy, drift, budget."""
 GOOD: Final = frozenset({"released", "proposed", "unchanged", "held"})
@@ -189,10 +191,22 @@ def _finish(config: Config, night: Night) -> Night:
     with writing(_record(config.workspace)) as record:
         record.append("night", asdict(night))
     _open(config).unlink(missing_ok=True)
+    with suppress(OSError):  # a copy for people
+        _keep_report(config.workspace / "runs" / config.name, night)
     if failed := notify(config.night, asdict(night), _marks(config, night), good=night.state in GOOD):
         with suppress(EnvironmentProblem), writing(_record(config.workspace)) as record:
             record.append("notice not delivered", {"night": night.night, "ways": list(failed)})
     return night
+
+
+def _keep_report(folder: Path, night: Night) -> None:
+    """The night's own page, which the next night's replaces; the oldest copies go."""
+    page, copies = folder / REPORT_PAGE, folder / REPORTS
+    if page.exists() and page.stat().st_mtime >= datetime.fromisoformat(night.started).timestamp():
+        copies.mkdir(mode=0o700, exist_ok=True)
+        put_whole(copies / f"{night.night}.html", page.read_bytes())
+        for old in sorted(copies.glob("*.html"), key=lambda path: path.stat().st_mtime_ns)[:-KEPT_REPORTS]:
+            old.unlink()
 
 
 def _marks(config: Config, night: Night) -> dict[str, list[str]]:

@@ -40,10 +40,9 @@ from flows.nights.server import temporary_server_apart
 from flows.nights.status import measured
 from flows.progress import say
 from flows.run import labels, told, walk_as_tasks
-from flows.stages.report import REPORT_PAGE
 from flows.stopping import GRACE_SECONDS, leave_to_others
 from flows.watch.page import watched
-from flows.workspace.job import Job, marks_of
+from flows.workspace.job import REPORT_PAGE, Job, marks_of
 from flows.workspace.logs import labelled
 from pipeline.core.config import load_config
 from pipeline.core.errors import DecoctError, EnvironmentProblem, UsageError

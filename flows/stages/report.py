@@ -13,7 +13,7 @@ from flows.environment import code_version, machine
 from flows.stages.decide import shortfall
 from flows.workspace import releases
 from flows.workspace.changes import since_last_release
-from flows.workspace.job import Job
+from flows.workspace.job import REPORT_DATA, REPORT_PAGE, Job
 from pipeline.core.digest import canonical_json
 from pipeline.core.errors import UtilityError
 from pipeline.core.types import (
@@ -47,12 +47,6 @@ from pipeline.sharing.policy.load import load_policy
 from pipeline.sharing.policy.rules import attack_verdicts
 from pipeline.store import Made
 from pipeline.validation.contracts import implausible_samples
-
-REPORT_PAGE: Final = "report.html"
-
-
-REPORT_DATA: Final = "report.json"
-
 
 MAX_TRAJECTORIES: Final = 6
 MAX_DRAWN: Final = 3  # variables of the drawn sample

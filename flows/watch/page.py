@@ -21,7 +21,7 @@ from flows.environment import code_version
 from flows.progress import say
 from flows.watch.figures import LAST, Stamped, audit_trends, configurations, drift_reports, utility_trends
 from flows.watch.releases import budget_spent, releases
-from flows.workspace.job import CONFIG_FILE
+from flows.workspace.job import CONFIG_FILE, REPORT_PAGE, REPORTS
 from flows.workspace.logs import read_log as read_stages
 from pipeline.core.errors import DecoctError, EnvironmentProblem, UsageError
 from pipeline.core.files.whole import put_whole
@@ -31,9 +31,9 @@ from pipeline.report.watch import SCHEMA, watch_page
 FOLDER: Final = "watch"
 PAGE: Final = "index.html"
 FIGURES: Final = "figures.json"
-REPORT: Final = "report.html"
 NIGHTS: Final = Path("nights") / "nights.jsonl"
 MAX_SENTENCE: Final = 400
+_NAME: Final = re.compile(r"[\w-]+")
 _PATH: Final = re.compile(r"(?:(?<![\w/.<])/|[\w.~-]+/(?=[\w.~-]+/))(?:[\w.~-]+/)*(?=[\w.~-])")
 _STAY_FILE: Final = re.compile(r"[^\s/]+\.txt\b")  # named by the stay whose records it holds
 _FEW: Final = re.compile(
@@ -95,8 +95,8 @@ def gather(workspace: Path, *, now: datetime) -> Data:
         "access": "restricted",
         "made": now.isoformat(timespec="seconds"),
         "code_version": code_version(),
-        "nights": [_night(entry) for entry in reversed(nights[-LAST:])],
-        "reports": sorted(path.parent.name for path in (workspace / "runs").glob(f"*/{REPORT}")),
+        "nights": [_night(workspace, entry) for entry in reversed(nights[-LAST:])],
+        "reports": sorted(path.parent.name for path in (workspace / "runs").glob(f"*/{REPORT_PAGE}")),
         "runs": [_run(workspace, name, lines) for name, lines in logs.items()],
         "releases": part("the releases", lambda: releases(workspace, now.date())),
         "audit": part("the audit history", lambda: audit_trends(workspace, configs, os.environ)),
@@ -124,16 +124,19 @@ def read_nights(path: Path) -> list[Data]:
     return entries
 
 
-def _night(entry: Mapping[str, Any]) -> Data:
-    """What is shown of a line, whatever else it holds."""
+def _night(workspace: Path, entry: Mapping[str, Any]) -> Data:
+    """What is shown of a line, whatever else it holds; `report` is the night's own page, below the workspace."""
     release = entry.get("release")
     if isinstance(release, Mapping):
         release = f"{release.get('name', '')} v{release.get('version', '')}"
     elif release and entry.get("version") and not str(release).endswith(f"v{entry['version']}"):
         release = f"{release} v{entry['version']}"
+    night, run = str(entry.get("night", entry.get("id", "")))[:60], str(entry.get("run", entry.get("name", "")))[:60]
+    own = Path("runs") / run / REPORTS / f"{night}.html"
     return {
-        "night": str(entry.get("night", entry.get("id", "")))[:60],
-        "run": str(entry.get("run", entry.get("name", "")))[:60],
+        "night": night,
+        "run": run,
+        "report": own.as_posix() if _NAME.fullmatch(night) and (workspace / own).is_file() else "",
         "started": str(entry.get("started", ""))[:40],
         "seconds": _seconds_between(entry.get("started"), entry.get("ended")),
         "state": str(entry.get("state", "") or "unknown")[:40],

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Final, final
 
 from flows import registry
-from flows.stages.report import REPORT_PAGE
-from flows.workspace.job import STORE_KEY, key_path, open_job
+from flows.workspace.job import REPORT_PAGE, STORE_KEY, key_path, open_job
 from pipeline.core.codec import from_plain
 from pipeline.core.errors import DecoctError, ReleaseRefused
 from pipeline.core.keys.secrets import read_secret

@@ -32,6 +32,10 @@ from pipeline.store import Made, Store
 T = TypeVar("T")
 
 CONFIG_FILE: Final = "config.json"
+REPORT_PAGE: Final = "report.html"
+REPORT_DATA: Final = "report.json"
+REPORTS: Final = "reports"
+"""In a run's folder: the page of each night that made one, by the night's name."""
 KEY_PURPOSES: Final = PURPOSES
 MARK_DIGITS: Final = 12
 STORE_KEY: Final = "store"

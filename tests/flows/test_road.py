@@ -22,8 +22,7 @@ from flows import run as road_module
 from flows.cli.ending import MAX_LINES
 from flows.cli.summary import print_run, print_stage
 from flows.receiving.evaluate import evaluate
-from flows.stages.report import REPORT_DATA, REPORT_PAGE
-from flows.workspace.job import KEY_PURPOSES, Job, new_job, open_job
+from flows.workspace.job import KEY_PURPOSES, REPORT_DATA, REPORT_PAGE, Job, new_job, open_job
 from flows.workspace.trust import first_root
 from pipeline.core.config import Config
 from pipeline.core.errors import DataError, EnvironmentProblem, LeakageError, ReleaseRefused

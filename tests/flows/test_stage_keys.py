@@ -16,7 +16,7 @@ from typing import Any, final
 import pytest
 
 from flows.environment import PACKAGES
-from flows.stages.report import REPORT_DATA, REPORT_PAGE
+from flows.workspace.job import REPORT_DATA, REPORT_PAGE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # whole runs, in processes of their own
 

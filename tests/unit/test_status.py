@@ -16,9 +16,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
 from flows.cli.main import app
+from flows.nights import night as night_module
 from flows.nights import status as status_module
 from flows.nights.night import GOOD, Night, read_record, run_night
 from flows.nights.status import EXIT_CODES, MAX_AGE_HOURS, _judged, measured, status, write_metrics
+from flows.watch.page import gather
+from flows.workspace.job import REPORT_PAGE, REPORTS, Job
 from pipeline.core.config import Config, parse_config
 from pipeline.core.errors import DataError, EnvironmentProblem, Held
 from pipeline.core.types.drift import LEVELS
@@ -161,3 +164,24 @@ def test_the_verb_ends_with_a_plugin_s_code_and_its_first_line_says_why(plan: Co
     assert dataclasses.asdict(read_record(plan.workspace)[0])["state"] == "held"
     assert "26 if not given" in " ".join(CliRunner().invoke(app, ["status", "--help"]).output.split())
     assert MAX_AGE_HOURS == 26
+
+
+def test_every_night_s_page_is_kept_and_the_watch_page_leads_to_it(
+    plan: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(night_module, "KEPT_REPORTS", 2)
+    folder = plan.workspace / "runs" / plan.name
+
+    def reports(job: Job, _: object) -> None:
+        job.replace_file(REPORT_PAGE, f"report {len(read_record(plan.workspace))}".encode())
+        raise Held("nothing new")
+
+    nights = [run_night(plan, reports).night for _ in range(3)]
+    quiet = run_night(plan, ends(Held("nothing new"))).night  # an older page is no page of this night
+    kept = {path.stem: path.read_text() for path in (folder / REPORTS).iterdir()}
+    assert kept.keys() <= {*nights, quiet}
+    assert kept[nights[2]] == "report 2"
+    assert nights[0] not in kept
+    shown = {row["night"]: row["report"] for row in gather(plan.workspace, now=datetime.now(tz=UTC))["nights"]}
+    assert shown[nights[2]] == f"runs/ward/reports/{nights[2]}.html"
+    assert shown[nights[0]] == ""
