@@ -139,7 +139,9 @@ class History:
         named = (_audit.c.name == name,) if name else ()
         newest = sa.select(sa.func.max(_report.c.id)).join(_audit).where(_report.c.digest == report_digest, *named)
         with self._change(name, noted) as connection:
-            done = connection.execute(sa.update(_report).where(_report.c.id == newest.scalar_subquery()).values(accepted=bundle))
+            done = connection.execute(
+                sa.update(_report).where(_report.c.id == newest.scalar_subquery()).values(accepted=bundle)
+            )
             if done.rowcount != 1:
                 raise EnvironmentProblem(f"the audit history does not hold the audit with which {bundle} left")
 

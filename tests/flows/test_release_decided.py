@@ -380,7 +380,7 @@ def other_array(workspace: Path) -> None:
         (renoted("ingest"), {"links"}, "has no link under the store's key"),
         (renoted("decide"), {"links", "audit"}, "has no link under the store's key"),
         (renoted("release"), {"links", "payload", "ledger", "audit"}, "no link of the store's own says"),
-        (lambda workspace: shutil.rmtree(workspace / "ledger"), {"ledger", "audit"}, "is not the ledger that"),
+        (lambda workspace: shutil.rmtree(workspace / "ledger"), {"ledger", "audit"}, "noise.seen has seen"),
         (edited("manifest.json", lambda told: {**told, "guarantee": None}), {"ledger"}, "states another guarantee"),
         (
             edited("manifest.json", lambda told: {**told, "guarantee": {**told["guarantee"], "epsilon": 0.5}}),

@@ -144,9 +144,9 @@ def sentence(keys: Path, name: str, known: States, state: str) -> str:
     """That a file is in none of its states, and what can be done."""
     was = told(known.get(name, (NOTHING,))[-1])
     return (
-        f"{keys / SEEN} has seen {was} of {name}, and {told(state)} or others are here: it was removed, cut or damaged, "
-        "or perhaps a backup of one of the two was restored; bring back the newest copies of both, or if it is lost for "
-        f"good, say so: decoct log lost {name} --out {keys.parent}"
+        f"{keys / SEEN} has seen {was} of {name}, and {told(state)} or others are here: it was removed, cut or "
+        "damaged, or perhaps a backup of one of the two was restored; bring back the newest copies of both, or if it "
+        f"is lost for good, say so: decoct log lost {name} --out {keys.parent}"
     )
 
 
