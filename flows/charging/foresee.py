@@ -6,6 +6,7 @@ attack will have, the device, the budget. What a set is worth and what leaks fro
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final
@@ -14,15 +15,15 @@ import numpy as np
 
 from flows import registry
 from flows.workspace.releases import no_room
-from pipeline.audit.scene import MIN_SUBJECTS
-from pipeline.audit.sets.membership import Membership, foreseen
-from pipeline.audit.sets.near_copies import NearCopies
+from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene, Crowd, Foresees
 from pipeline.core.config import Condense, Config
 from pipeline.core.errors import DataError, ReleaseRefused
 from pipeline.core.types import Cohort, EncodedCohort, Split, Task
 from pipeline.sharing.policy.load import Policy, load_policy
 from pipeline.sharing.policy.rules import expiry_findings
 
+N_CLASSES: Final = 2  # a set holds `n_per_class` samples of each class of its first task
+PLENTY: Final = 100_000
 PARTS: Final = (Split.TRAIN, Split.HELD_OUT)
 
 
@@ -119,11 +120,13 @@ def _tasks(table: Condense, tasks: tuple[Task, ...]) -> tuple[Task, ...]:
 
 
 def _attacks(config: Config, policy: Policy, known: Known) -> Iterator[str]:
-    """Attacks whose figures, with so few subjects, could decide nothing under the policy."""
+    """Attacks whose figures, with so few subjects or samples, could decide nothing under the policy."""
     if config.release.kind == "encoded" or config.release.kind not in policy.release_kinds:
         return
-    figures = foreseen_figures(known)
-    members, others = (known.people(part) for part in PARTS)
+    crowd = crowd_of(config, known)
+    told_of = {attack.name: attack for attack in _foreseeing(config)}
+    figures = {name: attack.foreseen(crowd) for name, attack in told_of.items()}
+    members, others = crowd.members, crowd.others
     told = f"with {_said(members)} subjects in train and {_said(others)} held out"
     for name in policy.required[config.release.kind]:
         attack, _, statistic = name.partition(":")
@@ -131,10 +134,13 @@ def _attacks(config: Config, policy: Policy, known: Known) -> Iterator[str]:
             yield f"required attack {attack} cannot run {told}"
         elif attack in figures and statistic and statistic not in figures[attack]:
             yield f"required attack {attack} gives no {statistic} {told}"
+    asked = {name.partition(":")[0] for name in policy.required[config.release.kind]}
     for attack, table in figures.items():
+        if told_of[attack].holds_back and attack not in asked:
+            continue
         for statistic, n in table.items():
             limit = policy.limit(attack, statistic)
-            if limit is not None and n < limit.min_n:
+            if limit is not None and limit.max_upper is not None and n < limit.min_n:
                 yield f"attack {attack}, {statistic}, has n = {n} {told}, and the policy asks for {limit.min_n}"
 
 
@@ -143,11 +149,46 @@ def _said(count: int) -> str:
     return f"fewer than {MIN_SUBJECTS}" if count < MIN_SUBJECTS else str(count)
 
 
-def foreseen_figures(known: Known) -> Mapping[str, Mapping[str, int]]:
-    """Attack -> statistic -> on how many subjects it will rest; of the attacks that policies require of sets."""
+def foreseen_figures(config: Config, known: Known) -> Mapping[str, Mapping[str, int]]:
+    """Attack -> statistic -> its n, of every installed attack on sets that says so beforehand."""
+    crowd = crowd_of(config, known)
+    return {attack.name: attack.foreseen(crowd) for attack in _foreseeing(config)}
+
+
+def crowd_of(config: Config, known: Known) -> Crowd:
+    """How many subjects there are in the parts that an audit compares, and how many samples there will be."""
     members, others = (known.people(part) for part in PARTS)
-    copies = {"count": members} if min(members, others) >= 2 * MIN_SUBJECTS else {}
-    return {Membership.name: foreseen(members, others), NearCopies.name: copies}
+    table = config.condense.get(config.release.artefact)
+    return Crowd(members, others, 0 if table is None else N_CLASSES * table.n_per_class)
+
+
+def _foreseeing(config: Config) -> Iterator[Foresees]:
+    """Installed attacks on sets, of the audit's level, that say what they need."""
+    for attack in registry.attacks():
+        full = getattr(attack, "level", "screen") == "full" and config.audit.level != "full"
+        if attack.scene_type is CondensedScene and isinstance(attack, Foresees) and not full:
+            yield attack
+
+
+def least_people(config: Config) -> tuple[int, int] | None:
+    """The fewest subjects in train and held out with whom the policy can be met, each with the other in plenty.
+
+    None where no number of people is enough.
+    """
+    policy = load_policy(config.release.policy)
+
+    def enough(members: int, others: int) -> bool:
+        people = np.concatenate([np.full(members, int(Split.TRAIN)), np.full(others, int(Split.HELD_OUT))])
+        known = Known(np.zeros((len(people), 0)), people, np.arange(len(people)), ())
+        return not any(_attacks(config, policy, known))
+
+    if not enough(PLENTY, PLENTY):
+        return None
+    numbers = range(PLENTY + 1)
+    return (
+        bisect_left(numbers, True, key=lambda n: enough(n, PLENTY)),
+        bisect_left(numbers, True, key=lambda n: enough(PLENTY, n)),
+    )
 
 
 def _device(config: Config) -> Iterator[str]:

@@ -31,6 +31,7 @@ def examine(workspace: Path, config: Path | None = None) -> Iterator[Finding]:
         "key": lambda: place.keys(workspace),
         **({} if config is None else {"configuration": lambda: place.configuration(config)}),
         "access": lambda: place.access(workspace),
+        "histories": lambda: place.histories(workspace),
         "leftovers": lambda: place.leftovers(workspace),
         "clock": lambda: place.clock(workspace, now),
         "Prefect": lambda: place.prefect(workspace),

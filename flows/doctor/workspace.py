@@ -19,7 +19,7 @@ from flows.workspace.locks import holders
 from flows.workspace.logs import read_log as read_stages
 from pipeline.audit.history import FILE_NAME as HISTORY
 from pipeline.core.errors import DecoctError
-from pipeline.core.files.chained import read_chain
+from pipeline.core.files.chained import found_chain
 from pipeline.core.keys.custody.keyring import keys_of
 from pipeline.sharing.policy.ledger import ledger_path
 from pipeline.sharing.trust.log import log_path
@@ -123,6 +123,16 @@ def access(workspace: Path) -> Iterator[Finding]:
         yield Finding("access", True, f"{len(existing)} places closed to group and others")
 
 
+def histories(workspace: Path) -> Iterator[Finding]:
+    """Ledger, log, audits, nights, pins and keys are as they were left; the site's bundles agree with the log."""
+    from flows.workspace.lost import missing
+
+    found = list(missing(workspace))
+    yield from (Finding("histories", False, told) for _, told in found)
+    if not found:
+        yield Finding("histories", True, "as they were left")
+
+
 def leftovers(workspace: Path) -> Iterator[Finding]:
     """What killed processes left; nothing of it harms. Who works here now is told."""
     working = holders(workspace)
@@ -161,7 +171,7 @@ def _times(workspace: Path) -> Iterator[datetime]:
     """When log, ledger, nights and each run's stages were written last."""
     for path in (log_path(workspace), ledger_path(workspace), workspace / "nights" / "nights.jsonl"):
         try:
-            entries: Sequence[Any] = read_chain(path).entries[-1:]
+            entries: Sequence[Any] = found_chain(path).entries[-1:]
         except DecoctError:
             continue
         yield from (datetime.fromisoformat(entry["when"]) for entry in entries)

@@ -141,11 +141,15 @@ def _close_killed(config: Config) -> None:
 
 
 def _under_way(config: Config) -> Night | None:
-    """The night that has begun and is not on record yet; None where no file, or a file that says nothing of a night."""
+    """The night that has begun and is not on record yet; None = there is none."""
     try:
         return Night(**json.loads(_open(config).read_bytes()))
-    except (FileNotFoundError, ValueError, TypeError):
+    except FileNotFoundError:
         return None
+    except (ValueError, TypeError):
+        raise EnvironmentProblem(
+            f"{_open(config)} is damaged: take it away; the killed night is not on record"
+        ) from None
     except OSError as error:
         raise EnvironmentProblem(f"{_open(config)} cannot be read: {error.strerror}") from None
 

@@ -19,12 +19,12 @@ from pipeline.core.config.data import OtherSource
 from pipeline.core.config.tables import Plugin
 from pipeline.core.digest import digest_json
 from pipeline.core.errors import ConfigError, EnvironmentProblem
-from pipeline.core.files.owner import read_owner_file
-from pipeline.core.files.whole import put_whole
+from pipeline.core.files.noted import read_noted, replace_noted
 from pipeline.core.keys.custody.keyring import keys_of
 from pipeline.validation.site_contract import project_code
 
 FILE: Final = "night.pin"
+WHAT: Final = "the nights' pins"
 
 
 def programs(config: Config) -> dict[str, Any]:
@@ -44,13 +44,12 @@ def pin(config: Config) -> None:
     Raises:
         EnvironmentProblem: the disk refuses, or the pins cannot be read.
     """
-    path = keys_of(config.workspace) / FILE
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        put_whole(path, json.dumps({**_pins(config), config.name: _digests(config)}).encode())
-        path.chmod(0o600)
-    except OSError as error:
-        raise EnvironmentProblem(f"{path} cannot be written: {error.strerror}") from None
+    keys = keys_of(config.workspace)
+
+    def with_this(before: bytes | None) -> bytes:
+        return json.dumps({**_read(before), config.name: _digests(config)}).encode()
+
+    replace_noted(keys, keys / FILE, WHAT, with_this)
 
 
 def require_pinned(config: Config) -> None:
@@ -78,13 +77,17 @@ def _digests(config: Config) -> dict[str, str]:
 
 
 def _pins(config: Config) -> dict[str, Any]:
-    path = keys_of(config.workspace) / FILE
-    if not path.exists():
+    keys = keys_of(config.workspace)
+    return _read(read_noted(keys, keys / FILE, WHAT))
+
+
+def _read(data: bytes | None) -> dict[str, Any]:
+    if data is None:
         return {}
     try:
-        found = json.loads(read_owner_file(path, "the nights' pins"))
+        found = json.loads(data)
         if isinstance(found, dict) and all(isinstance(each, dict) for each in found.values()):
             return found
     except ValueError:
         pass
-    raise EnvironmentProblem(f"the nights' pins {path} are damaged; remove the file, then: decoct schedule")
+    raise EnvironmentProblem(f"{WHAT} are damaged; remove keys/{FILE}, then: decoct log lost keys/{FILE}")

@@ -56,6 +56,6 @@ def audit(
         return attack_all(job, attacked, seed)
 
     audited = job.once("audit", parents, options, seed, make)
-    if not audited.reused:
-        history.remember_run(job, [job.store.get(digest, LeakageReport) for digest in audited.digests])
+    reports = [job.store.get(digest, LeakageReport) for digest in audited.digests]
+    history.remember_run(job, reports, again=audited.reused)
     return audited

@@ -75,9 +75,8 @@ def release(
     made = once(job)
     if releases.place(workspace, job.only(made, ReleaseRecord).name) is None:  # moved away: write the next one
         made = once(dataclasses.replace(job, resume=False))
-    if not made.reused:
-        for audit in reports_on(job, candidate, leakage):
-            history.has_left(job, record_digest(audit), job.only(made, ReleaseRecord).name)
+    for audit in reports_on(job, candidate, leakage):  # also of what was found: a kill may have come before this
+        history.has_left(job, record_digest(audit), job.only(made, ReleaseRecord).name)
     keep_outline(job, cohort, job.only(made, ReleaseRecord).name)
     return made
 

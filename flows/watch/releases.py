@@ -44,7 +44,9 @@ def releases(workspace: Path, today: date) -> list[Data]:
         state = row["state"] if row["here"] else f"{row['state']}, moved away since"
         if row["expires"] and date.fromisoformat(row["expires"]) < today:
             state = "expired"
-        if f"{site}/{name}/{version}" in revoked:
+        if revoked is None:
+            state += ", revocations cannot be read"
+        elif f"{site}/{name}/{version}" in revoked:
             state = "revoked"
         rows.append({**row, "site": site, "name": name, "version": version, "state": state})
     return sorted(rows, key=lambda row: (row["issued"] or row["logged"], row["name"], row["version"]), reverse=True)
@@ -65,16 +67,18 @@ def _manifest(path: Path) -> Data | None:
         return None
 
 
-def _revoked(workspace: Path) -> frozenset[str]:
-    """Releases on the workspace's own copy of the revocation list; none where there is no list that can be trusted."""
+def _revoked(workspace: Path) -> frozenset[str] | None:
+    """Releases on the workspace's own copy of the revocation list, if it has one; None = it cannot be trusted."""
     from pipeline.sharing.trust.revocation import load_revocations
     from pipeline.sharing.trust.root import load_trust_root
 
-    try:
-        root = load_trust_root(workspace / "trust" / "root.json")
-        return load_revocations(workspace / "trust" / "revocations.json", root).releases
-    except DecoctError:
+    listed = workspace / "trust" / "revocations.json"
+    if not listed.exists():
         return frozenset()
+    try:
+        return load_revocations(listed, load_trust_root(workspace / "trust" / "root.json")).releases
+    except DecoctError:
+        return None
 
 
 def budget_spent(workspace: Path) -> Data | None:

@@ -14,12 +14,14 @@ from typing import Final, final
 from flows import registry
 from flows.workspace.job import REPORT_PAGE, STORE_KEY, key_path, open_job
 from pipeline.core.codec import from_plain
+from pipeline.core.digest import digest_json
 from pipeline.core.errors import DecoctError, ReleaseRefused
 from pipeline.core.keys.secrets import read_secret
 from pipeline.core.types import CondensedSet, EncodedCohort, LeakageReport, Moments, ReleaseRecord, UtilityReport
+from pipeline.sharing.bundle.encryption import decrypted
 from pipeline.sharing.bundle.payload import payload_bytes
 from pipeline.sharing.canonical import read_canonical, sha256_hex
-from pipeline.sharing.layout import ENVELOPE, LEAKAGE, MANIFEST, POLICY, payload_name
+from pipeline.sharing.layout import ENVELOPE, LEAKAGE, MANIFEST, PAYLOAD_TYPE, POLICY, payload_name
 from pipeline.sharing.policy import gate
 from pipeline.sharing.policy.accounting import unreserved
 from pipeline.sharing.policy.ledger import reserved_queries
@@ -27,6 +29,7 @@ from pipeline.sharing.policy.load import Policy
 from pipeline.sharing.policy.recovery import recovery
 from pipeline.sharing.policy.rules import LEDGER_QUERIES
 from pipeline.sharing.receive.verify import read_folder
+from pipeline.sharing.trust.dsse import open_envelope
 from pipeline.sharing.trust.log import append_log, read_log
 from pipeline.sharing.trust.signing import statement_digest
 from pipeline.store import USES, Link, Store
@@ -34,7 +37,8 @@ from pipeline.store import USES, Link, Store
 ACT: Final = "review"
 """What the log calls the line of a review in which nothing was refused."""
 
-LEVELS: Final = ("none", "derived again", "audited again")
+SEALED: Final = "derived again, payload not opened"
+LEVELS: Final = ("none", SEALED, "derived again", "audited again")
 _KINDS: Final[Mapping[str, type[gate.Artefact]]] = {
     kind.__name__: kind for kind in (CondensedSet, EncodedCohort, Moments)
 }
@@ -69,8 +73,9 @@ class Review:
 class _Site:
     """A workspace as an approver reads it, and the artefacts behind one bundle."""
 
-    def __init__(self, bundle: Path, workspace: Path) -> None:
+    def __init__(self, bundle: Path, workspace: Path, identity: Path | None) -> None:
         self.files, self.workspace, self.name = read_folder(bundle), workspace, bundle.name
+        self.identity = identity
         self.manifest = read_canonical(self.files[MANIFEST], MANIFEST)
         key = read_secret(key_path(workspace, STORE_KEY), STORE_KEY)
         self.store = Store(workspace / "store", key.derive("index"))
@@ -101,6 +106,11 @@ class _Site:
             raise ReleaseRefused(f"{POLICY} is not the policy whose digest the manifest names")
         return policy
 
+    @property
+    def sealed(self) -> bool:
+        """Whether the payload is encrypted, and nobody gave an identity that opens it."""
+        return bool(self.manifest["encryption"]) and self.identity is None
+
     def run_folder(self) -> Path | None:
         """The folder of the run that made the release."""
         key = self.needed().key
@@ -108,13 +118,16 @@ class _Site:
         return next((self.workspace / "runs" / path.name for path in uses), None)
 
 
-def review(bundle: Path, workspace: Path, *, again: bool = False) -> Review:
+def review(bundle: Path, workspace: Path, *, again: bool = False, identity: Path | None = None) -> Review:
     """Derive again what the bundle says; `again`: attack the sealed cohort once more, which takes as long as an audit.
+
+    An encrypted payload is opened by a recipient's `identity`, if one is given, and compared like any other. Else its
+    bytes are compared with those that the run is on record for, and the level says that they were not opened.
 
     Raises:
         ReleaseRefused: not a bundle's folder. EnvironmentProblem: the store's key cannot be read.
     """
-    site = _Site(bundle, workspace)
+    site = _Site(bundle, workspace, identity)
     checks: dict[str, Callable[[_Site], str]] = {
         "links": _links,
         "payload": _payload,
@@ -124,7 +137,8 @@ def review(bundle: Path, workspace: Path, *, again: bool = False) -> Review:
     }
     lines = tuple(_looked_at(what, check, site) for what, check in checks.items())
     folder = None if site.release is None else site.run_folder()
-    return Review(lines, None if folder is None else folder / REPORT_PAGE, LEVELS[2 if again else 1])
+    level = SEALED if site.sealed else LEVELS[-1 if again else -2]
+    return Review(lines, None if folder is None else folder / REPORT_PAGE, level)
 
 
 def record(bundle: Path, workspace: Path, found: Review) -> None:
@@ -181,13 +195,31 @@ def _links(site: _Site) -> str:
 
 def _payload(site: _Site) -> str:
     """The bytes that leave are those of the artefact in the store."""
-    if site.manifest["encryption"]:
-        raise ReleaseRefused("the payload is encrypted to its recipients, so that nobody here can compare it")
     _, artefact = site.candidate()
     name = payload_name(site.manifest)
-    if sha256_hex(payload_bytes(artefact)) != sha256_hex(site.files[name]):
+    if site.sealed:
+        _as_written(site)
+        return f"{name} is as the run wrote it; what it holds was NOT compared: give a recipient's --identity"
+    data = site.files[name]
+    opened = decrypted(data, site.manifest, site.identity) if site.manifest["encryption"] else data
+    if sha256_hex(payload_bytes(artefact)) != sha256_hex(opened):
         raise ReleaseRefused(f"{name} holds other bytes than the artefact in the store gives")
     return f"{name} is what the store's artefact gives, byte for byte"
+
+
+def _as_written(site: _Site) -> None:
+    """The bundle holds the files that the run is on record for, under the store's key, with its author's signature.
+
+    Raises:
+        ReleaseRefused: other files.
+    """
+    written = site.store.get(site.needed().digests[0], ReleaseRecord).digest
+    envelope = open_envelope(site.files[ENVELOPE], PAYLOAD_TYPE, ENVELOPE)
+    for keyid, signature in envelope.signatures.items():  # approvers have added theirs since
+        alone = replace(envelope, signatures={keyid: signature}).data()
+        if digest_json({name: sha256_hex(data) for name, data in {**site.files, ENVELOPE: alone}.items()}) == written:
+            return
+    raise ReleaseRefused("the bundle holds other files than the run that made it is on record for")
 
 
 def _ledger(site: _Site) -> str:

@@ -135,5 +135,6 @@ def _folder(job: Job) -> Path:
 def _lost(job: Job, how: str) -> EnvironmentProblem:
     return EnvironmentProblem(
         f"the profile or the marks of the last released cohort in {_folder(job)} {how}, so drift cannot be judged; "
-        f"bring back a backup, or begin anew by moving {_path(job)} away"
+        f"bring back a backup, or begin anew by moving {_path(job)} away and saying so: decoct log lost "
+        f"{NIGHTS}/{ACCEPTED_FILE} --out {job.config.workspace}"
     )

@@ -1,9 +1,10 @@
 """A patient withdraws: on the list that every reading leaves out, and out of all that was made with them.
 
-What goes: artefacts that came from a cohort holding one of them, what was kept of their source, and in the folders of
-runs that used any of it everything but the configuration and the log. What stays: the ledger, as what was spent stays
-spent; the audit log and the audits' history, which say what was released; keyed marks, which name nobody; and bundles
-that have been released, which nobody can call back.
+What goes: artefacts that came from a cohort holding one of them, those that cannot be read, as nobody can say whom they
+hold, and what came from these; what was kept of their source, and in the folders of runs that used any of it everything
+but the configuration and the log. What stays: the ledger, as what was spent stays spent; the audit log and the audits'
+history, which say what was released; keyed marks, which name nobody; and bundles that have been released, which nobody
+can call back.
 """
 
 from __future__ import annotations
@@ -74,15 +75,15 @@ def forget(workspace: Path, ids: tuple[str, ...]) -> Forgotten:
     withdrawn, new = withdraw(workspace, ids)
     graph = graph_of(store)
     holding, seen = _cohorts_with(store, graph, withdrawn)
-    objects, notes = graph.descendants(holding)
-    objects &= set(graph.kinds)
+    objects, notes = graph.descendants(holding | graph.unread)
+    objects &= set(graph.kinds) | graph.unread
     kept = {digest for key, note in graph.notes.items() if key not in notes for digest in note.digests}
-    objects -= kept - holding  # the same content came from others, too
+    objects -= kept - holding - graph.unread  # the same content came from others, too
     released = _releases(workspace, store, graph, objects, notes)
-    paths = [*_run_files(workspace, store, notes, bool(holding)), *_proposals(workspace, released)]
+    paths = [*_run_files(workspace, store, notes, bool(objects)), *_proposals(workspace, released)]
     paths += _kept_of_sources(workspace) if new or holding else []
     plan = Plan(tuple(sorted(notes)), tuple(sorted(objects)), tuple(paths))
-    kinds = Counter(graph.kinds[digest] for digest in objects)
+    kinds = Counter(graph.kinds.get(digest, "damaged") for digest in objects)
     counts = dict(sorted(kinds.items())) | _files_by_kind(paths)
     freed = 0
     if plan:

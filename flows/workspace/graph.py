@@ -31,6 +31,7 @@ class Graph:
     notes: Mapping[str, Note]
     kinds: Mapping[str, str]
     parents: Mapping[str, tuple[str, ...]]
+    unread: frozenset[str]  # artefacts that cannot be read: nobody can say what they hold
 
     def descendants(self, digests: Iterable[str]) -> tuple[set[str], set[str]]:
         """Artefacts and stage keys that came from any of `digests`, those included.
@@ -76,19 +77,21 @@ class Graph:
 
 
 def graph_of(store: Store) -> Graph:
-    """The graph of a store; a damaged artefact or note is passed over, `decoct store verify` tells of it."""
+    """The graph of a store; damaged artefacts are named, a damaged note is as good as none."""
     kinds: dict[str, str] = {}
     parents: dict[str, tuple[str, ...]] = {}
+    unread: set[str] = set()
     for folder in sorted((store.root / "objects").glob("*/*")):
         try:
             head = store.describe(folder.name)
             kind, told = str(head["kind"]), head["meta"].get("provenance")
         except (DataError, OSError, KeyError, TypeError, AttributeError):
+            unread.add(folder.name)
             continue
         kinds[folder.name] = kind
         if isinstance(told, Mapping) and told.get("parents"):
             parents[folder.name] = tuple(told["parents"])
-    return Graph(_notes(store), kinds, parents)
+    return Graph(_notes(store), kinds, parents, frozenset(unread))
 
 
 def last_uses(store: Store, runs: int) -> dict[str, tuple[set[str], int]]:

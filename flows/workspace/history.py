@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from flows.progress import say
 from flows.workspace.job import Job
 from flows.workspace.releases import PROPOSALS
-from pipeline.audit.history import FILE_NAME, History, Night, open_history
+from pipeline.audit.history import FILE_NAME, History, Night, Noted, open_history, unnoted
 from pipeline.core.changes import Change, changes, worse
+from pipeline.core.codec import record_digest
+from pipeline.core.files.seen import changing, checked
+from pipeline.core.keys.custody.keyring import keys_of
 from pipeline.core.types import AttackResult, LeakageReport
 
 HISTORY_URL: Final = "DECOCT_AUDIT_HISTORY"
 """Environment variable with a database URL; it may hold a password, so it is in no configuration and no provenance."""
+
+
+AUDITS: Final = "audits/"
 
 
 def history_of(workspace: Path, url: str | None = None) -> History:
@@ -23,31 +30,64 @@ def history_of(workspace: Path, url: str | None = None) -> History:
     return open_history(url or os.environ.get(HISTORY_URL) or workspace / FILE_NAME)
 
 
-def remember(history: History, reports: Sequence[LeakageReport], *, name: str, source: str) -> int:
+def remember(
+    history: History, reports: Sequence[LeakageReport], *, name: str, source: str, noted: Noted = unnoted
+) -> int:
     """Record one audit; say what got worse since the last accepted release of each artefact."""
     for report in reports:
         accepted = history.accepted(report.artefact, name=name)
         for change in worse(accepted, (report,)) if accepted else ():
             say(f"  alert: against the last accepted release, {change.sentence}")
-    return history.record(reports, name=name, source=source)
+    return history.record(reports, name=name, source=source, noted=noted)
 
 
-def remember_run(job: Job, reports: Sequence[LeakageReport]) -> None:
-    """Record a run's audit in its workspace's history."""
-    remember(history_of(job.config.workspace), reports, name=job.config.name, source="run")
+def remember_run(job: Job, reports: Sequence[LeakageReport], *, again: bool) -> None:
+    """Record a run's audit in its workspace's history; one that was found (`again`) only where a kill left it out.
+
+    Raises:
+        Lost: the history is not as it was left. EnvironmentProblem: it cannot be written.
+    """
+    history, name = _unbroken(job), job.config.name
+    if again and all(history.holds(record_digest(report), name=name) for report in reports):
+        return
+    remember(history, reports, name=name, source="run", noted=_noted(job))
 
 
 def has_left(job: Job, report_digest: str, bundle: str) -> None:
-    """Note that a bundle was made with this report: later audits are compared with it once it is approved."""
-    history_of(job.config.workspace).accept(report_digest, bundle)
+    """Note that a bundle was made with this report: later audits are compared with it once it is approved.
+
+    Raises:
+        Lost: the history is not as it was left. EnvironmentProblem: it holds no such report, or cannot be written.
+    """
+    _unbroken(job).accept(report_digest, bundle, name=job.config.name, noted=_noted(job))
 
 
 def last_accepted(job: Job, candidate: str) -> tuple[LeakageReport, ...]:
-    """The audit of the last accepted release of what the run would release, other than `candidate` itself."""
+    """The audit of the last accepted release of what the run would release, other than `candidate` itself.
+
+    Raises:
+        Lost: the history is not as it was left.
+    """
     proposals = job.config.workspace / PROPOSALS
     waiting = sorted(folder.name for folder in proposals.iterdir()) if proposals.is_dir() else []
-    history = history_of(job.config.workspace)
+    history = _unbroken(job)
     return history.accepted(job.config.release.artefact, name=job.config.name, besides=candidate, waiting=waiting)
+
+
+def noted_as(name: str) -> str:
+    """What the audits of a run are called beside the keys."""
+    return AUDITS + name
+
+
+def _unbroken(job: Job) -> History:
+    """The workspace's history, where its audits of this run are those that were left there."""
+    history, name = history_of(job.config.workspace), job.config.name
+    checked(keys_of(job.config.workspace), noted_as(name), lambda: history.state(name), str)
+    return history
+
+
+def _noted(job: Job) -> Noted:
+    return partial(changing, keys_of(job.config.workspace), noted_as(job.config.name))
 
 
 def table(nights: Sequence[Night]) -> list[dict[str, Any]]:

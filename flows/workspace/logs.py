@@ -20,7 +20,7 @@ from flows.environment import code_version
 from flows.progress import say
 from flows.stopping import begun, exit_code
 from pipeline.core.errors import DecoctError, EnvironmentProblem
-from pipeline.core.files.chained import locked
+from pipeline.core.files.locked import locked
 from pipeline.store import Made
 
 LOG_FILE: Final = "log.jsonl"

@@ -178,12 +178,17 @@ def _largest(part: Mapping[str, Arms]) -> str:
     return max(part, key=lambda name: excess(part[name])[0].low)
 
 
+def reported(clusters: int) -> int:
+    """On how many clusters a figure rests: all but those on which its variant is chosen."""
+    return clusters - max(1, int(CHOOSING_SHARE * clusters))
+
+
 def _parts(clusters: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """For choosing and for reporting."""
     labels = rng.permutation(np.unique(clusters))
     if len(labels) < 2:
         raise DataError("choosing and reporting need two clusters")
-    few = max(1, int(CHOOSING_SHARE * len(labels)))
+    few = len(labels) - reported(len(labels))
     return labels[:few], labels[few:]
 
 

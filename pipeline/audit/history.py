@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,9 +21,10 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from pipeline.core.codec import from_plain, record_digest, to_plain
-from pipeline.core.digest import canonical_json
+from pipeline.core.digest import canonical_json, digest_bytes
 from pipeline.core.errors import DataError, EnvironmentProblem, UsageError
 from pipeline.core.files.owner import OTHERS
+from pipeline.core.files.seen import NOTHING, state_of
 from pipeline.core.types import LeakageReport
 
 FILE_NAME: Final = "audits.sqlite"
@@ -90,6 +91,15 @@ class Night:
     accepted: tuple[str | None, ...]
 
 
+Noted = Callable[[str, str], AbstractContextManager[None]]
+"""Given the states before and after, what surrounds the moment in which a change counts."""
+
+
+def unnoted(_before: str, _after: str) -> AbstractContextManager[None]:
+    """Of a history on which nothing is decided."""
+    return nullcontext()
+
+
 @final
 class History:
     """The database; every call is one transaction."""
@@ -97,7 +107,15 @@ class History:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
-    def record(self, reports: Sequence[LeakageReport], *, name: str, source: str, now: datetime | None = None) -> int:
+    def record(
+        self,
+        reports: Sequence[LeakageReport],
+        *,
+        name: str,
+        source: str,
+        now: datetime | None = None,
+        noted: Noted = unnoted,
+    ) -> int:
         """Keep one run of the audit; returns its number.
 
         Raises:
@@ -105,18 +123,33 @@ class History:
         """
         at = (now or datetime.now(tz=UTC)).astimezone(UTC).isoformat(timespec="seconds")
         version = next((report.provenance.code_version for report in reports), "")
-        with self._transaction() as connection:
+        with self._change(name, noted) as connection:
             row = {"recorded_at": at, "name": name, "source": source, "code_version": version}
             number = _inserted(connection, _audit, row)
             for report in reports:
                 _insert_report(connection, number, report)
         return number
 
-    def accept(self, report_digest: str, bundle: str) -> None:
-        """Mark the newest report of this digest as the one that a bundle left with."""
-        newest = sa.select(sa.func.max(_report.c.id)).where(_report.c.digest == report_digest).scalar_subquery()
+    def accept(self, report_digest: str, bundle: str, *, name: str = "", noted: Noted = unnoted) -> None:
+        """Mark the newest report of this digest, of the run of this `name` if given, as the one a bundle left with.
+
+        Raises:
+            EnvironmentProblem: there is none, or the database cannot be written.
+        """
+        named = (_audit.c.name == name,) if name else ()
+        newest = sa.select(sa.func.max(_report.c.id)).join(_audit).where(_report.c.digest == report_digest, *named)
+        with self._change(name, noted) as connection:
+            done = connection.execute(
+                sa.update(_report).where(_report.c.id == newest.scalar_subquery()).values(accepted=bundle)
+            )
+            if done.rowcount != 1:
+                raise EnvironmentProblem(f"the audit history does not hold the audit with which {bundle} left")
+
+    def holds(self, report_digest: str, *, name: str) -> bool:
+        """Whether a report of this digest was kept for a run of this name."""
+        asked = sa.select(_report.c.id).join(_audit).where(_report.c.digest == report_digest, _audit.c.name == name)
         with self._transaction() as connection:
-            connection.execute(sa.update(_report).where(_report.c.id == newest).values(accepted=bundle))
+            return connection.execute(asked.limit(1)).first() is not None
 
     def accepted(
         self, artefact: str, *, name: str, besides: str = "", waiting: Sequence[str] = ()
@@ -142,6 +175,17 @@ class History:
         with self._transaction() as connection:
             return tuple(_read(text) for (text,) in connection.execute(found))
 
+    def state(self, name: str) -> str:
+        """What there is of the audits of a run of this name: how many reports, and a digest of which and what left."""
+        with self._transaction() as connection:
+            return _state(connection, name)
+
+    def names(self) -> tuple[str, ...]:
+        """Of all runs with an audit here."""
+        found = sa.select(_audit.c.name).where(_audit.c.source == "run").distinct().order_by(_audit.c.name)
+        with self._transaction() as connection:
+            return tuple(row.name for row in connection.execute(found))
+
     def nights(self, *, artefact: str | None = None, last: int = 30) -> tuple[Night, ...]:
         """The newest audits, oldest first; only those that hold `artefact` and only its report, if given."""
         with self._transaction() as connection:
@@ -164,6 +208,19 @@ class History:
             if row is None:
                 raise UsageError(f"the history holds no audit {number}; see decoct audit-history")
             return _night(connection, row, None)
+
+    @contextmanager
+    def _change(self, name: str, noted: Noted) -> Iterator[sa.Connection]:
+        """A transaction that counts inside `noted`, which is told the states of this run's audits."""
+        try:
+            with self._engine.connect() as connection:
+                connection.execute(sa.update(_audit).where(sa.false()).values(name=name))  # so that SQLite locks
+                before = _state(connection, name)
+                yield connection
+                with noted(before, _state(connection, name)):
+                    connection.commit()
+        except SQLAlchemyError as error:
+            raise EnvironmentProblem(f"the audit history cannot be used: {type(error).__name__}") from None
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
@@ -253,6 +310,17 @@ def _night(connection: sa.Connection, row: Any, artefact: str | None) -> Night:
         tuple(_read(item.json) for item in found),
         tuple(item.accepted for item in found),
     )
+
+
+def _state(connection: sa.Connection, name: str) -> str:
+    found = (
+        sa.select(_report.c.digest, _report.c.accepted, _report.c.json)
+        .join(_audit)
+        .where(_audit.c.name == name, _audit.c.source == "run")
+        .order_by(_report.c.id)
+    )
+    rows = [[row.digest, row.accepted, digest_bytes(row.json.encode())] for row in connection.execute(found)]
+    return state_of(f"{len(rows)} reports", canonical_json(rows)) if rows else NOTHING
 
 
 def _read(text: str) -> LeakageReport:

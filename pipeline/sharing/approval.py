@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core.errors import EnvironmentProblem, ReleaseRefused
-from pipeline.core.files.chained import locked
+from pipeline.core.files.locked import locked
 from pipeline.core.files.whole import put_whole, sync_folder
 from pipeline.sharing.canonical import read_canonical
 from pipeline.sharing.layout import ENVELOPE, MANIFEST, POLICY

@@ -140,6 +140,19 @@ def state(workspace: Path) -> dict[str, bytes | None]:
     return {path.relative_to(workspace).as_posix(): path.read_bytes() if path.is_file() else None for path in files}
 
 
+@pytest.mark.parametrize("damage", ["{", "[]", '{"kind": "Cohort"}', '{"kind": "Cohort", "meta": {}, "arrays": {}}'])
+def test_a_cohort_that_cannot_be_read_goes_with_all_that_came_from_it(source: Path, site: Path, damage: str) -> None:
+    """It was passed over, and so was whoever had withdrawn and was in it."""
+    job, cohort, _, _ = again(source, site)
+    gone = subjects(job, cohort)[:1]
+    (site / "store" / "objects" / cohort.first[:2] / cohort.first / "meta.json").write_text(damage)
+    done = forget(site, tuple(gone))
+    assert done.purged["damaged"] == 1
+    assert graph_of(job.store).unread == frozenset()
+    assert "EncodedCohort" not in graph_of(job.store).kinds.values()
+    assert not (site / "proposals" / bundle_name(WAITING)).exists()
+
+
 def test_what_was_made_with_them_goes_and_what_must_stay_stays(source: Path, site: Path) -> None:
     job, cohort, _, _ = again(source, site)
     gone = subjects(job, cohort)[:2]

@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 
 from flows.workspace.job import KEY_PURPOSES
 from pipeline.core.errors import EnvironmentProblem, UsageError
+from pipeline.core.files.chained import found_chain
+from pipeline.core.files.seen import SEEN
 from pipeline.core.keys import passphrase as phrases
 from pipeline.core.keys.custody.institutions import IDENTITY_FILE, import_key, new_identity, public_identity, share_key
 from pipeline.core.keys.custody.keyring import PURPOSES, listed_keys, make_key, rotate_key
@@ -215,12 +217,14 @@ def test_commands_at_the_same_time_make_one_chain(tmp_path: Path) -> None:
     assert {entry["fingerprint"] for entry in entries} == {str(number) for number in range(40)}
 
 
-def test_a_missing_last_line_shows_only_in_the_digest_that_somebody_kept(tmp_path: Path) -> None:
+def test_a_missing_last_line_shows_beside_the_keys_and_in_the_digest_that_somebody_kept(tmp_path: Path) -> None:
     """The limit that the page tells: the chain alone cannot know that it went on."""
     path = logged(tmp_path)
     kept = read_log(tmp_path).head
     path.write_text("".join(line + "\n" for line in path.read_text().splitlines()[:-1]))
-    assert read_log(tmp_path).head != kept
+    with pytest.raises(EnvironmentProblem, match=r"lines of .*log\.jsonl"):
+        read_log(tmp_path)
+    assert found_chain(path).head != kept
 
 
 # Rotation
@@ -239,7 +243,8 @@ def test_rotation_keeps_the_old_key_and_makes_another(tmp_path: Path, purpose: s
         (new.fingerprint, False, 0),
         (old.fingerprint, True, 0),
     ]
-    assert {path.name for path in tmp_path.iterdir()} == {f"{purpose}.key", LOG_FILE, "retired"}
+    noted = {SEEN, f".{SEEN}.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {f"{purpose}.key", LOG_FILE, "retired", *noted}
 
 
 def test_the_noise_key_is_rotated_only_as_another_release(tmp_path: Path) -> None:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from flows.charging.foresee import Known, events_of, foreseen_figures, require_releasable, stops
+from flows.charging.foresee import Known, events_of, foreseen_figures, least_people, require_releasable, stops
+from flows.cli.main import app
+from pipeline.audit.scene import CondensedScene, Crowd
+from pipeline.audit.sets.linkage_inference import Linkability
+from pipeline.audit.sets.membership import Membership
+from pipeline.audit.sets.near_copies import NearCopies
+from pipeline.audit.sets.singling_out import SinglingOut
+from pipeline.audit.sets.two_sample import TwoSample
 from pipeline.core.config import Config, parse_config
 from pipeline.core.errors import DataError, ReleaseRefused
-from pipeline.core.types import Split, Task
+from pipeline.core.types import CondensedSet, Provenance, Split, Task
 
 
 def plan(**changes: Any) -> Config:
@@ -88,9 +97,97 @@ def test_too_few_people_for_an_attack_that_the_policy_demands(members: int, othe
     require_releasable(plan(), known(members, others), to_release=False)  # who only condenses may
 
 
+def policy_that(tmp_path: Path, **changes: str) -> str:
+    """The strict policy with some words changed, as a file."""
+    text = (files("pipeline.sharing") / "policies" / "strict.toml").read_text(encoding="utf-8")
+    for old, new in changes.values():
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / "own.toml").write_text(text)
+    return str(tmp_path / "own.toml")
+
+
+ONLY_COPIES: dict[str, tuple[str, str]] = {
+    "name": ('name = "strict"', 'name = "own"'),
+    "asked": (', "density_membership:auroc", "density_membership:tpr_at_1pct_fpr"', ""),
+}
+
+
+@pytest.mark.parametrize(
+    ("asked", "level", "members", "others", "sentence"),
+    [
+        ("", "screen", 110, 100, "attack two_sample, telling_views, has n = 180 with 110 subjects"),
+        ("", "screen", 99, 5000, ""),  # it does not run, and nobody asked for it
+        ("", "full", 200, 400, "attack shadow_condensation, auroc, has n = 100 with 200 subjects"),
+        ("", "screen", 200, 400, ""),
+        ("linkability", "screen", 250, 5000, "attack linkability, excess_risk, has n = 175 with 250 subjects"),
+        ("linkability", "screen", 99, 5000, "required attack linkability cannot run"),
+        ("linkability", "screen", 290, 5000, ""),
+        ("inference:excess_risk", "screen", 250, 5000, "attack inference, excess_risk, has n = 175"),
+        ("singling_out", "screen", 250, 99, "required attack singling_out cannot run"),
+        ("shadow_condensation", "screen", 250, 99, ""),  # of the other level: the audit says so itself
+    ],
+)
+def test_every_attack_that_the_policy_judges_is_foreseen(
+    tmp_path: Path, asked: str, level: str, members: int, others: int, sentence: str
+) -> None:
+    """Only two attacks were: with 110 and 100 people a run paid its epsilon, and then ended INCONCLUSIVE."""
+    required = ('["near_copies:count"]', f'["near_copies:count", "{asked}"]' if asked else '["near_copies:count"]')
+    policy = policy_that(tmp_path, **ONLY_COPIES, required=required)
+    release = {"artefact": "private", "policy": policy, "site": "S", "licence": "ODbL-1.0"}
+    found = stops(plan(release=release, audit={"level": level}), known(members, others))
+    attacks = [each for each in found if "density_membership" not in each]
+    assert any(sentence in each for each in attacks) if sentence else not attacks, found
+
+
+def test_too_few_samples_are_foreseen(tmp_path: Path) -> None:
+    policy = policy_that(tmp_path, **ONLY_COPIES, samples=("min_n = 1\n", "min_n = 300\n"))
+    release = {"artefact": "private", "policy": policy, "site": "S", "licence": "ODbL-1.0"}
+    condense = {"private": {"kind": "private_moments", "n_per_class": 100}}
+    assert any("count, has n = 200" in each for each in stops(plan(release=release, condense=condense), known()))
+
+
+def test_what_is_foreseen_is_what_the_attacks_give() -> None:
+    rng, (members, others, samples) = np.random.default_rng(0), (150, 120, 50)
+
+    def series(n: int) -> np.ndarray:
+        return rng.random((n, 4, 3)).astype(np.float32)
+
+    condensed = CondensedSet(
+        features=series(samples),
+        labels=np.tile(np.array([[0], [1]], np.float32), (samples // 2, 1)),
+        channels=("a", "b", "c"),
+        tasks=(Task("died"),),
+        step_hours=1.0,
+        transforms=(),
+        method="means",
+        starts_from_records=False,
+        guarantee=None,
+        provenance=Provenance("condense"),
+    )
+    people = np.arange(members), np.arange(members, members + others)
+    scene = CondensedScene("s", "0" * 64, condensed, series(members), series(others), *people)
+    crowd = Crowd(members, others, samples)
+    for attack in (NearCopies(), Membership(), SinglingOut(), Linkability(), TwoSample()):
+        told = attack.foreseen(crowd)
+        given = {each.statistic: each.n for each in attack.run(scene, 1) if each.gates or each.statistic in told}
+        assert told == given, attack.name
+        assert attack.foreseen(Crowd(9, others, samples)) == attack.foreseen(Crowd(members, 9, samples)) == {}
+
+
+def test_config_check_says_how_many_people_a_release_needs(tmp_path: Path) -> None:
+    assert least_people(plan()) == (40, 855)
+    (tmp_path / "run.toml").write_text(
+        'name = "small"\nworkspace = "work"\n[source]\nkind = "embedded"\n[encode.raw]\nkind = "identity"\n'
+        '[condense.private]\nkind = "private_moments"\n[release]\nartefact = "private"\nlicence = "ODbL-1.0"\n'
+    )
+    told = CliRunner().invoke(app, ["config", "check", str(tmp_path / "run.toml")])
+    assert "at least 40 people in train and 855 held out" in told.stdout, told.output
+
+
 def test_the_smallest_number_that_does() -> None:
     """As the red team measured it: 854 held-out people leave 299 for 1 % false alarms, 855 leave 300."""
-    assert "tpr_at_1pct_fpr" not in foreseen_figures(known(3000, 854))["density_membership"]
+    assert "tpr_at_1pct_fpr" not in foreseen_figures(plan(), known(3000, 854))["density_membership"]
     assert stops(plan(), known(3000, 855)) == ()
 
 

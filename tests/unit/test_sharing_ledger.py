@@ -19,7 +19,8 @@ from condensation.private.accounting import noise_multipliers
 from condensation.private.condenser import samples_from_moments
 from condensation.private.moments import CENTRE_SHARE, release_moments
 from pipeline.core.errors import BudgetError, EnvironmentProblem
-from pipeline.core.files.chained import read_chain
+from pipeline.core.files.chained import Chain, found_chain, read_chain
+from pipeline.core.files.seen import SEEN
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import EncodedCohort, Provenance, Task
@@ -33,7 +34,7 @@ from pipeline.sharing.policy.ledger import (
     spent_by_cohort,
     unrelated,
 )
-from pipeline.sharing.policy.opening import CLOCK, SEEN
+from pipeline.sharing.policy.opening import CLOCK
 from pipeline.sharing.trust.log import append_log, log_path, read_log
 
 BUDGET = Budget(3.0, 1e-5, 365)
@@ -219,15 +220,33 @@ def test_a_restored_backup_is_noticed(tmp_path: Path) -> None:
         ask(tmp_path, "fourth")
 
 
-def test_a_crash_between_ledger_and_log_is_healed_by_the_next_query(tmp_path: Path) -> None:
-    ask(tmp_path, "first")
-    lines = log_path(tmp_path).read_bytes().splitlines(keepends=True)
-    log_path(tmp_path).write_bytes(b"".join(lines[:-1]))
-    ask(tmp_path, "second")
-    log_path(tmp_path).write_bytes(b"".join(log_path(tmp_path).read_bytes().splitlines(keepends=True)[:-1]))
+def crashing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, query: str) -> None:
+    """The query is on the ledger, and the process is killed before it tells the log."""
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pipeline.sharing.policy.ledger.append_log", kill)
+        with pytest.raises(Killed):
+            ask(tmp_path, query)
+
+
+def test_a_crash_between_ledger_and_log_is_healed_by_the_next_query(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crashing(monkeypatch, tmp_path, "first")
+    assert set(reserved_queries(tmp_path)) == {"first"}
+    crashing(monkeypatch, tmp_path, "first")  # nor may it be forgotten that the log has to be told
     ask(tmp_path, "second")
     assert read_log(tmp_path).entries[-1]["head"] == read_chain(ledger_path(tmp_path)).head
-    assert spent_by_cohort(tmp_path, BUDGET)[0].queries == 2
+    crashing(monkeypatch, tmp_path, "third")
+    ask(tmp_path, "third")
+    assert read_log(tmp_path).entries[-1]["head"] == read_chain(ledger_path(tmp_path)).head
+    assert spent_by_cohort(tmp_path, BUDGET)[0].queries == 3
 
 
 def test_ledger_and_log_that_were_removed_together_are_missed(tmp_path: Path) -> None:
@@ -245,7 +264,10 @@ def test_ledger_and_log_that_were_removed_together_are_missed(tmp_path: Path) ->
         lambda: spent_by_cohort(tmp_path, BUDGET),
         lambda: reserved_queries(tmp_path),
     )
-    for seen_by in ("noise.seen has seen 3 lines of the ledger, and 0", "site-set-v1 was made by another log"):
+    for seen_by in (
+        "noise.seen has seen 3 lines of ledger/ledger.jsonl, and nothing",
+        "site-set-v1 was made by another",
+    ):
         for refused in asking:
             with pytest.raises(BudgetError, match=seen_by) as told:
                 refused()
@@ -257,10 +279,13 @@ def test_ledger_and_log_that_were_removed_together_are_missed(tmp_path: Path) ->
     shutil.rmtree(tmp_path / "keys")
     for name, data in saved.items():
         (tmp_path / name).write_bytes(data)
-    ask(tmp_path, "third")
+    with pytest.raises(BudgetError, match=r"has seen nothing of ledger/ledger\.jsonl, and 3"):
+        ask(tmp_path, "third")
 
 
-@pytest.mark.parametrize("damage", ["", "{}", "[]", '{"lines": "x", "head": ""}', "null"])
+@pytest.mark.parametrize(
+    "damage", ["", "{}", "[]", '{"lines": "x", "head": ""}', "null", '{"ledger": [1]}', "[" * 9999]
+)
 def test_a_counter_that_cannot_be_read_stops_the_ledger(tmp_path: Path, damage: str) -> None:
     ask(tmp_path, "first")
     path = tmp_path / "keys" / SEEN
@@ -269,7 +294,8 @@ def test_a_counter_that_cannot_be_read_stops_the_ledger(tmp_path: Path, damage: 
     with pytest.raises(EnvironmentProblem, match="counter"):
         ask(tmp_path, "second")
     path.unlink()
-    ask(tmp_path, "second")  # a crash before the first one was written
+    with pytest.raises(BudgetError, match="has seen nothing"):
+        ask(tmp_path, "second")  # it is written before the first line, so no crash leaves none
 
 
 def test_a_ledger_restored_with_its_log_is_older_than_the_counter(tmp_path: Path) -> None:
@@ -278,18 +304,22 @@ def test_a_ledger_restored_with_its_log_is_older_than_the_counter(tmp_path: Path
     ask(tmp_path, "second")
     for name, data in old.items():
         (tmp_path / name).write_bytes(data)
-    with pytest.raises(BudgetError, match="has seen 3 lines of the ledger, and 2 or others are here"):
+    with pytest.raises(BudgetError, match=r"has seen 3 lines of ledger/ledger\.jsonl, and 2 lines or others"):
         ask(tmp_path, "third")
 
 
 def test_a_reservation_while_somebody_reads_is_no_reset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Read between two of another process's files, the ledger looked shorter than its counter."""
     ask(tmp_path, "first")
-    stale = [read_chain(ledger_path(tmp_path))]
+    stale, true = [found_chain(ledger_path(tmp_path))], found_chain
     ask(tmp_path, "second")
-    true = read_chain
-    monkeypatch.setattr("pipeline.sharing.policy.ledger.read_chain", lambda path: stale.pop() if stale else true(path))
+
+    def read(path: Path) -> Chain:
+        return stale.pop() if stale and path == ledger_path(tmp_path) else true(path)
+
+    monkeypatch.setattr("pipeline.core.files.chained.found_chain", read)
     assert set(reserved_queries(tmp_path)) == {"first", "second"}
+    assert not stale
 
 
 def at(monkeypatch: pytest.MonkeyPatch, days: float) -> None:

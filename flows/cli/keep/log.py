@@ -80,5 +80,38 @@ def verify(
         print(f"the log is whole: {lines} lines, {releases} releases and {len(receipts)} receipts agree with it{shown}")
 
 
+@log_app.command("lost")
+def lost(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="What is lost for good, as the refusal calls it; none = only list it.")
+    ] = None,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """What of the workspace is not as it was left; named, go on without what it said, which the log keeps on record.
+
+    Try a backup first: after a lost ledger, earlier queries count for nothing any more.
+
+    Example: decoct log lost nights/accepted.jsonl --out decoct-work
+    """
+    from flows.workspace.locks import workspace_lock
+    from flows.workspace.lost import declare_lost, missing
+
+    workspace = _workspace(out)
+    if names:
+        with workspace_lock(workspace, "decoct log lost"):
+            declare_lost(workspace, names)
+    found = list(missing(workspace))
+    if as_json:
+        print_json({"declared": names or [], "missing": [{"name": name, "told": told} for name, told in found]})
+        return
+    for name in names or ():
+        print(f"on the log as lost: {name}")
+    for _, told in found:
+        print(told)
+    if not found:
+        print("everything else is as it was left" if names else "everything is as it was left")
+
+
 def _workspace(out: Path | None) -> Path:
     return out or Path("decoct-work")

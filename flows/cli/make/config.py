@@ -43,6 +43,7 @@ def config_check(config: ConfigPath, as_json: AsJson = False) -> None:
 
     With --json it is printed with all defaults filled in.
     """
+    from flows.charging.foresee import least_people
     from flows.nights.clock import checked_schedule
     from pipeline.core.config import load_config
     from pipeline.core.redaction import scrubbed
@@ -59,8 +60,15 @@ def config_check(config: ConfigPath, as_json: AsJson = False) -> None:
             tasks=plan.cohort.tasks,
             horizon_hours=plan.cohort.step_hours * plan.cohort.n_steps,
         )
+        needed = least_people(plan)
     resolved = plan.model_dump(mode="json")
     if as_json:
         print_json(resolved)
-    else:
-        print(f"{config}: fine; {len(resolved['encode'])} encodings, {len(resolved['condense'])} condensed sets")
+        return
+    print(f"{config}: fine; {len(resolved['encode'])} encodings, {len(resolved['condense'])} condensed sets")
+    if needed is None:
+        print(f"its audit cannot meet policy {plan.release.policy}, with however many people: see decoct run --plan")
+    elif max(needed):
+        print(
+            f"to be released it needs at least {needed[0]} people in train and {needed[1]} held out: decoct run --plan"
+        )

@@ -45,7 +45,11 @@ def outlook(job: Job, cohort: Any) -> dict[str, Any]:
 
     raw = job.only(cohort, Cohort)
     known, people, policy = Known.of(raw), people_of(raw), load_policy(job.config.release.policy)
-    figures = {f"{attack}:{name}": n for attack, table in foreseen_figures(known).items() for name, n in table.items()}
+    figures = {
+        f"{attack}:{name}": n
+        for attack, table in foreseen_figures(job.config, known).items()
+        for name, n in table.items()
+    }
     return {
         "policy": policy.name,
         "stops": list(stops(job.config, known)),

@@ -81,6 +81,9 @@ def review(
     workspace: Annotated[
         Path | None, typer.Option(help="The site's workspace, to be read; none = the one in which the proposal lies.")
     ] = None,
+    identity: Annotated[
+        Path | None, typer.Option(help="A recipient's age identity, to compare what an encrypted payload holds.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """For the approver: derive again, from the site's store and ledger, what the proposal says. Exit code 14: refused.
@@ -93,7 +96,7 @@ def review(
 
     place = workspace or workspace_of(proposal)
     with scrubbed("review"):
-        found = look(proposal, place, again=again)
+        found = look(proposal, place, again=again, identity=identity)
         if found.held:
             record(proposal, place, found)
     if as_json:

@@ -7,12 +7,13 @@ the summary and the detail.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, final
 
 from pipeline.audit.games.release_game import CANARIES, CONFIDENCE, ROUNDS, Game, is_gaussian, play
 from pipeline.audit.result import Controls, Figure, result
-from pipeline.audit.scene import CondensedScene
+from pipeline.audit.scene import CondensedScene, Crowd
 from pipeline.core.types import AttackResult, ThreatModel
 
 STATISTIC: Final = "epsilon_above_claim"
@@ -28,6 +29,12 @@ class CanarySubjects:
     name: ClassVar[str] = "canary_subjects"
     threat_model: ClassVar[ThreatModel] = "T6"
     scene_type: ClassVar[type] = CondensedScene
+
+    holds_back: ClassVar[bool] = True  # and needs a guarantee, which not every set has
+
+    def foreseen(self, crowd: Crowd) -> Mapping[str, int]:
+        """The game's rounds, whoever is in the cohort."""
+        return {STATISTIC: self.rounds}
 
     def unsupported(self, scene: Any) -> str | None:
         """Nothing claimed, nothing to call, or a claim that is not Gaussian."""

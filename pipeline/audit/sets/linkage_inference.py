@@ -15,9 +15,9 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from pipeline.audit.excess import STATISTIC, Arms, Excess, Hits, Told, best_variant, excess_result
-from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene
+from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene, Crowd
 from pipeline.audit.sets.membership import squared_distances
-from pipeline.audit.sets.singling_out import planted, strangers, unsupported_people
+from pipeline.audit.sets.singling_out import foreseen_excess, planted, strangers, unsupported_people
 from pipeline.audit.sets.summary_table import Columns, Table, Tables, tables
 from pipeline.core.seeds import generator
 from pipeline.core.types import AttackResult, ThreatModel
@@ -149,6 +149,11 @@ class Linkability:
     name: ClassVar[str] = "linkability"
     threat_model: ClassVar[ThreatModel] = "T2"
     scene_type: ClassVar[type] = CondensedScene
+    holds_back: ClassVar[bool] = True
+
+    def foreseen(self, crowd: Crowd) -> Mapping[str, int]:
+        """The excess risk over all subjects."""
+        return foreseen_excess(crowd, crowd.members)
 
     def unsupported(self, scene: Any) -> str | None:
         """Too few samples or subjects, or a single channel."""
@@ -169,6 +174,11 @@ class Inference:
     name: ClassVar[str] = "inference"
     threat_model: ClassVar[ThreatModel] = "T2"
     scene_type: ClassVar[type] = CondensedScene
+    holds_back: ClassVar[bool] = True
+
+    def foreseen(self, crowd: Crowd) -> Mapping[str, int]:
+        """The excess risk over all subjects."""
+        return foreseen_excess(crowd, crowd.members)
 
     def unsupported(self, scene: Any) -> str | None:
         """Too few samples or subjects, or a single channel."""

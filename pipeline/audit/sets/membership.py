@@ -8,7 +8,7 @@ and the thresholds are chosen on one half of the subjects and reported on the ot
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -17,7 +17,7 @@ from scipy import stats
 from scipy.special import logsumexp
 
 from pipeline.audit.result import Controls, result
-from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene
+from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene, Crowd
 from pipeline.audit.sets.distances import channel_scale
 from pipeline.audit.sets.reached import FPR, Reached
 from pipeline.audit.statistics import (
@@ -195,13 +195,9 @@ def attack(
     return judge(inside, outside, halves(n, rng), halves(m, rng), at)
 
 
-def foreseen(members: int, others: int) -> dict[str, int]:
-    """Statistic -> n of the figures that `Membership` will give of so many subjects; none where it cannot run."""
-    if min(members, others) < 4 * MIN_SUBJECTS:
-        return {}
-    left = others - int(REFERENCE_SHARE * others)
-    inside, outside = members - members // 2, left - left // 2
-    sharp = {"tpr_at_1pct_fpr": FPR, "tpr_at_01pct_fpr": SHARP_FPR}
+def foreseen_of_halves(inside: int, outside: int, sharp: Mapping[str, float]) -> dict[str, int]:
+    """Statistic -> n of what `judge` gives of so many members and others, with the `sharp` shares, name -> rate."""
+    inside, outside = inside - inside // 2, outside - outside // 2
     found = ["auroc", *(name for name, rate in sharp.items() if smallest_fpr(outside) <= rate)]
     found += [] if smallest_fpr(outside) <= FPR else ["tpr_at_smallest_fpr"]
     return dict.fromkeys(found, inside + outside)
@@ -215,6 +211,14 @@ class Membership:
     name: ClassVar[str] = "density_membership"
     threat_model: ClassVar[ThreatModel] = "T6"
     scene_type: ClassVar[type] = CondensedScene
+    holds_back: ClassVar[bool] = False
+
+    def foreseen(self, crowd: Crowd) -> Mapping[str, int]:
+        """An AUROC, and the shares that so many held-out subjects can show."""
+        if not crowd.each(4 * MIN_SUBJECTS):
+            return {}
+        left = crowd.others - int(REFERENCE_SHARE * crowd.others)
+        return foreseen_of_halves(crowd.members, left, {"tpr_at_1pct_fpr": FPR, "tpr_at_01pct_fpr": SHARP_FPR})
 
     def unsupported(self, scene: CondensedScene) -> str | None:
         """Too few subjects on one side, or no sample."""

@@ -24,7 +24,7 @@ import numpy as np
 from scipy import stats
 
 from pipeline.audit.result import Controls, Figure, result
-from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene
+from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene, Crowd
 from pipeline.audit.sets.disguises.reference import PLAIN, Found, Reference, found_among, reference
 from pipeline.audit.sets.disguises.views import disguised, space_of
 from pipeline.audit.sets.distances import EXACT, MAX_LAG, channel_scale
@@ -47,6 +47,11 @@ class NearCopies:
     name: ClassVar[str] = "near_copies"
     threat_model: ClassVar[ThreatModel] = "T6"
     scene_type: ClassVar[type] = CondensedScene
+    holds_back: ClassVar[bool] = False
+
+    def foreseen(self, crowd: Crowd) -> Mapping[str, int]:
+        """A count of samples."""
+        return {"count": crowd.samples} if crowd.each(2 * MIN_SUBJECTS) else {}
 
     def unsupported(self, scene: CondensedScene) -> str | None:
         """Too few subjects on one side, or no sample."""

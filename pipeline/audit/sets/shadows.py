@@ -19,17 +19,18 @@ from typing import ClassVar, final
 import numpy as np
 
 from pipeline.audit.result import Controls, Figure, result
-from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene, Level, Recondense
+from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene, Crowd, Level, Recondense
 from pipeline.audit.sets.distances import channel_scale
 from pipeline.audit.sets.membership import (
     FOUND,
     REFERENCE_SHARE,
     flattened,
+    foreseen_of_halves,
     halves,
     judge,
     scores,
 )
-from pipeline.audit.sets.reached import Reached
+from pipeline.audit.sets.reached import FPR, Reached
 from pipeline.audit.sets.summary_table import one_each
 from pipeline.core.seeds import child_seed, generator
 from pipeline.core.types import AttackResult, ThreatModel
@@ -181,6 +182,7 @@ class ShadowCondensation:
     threat_model: ClassVar[ThreatModel] = "T6"
     scene_type: ClassVar[type] = CondensedScene
     level: ClassVar[Level] = "full"
+    holds_back: ClassVar[bool] = False
     n_shadows: int = SHADOWS
     run_shadows: Run = map
 
@@ -189,6 +191,13 @@ class ShadowCondensation:
         if scene.recondense is None or scene.member_labels is None or scene.holdout_labels is None:
             return "no way to condense other stays in the same way was given"
         return scene.lacks(subjects=10 * MIN_SUBJECTS)
+
+    def foreseen(self, crowd: Crowd) -> Mapping[str, int]:
+        """An AUROC and a share, of equally many members and others."""
+        if not crowd.each(10 * MIN_SUBJECTS):
+            return {}
+        n = min(MAX_TARGETS, crowd.members // 2, crowd.others - int(REFERENCE_SHARE * crowd.others))
+        return foreseen_of_halves(n, n, {"tpr_at_1pct_fpr": FPR})
 
     def condensations(self) -> int:
         """How often it condenses again."""

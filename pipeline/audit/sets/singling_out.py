@@ -8,14 +8,15 @@ the number of members. Without the artefact he combines values of different peop
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 import numpy as np
 from scipy import stats
 
-from pipeline.audit.excess import Arms, Excess, Hits, Told, best_variant, excess_result
-from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene
+from pipeline.audit.excess import STATISTIC, Arms, Excess, Hits, Told, best_variant, excess_result, reported
+from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene, Crowd
 from pipeline.audit.sets.summary_table import Table, Tables, tables
 from pipeline.core.seeds import generator
 from pipeline.core.types import AttackResult, ThreatModel
@@ -34,6 +35,12 @@ def unsupported_people(scene: CondensedScene) -> str | None:
     if len(scene.condensed.features) < MIN_SAMPLES:
         return f"the set holds fewer than {MIN_SAMPLES} samples: no excess of 0.1 could be excluded"
     return scene.lacks(subjects=10 * MIN_SUBJECTS)
+
+
+def foreseen_excess(crowd: Crowd, clusters: int) -> dict[str, int]:
+    """What an attack on people gives of so many clusters: those on which the best variant is not chosen."""
+    can = crowd.samples >= MIN_SAMPLES and crowd.each(10 * MIN_SUBJECTS)
+    return {STATISTIC: reported(clusters)} if can else {}
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,11 @@ class SinglingOut:
     name: ClassVar[str] = "singling_out"
     threat_model: ClassVar[ThreatModel] = "T0"
     scene_type: ClassVar[type] = CondensedScene
+    holds_back: ClassVar[bool] = True
+
+    def foreseen(self, crowd: Crowd) -> Mapping[str, int]:
+        """The excess risk, over the samples that are described."""
+        return foreseen_excess(crowd, crowd.samples)
 
     def unsupported(self, scene: Any) -> str | None:
         """Too few samples or subjects."""

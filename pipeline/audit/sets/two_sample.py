@@ -26,7 +26,7 @@ from typing import ClassVar, Final, final
 import numpy as np
 
 from pipeline.audit.result import Controls, Figure, result
-from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene
+from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene, Crowd
 from pipeline.audit.sets.distances import channel_scale
 from pipeline.audit.sets.membership import by_subject, squared_distances
 from pipeline.audit.sets.views import VIEWS, seen
@@ -89,6 +89,13 @@ class TwoSample:
     name: ClassVar[str] = "two_sample"
     threat_model: ClassVar[ThreatModel] = "T6"
     scene_type: ClassVar[type] = CondensedScene
+    holds_back: ClassVar[bool] = False
+
+    def foreseen(self, crowd: Crowd) -> Mapping[str, int]:
+        """A count of views, from the subjects that are no reference."""
+        left = crowd.others - int(REFERENCE_SHARE * crowd.others)
+        n = min(crowd.members, MAX_MEMBERS) + left
+        return {"telling_views": n} if crowd.each(10 * MIN_SUBJECTS) else {}
 
     def unsupported(self, scene: CondensedScene) -> str | None:
         """Too few subjects on one side, or no sample."""

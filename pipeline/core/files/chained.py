@@ -1,8 +1,8 @@
 """An append-only file of JSON lines, each holding the digest of the one before: the audit log and the epsilon ledger.
 
-A changed, removed or moved line is found, unless the file was cut at its end or written anew from some line on: against
-that its head has to be known elsewhere. A line counts once it ends with a newline; what a killed writer left of one was
-never acknowledged, is not read, and is cut off by the next writer.
+A changed, removed or moved line is found in the file itself; that it was cut at its end, written anew or removed, by
+what was noted of it beside the keys (`pipeline.core.files.seen`). A line counts once it ends with a newline; what a
+killed writer left of one was never acknowledged, is not read, and is cut off by the next writer.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, final
 
 from pipeline.core.errors import EnvironmentProblem
+from pipeline.core.files.seen import NOTHING, changing, checked, name_of, settle
 from pipeline.core.files.whole import sync_folder
 
 BEGINNING: Final = "0" * 64  # what the first line names as the digest of the line before it
@@ -42,13 +43,18 @@ class Chain:
         """Hex SHA-256 of the line `count`, counted from 1; of no line, `BEGINNING`."""
         return sha256(self.lines[count - 1]).hexdigest() if count else BEGINNING
 
+    @property
+    def state(self) -> str:
+        """What is noted of it: how many lines, and their head."""
+        return f"{len(self.lines)} lines {self.head}" if self.lines else NOTHING
+
 
 @final
 class Writer:
     """A chain under an exclusive lock; see `writing`."""
 
-    def __init__(self, stream: BinaryIO, path: Path, chain: Chain) -> None:
-        self._stream, self._path, self.chain = stream, path, chain
+    def __init__(self, stream: BinaryIO, path: Path, keys: Path, chain: Chain) -> None:
+        self._stream, self._path, self._keys, self.chain = stream, path, keys, chain
 
     def append(self, what: str, facts: Mapping[str, Any]) -> str:
         """Add a line and wait until it is on the disk; returns its digest.
@@ -64,13 +70,15 @@ class Writer:
             "previous": self.chain.head,
         }
         line = json.dumps(entry, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
-        try:
-            self._stream.write(line + b"\n")
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
-        except OSError as error:
-            raise EnvironmentProblem(f"{self._path} cannot be written: {error.strerror}") from None
-        self.chain = Chain((*self.chain.lines, line), (*self.chain.entries, entry))
+        longer = Chain((*self.chain.lines, line), (*self.chain.entries, entry))
+        with changing(self._keys, name_of(self._keys, self._path), self.chain.state, longer.state):
+            try:
+                self._stream.write(line + b"\n")
+                self._stream.flush()
+                os.fsync(self._stream.fileno())
+            except OSError as error:
+                raise EnvironmentProblem(f"{self._path} cannot be written: {error.strerror}") from None
+        self.chain = longer
         return self.chain.head
 
 
@@ -79,8 +87,26 @@ def now() -> str:
     return datetime.now(tz=UTC).isoformat(timespec="seconds")
 
 
-def read_chain(path: Path) -> Chain:
-    """The chain in `path`; empty where there is no file.
+def keys_beside(path: Path) -> Path:
+    """Where the chain WORKSPACE/FOLDER/FILE is noted."""
+    return path.parents[1] / "keys"
+
+
+def read_chain(path: Path, keys: Path | None = None) -> Chain:
+    """The chain in `path`, as it was left; empty where there is no file and there never was.
+
+    Args:
+        keys: where it is noted; None = as `keys_beside` says.
+
+    Raises:
+        Lost: it was longer, or another. EnvironmentProblem: as `found_chain`.
+    """
+    keys = keys_beside(path) if keys is None else keys
+    return checked(keys, name_of(keys, path), lambda: found_chain(path), lambda chain: chain.state)
+
+
+def found_chain(path: Path) -> Chain:
+    """The chain in `path`, whether or not it is the one that was left there.
 
     Raises:
         EnvironmentProblem: open to others than its owner, unreadable, or a line is not what was written; says which.
@@ -97,33 +123,15 @@ def read_chain(path: Path) -> Chain:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock, `path` beside what it protects; the file stays, as removing it would let two in.
-
-    Raises:
-        EnvironmentProblem: the disk refuses.
-    """
-    import fcntl  # not on Windows, where bundles are verified and nothing is kept
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise EnvironmentProblem(f"{path} cannot be written: {error.strerror}") from None
-    with os.fdopen(handle, "rb") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[Writer]:
+def writing(path: Path, keys: Path | None = None) -> Iterator[Writer]:
     """Hold the file's lock: what is read, decided and appended inside happens as one step, whoever else writes.
 
     Raises:
-        EnvironmentProblem: as `read_chain`, or the disk refuses.
+        Lost, EnvironmentProblem: as `read_chain`, or the disk refuses.
     """
     import fcntl  # not on Windows, where bundles are verified and nothing is logged
 
+    keys = keys_beside(path) if keys is None else keys
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
@@ -131,13 +139,14 @@ def writing(path: Path) -> Iterator[Writer]:
         raise EnvironmentProblem(f"{path} cannot be written: {error.strerror}") from None
     with os.fdopen(handle, "r+b", buffering=0) as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)  # until closed
-        chain = read_chain(path)
+        chain = found_chain(path)
+        settle(keys, name_of(keys, path), chain.state)
         whole = sum(len(line) + 1 for line in chain.lines)
         if os.fstat(stream.fileno()).st_size != whole:
             os.ftruncate(stream.fileno(), whole)
         if not chain.lines:
             sync_folder(path.parent)
-        yield Writer(stream, path, chain)
+        yield Writer(stream, path, keys, chain)
 
 
 def _parsed(data: bytes, path: Path) -> Chain:

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Final, final
 
 from pipeline.core.errors import EnvironmentProblem
+from pipeline.core.files import seen
 from pipeline.core.files.owner import read_owner_file, write_owner_file
 from pipeline.core.keys.passphrase import is_sealed, seal, unseal
 from pipeline.core.keys.subkeys import hkdf
 
 SECRET_BYTES: Final = 32
 VERSION: Final = 2
+_A_KEY: Final = "a key"
 _HEADER: Final = "decoct-secret v"
 _LINES: Final = {1: 3, 2: 5}  # of a key file, by its version
 
@@ -117,6 +119,8 @@ def _made(line: str) -> str:
 def write_secret(path: Path, secret: Secret, passphrase: str | None = None) -> None:
     """Write a key file readable by its owner only, under a passphrase if one is given; refuses to overwrite one.
 
+    That there is a key of this name in the folder is noted, so that none is made in its place once it is gone.
+
     Raises:
         EnvironmentProblem: the file exists already or cannot be written.
     """
@@ -125,6 +129,27 @@ def write_secret(path: Path, secret: Secret, passphrase: str | None = None) -> N
         clear = {"purpose": secret.purpose, "fingerprint": secret.fingerprint, "made": secret.made}
         text = seal(text, passphrase, clear)
     write_owner_file(path, text, "key file")
+    if _is_noted(path) and key_state(path) not in seen.states(path.parent).get(seen.name_of(path.parent, path), ()):
+        seen.accept(path.parent, seen.name_of(path.parent, path), key_state(path))
+
+
+def require_never_made(path: Path) -> None:
+    """A key may be made here: there has been none, or somebody has said that it is lost.
+
+    Raises:
+        Lost: there was one, and it is gone.
+    """
+    if _is_noted(path) and not path.exists():
+        seen.checked(path.parent, seen.name_of(path.parent, path), lambda: path, key_state)
+
+
+def key_state(path: Path) -> str:
+    """What is noted of a key file: that there is one. Whether it is the right one, who uses it finds out."""
+    return f"{_A_KEY} {path.name}" if path.exists() else seen.NOTHING
+
+
+def _is_noted(path: Path) -> bool:
+    return path.parent.name == "keys" and not path.name.startswith(".")
 
 
 def read_secret(path: Path, purpose: str) -> Secret:
@@ -142,9 +167,14 @@ def read_secret(path: Path, purpose: str) -> Secret:
 
 
 def read_or_create_secret(path: Path, purpose: str) -> Secret:
-    """The key at `path`, made on first use; of several processes that start together one makes it and all read it."""
+    """The key at `path`, made on first use; of several processes that start together one makes it and all read it.
+
+    Raises:
+        Lost: it was made before and is gone. EnvironmentProblem: as `read_secret`, or the disk refuses.
+    """
     if not path.exists():
         try:
+            require_never_made(path)
             write_secret(path, new_secret(purpose))
         except EnvironmentProblem:
             if not path.exists():

@@ -21,7 +21,8 @@ import math
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -33,9 +34,10 @@ import numpy as np
 
 from pipeline.core.errors import BudgetError
 from pipeline.core.files.chained import BEGINNING, Chain, Writer, read_chain, writing
+from pipeline.core.files.seen import Lost
 from pipeline.sharing.policy.budget import Budget
 from pipeline.sharing.policy.marks import keep_marks, marks_of, read_marks
-from pipeline.sharing.policy.opening import believed_now, keep_seen, require_grown
+from pipeline.sharing.policy.opening import believed_now, require_grown
 from pipeline.sharing.trust.log import append_log, read_log
 
 FOLDER: Final = "ledger"
@@ -107,8 +109,7 @@ def reserve(
         BudgetError: the budget does not cover it, an event has no price, or the ledger cannot be trusted.
         EnvironmentProblem: ledger or log is damaged, or cannot be written.
     """
-    with writing(ledger_path(workspace)) as ledger:
-        begin(workspace, ledger)
+    with writing_ledger(workspace) as ledger:
         if any(entry["what"] == RESERVE and entry["query"] == query for entry in ledger.chain.entries):
             return
         marks = marks_of(ledger.chain, people.ids)
@@ -126,16 +127,47 @@ def reserve(
         anchor(workspace, ledger.chain)
 
 
-def begin(workspace: Path, ledger: Writer) -> None:
-    """See that the ledger may be written on: it is the one that the log knows, and has its first line.
+@contextmanager
+def writing_ledger(workspace: Path) -> Iterator[Writer]:
+    """The ledger under its lock, with its first line: the one that was left, and that the log knows.
 
     Raises:
-        BudgetError: it is older than the log says.
+        BudgetError: it or the log is not. EnvironmentProblem: one is damaged, or the disk refuses.
     """
-    if len(ledger.chain.lines) > _require_anchored(workspace, ledger.chain):  # a crash came between ledger and log
-        anchor(workspace, ledger.chain)
-    if not ledger.chain.lines:
-        ledger.append("begin", {"salt": secrets.token_hex(32)})
+    with _distrusted(), writing(ledger_path(workspace)) as ledger:
+        if len(ledger.chain.lines) > _require_anchored(workspace, ledger.chain):  # a crash came between ledger and log
+            anchor(workspace, ledger.chain)
+        if not ledger.chain.lines:
+            ledger.append("begin", {"salt": secrets.token_hex(32)})
+        yield ledger
+
+
+def read_ledger(workspace: Path) -> Chain:
+    """The ledger as who holds no lock reads it: looked at again where somebody reserved between two of its files.
+
+    Raises:
+        BudgetError: it is older than the log says, or not as it was left. EnvironmentProblem: it is damaged.
+    """
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            with _distrusted():
+                ledger = read_chain(ledger_path(workspace))
+                _require_anchored(workspace, ledger)
+            break
+        except BudgetError:
+            if not left:
+                raise
+            time.sleep(0.1)
+    return ledger
+
+
+@contextmanager
+def _distrusted() -> Iterator[None]:
+    """Nothing is drawn on a ledger or a log that was lost."""
+    try:
+        yield
+    except Lost as why:
+        raise BudgetError(f"nothing was drawn: {why}") from None
 
 
 def unrelated(workspace: Path, people: People) -> str:
@@ -144,9 +176,9 @@ def unrelated(workspace: Path, people: People) -> str:
     So it is with other people, and just so with the same people under new ids, whose queries nobody would add up.
 
     Raises:
-        EnvironmentProblem: the ledger is damaged.
+        BudgetError, EnvironmentProblem: as `read_ledger`.
     """
-    ledger = read_chain(ledger_path(workspace))
+    ledger = read_ledger(workspace)
     known = [read_marks(workspace / FOLDER, [cohort]) for asked in _asked(ledger) for cohort in asked.cohorts]
     if not known:
         return ""
@@ -161,7 +193,7 @@ def spent_by_cohort(workspace: Path, budget: Budget) -> tuple[CohortSpent, ...]:
     Raises:
         BudgetError: the ledger is older than the log says. EnvironmentProblem: it is damaged.
     """
-    ledger = _trusted(workspace)
+    ledger = read_ledger(workspace)
     rows = []
     for asked in _asked(ledger):
         marks = read_marks(workspace / FOLDER, asked.cohorts)
@@ -181,7 +213,7 @@ def foreseen(
     Raises:
         BudgetError: the ledger cannot be trusted. EnvironmentProblem: it is damaged.
     """
-    ledger = _trusted(workspace)
+    ledger = read_ledger(workspace)
     marks = marks_of(ledger, people.ids) if ledger.lines else np.zeros(1, np.uint64)
     before, after = (_most_spent(workspace, ledger, marks, budget, more) for more in ((), events))
     return before, after
@@ -193,13 +225,13 @@ def reserved_queries(workspace: Path) -> dict[str, tuple[Mapping[str, Any], ...]
     Raises:
         BudgetError: the ledger is older than the log says. EnvironmentProblem: it is damaged.
     """
-    ledger = _trusted(workspace)
+    ledger = read_ledger(workspace)
     return {entry["query"]: tuple(entry["events"]) for entry in _reservations(ledger)}
 
 
 def last_budget(workspace: Path) -> Budget | None:
     """The budget under which the last query was reserved; None = there is none. Raises as `spent_by_cohort`."""
-    entries = _reservations(read_chain(ledger_path(workspace)))
+    entries = _reservations(read_ledger(workspace))
     return Budget(**entries[-1]["budget"]) if entries else None
 
 
@@ -309,24 +341,9 @@ def asked_of(workspace: Path, recent: Sequence[Asked], marks: np.ndarray) -> np.
     return table
 
 
-def _trusted(workspace: Path) -> Chain:
-    """The ledger as who holds no lock reads it: looked at again where somebody reserved between two of its files."""
-    for left in reversed(range(ATTEMPTS)):
-        ledger = read_chain(ledger_path(workspace))
-        try:
-            _require_anchored(workspace, ledger)
-            break
-        except BudgetError:
-            if not left:
-                raise
-            time.sleep(0.1)
-    return ledger
-
-
 def anchor(workspace: Path, ledger: Chain) -> None:
-    """Tell the audit log the ledger's head, and the counter beside the noise key."""
+    """Tell the audit log the ledger's head."""
     append_log(workspace, ANCHOR, {"lines": len(ledger.lines), "head": ledger.head})
-    keep_seen(workspace, ledger)
 
 
 def _require_anchored(workspace: Path, ledger: Chain) -> int:
@@ -341,5 +358,5 @@ def _require_anchored(workspace: Path, ledger: Chain) -> int:
             f"({lines} lines then, {len(ledger.lines)} now); perhaps a backup of one of the two was restored: "
             "bring back the newest copies of both"
         )
-    require_grown(workspace, ledger, log)
+    require_grown(workspace, log)
     return int(lines)

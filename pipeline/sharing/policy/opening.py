@@ -1,10 +1,9 @@
-"""Is this the ledger that was here before? Asked whenever it is opened, of what does not lie beside it.
+"""Is this the log that was here before, and is the time right? Asked whenever the ledger is opened.
 
-    keys/noise.seen            how long the ledger was after the last reservation, beside the noise key
-    releases/*, proposals/*    each manifest holds a checkpoint of the log as it was then
-
-So ledger and log that were removed or restored together are found, unless keys, releases and proposals went the same
-way: then it is another site's workspace for all that can be seen here. Time is asked too: a budget that comes back when
+How long ledger and log were is noted beside the keys (`pipeline.core.files.seen`). Each manifest of the site's own
+releases and proposals holds a checkpoint of the log as it was then: so keys, ledger and log that were removed together
+are found all the same. A bundle of the site's own that says nothing that can be read is told like one that contradicts;
+the person in charge can say that it is lost (`flows.workspace.lost`). Time is asked too: a budget that comes back when
 a period has passed rests on the clock.
 """
 
@@ -16,15 +15,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.core.errors import BudgetError, EnvironmentProblem, ReleaseRefused
-from pipeline.core.files.chained import BEGINNING, Chain
-from pipeline.core.files.owner import read_owner_file
-from pipeline.core.files.whole import put_whole
-from pipeline.core.keys.custody.keyring import keys_of
+from pipeline.core.errors import BudgetError, ReleaseRefused
+from pipeline.core.files.chained import Chain
 from pipeline.sharing.layout import MANIFEST, PROPOSALS, RELEASES
-from pipeline.sharing.trust.log import Checkpoint, parse_checkpoint, require_extends
+from pipeline.sharing.trust.log import parse_checkpoint, require_extends
 
-SEEN: Final = "noise.seen"
 SLACK: Final = timedelta(minutes=5)
 LEAP: Final = timedelta(days=90)
 """Longer than this nobody's clock is believed to have gone on since the last line that was written here."""
@@ -33,45 +28,51 @@ CLOCK: Final = "clock"
 """What the log calls the line by which somebody vouches for the clock."""
 
 
-def require_grown(workspace: Path, ledger: Chain, log: Chain) -> None:
-    """Ledger and log go on from what was seen of them: beside the noise key, and in the site's own bundles.
+LOST: Final = "lost"
+"""What the log calls the line by which somebody says that a file is lost for good, and that work goes on."""
+
+
+def require_grown(workspace: Path, log: Chain) -> None:
+    """The log goes on from what the site's own bundles have seen of it.
 
     Raises:
-        BudgetError: one was cut, rewritten, begun anew or restored; one sentence says who saw more.
+        BudgetError: it was cut, rewritten or begun anew, or a bundle cannot be asked; one sentence says which.
     """
-    lines, head = _seen(workspace)
-    if len(ledger.lines) < lines or ledger.head_at(lines) != head:
-        raise BudgetError(
-            f"nothing was drawn: {keys_of(workspace) / SEEN} has seen {lines} lines of the ledger, and "
-            f"{len(ledger.lines)} or others are here; bring back the newest ledger and log from a backup"
-        )
     if why := log_reset(workspace, log):
-        raise BudgetError(f"nothing was drawn: {why}; bring back the newest ledger and log from a backup")
+        raise BudgetError(f"nothing was drawn: {why}")
 
 
 def log_reset(workspace: Path, log: Chain) -> str:
-    """Which of the site's own bundles saw another log, or a longer one, in words; "" = none."""
-    for bundle, seen in _checkpoints(workspace):
-        try:
-            require_extends(log, seen, bundle)
-        except ReleaseRefused as why:
-            return str(why)
-    return ""
+    """What speaks against the log: a bundle of the site's own that saw another one, or that cannot be read; "" = none.
 
-
-def keep_seen(workspace: Path, ledger: Chain) -> None:
-    """Note beside the noise key how long the ledger is now.
-
-    Raises:
-        EnvironmentProblem: the disk refuses.
+    Those that the log itself says are lost are not asked.
     """
-    path = keys_of(workspace) / SEEN
+    return next((why for _, why in contradictions(workspace, log)), "")
+
+
+def contradictions(workspace: Path, log: Chain) -> Iterator[tuple[str, str]]:
+    """Each such bundle, FOLDER/NAME, and a sentence about it."""
+    lost = {str(entry.get("file")) for entry in log.entries if entry["what"] == LOST}
+    for folder in (RELEASES, PROPOSALS):
+        for path in sorted((workspace / folder).glob("[!.]*")):
+            name = f"{folder}/{path.name}"
+            if name in lost or not path.is_dir() or not any(path.iterdir()):  # nobody hides in an empty folder
+                continue
+            try:
+                told = _log_in(path)
+                if told is not None:
+                    require_extends(log, parse_checkpoint(told, path.name), path.name)
+            except ReleaseRefused as why:
+                remedy = f"bring back the newest backup, or if it is lost for good, say so: decoct log lost {name}"
+                yield name, f"{why}; {remedy}"
+
+
+def _log_in(bundle: Path) -> Any:
+    """What the bundle's manifest says of the log; None = it was made without one."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        put_whole(path, json.dumps({"lines": len(ledger.lines), "head": ledger.head}).encode())
-        path.chmod(0o600)
-    except OSError as error:
-        raise EnvironmentProblem(f"{path} cannot be written: {error.strerror}") from None
+        return json.loads((bundle / MANIFEST).read_bytes())["log"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise ReleaseRefused(f"what {bundle.name} has seen of the log cannot be read") from None
 
 
 def believed_now(ledger: Chain, log: Chain, period_days: int) -> datetime:
@@ -97,32 +98,3 @@ def believed_now(ledger: Chain, log: Chain, period_days: int) -> datetime:
 
 def _when(entry: Mapping[str, Any]) -> datetime:
     return datetime.fromisoformat(entry["when"])
-
-
-def _seen(workspace: Path) -> tuple[int, str]:
-    """How many lines the counter has seen, and the digest of the last; none where there is no counter yet.
-
-    Raises:
-        EnvironmentProblem: it is there and cannot be read.
-    """
-    path = keys_of(workspace) / SEEN
-    if not path.exists():
-        return 0, BEGINNING
-    try:
-        told = json.loads(read_owner_file(path, "the ledger's counter"))
-        return int(told["lines"]), str(told["head"])
-    except (ValueError, KeyError, TypeError):
-        raise EnvironmentProblem(f"the ledger's counter {path} is damaged; bring it back from a backup") from None
-
-
-def _checkpoints(workspace: Path) -> Iterator[tuple[str, Checkpoint]]:
-    """Of each of the site's bundles that can be read: `decoct log verify` tells of those that cannot."""
-    for folder in (RELEASES, PROPOSALS):
-        for path in sorted((workspace / folder).glob(f"*/{MANIFEST}")):
-            try:
-                told = json.loads(path.read_bytes()).get("log")
-                seen = None if told is None else parse_checkpoint(told, path.parent.name)
-            except (OSError, ValueError, AttributeError, ReleaseRefused):
-                continue
-            if seen is not None:
-                yield path.parent.name, seen

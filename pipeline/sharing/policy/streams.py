@@ -18,7 +18,7 @@ from typing import Any, Final, final
 import numpy as np
 
 from pipeline.core.errors import BudgetError, EnvironmentProblem
-from pipeline.core.files.chained import Chain, read_chain, writing
+from pipeline.core.files.chained import Chain
 from pipeline.core.files.owner import read_owner_file, write_owner_file
 from pipeline.sharing.policy.budget import Budget
 from pipeline.sharing.policy.ledger import (
@@ -28,9 +28,9 @@ from pipeline.sharing.policy.ledger import (
     anchor,
     asked_in_period,
     asked_of,
-    begin,
     composed_epsilon,
-    ledger_path,
+    read_ledger,
+    writing_ledger,
 )
 from pipeline.sharing.policy.marks import keep_marks, mark_of, read_marks
 
@@ -84,8 +84,7 @@ def reserve_stream(
         BudgetError: the budget does not cover the stream for anybody, or the name is known with other terms.
         EnvironmentProblem: ledger or log is damaged, or cannot be written.
     """
-    with writing(ledger_path(workspace)) as ledger:
-        begin(workspace, ledger)
+    with writing_ledger(workspace) as ledger:
         known = _line(ledger.chain, stream)
         told = {**asdict(terms), "events": [dict(event) for event in events]}
         if known is not None:
@@ -114,8 +113,7 @@ def enter(
         BudgetError: no such stream, a night outside its horizon, or one that later nights have overtaken.
         EnvironmentProblem: ledger or log is damaged, or cannot be written.
     """
-    with writing(ledger_path(workspace)) as ledger:
-        begin(workspace, ledger)
+    with writing_ledger(workspace) as ledger:
         terms, nights = _terms(ledger.chain, stream), _nights(ledger.chain, stream)
         if not 1 <= night <= terms.horizon:
             raise BudgetError(
@@ -143,10 +141,10 @@ def frozen_nights(workspace: Path, stream: str, night: int) -> tuple[Frozen, ...
     """What was added on each night on the ledger up to `night`, in order; a night that is missing added nothing.
 
     Raises:
-        BudgetError: what was added on one is lost or was changed. EnvironmentProblem: the ledger is damaged.
+        BudgetError: what was added on one is lost or was changed, or as `read_ledger`. EnvironmentProblem: likewise.
     """
     found, digest = [], sha256(stream.encode())
-    for number, line in sorted(_nights(read_chain(ledger_path(workspace)), stream).items()):
+    for number, line in sorted(_nights(read_ledger(workspace), stream).items()):
         if number > night:
             break
         digest.update(f"{number} {line['added']}".encode())
@@ -155,8 +153,8 @@ def frozen_nights(workspace: Path, stream: str, night: int) -> tuple[Frozen, ...
 
 
 def last_night(workspace: Path, stream: str) -> int:
-    """The last night on the ledger; 0 = none. Raises EnvironmentProblem: the ledger is damaged."""
-    return max(_nights(read_chain(ledger_path(workspace)), stream), default=0)
+    """The last night on the ledger; 0 = none. Raises as `read_ledger`."""
+    return max(_nights(read_ledger(workspace), stream), default=0)
 
 
 def _admitted(

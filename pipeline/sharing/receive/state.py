@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.core.errors import EnvironmentProblem, ReleaseRefused
-from pipeline.core.files.chained import locked
+from pipeline.core.files.locked import locked
+from pipeline.core.files.noted import noted_state
+from pipeline.core.files.seen import accept, changing, checked, name_of, states
 from pipeline.core.files.whole import put_whole
 from pipeline.sharing.canonical import canonical, read_canonical
 from pipeline.sharing.trust.keys import PublicKey, TrustRoot
@@ -35,14 +37,19 @@ def load_state(path: Path) -> Mapping[str, Any]:
     """The state in `path`; an empty one where there is no file.
 
     Raises:
-        ReleaseRefused: the file is not a state of this version: remembering nothing would accept anything.
+        ReleaseRefused: the file is not a state of this version, or not as it was left: remembering nothing would
+            accept anything.
     """
+    keys = _keys(path)
     try:
-        data = path.read_bytes()
-    except FileNotFoundError:
+        if name_of(keys, path) in states(keys):
+            data = checked(keys, name_of(keys, path), lambda: _read(path), noted_state)
+        else:
+            data = _read(path)  # of an earlier version, or handed over by somebody
+    except EnvironmentProblem as why:
+        raise ReleaseRefused(str(why)) from None
+    if data is None:
         return EMPTY
-    except OSError:
-        raise ReleaseRefused(f"the receiver's state {path} cannot be read") from None
     state = read_canonical(data, f"the receiver's state {path}")
     if set(state) != set(EMPTY) or state["format"] != FORMAT:
         raise ReleaseRefused(f"the receiver's state {path} is of a format that this version does not know")
@@ -51,6 +58,20 @@ def load_state(path: Path) -> Mapping[str, Any]:
     except (KeyError, TypeError, AttributeError):
         raise ReleaseRefused(f"the receiver's state {path} is damaged") from None
     return state
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError:
+        raise ReleaseRefused(f"the receiver's state {path} cannot be read") from None
+
+
+def _keys(path: Path) -> Path:
+    """Where the receiver's own files are noted: in the folder of that name beside the state."""
+    return path.parent / "keys"
 
 
 def _require_shape(state: Mapping[str, Any]) -> None:
@@ -140,10 +161,15 @@ def remember(
             "root": _told(root) if root.digest else state["root"],
             "revocations": state["revocations"] if revocations is None else revocations.version,
         }
-        try:
-            put_whole(path, canonical(known))
-        except OSError as error:
-            raise EnvironmentProblem(f"the receiver's state {path} cannot be written: {error.strerror}") from None
+        keys, name = _keys(path), name_of(_keys(path), path)
+        before = noted_state(_read(path))
+        if name not in states(keys):
+            accept(keys, name, before)
+        with changing(keys, name, before, noted_state(canonical(known))):
+            try:
+                put_whole(path, canonical(known))
+            except OSError as error:
+                raise EnvironmentProblem(f"the receiver's state {path} cannot be written: {error.strerror}") from None
 
 
 def _check_log(state: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:

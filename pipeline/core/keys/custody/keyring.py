@@ -14,7 +14,7 @@ from pipeline.core.files.owner import read_owner_file, write_owner_file
 from pipeline.core.files.whole import sync_folder
 from pipeline.core.keys.custody.log import append_log, read_log
 from pipeline.core.keys.passphrase import clear_facts, is_sealed
-from pipeline.core.keys.secrets import Secret, new_secret, read_secret, write_secret
+from pipeline.core.keys.secrets import Secret, new_secret, read_secret, require_never_made, write_secret
 
 PURPOSES: Final = ("encoder", "noise", "split", "author")
 RETIRED: Final = "retired"
@@ -68,10 +68,11 @@ def make_key(keys: Path, purpose: str, passphrase: str | None = None) -> Secret:
     """Make, write and log a new key.
 
     Raises:
-        EnvironmentProblem: there is one already.
+        EnvironmentProblem: there is one already, or was one that is gone.
     """
     path, secret = key_file(keys, purpose), new_secret(purpose)
     read_log(keys)
+    require_never_made(path)
     write_secret(path, secret, passphrase)
     append_log(keys, "new", {"purpose": purpose, "fingerprint": secret.fingerprint})
     return secret
