@@ -120,7 +120,7 @@ def locate(batch: Batch, table: EventsLayout, reading: Reading, rows: np.ndarray
         beside = moment
     copies = 0
     if table.link == "subject":
-        at, stay, why = reading.keys.windows(texts, codes, moment)
+        at, stay, why = reading.keys_for(table).windows(texts, codes, moment)
         copies = len(at) - len(rows)
         if copies:
             rows, beside = rows[at], beside.gather(at) if isinstance(beside, pl.Series) else beside[at]
@@ -203,7 +203,7 @@ def use(
     rows = located.rows
     found = Usable(located.stay, located.hours, name[rows], np.zeros(0))
     outside = ~before(found.hours, reading.until_hours, closed=reading.mapping.closed_window)
-    early = found.hours < 0
+    early = found.hours < reading.earliest(table)
     if early.any():
         outside |= early & ~reading.is_static[found.name]
     if outside.any():

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, final, get_args
 from zoneinfo import ZoneInfo
 
 from pipeline.core.errors import ConfigError
+from pipeline.ingest.mapping.prediction import duration
 from pipeline.ingest.mapping.toml_table import TomlTable
 
 ROW_NUMBER: Final = "(row)"
@@ -130,6 +131,7 @@ class EventsLayout:
     clock: str | None  # a second column with the time of day, where `time` holds the date alone
     time_unit: TimeUnit
     shift_hours: float
+    look_back_hours: float | None  # how long before the stay its rows may be; None = the input begins with the stay
     code: str | None
     value: str  # "" with `presence`: a row says that its code is there, and counts as 1
     unit: str | None
@@ -294,6 +296,7 @@ def _events(raw: Any, where: str, encoding: str) -> EventsLayout:
         clock=table.take("clock", str, "") or None,
         time_unit=_one_of(table, "time_unit", get_args(TimeUnit), "datetime"),
         shift_hours=float(table.take("shift_hours", (int, float), 0.0)),
+        look_back_hours=duration(table, "look_back") if "look_back" in table.raw else None,
         code=code,
         value=table.take("value", str) if code and not presence else "",
         unit=table.take("unit", str, "") or None,
