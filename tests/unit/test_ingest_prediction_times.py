@@ -15,7 +15,10 @@ from hypothesis import strategies as st
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.types import Cohort, IngestReport
 from pipeline.ingest.cohort.build import build_cohort, latest_hour
+from pipeline.ingest.engine import event_tables
 from pipeline.ingest.engine.event_tables import read_event_tables
+from pipeline.ingest.kept.pieces import Pieces
+from pipeline.ingest.kept.watermarks import Watermarks
 from pipeline.ingest.mapping.load import SourceMapping, parse_mapping
 from pipeline.ingest.sources.embedded import read_embedded
 
@@ -281,3 +284,90 @@ def test_look_back_without_prediction_times_needs_the_input_to_begin_as_early(tm
     cohort, report = cohort_of(tmp_path, source(-2, "1h"), 4)
     np.testing.assert_array_equal(cohort.values[0, :, 0], np.array([NAN, 99, 60, 61], np.float32))
     assert report.rows_dropped["outside the window"] > 0
+
+
+def known(folder: Path, source: SourceMapping, rows: str, n_steps: int = 4, scratch: Path | None = None) -> Any:
+    (folder / "stays.csv").write_text(
+        "stay,subject,start,end,y\nA,p,2024-01-01 00:00,2024-01-02 00:00,0\nB,q,2024-01-01 00:00,2024-01-02 00:00,1\n"
+    )
+    (folder / "events.csv").write_text("stay,time,stored,day,code,value\n" + rows)
+    until = latest_hour(source, float(n_steps))
+    tables = read_event_tables(folder=folder, mapping=source, until_hours=until, scratch=scratch)
+    made = build_cohort(tables, source, step_hours=1.0, n_steps=n_steps, split=np.zeros(2, np.int8))
+    if tables.spilled is not None:
+        tables.spilled.close()
+    return made
+
+
+def single(**more: Any) -> SourceMapping:
+    events = {"file": "events", "key": "stay", "time": "time", "code": "code", "value": "value", **more.pop("events")}
+    raw = {
+        "variables": {"HR": {"unit": "/min", **RANGES}},
+        "tasks": {"y": {"kind": "binary", "column": "y"}},
+        "layout": {"stays": {"file": "stays", "stay": "stay", "subject": "subject", "start": "start", "end": "end"},
+                   "events": [events]},
+        **more,
+    }  # fmt: skip
+    return parse_mapping(raw, "t", "t.toml", "0" * 64)
+
+
+ROWS = (
+    "A,2024-01-01 00:30,2024-01-01 01:30,,HR,61\n"
+    "A,2024-01-01 01:30,2024-01-01 03:59,,HR,62\n"
+    "A,2024-01-01 02:30,2024-01-01 04:00,,HR,63\n"  # known when the prediction is made, and not before
+    "A,2024-01-01 03:30,,,HR,64\n"  # nobody says when it was known
+    "B,2024-01-01 03:30,2024-01-01 03:00,,HR,71\n"  # stored before it was taken
+    "B,2024-01-01 04:30,2024-01-01 05:00,,HR,72\n"
+)
+
+
+def test_what_was_not_known_yet_is_no_input(tmp_path: Path) -> None:
+    cohort, report = known(tmp_path, single(events={"available": "stored"}), ROWS)
+    np.testing.assert_array_equal(cohort.values[0, :, 0], np.array([61, 62, NAN, NAN], np.float32))
+    np.testing.assert_array_equal(cohort.values[1, :, 0], np.array([NAN, NAN, NAN, 71], np.float32))
+    assert report.rows_dropped == {"known after the prediction": 2, "outside the window": 1}
+    later, _ = known(tmp_path, single(events={"available": "stored"}), ROWS, n_steps=5)
+    np.testing.assert_array_equal(later.values[0, :, 0], np.array([61, 62, 63, NAN, NAN], np.float32))
+
+
+def test_each_prediction_knows_what_it_could(tmp_path: Path) -> None:
+    times = {"every": "1h", "first": "2h", "until": "end", "at_most": "5h"}
+    cohort, report = known(tmp_path, single(events={"available": "stored"}, prediction_times=times), ROWS, n_steps=3)
+    expected = [[NAN, 61, NAN], [61, NAN, NAN], [62, NAN, NAN], [63, NAN, NAN]]
+    assert cohort.stay_ids.tolist()[:4] == ["A@2h", "A@3h", "A@4h", "A@5h"]
+    np.testing.assert_array_equal(cohort.values[:4, :, 0], np.array(expected, np.float32))
+    assert report.rows_dropped["known after the prediction"] > 2
+
+
+def test_a_date_stands_in_for_a_time_at_the_end_of_its_day(tmp_path: Path) -> None:
+    rows = "A,2024-01-01 00:30,,2024-01-01,HR,61\nA,,,2024-01-01,HR,62\nA,,,,HR,63\nB,,,2024-01-02,HR,64\n"
+    source = single(events={"date": "day"})
+    cohort, report = known(tmp_path, source, rows, n_steps=24)
+    assert cohort.values[0, [0, 23], 0].tolist() == [61, 62]
+    assert report.rows_dropped == {"time missing": 1, "outside the window": 1}
+    assert "2 rows have a date and no time: taken at the last second of that day" in report.notes
+    plain, told = known(tmp_path, single(events={}), rows, n_steps=24)
+    assert (int(plain.observed.sum()), told.rows_dropped["time missing"]) == (1, 3)
+    with pytest.raises(ConfigError, match="goes with dates"):
+        single(events={"date": "day", "time_unit": "hours"})
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_when_a_row_was_known_survives_spilling_and_keeping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    monkeypatch.setattr(event_tables, "are_large", lambda _: large)
+    source = single(events={"available": "stored"})
+    expected, _ = known(tmp_path, source, ROWS, scratch=tmp_path)
+    kept = []
+    for _ in range(2):
+        marks = Watermarks(tmp_path / "marks.json")
+        pieces = Pieces(tmp_path / "pieces", "1", marks)
+        tables = read_event_tables(folder=tmp_path, mapping=source, until_hours=4.0, pieces=pieces, scratch=tmp_path)
+        pieces.finish("run")
+        kept.append(build_cohort(tables, source, step_hours=1.0, n_steps=4, split=np.zeros(2, np.int8))[0].values)
+        assert (tables.spilled is not None) == large
+        if tables.spilled is not None:
+            tables.spilled.close()
+    for values in kept:
+        np.testing.assert_array_equal(values, expected.values)

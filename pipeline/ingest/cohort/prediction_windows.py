@@ -19,7 +19,7 @@ from pipeline.ingest.cohort.stay_blocks import stay_blocks
 from pipeline.ingest.mapping.load import SourceMapping
 from pipeline.ingest.mapping.prediction import PredictionTimes
 from pipeline.ingest.mapping.tasks import OPS
-from pipeline.ingest.source_tables import Counts, SourceTables
+from pipeline.ingest.source_tables import KNOWN, Counts, SourceTables
 from pipeline.ingest.windows import LENGTH, TIME_TOLERANCE_HOURS, before
 
 FROM_START: Final = "hours_from_start"
@@ -99,6 +99,9 @@ def window_blocks(
             stay = _codes(part)[rows]
             window = pl.Series("stay_id", (edges[stay] - edges[0] + nth).astype(np.uint32))
             events = part.events[rows].drop("stay_id").with_columns(hours=pl.Series(hours))
+            if KNOWN in events.columns:
+                moved = hours - part.events["hours"].to_numpy()[rows]
+                events = events.with_columns(pl.col(KNOWN) + pl.Series(moved))
             events = events.insert_column(0, window.cat.to(pl.Enum(own["stay_id"])))
             met = np.zeros(part.events.height, dtype=bool)
             met[rows] = True

@@ -90,9 +90,9 @@ def read_event_tables(
     assert reading.stays is not None
     reading.stays = exclude_withdrawn(reading.stays, withdrawn)
     cache = None if pieces is None else PartCache(pieces, reading, withdrawn, _read_into)
-    rows_of: KeptRows | SpilledRows = KeptRows(reading.kind)
+    rows_of: KeptRows | SpilledRows = KeptRows(reading.kind, known=reading.keeps_known)
     if scratch is not None and _may_be_large(work):
-        rows_of = SpilledRows(reading.stays.frame.height, reading.names, scratch)
+        rows_of = SpilledRows(reading.stays.frame.height, reading.names, scratch, known=reading.keeps_known)
 
     def read(number: int) -> FilePart:
         put = partial(rows_of.add, number)
@@ -191,8 +191,8 @@ def _batches(table: EventsLayout, group: Group, reading: Reading, tally: Tally) 
 
 
 def part_of(usable: Usable, reading: Reading) -> pl.DataFrame:
-    """Rows in the form in which they are kept: row of the table of stays, hours, source name, value."""
-    return pl.DataFrame(
+    """Rows in the form in which they are kept: row of the table of stays, hours, source name, value, when known."""
+    frame = pl.DataFrame(
         {
             "row": usable.stay.astype(np.uint32),
             "hours": usable.hours,
@@ -200,13 +200,14 @@ def part_of(usable: Usable, reading: Reading) -> pl.DataFrame:
             "value": usable.value,
         }
     )
+    return frame if usable.known is None else frame.with_columns(known=pl.Series(usable.known))
 
 
 def _columns(table: EventsLayout, path: Path, reading: Reading) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The columns to read, and those of them that are read as codes."""
     subject = _subject(table, path, reading)
     coded = [name for name in (table.key, table.code, table.unit, subject) if name]
-    columns = [name for name in (*coded, table.time, table.clock, table.value) if name]
+    columns = [name for name in (*coded, table.time, table.clock, table.date, table.available, table.value) if name]
     columns += [] if table.code is not None else _wanted(table, path, reading)[0]
     return tuple(dict.fromkeys(columns)), tuple(dict.fromkeys(coded))
 
@@ -222,7 +223,7 @@ def _subject(table: EventsLayout, path: Path, reading: Reading) -> str | None:
 def _wanted(table: EventsLayout, path: Path, reading: Reading) -> tuple[list[str], int]:
     """A wide table's columns that mean something, and how many others it has."""
     names = {name.lower(): name for name in header(path, table.encoding)}
-    apart = {table.key.lower(), table.time.lower(), *([] if table.clock is None else [table.clock.lower()])}
+    apart = {name.lower() for name in (table.key, table.time, table.clock, table.date, table.available) if name}
     wanted = [source.removeprefix(table.prefix) for source in reading.names if source.startswith(table.prefix)]
     wanted = list(dict.fromkeys(name for name in wanted if name.lower() in names and name.lower() not in apart))
     return wanted, len(set(names) - apart - {name.lower() for name in wanted})
@@ -284,7 +285,10 @@ def _tables(parts: list[FilePart], rows_of: KeptRows | SpilledRows, reading: Rea
 
     spilled = None
     if isinstance(rows_of, SpilledRows):
-        spilled, kept = rows_of.changed(settle, int(is_in.sum())), KeptRows(reading.kind).changed(settle)
+        spilled, kept = (
+            rows_of.changed(settle, int(is_in.sum())),
+            KeptRows(reading.kind, known=reading.keeps_known).changed(settle),
+        )
     else:
         kept = rows_of.changed(settle)
     included = stays.filter(pl.Series(is_in))

@@ -49,6 +49,11 @@ class Reading:
         return loose_ids(pl.Series(sorted(self.codes_of(table)), dtype=pl.String))
 
     @property
+    def keeps_known(self) -> bool:
+        """Whether a table says when its rows were known."""
+        return any(table.available is not None for table in self.layout.events)
+
+    @property
     def subject(self) -> str | None:
         """The column that says whose a stay is, where a table of events linked by stay may repeat it."""
         stays = self.layout.stays

@@ -14,7 +14,8 @@ from pipeline.ingest.engine.batches import FILE_STEM, Tally, batches, header
 from pipeline.ingest.engine.coded import ID_FORMS, id_text, loose_ids, plain_text
 from pipeline.ingest.engine.derive import derive, underived
 from pipeline.ingest.engine.instants import MICROSECONDS_PER_HOUR, ClockKinds, instants
-from pipeline.ingest.mapping.layout import ROW_NUMBER, EventsLayout, Inclusion, Join, Layout, StaysLayout
+from pipeline.ingest.mapping.inclusion import Inclusion
+from pipeline.ingest.mapping.layout import ROW_NUMBER, EventsLayout, Join, Layout, StaysLayout
 from pipeline.ingest.number_text import AMBIGUOUS, read_numbers
 from pipeline.ingest.source_tables import as_text_ids
 from pipeline.ingest.splits import START
