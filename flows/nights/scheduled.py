@@ -38,9 +38,10 @@ from flows.nights.clock import checked_schedule, stay
 from flows.nights.night import GOOD, Night, run_night
 from flows.nights.server import temporary_server_apart
 from flows.progress import say
-from flows.run import labels, told, walk_as_tasks
+from flows.run import labels
 from flows.stages.report import REPORT_PAGE
 from flows.stopping import GRACE_SECONDS, leave_to_others
+from flows.tasks import told, walk_as_tasks
 from flows.watch.page import watched
 from flows.workspace.job import Job, marks_of
 from pipeline.core.config import load_config
