@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
@@ -26,6 +27,8 @@ FREE_DISK_GIB: Final = 2
 """Wanted where a workspace lies."""
 WAITING: Final = {"OMP_WAIT_POLICY": "passive"}
 """Threads that wait for one another sleep: beside a process that keeps a core busy, spinning costs 20 times more."""
+_NOT_LOADED: Final = ("rfc3987_syntax",)
+"""Builds a grammar of international addresses for two seconds when jsonschema finds it; nobody here asks for one."""
 _PREFECT_CHOSEN_BY_USER: Final = ("PREFECT_HOME", "PREFECT_API_URL", "PREFECT_PROFILE")
 
 
@@ -36,6 +39,8 @@ def quiet(workspace: Path | None = None, *, console: bool = False) -> None:
     has chosen a server, a profile or a home for it. `console` shows Prefect's own log.
     """
     os.environ.update(TELEMETRY_OFF)
+    for name in _NOT_LOADED:
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # Python's way to say that it is not there
     if console:
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")
     for name, value in (PREFECT_DEFAULTS | WAITING).items():

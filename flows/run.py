@@ -1,45 +1,128 @@
-"""The road, on one page: `walk` says what feeds what; `road` walks it as a Prefect flow, `walk_until` in this process.
+"""The road, on one page: `walk` says what feeds what; `walk_until` walks it in this process, `flows.tasks` as a flow.
 
-Prefect sees the path of the run's folder, names and keyed marks; configuration, digests, artefacts and keys stay on the
-site's disk.
+A stage's module, and what it needs, is loaded when its stage is taken: an unchanged run, or one until an early stage,
+does not wait for the libraries of those that do nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, cast, final
-
-from prefect import flow, get_run_logger, task
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
-from prefect.states import Completed, Failed
-from prefect.tasks import Task
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeVar, cast, final
 
 from flows.progress import say
-from flows.stages import (
-    audit,
-    candidate,
-    condense,
-    decide,
-    drift,
-    encode,
-    group,
-    ingest,
-    prepare,
-    release,
-    report,
-    utility,
-    validate,
-)
-from flows.workspace.job import Job, marks_of, open_job
+from flows.workspace.job import Job
 from flows.workspace.locks import shares_workspace
 from flows.workspace.logs import logged
 from pipeline.core.config import Config
-from pipeline.core.errors import DecoctError, EnvironmentProblem, Held
-from pipeline.core.redaction import outward, scrubbed
+from pipeline.core.redaction import scrubbed
 from pipeline.core.types import CondensedSet, EncodedCohort
 from pipeline.store import Made
+
+
+@final
+class _Later:
+    """Stands for a stage's module: its attributes are functions that load it and call theirs of the same name."""
+
+    def __init__(self, stage: str) -> None:
+        self._stage = stage
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*inputs: Any) -> Any:
+            return getattr(_module(self._stage), name)(*inputs)
+
+        return call
+
+
+def _module(stage: str) -> Any:
+    """By statements that name the modules: what code reaches is found by the names in its imports."""
+    match stage:
+        case "audit":
+            import flows.stages.audit
+
+            return flows.stages.audit
+        case "candidate":
+            import flows.stages.candidate
+
+            return flows.stages.candidate
+        case "condense":
+            import flows.stages.condense
+
+            return flows.stages.condense
+        case "decide":
+            import flows.stages.decide
+
+            return flows.stages.decide
+        case "drift":
+            import flows.stages.drift
+
+            return flows.stages.drift
+        case "encode":
+            import flows.stages.encode
+
+            return flows.stages.encode
+        case "group":
+            import flows.stages.group
+
+            return flows.stages.group
+        case "ingest":
+            import flows.stages.ingest
+
+            return flows.stages.ingest
+        case "prepare":
+            import flows.stages.prepare
+
+            return flows.stages.prepare
+        case "release":
+            import flows.stages.release
+
+            return flows.stages.release
+        case "report":
+            import flows.stages.report
+
+            return flows.stages.report
+        case "utility":
+            import flows.stages.utility
+
+            return flows.stages.utility
+        case "validate":
+            import flows.stages.validate
+
+            return flows.stages.validate
+        case _:
+            raise AttributeError(stage)
+
+
+if TYPE_CHECKING:
+    from flows.stages import (
+        audit,
+        candidate,
+        condense,
+        decide,
+        drift,
+        encode,
+        group,
+        ingest,
+        prepare,
+        release,
+        report,
+        utility,
+        validate,
+    )
+else:
+    audit = _Later("audit")
+    candidate = _Later("candidate")
+    condense = _Later("condense")
+    decide = _Later("decide")
+    drift = _Later("drift")
+    encode = _Later("encode")
+    group = _Later("group")
+    ingest = _Later("ingest")
+    prepare = _Later("prepare")
+    release = _Later("release")
+    report = _Later("report")
+    utility = _Later("utility")
+    validate = _Later("validate")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -161,40 +244,6 @@ def labels(plan: Config) -> tuple[str, ...]:
     return tuple(found)
 
 
-@flow(name="decoct", persist_result=False, validate_parameters=False)
-def road(folder: str, resume: bool = False) -> dict[str, Made[Any]] | State[dict[str, Made[Any]]]:
-    """The whole road as Prefect tasks; `folder` holds the run's configuration. Held: completed, without a decision."""
-    made: dict[str, Made[Any]] = {}
-    try:
-        walk_as_tasks(open_job(folder, resume=resume), made)
-    except Held as held:
-        return Completed(name="Held", message=outward(str(held)), data=made)
-    except DecoctError as error:  # Prefect raises it, and keeps the message
-        return cast("State[dict[str, Made[Any]]]", Failed(message=told(error), data=error))
-    return made
-
-
-def walk_as_tasks(job: Job, made: dict[str, Made[Any]], *, ended: Callable[[str], None] = lambda _: None) -> None:
-    """Every stage a Prefect task of the flow that calls this; `made` is filled while they end, `ended` told of each.
-
-    Raises:
-        DecoctError: as the stages do. Held: nothing new is to be released.
-    """
-
-    def take(label: str, stage: Stage[..., Any], inputs: tuple[Any, ...]) -> Any:
-        as_task = run_stage.with_options(name=label, task_run_name=label)
-        try:
-            result = as_task(str(job.folder), job.resume, label, stage.does, inputs)
-        except StageStopped as stopped:
-            raise stopped.error from None
-        if isinstance(result, Held):
-            raise result
-        ended(label)
-        return result
-
-    walk(job.config, Walker(take, made))
-
-
 def execute(job: Job, label: str, does: Callable[..., Any], inputs: tuple[Any, ...]) -> Made[Any] | None:
     """Run one stage; only a clean sentence, or the digests of what was made, leaves it."""
     made: Made[Any] | None
@@ -203,47 +252,4 @@ def execute(job: Job, label: str, does: Callable[..., Any], inputs: tuple[Any, .
         tell(made)
     if made is not None:
         say(f"  {label:<28} {made.first[:12]}  {'found in the store' if made.reused else f'{made.seconds:.1f} s'}")
-    return made
-
-
-def told(error: DecoctError) -> str:
-    """What Prefect may keep of a failure: its exit code, and its sentence without paths and without any figure."""
-    return f"exit code {error.exit_code}: {outward(str(error))}"
-
-
-@final
-class StageStopped(Exception):
-    """A stage's failure as Prefect may keep it, as its server may be anybody's; `error` is the failure itself."""
-
-    def __init__(self, error: DecoctError) -> None:
-        super().__init__(told(error))
-        self.error = error
-
-
-def _disk_or_network(_: Task[Any, Any], __: TaskRun, state: State) -> bool:
-    """A share that was away for a moment is worth another try; a broken record is not."""
-    return isinstance(state.data, StageStopped) and isinstance(state.data.error, EnvironmentProblem)
-
-
-@task(
-    persist_result=False,
-    cache_policy=NO_CACHE,
-    retries=2,
-    retry_delay_seconds=5,
-    retry_condition_fn=_disk_or_network,
-)
-def run_stage(
-    folder: str, resume: bool, label: str, does: Callable[..., Any], inputs: tuple[Any, ...]
-) -> Made[Any] | Held | None:
-    """One stage as a Prefect task; that a night is held is what it returns, as nothing has failed."""
-    try:
-        job = replace(open_job(folder, resume=resume), to_release=True)
-        made = execute(job, label, does, inputs)
-        mark = None if made is None else marks_of(job.config.workspace)(made.first)
-    except Held as held:
-        return held
-    except DecoctError as error:
-        raise StageStopped(error) from None
-    if made is not None:
-        get_run_logger().info("%s made %s in %.1f s, reused: %s", label, mark, made.seconds, made.reused)
     return made

@@ -39,8 +39,9 @@ from flows.nights.night import GOOD, Night, run_night
 from flows.nights.server import temporary_server_apart
 from flows.nights.status import measured
 from flows.progress import say
-from flows.run import labels, told, walk_as_tasks
+from flows.run import labels
 from flows.stopping import GRACE_SECONDS, leave_to_others
+from flows.tasks import told, walk_as_tasks
 from flows.watch.page import watched
 from flows.workspace.job import REPORT_PAGE, Job, marks_of
 from flows.workspace.logs import labelled

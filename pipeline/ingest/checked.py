@@ -114,5 +114,14 @@ def _of_stays(stays: StaysLayout) -> set[str]:
 
 
 def _of_events(table: EventsLayout) -> set[str]:
-    named = {table.key, table.time, table.clock, table.code, table.value if table.code else None, table.unit}
+    named = {
+        table.key,
+        table.time,
+        table.clock,
+        table.date,
+        table.available,
+        table.code,
+        table.value if table.code else None,
+        table.unit,
+    }
     return {name for name in named if name} - set(_OUR_COLUMNS)

@@ -15,6 +15,8 @@ from pipeline.ingest.kept.spilled import SpilledRows
 from pipeline.ingest.number_text import flags
 
 EVENT_SCHEMA: Final = {"stay_id": pl.String, "hours": pl.Float64, "variable": pl.String, "value": pl.Float64}
+KNOWN: Final = "known"
+"""A further column of events, where a source says when a row was known: hours since the start, inf = it does not."""
 UNNAMED: Final = "(unnamed)"
 
 VARIABLE_MISSING: Final = "variable missing"
@@ -60,7 +62,7 @@ class SourceTables:
 
     def __post_init__(self) -> None:
         kinds = {name: pl.String if isinstance(kind, pl.Enum) else kind for name, kind in self.events.schema.items()}
-        if kinds != EVENT_SCHEMA:
+        if {name: kind for name, kind in kinds.items() if name != KNOWN} != EVENT_SCHEMA:
             raise DataError(f"{self.source}: events must have the columns {', '.join(EVENT_SCHEMA)} in these types")
         require_columns(self.stays.columns, ("stay_id", "subject_id"), f"{self.source}: the table of stays")
         if self.stays.height == 0:

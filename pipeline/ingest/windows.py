@@ -9,6 +9,9 @@ import numpy as np
 TIME_TOLERANCE_HOURS: Final = 1e-9
 """Minutes divided by 60 do not land exactly on a step's edge; this much below the edge counts as on it."""
 
+LENGTH: Final = "(length)"
+"""The column of the table of stays with the hours from start to end, where several predictions are made in a stay."""
+
 
 def before(hours: np.ndarray, end_hours: float, *, closed: bool) -> np.ndarray:
     """Which times `(event,)` come before the end of a window, or with `closed` at exactly its end."""

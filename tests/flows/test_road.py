@@ -19,6 +19,7 @@ import pytest
 from safetensors import SafetensorError
 
 from flows import run as road_module
+from flows import tasks
 from flows.cli.ending import MAX_LINES
 from flows.cli.summary import print_run, print_stage
 from flows.receiving.evaluate import evaluate
@@ -70,7 +71,7 @@ def finished(
     """One whole run through Prefect, shared by the tests that only look."""
     config = small_job(tmp_path_factory.mktemp("site"))
     fixed_keys(config.workspace)
-    return config, road_module.road(str(new_job(config).folder))
+    return config, tasks.road(str(new_job(config).folder))
 
 
 def trial_root(workspace: Path, file: Path, policy: str = POLICY) -> Path:

@@ -18,7 +18,7 @@ from flows.nights.clock import checked_schedule
 from flows.nights.night import read_record, run_night
 from flows.nights.pinned import FILE
 from flows.nights.scheduled import ENTRYPOINT, deployment, night_flow
-from flows.run import StageStopped
+from flows.tasks import StageStopped
 from flows.templates import commented_config
 from pipeline.core.config import load_config
 from pipeline.core.errors import ConfigError, ReleaseRefused, UsageError

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -14,12 +16,13 @@ from pipeline.core.files.mapped import new_array
 from pipeline.core.types import Cohort, IngestReport, Provenance, Split, StaticVariable, Variable
 from pipeline.ingest.cohort.events import OUTSIDE, USED, FlatEvents, flatten, n_own
 from pipeline.ingest.cohort.grid import step_of, to_grid
+from pipeline.ingest.cohort.prediction_windows import prediction_windows, window_blocks
 from pipeline.ingest.cohort.row_report import RowAccount, dropped_rows, report_rows
 from pipeline.ingest.cohort.slips import Slips
 from pipeline.ingest.cohort.statics import column_notes, static_values
 from pipeline.ingest.cohort.stay_blocks import added_up, stay_blocks
 from pipeline.ingest.mapping.load import SourceMapping
-from pipeline.ingest.mapping.tasks import LabelSource, NumberRule, TaskRule, task_of
+from pipeline.ingest.mapping.tasks import EventRule, LabelSource, NumberRule, TaskRule, task_of
 from pipeline.ingest.mapping.toml_table import did_you_mean
 from pipeline.ingest.source_tables import CountsByVariable, SourceTables
 from pipeline.ingest.splits import SplitRule
@@ -54,17 +57,20 @@ def build_cohort(
     """
     if step_hours <= 0 or n_steps < 1:
         raise ConfigError("the grid needs step_hours > 0 and n_steps >= 1")
-    rules = pick_tasks(mapping, tasks, step_hours * n_steps)
+    horizon = step_hours * n_steps
+    rules = pick_tasks(mapping, tasks, horizon)
     _refuse_strangers(tables, mapping, step_hours, n_steps)
     notes = column_notes(tables, mapping)
+    account = RowAccount(rows_read=tables.rows_read)
+    tables, blocks, split = _windowed(tables, mapping, rules, horizon, split, account)
     shape = (tables.stays.height, n_steps, len(mapping.variables))
     values, observed = new_array(shape, np.float32, scratch), new_array(shape, np.bool_, scratch)
     static = np.zeros((shape[0], len(mapping.static_variables)), np.float32)
     labels, clipped = _labels_of_stays(rules, tables)
-    account, slips, label_notes = RowAccount(), Slips(mapping), list[str]()
-    for stays, part in stay_blocks(tables):
+    slips, label_notes = Slips(mapping), list[str]()
+    for stays, part in blocks:
         step = step_of(part.events["hours"].to_numpy(), step_hours, n_steps, closed=mapping.closed_window)
-        events = flatten(part, mapping, step, step_hours * n_steps)
+        events = flatten(part, mapping, step, horizon)
         _fill_series(values[stays], events, mapping, step)
         observed[stays] = np.isfinite(values[stays])
         static[stays] = static_values(part, mapping, events)
@@ -93,9 +99,42 @@ def build_cohort(
     return cohort, report_rows(cohort, tables, mapping, account, notes)
 
 
+def _windowed(
+    tables: SourceTables,
+    mapping: SourceMapping,
+    rules: tuple[TaskRule, ...],
+    horizon_hours: float,
+    split: np.ndarray | SplitRule,
+    account: RowAccount,
+) -> tuple[SourceTables, Iterator[tuple[slice, SourceTables]], np.ndarray | SplitRule]:
+    """The source, its blocks and its split by stay; or by prediction time, where the mapping asks for several."""
+    ahead = max([horizon_hours, *(to for rule in rules for _, _, to in rule.windows)]) - horizon_hours
+    windows = prediction_windows(tables, mapping, horizon_hours, ahead)
+    if windows is None:
+        return tables, stay_blocks(tables), split
+
+    def blocks() -> Iterator[tuple[slice, SourceTables]]:
+        for stays, part, copies, lost in window_blocks(tables, mapping, windows):
+            account.copies += copies
+            for name, rows in lost.items():
+                account.lost[name] = account.lost.get(name, 0) + rows
+            yield stays, part
+
+    of_windows = replace(
+        tables,
+        events=tables.events.clear(),
+        spilled=None,
+        stays=windows.stays,
+        rows_read=sum(tables.rows_dropped.values()),
+        notes=(*tables.notes, *windows.notes),
+    )
+    return of_windows, blocks(), split if callable(split) else np.asarray(split)[windows.of]
+
+
 def latest_hour(mapping: SourceMapping, horizon_hours: float, tasks: tuple[str, ...] = ()) -> float:
     """The end of the input and of all label windows: nothing later in a stay has a say in the cohort."""
-    return max([horizon_hours, *(to for rule in _pick(mapping, tasks) for _, _, to in rule.windows)])
+    latest = max([horizon_hours, *(to for rule in _pick(mapping, tasks) for _, _, to in rule.windows)])
+    return latest if mapping.prediction_times is None else latest + mapping.prediction_times.at_most_hours
 
 
 def _pick(mapping: SourceMapping, tasks: tuple[str, ...]) -> tuple[TaskRule, ...]:
@@ -118,6 +157,8 @@ def pick_tasks(mapping: SourceMapping, tasks: tuple[str, ...], horizon_hours: fl
         ConfigError: a task that the mapping lacks, or a label window that begins within the input.
     """
     rules = _pick(mapping, tasks)
+    if mapping.prediction_times is not None:  # the hours of tasks count from the prediction time
+        rules = tuple(rule.later(horizon_hours) if isinstance(rule, EventRule) else rule for rule in rules)
     _check_windows(rules, horizon_hours)
     return rules
 

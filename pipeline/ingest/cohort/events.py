@@ -12,11 +12,13 @@ import polars as pl
 from pipeline.core.errors import DataError
 from pipeline.core.types import ArrayRecord, StaticVariable, Variable
 from pipeline.ingest.mapping.load import SourceMapping
-from pipeline.ingest.source_tables import SourceTables
+from pipeline.ingest.source_tables import KNOWN, SourceTables
 from pipeline.ingest.windows import before
 
-USED, OUTSIDE, IMPLAUSIBLE, REPEATED, UNKNOWN = range(5)
-REASONS: Final = ("used", "outside the window", "implausible", "repeated static", "unknown variable")
+USED, OUTSIDE, IMPLAUSIBLE, REPEATED, UNKNOWN, LATE = range(6)
+REASONS: Final = (
+    "used", "outside the window", "implausible", "repeated static", "unknown variable", "known after the prediction"
+)  # fmt: skip
 OTHER_NAME: Final = "(other name)"
 _MAX_NAMED: Final = 5
 
@@ -39,7 +41,8 @@ def flatten(
 ) -> FlatEvents:
     """The events of `tables`, fated by name, plausible range and window (`step` is -1 outside); statics stay open.
 
-    A static later than `horizon_hours` is outside, too: it was not known when the prediction is made.
+    A row that became known after `horizon_hours` is no input, nor is a static later than that: neither was known when
+    the prediction is made.
 
     Raises:
         DataError: names the mapping does not know, unless it says to drop them.
@@ -65,6 +68,9 @@ def flatten(
     fate[np.where(is_static, ~before(hours, horizon_hours, closed=mapping.closed_window), is_label | (step < 0))] = (
         OUTSIDE
     )
+    if KNOWN in tables.events.columns:
+        known = before(tables.events[KNOWN].to_numpy(), horizon_hours, closed=mapping.closed_window)
+        fate[(fate == USED) & ~known] = LATE
     fate[~plausible(name, value, mapping)] = IMPLAUSIBLE
     fate[is_unknown] = UNKNOWN
     return FlatEvents(stay, name, hours, value, fate, (*own, *(printable(raw) for raw in strangers)))

@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.core.types import Cohort, IngestReport
 from pipeline.ingest.cohort.events import REASONS, USED, FlatEvents, printable
 from pipeline.ingest.mapping.load import SourceMapping
-from pipeline.ingest.source_tables import CountsByVariable, SourceTables, totals
+from pipeline.ingest.source_tables import OUTSIDE_WINDOW, Counts, CountsByVariable, SourceTables, totals
 
 
 @final
@@ -21,6 +21,9 @@ class RowAccount:
 
     fates: dict[tuple[str, int], int] = field(default_factory=dict)
     stays_with_series: int = 0
+    rows_read: int = 0
+    copies: int = 0  # rows that are there again, for another prediction time
+    lost: Counts = field(default_factory=dict)  # by the source's names: rows that no prediction time has
 
     def add(self, events: FlatEvents, mapping: SourceMapping) -> None:
         """Count the events of some stays, which no other block holds."""
@@ -49,6 +52,9 @@ def dropped_rows(tables: SourceTables, mapping: SourceMapping, account: RowAccou
         found = by_variable.setdefault(own.get(raw, printable(raw)), {})
         for reason, rows in counts.items():
             found[reason] = found.get(reason, 0) + rows
+    for raw, rows in account.lost.items():
+        found = by_variable.setdefault(own.get(raw, printable(raw)), {})
+        found[OUTSIDE_WINDOW] = found.get(OUTSIDE_WINDOW, 0) + rows
     for (name, fate), rows in account.fates.items():
         if fate != USED:
             found = by_variable.setdefault(name, {})
@@ -70,7 +76,7 @@ def report_rows(
         notes = (*notes, "the source has no subject ids: every stay counts as its own subject")
     return IngestReport(
         source=tables.source,
-        rows_read=tables.rows_read,
+        rows_read=account.rows_read + account.copies,
         rows_used=sum(rows for (_, fate), rows in account.fates.items() if fate == USED),
         rows_dropped=totals(by_variable),
         dropped_by_variable=by_variable,

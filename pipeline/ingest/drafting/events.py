@@ -74,6 +74,13 @@ def events_of(
         clock = _clock(item, time) if kind == "date" else None
         if clock is not None:
             layout["clock"] = clock
+        known = next((name for name in roles(item.columns, "available") if time_kind(item.head[name]) == kind), None)
+        if known not in (None, time) and clock is None:
+            layout["available"] = known
+            found.notes.append(
+                f"values of {file} are inputs from {known} on, when they were known, and lie where {time} says that "
+                "they were taken; a row without it is no input"
+            )
     else:
         layout["time_unit"] = _TIME_UNITS.get(plain(time), "hours")
         found.notes.append(f"times of {file} are taken as {layout['time_unit']} since the start of the stay")

@@ -79,6 +79,14 @@ def _pruned(raw: Raw, folder: Path, notes: list[str]) -> Raw:
     for table in (table for table in layout["events"] if table not in kept):
         notes.append(f"its layout reads {table['file']}, which is not here, or without its columns: left out")
     for table in kept:
+        for key in (key for key in ("available", "date") if key in table):
+            if not _Columns(folder, table["file"]).have(table[key]):
+                notes.append(f"{table['file']} has no column {table.pop(key)}: left out")
+        if "available" in table:
+            notes.append(
+                f"{table['file']}: values are inputs from {table['available']} on, when they were known, and lie where "
+                f"{table['time']} says that they were taken"
+            )
         if "unit" in table and not _Columns(folder, table["file"]).have(table["unit"]):
             notes.append(f"{table['file']} has no column {table.pop('unit')}: units are the variables' own")
     layout["events"] = kept

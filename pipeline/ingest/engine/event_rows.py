@@ -14,7 +14,7 @@ from pipeline.ingest.engine.coded import ABSENT, Batch, Coded, id_text, loose_id
 from pipeline.ingest.engine.event_stays import BETWEEN, FOUND, UNKNOWN
 from pipeline.ingest.engine.event_units import UNIT_REASONS, UNIT_UNKNOWN, Conversions, in_units
 from pipeline.ingest.engine.event_values import VALUE_REASONS, mend, numbers
-from pipeline.ingest.engine.instants import MICROSECONDS_PER_HOUR, instants
+from pipeline.ingest.engine.instants import MICROSECONDS_PER_HOUR, ClockKinds, instants
 from pipeline.ingest.engine.reading import Reading
 from pipeline.ingest.engine.row_fates import FilePart, RowFates
 from pipeline.ingest.mapping.layout import EventsLayout
@@ -39,6 +39,7 @@ OTHER_SUBJECT: Final = "another subject than the stay's"
 TIME_UNREADABLE: Final = "unreadable time"
 
 _CLOCKS: Final = ((r"^(\d{1,2})(\d{2})$", "${1}:${2}"), (r"^(\d{1,2})(\d{2})(\d{2})$", "${1}:${2}:${3}"))  # 905
+_MIDNIGHT: Final = r"^(\S+?)[T ]00:00(?::00(?:\.0+)?)?$"
 _HOURS: Final = {"hours": 1.0, "minutes": 1.0 / 60.0, "days": 24.0}
 
 
@@ -57,6 +58,7 @@ class Located:
     copies: int = 0
     loose: int = 0  # of the rows that name nobody: those that name somebody but for the form of the id
     nobodys: int = 0  # rows of a stay that name a subject without one
+    known: np.ndarray | None = None  # (row,) hours since the stay's start; inf where a row does not say; None = `hours`
 
 
 @final
@@ -68,12 +70,14 @@ class Usable:
     hours: np.ndarray
     name: np.ndarray
     value: np.ndarray
+    known: np.ndarray | None = None  # hours; None where no table of the layout says so
 
     def take(self, keep: np.ndarray) -> None:
         """Only these rows."""
         self.stay, self.hours, self.name, self.value = (
             column[keep] for column in (self.stay, self.hours, self.name, self.value)
         )
+        self.known = None if self.known is None else self.known[keep]
 
 
 def names_of(batch: Batch, table: EventsLayout, reading: Reading, part: FilePart) -> np.ndarray:
@@ -112,7 +116,7 @@ def locate(batch: Batch, table: EventsLayout, reading: Reading, rows: np.ndarray
     codes = coded.codes if batch.all_rows(rows) else coded.codes[rows]
     texts = id_text(coded.distinct.alias(table.key), table.file)
     named = Coded(codes, texts).look_up((texts.is_not_null() & (texts != "")).fill_null(False).to_numpy(), False)
-    rows, codes, time = _kept(named, STAY_MISSING, lost, rows, codes, _times(batch, table, rows))
+    rows, codes, time = _kept(named, STAY_MISSING, lost, rows, codes, _times(batch, table, rows, reading.clock))
     beside: Any = time  # what tells the hours: a moment, or the time as it is written
     moment = None
     if table.time_unit == "datetime":
@@ -120,7 +124,7 @@ def locate(batch: Batch, table: EventsLayout, reading: Reading, rows: np.ndarray
         beside = moment
     copies = 0
     if table.link == "subject":
-        at, stay, why = reading.keys.windows(texts, codes, moment)
+        at, stay, why = reading.keys_for(table).windows(texts, codes, moment)
         copies = len(at) - len(rows)
         if copies:
             rows, beside = rows[at], beside.gather(at) if isinstance(beside, pl.Series) else beside[at]
@@ -152,18 +156,46 @@ def locate(batch: Batch, table: EventsLayout, reading: Reading, rows: np.ndarray
     ended &= before(hours, reading.until_hours, closed=reading.mapping.closed_window)
     if ended.any():
         rows, stay, hours = _kept(~ended, AFTER_END, lost, rows, stay, hours)
-    return Located(rows, stay, hours, lost, copies, loose, nobodys)
+    since = _known(batch, table, reading, rows, stay, hours) if reading.keeps_known else None
+    return Located(rows, stay, hours, lost, copies, loose, nobodys, since)
 
 
-def _times(batch: Batch, table: EventsLayout, rows: np.ndarray) -> pl.Series:
-    """The times of rows as they are written: of one column, or of a date's and a time of day's together."""
+def _known(
+    batch: Batch, table: EventsLayout, reading: Reading, rows: np.ndarray, stay: np.ndarray, hours: np.ndarray
+) -> np.ndarray:
+    """When each row was known, in hours since its stay's start: never before it was taken; inf = it does not say."""
+    if table.available is None:
+        return hours
+    said = batch.series(table.available, rows)
+    if table.time_unit == "datetime":
+        clock = instants(said, reading.layout.timezone, reading.clock, reading.layout.dates)
+        since = (clock.fill_null(0).to_numpy() - reading.keys.start[stay]) / MICROSECONDS_PER_HOUR
+        found, lacks = since, clock.is_null().to_numpy()
+    else:
+        numbers = plain_text(said).cast(pl.Float64, strict=False)
+        found, lacks = numbers.fill_null(0.0).to_numpy() * _HOURS[table.time_unit], numbers.is_null().to_numpy()
+    known: np.ndarray = np.where(lacks, np.inf, np.maximum(found + table.shift_hours, hours))
+    return known
+
+
+def _times(batch: Batch, table: EventsLayout, rows: np.ndarray, seen: ClockKinds) -> pl.Series:
+    """The times of rows as they are written: of one column, or of a date's and a time of day's together; or the last
+    second of a date, where the layout names one for rows without a time."""
     time = batch.series(table.time, rows)
+    if table.date is not None:
+        absent = plain_text(time).fill_null("") == ""
+        if not absent.any():
+            return time
+        day = plain_text(batch.series(table.date, rows)).str.replace(_MIDNIGHT, "${1}")
+        dated = pl.select(pl.when(absent & (day != "")).then(day + " 23:59:59").otherwise(plain_text(time))).to_series()
+        seen.note_dated(int((absent & (day != "")).sum()))
+        return dated
     if table.clock is None:
         return time
     clock = plain_text(batch.series(table.clock, rows)).str.replace(r"\.0+$", "")
     for digits, by in _CLOCKS:
         clock = clock.str.replace(digits, by)
-    day = plain_text(time).str.replace(r"^(\S+?)[T ]00:00(?::00(?:\.0+)?)?$", "${1}")
+    day = plain_text(time).str.replace(_MIDNIGHT, "${1}")
     return pl.select(pl.when((day != "") & (clock != "")).then(day + " " + clock)).to_series()
 
 
@@ -201,9 +233,9 @@ def use(
     for reason, gone in located.lost:
         fates.drop(reason, name[gone], batch, gone, column)
     rows = located.rows
-    found = Usable(located.stay, located.hours, name[rows], np.zeros(0))
+    found = Usable(located.stay, located.hours, name[rows], np.zeros(0), located.known)
     outside = ~before(found.hours, reading.until_hours, closed=reading.mapping.closed_window)
-    early = found.hours < 0
+    early = found.hours < reading.earliest(table)
     if early.any():
         outside |= early & ~reading.is_static[found.name]
     if outside.any():

@@ -21,15 +21,16 @@ import polars as pl
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.ingest.cohort.stay_blocks import added_up
-from pipeline.ingest.engine.batches import FILE_STEM, Tally, batches, coded_batches, header
+from pipeline.ingest.engine.batches import Tally, coded_batches, header
 from pipeline.ingest.engine.coded import Batch, id_text
 from pipeline.ingest.engine.event_rows import Usable, locate, names_of, use
 from pipeline.ingest.engine.event_units import UNIT_UNKNOWN, assumed_notes, require_known_units, unit_uses
+from pipeline.ingest.engine.instants import MICROSECONDS_PER_HOUR
 from pipeline.ingest.engine.part_cache import PartCache
 from pipeline.ingest.engine.reading import Reading
 from pipeline.ingest.engine.repeats import settle_repeats
 from pipeline.ingest.engine.row_fates import FilePart, RowFates, add_count, gather
-from pipeline.ingest.engine.stay_table import END, EXCLUDED, KEY, StayTable, exclude_withdrawn, read_stays
+from pipeline.ingest.engine.stay_table import END, EXCLUDED, KEY, exclude_withdrawn, read_stays, stays_of_files
 from pipeline.ingest.engine.table_account import loose_notes, require_used, table_notes, table_uses, told
 from pipeline.ingest.engine.together.small_files import Group, grouped, joined_batches
 from pipeline.ingest.kept.pieces import Pieces
@@ -40,8 +41,9 @@ from pipeline.ingest.mapping.layout import EventsLayout, Layout
 from pipeline.ingest.mapping.load import SourceMapping
 from pipeline.ingest.source_tables import UNKNOWN_VARIABLE, UNNAMED, CountsByVariable, SourceTables, totals
 from pipeline.ingest.splits import START
-from pipeline.ingest.table_files import find_files, stem, unread_note
+from pipeline.ingest.table_files import find_files, unread_note
 from pipeline.ingest.text_stream import UTF8
+from pipeline.ingest.windows import LENGTH
 from pipeline.ingest.withdrawn import NOBODY, WITHDRAWN, Withdrawn
 
 MALFORMED: Final = "malformed line"
@@ -84,13 +86,13 @@ def read_event_tables(
     work = [(table, group) for table, paths in found for group in grouped(paths, apart=apart)]
     absent = tuple(f"there is no table {table.file}, which is optional" for table, paths in found if not paths)
     if layout.stays.file is None:
-        reading.stays = _stays_of_files(work, reading)
+        reading.stays = stays_of_files(work)
     assert reading.stays is not None
     reading.stays = exclude_withdrawn(reading.stays, withdrawn)
     cache = None if pieces is None else PartCache(pieces, reading, withdrawn, _read_into)
-    rows_of: KeptRows | SpilledRows = KeptRows(reading.kind)
+    rows_of: KeptRows | SpilledRows = KeptRows(reading.kind, known=reading.keeps_known)
     if scratch is not None and _may_be_large(work):
-        rows_of = SpilledRows(reading.stays.frame.height, reading.names, scratch)
+        rows_of = SpilledRows(reading.stays.frame.height, reading.names, scratch, known=reading.keeps_known)
 
     def read(number: int) -> FilePart:
         put = partial(rows_of.add, number)
@@ -129,27 +131,6 @@ def layout_files(folder: Path, layout: Layout) -> list[Path]:
 def _needed(mapping: SourceMapping) -> tuple[str, ...]:
     columns = {getattr(rule, "column", "") for rule in mapping.tasks} | set(mapping.static_sources)
     return tuple(sorted(columns - {""}))
-
-
-def _stays_of_files(work: list[tuple[EventsLayout, Group]], reading: Reading) -> StayTable:
-    """The stays that events name, by id: as the table of stays that there is not."""
-    ids: set[str] = set()
-    for table, path in ((table, path) for table, group in work for path in group):
-        if table.key == FILE_STEM:
-            ids.add(stem(path))
-            continue
-        for frame in batches(path, (table.key,), Tally(), table.encoding):
-            ids.update(id_text(frame[table.key], path.name).drop_nulls().unique().to_list())
-    ordered = sorted(ids - {""}, key=lambda name: (len(name), name))
-    frame = pl.DataFrame({"stay_id": ordered}, schema={"stay_id": pl.String})
-    frame = frame.with_columns(
-        pl.col("stay_id").alias("subject_id"),
-        pl.col("stay_id").alias(KEY),
-        pl.lit(None, pl.Int64).alias(START),
-        pl.lit(None, pl.Int64).alias(END),
-        pl.lit(None, pl.String).alias(EXCLUDED),
-    )
-    return StayTable(frame, False, ())
 
 
 def _stay_fates(reading: Reading) -> FilePart:
@@ -210,8 +191,8 @@ def _batches(table: EventsLayout, group: Group, reading: Reading, tally: Tally) 
 
 
 def part_of(usable: Usable, reading: Reading) -> pl.DataFrame:
-    """Rows in the form in which they are kept: row of the table of stays, hours, source name, value."""
-    return pl.DataFrame(
+    """Rows in the form in which they are kept: row of the table of stays, hours, source name, value, when known."""
+    frame = pl.DataFrame(
         {
             "row": usable.stay.astype(np.uint32),
             "hours": usable.hours,
@@ -219,13 +200,14 @@ def part_of(usable: Usable, reading: Reading) -> pl.DataFrame:
             "value": usable.value,
         }
     )
+    return frame if usable.known is None else frame.with_columns(known=pl.Series(usable.known))
 
 
 def _columns(table: EventsLayout, path: Path, reading: Reading) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The columns to read, and those of them that are read as codes."""
     subject = _subject(table, path, reading)
     coded = [name for name in (table.key, table.code, table.unit, subject) if name]
-    columns = [name for name in (*coded, table.time, table.clock, table.value) if name]
+    columns = [name for name in (*coded, table.time, table.clock, table.date, table.available, table.value) if name]
     columns += [] if table.code is not None else _wanted(table, path, reading)[0]
     return tuple(dict.fromkeys(columns)), tuple(dict.fromkeys(coded))
 
@@ -241,7 +223,7 @@ def _subject(table: EventsLayout, path: Path, reading: Reading) -> str | None:
 def _wanted(table: EventsLayout, path: Path, reading: Reading) -> tuple[list[str], int]:
     """A wide table's columns that mean something, and how many others it has."""
     names = {name.lower(): name for name in header(path, table.encoding)}
-    apart = {table.key.lower(), table.time.lower(), *([] if table.clock is None else [table.clock.lower()])}
+    apart = {name.lower() for name in (table.key, table.time, table.clock, table.date, table.available) if name}
     wanted = [source.removeprefix(table.prefix) for source in reading.names if source.startswith(table.prefix)]
     wanted = list(dict.fromkeys(name for name in wanted if name.lower() in names and name.lower() not in apart))
     return wanted, len(set(names) - apart - {name.lower() for name in wanted})
@@ -303,10 +285,17 @@ def _tables(parts: list[FilePart], rows_of: KeptRows | SpilledRows, reading: Rea
 
     spilled = None
     if isinstance(rows_of, SpilledRows):
-        spilled, kept = rows_of.changed(settle, int(is_in.sum())), KeptRows(reading.kind).changed(settle)
+        spilled, kept = (
+            rows_of.changed(settle, int(is_in.sum())),
+            KeptRows(reading.kind, known=reading.keeps_known).changed(settle),
+        )
     else:
         kept = rows_of.changed(settle)
-    included = stays.filter(pl.Series(is_in)).drop(END, KEY, EXCLUDED)
+    included = stays.filter(pl.Series(is_in))
+    if reading.mapping.prediction_times is not None:
+        hours = (pl.col(END) - pl.col(START)) / MICROSECONDS_PER_HOUR
+        included = included.with_columns(hours.alias(LENGTH))
+    included = included.drop(END, KEY, EXCLUDED)
     if spilled is None:
         stay_id = pl.Series("stay_id", kept["row"]).cat.to(pl.Enum(included["stay_id"]))
     else:  # of no event: an enumeration of all stays is not made for nothing

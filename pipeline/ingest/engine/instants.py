@@ -45,6 +45,7 @@ class ClockKinds:
     local: bool = False
     days: int = 0
     twice: int = 0
+    dated: int = 0  # rows without a time, taken at the last second of their date
 
     def add(self, other: ClockKinds) -> None:
         """Also what another part of the source has shown."""
@@ -52,6 +53,12 @@ class ClockKinds:
         self.local |= other.local
         self.days += other.days
         self.twice += other.twice
+        self.dated += other.dated
+
+    def note_dated(self, rows: int) -> None:
+        """Also so many rows that have a date and no time; files are read by several threads."""
+        with _LOCK:
+            self.dated += rows
 
     def require_zone(self, zone: str | None) -> None:
         """Raise `DataError` at times with and without an offset, where no zone says what the latter mean."""
@@ -64,7 +71,9 @@ class ClockKinds:
         """What was assumed of times that do not say when exactly."""
         days = f"{self.days} times are a date without a time of day, taken as its midnight"
         twice = f"{self.twice} times lie in an hour that a clock change repeats, taken as the first"
-        return (*([days] if self.days else []), *([twice] if self.twice else []))
+        dated = f"{self.dated} rows have a date and no time: taken at the last second of that day"
+        told = ((self.days, days), (self.twice, twice), (self.dated, dated))
+        return tuple(note for count, note in told if count)
 
 
 def instants(column: pl.Series, zone: str | None, seen: ClockKinds, dates: str | None = None) -> pl.Series:

@@ -130,7 +130,7 @@ class PartCache:
             "converted": [[*key, count] for key, count in sorted(part.done.converted.items())],
             "mended": dict(part.done.mended),
             "units": [[*key, seen.rows, seen.sample] for key, seen in sorted(part.done.seen.items())],
-            "clock": [clock.offset, clock.local, clock.days, clock.twice],
+            "clock": [clock.offset, clock.local, clock.days, clock.twice, clock.dated],
         }
         self._pieces.use(self._pieces.add([key], [rows.height], [facts], rows, passing=True))
 
@@ -153,6 +153,7 @@ class PartCache:
                 "hours",
                 pl.col("variable").cast(own.kind),
                 "value",
+                *(["known"] if own.keeps_known else []),
             ))  # fmt: skip
         return part
 

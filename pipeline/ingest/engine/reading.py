@@ -15,10 +15,11 @@ from pipeline.ingest.cohort.events import own_names
 from pipeline.ingest.engine.batches import Tally
 from pipeline.ingest.engine.coded import Coded, loose_ids, plain_text
 from pipeline.ingest.engine.event_stays import StayKeys, positions
-from pipeline.ingest.engine.instants import ClockKinds
+from pipeline.ingest.engine.instants import MICROSECONDS_PER_HOUR, ClockKinds
 from pipeline.ingest.engine.stay_table import KEY, StayTable
 from pipeline.ingest.mapping.layout import EventsLayout, Layout
 from pipeline.ingest.mapping.load import SourceMapping
+from pipeline.ingest.splits import START
 
 
 @final
@@ -32,6 +33,7 @@ class Reading:
     until_hours: float
     clock: ClockKinds = field(default_factory=ClockKinds)
     tally: Tally = field(default_factory=Tally)
+    _reaching_back: dict[float, StayKeys] = field(default_factory=dict)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -45,6 +47,11 @@ class Reading:
     def loose_codes(self, table: EventsLayout) -> pl.Series:
         """The texts that mean something in a table, but for their form."""
         return loose_ids(pl.Series(sorted(self.codes_of(table)), dtype=pl.String))
+
+    @property
+    def keeps_known(self) -> bool:
+        """Whether a table says when its rows were known."""
+        return any(table.available is not None for table in self.layout.events)
 
     @property
     def subject(self) -> str | None:
@@ -135,3 +142,19 @@ class Reading:
         """The stays, to be found by id or by subject and time."""
         assert self.stays is not None
         return StayKeys.of(self.stays.frame, self.until_hours)
+
+    def earliest(self, table: EventsLayout) -> float:
+        """The hour of a stay from which on a table's rows belong to it: its start, or as far back as the table says."""
+        back = table.look_back_hours
+        return 0.0 if back is None else -self.layout.stays.start_shift_hours - back
+
+    def keys_for(self, table: EventsLayout) -> StayKeys:
+        """As `keys`, with the windows of the stays beginning as early as a table's rows belong to them."""
+        early = self.earliest(table)
+        if early >= 0:
+            return self.keys
+        assert self.stays is not None
+        if early not in self._reaching_back:
+            moved = self.stays.frame.with_columns(pl.col(START) + round(early * MICROSECONDS_PER_HOUR))
+            self._reaching_back[early] = StayKeys.of(moved, self.until_hours - early)
+        return self._reaching_back[early]

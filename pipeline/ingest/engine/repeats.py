@@ -49,7 +49,8 @@ def settle_repeats(
             settled = _settled(disputed, layout)
             gone.append(_count(disputed, settled, CONFLICT, counts))
             if layout.conflicts == "mean":
-                kept = kept.with_columns(kept["value"].scatter(settled["order"], settled["value"]))
+                for name in [name for name in ("value", "known") if name in kept.columns]:
+                    kept = kept.with_columns(kept[name].scatter(settled["order"], settled[name]))
     lost = np.concatenate(gone)
     if not len(lost):
         return kept, notes
@@ -62,7 +63,8 @@ def _settled(disputed: pl.DataFrame, layout: Layout) -> pl.DataFrame:
     if layout.conflicts == "drop":
         return disputed.head(0)
     if layout.conflicts == "mean":
-        mean = disputed.with_columns(pl.col("value").mean().over(_CELL))
+        known = [pl.col("known").max().over(_CELL)] if "known" in disputed.columns else []
+        mean = disputed.with_columns(pl.col("value").mean().over(_CELL), *known)
         return mean.unique(_CELL, keep="first", maintain_order=True)
     if layout.conflicts == "first":
         return disputed.unique(_CELL, keep="first", maintain_order=True)

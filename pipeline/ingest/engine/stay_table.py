@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
@@ -10,15 +10,16 @@ from typing import Final, final
 import polars as pl
 
 from pipeline.core.errors import DataError
-from pipeline.ingest.engine.batches import Tally, batches, header
+from pipeline.ingest.engine.batches import FILE_STEM, Tally, batches, header
 from pipeline.ingest.engine.coded import ID_FORMS, id_text, loose_ids, plain_text
 from pipeline.ingest.engine.derive import derive, underived
 from pipeline.ingest.engine.instants import MICROSECONDS_PER_HOUR, ClockKinds, instants
-from pipeline.ingest.mapping.layout import ROW_NUMBER, Inclusion, Join, Layout, StaysLayout
+from pipeline.ingest.mapping.inclusion import Inclusion
+from pipeline.ingest.mapping.layout import ROW_NUMBER, EventsLayout, Join, Layout, StaysLayout
 from pipeline.ingest.number_text import AMBIGUOUS, read_numbers
 from pipeline.ingest.source_tables import as_text_ids
 from pipeline.ingest.splits import START
-from pipeline.ingest.table_files import find_files
+from pipeline.ingest.table_files import find_files, stem
 from pipeline.ingest.withdrawn import WITHDRAWN, Withdrawn, withdrawn_note
 
 END: Final = "(end)"
@@ -251,6 +252,27 @@ def _excluded(frame: pl.DataFrame, stays: StaysLayout, inclusion: Inclusion) -> 
         rules.append((pl.col(START).rank("ordinal").over("subject_id") > 1, "not the first stay"))
     applies = [pl.when(rule.fill_null(False)).then(pl.lit(reason)) for rule, reason in rules]
     return frame.select(pl.coalesce(*applies, pl.lit(None, pl.String)).alias("(why)")).to_series()
+
+
+def stays_of_files(work: Iterable[tuple[EventsLayout, Sequence[Path]]]) -> StayTable:
+    """The stays that events name, by id: as the table of stays that there is not."""
+    ids: set[str] = set()
+    for table, path in ((table, path) for table, group in work for path in group):
+        if table.key == FILE_STEM:
+            ids.add(stem(path))
+            continue
+        for frame in batches(path, (table.key,), Tally(), table.encoding):
+            ids.update(id_text(frame[table.key], path.name).drop_nulls().unique().to_list())
+    ordered = sorted(ids - {""}, key=lambda name: (len(name), name))
+    frame = pl.DataFrame({"stay_id": ordered}, schema={"stay_id": pl.String})
+    frame = frame.with_columns(
+        pl.col("stay_id").alias("subject_id"),
+        pl.col("stay_id").alias(KEY),
+        pl.lit(None, pl.Int64).alias(START),
+        pl.lit(None, pl.Int64).alias(END),
+        pl.lit(None, pl.String).alias(EXCLUDED),
+    )
+    return StayTable(frame, False, ())
 
 
 def exclude_withdrawn(stays: StayTable, withdrawn: Withdrawn) -> StayTable:

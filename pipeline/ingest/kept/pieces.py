@@ -113,6 +113,7 @@ class Pieces:
         """
         columns = [frame[name].cast(kind) if name in frame.columns else _empty(name, kind, frame.height)
                    for name, kind in _ROWS.items()]  # fmt: skip
+        columns += [frame["known"]] if "known" in frame.columns else []
         frame = pl.DataFrame(columns)
         named: list[str] = []
         with self._lock:

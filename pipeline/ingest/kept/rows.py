@@ -11,10 +11,14 @@ import polars as pl
 
 @final
 class KeptRows:
-    """Rows (row of the table of stays, hours, variable, value) in the order of files; any number of threads may add."""
+    """Rows (row of the table of stays, hours, variable, value, or also when known) in the order of files.
 
-    def __init__(self, kind: pl.Enum) -> None:
+    Any number of threads may add.
+    """
+
+    def __init__(self, kind: pl.Enum, *, known: bool = False) -> None:
         self._schema = {"row": pl.UInt32(), "hours": pl.Float64(), "variable": kind, "value": pl.Float64()}
+        self._schema |= {"known": pl.Float64()} if known else {}
         self._frames: dict[int, list[pl.DataFrame]] = {}
         self._lock = Lock()
 

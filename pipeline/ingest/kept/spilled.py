@@ -37,13 +37,17 @@ class _Batch:
 
 @final
 class SpilledRows:
-    """Rows (row of the table of stays, hours, variable, value) by block of stays: in memory, or if many in a file.
+    """Rows (row of the table of stays, hours, variable, value, or also when known) by block of stays.
 
-    The file lies in `folder`, has no name and is gone with this object; without a folder all stay in memory. Any number
-    of threads may add.
+    They are in memory, or if many in a file. The file lies in `folder`, has no name and is gone with this object;
+    without a folder all stay in memory. Any number of threads may add.
     """
 
-    def __init__(self, n_stays: int, names: Sequence[str], folder: Path | None, size: int | None = None) -> None:
+    def __init__(
+        self, n_stays: int, names: Sequence[str], folder: Path | None, size: int | None = None, *, known: bool = False
+    ) -> None:
+        self._known = known
+        self._columns = {**_COLUMNS, "known": "<f8"} if known else _COLUMNS
         self.size = BLOCK_STAYS if size is None else size
         self.n_blocks = -(-n_stays // self.size)
         self._folder = folder
@@ -70,7 +74,7 @@ class SpilledRows:
             block = block[sorted_by]
         first = int(block[0])
         edges = np.searchsorted(block, np.arange(first, int(block[-1]) + 2))
-        columns = [_bytes(frame[name], kind)[sorted_by] for name, kind in _COLUMNS.items()]
+        columns = [_bytes(frame[name], kind)[sorted_by] for name, kind in self._columns.items()]
         with self._lock:
             self._file.seek(self._end)
             for column in columns:
@@ -81,24 +85,24 @@ class SpilledRows:
 
     def block(self, number: int) -> pl.DataFrame:
         """The rows of a block of stays."""
-        found: dict[str, list[np.ndarray]] = {name: [] for name in _COLUMNS}
+        found: dict[str, list[np.ndarray]] = {name: [] for name in self._columns}
         with self._lock:
             here = [batch for batch in self._batches if 0 <= number - batch.first < len(batch.edges) - 1]
             for batch in sorted(here, key=lambda batch: batch.order):
                 first, last = batch.edges[number - batch.first : number - batch.first + 2].tolist()
                 place = batch.place
-                for name, kind in _COLUMNS.items() if last > first else ():
+                for name, kind in self._columns.items() if last > first else ():
                     width = np.dtype(kind).itemsize
                     self._file.seek(place + first * width)
                     found[name].append(np.frombuffer(self._file.read((last - first) * width), kind))
                     place += batch.rows * width
-        columns = {name: np.concatenate([np.zeros(0, _COLUMNS[name]), *parts]) for name, parts in found.items()}
+        columns = {name: np.concatenate([np.zeros(0, self._columns[name]), *parts]) for name, parts in found.items()}
         codes = columns["variable"].astype(np.uint32)
         return pl.DataFrame(columns).with_columns(pl.Series("variable", codes).cat.to(self._kind))
 
     def changed(self, change: Callable[[pl.DataFrame], pl.DataFrame], n_stays: int) -> SpilledRows:
         """Every block after `change`, which may drop rows and move them to others of `n_stays`; these here are gone."""
-        made = SpilledRows(n_stays, self._kind.categories.to_list(), self._folder, self.size)
+        made = SpilledRows(n_stays, self._kind.categories.to_list(), self._folder, self.size, known=self._known)
         for number in range(self.n_blocks):
             made.add(number, change(self.block(number)))
         self.close()

@@ -12,6 +12,8 @@ from typing import Any, Final, Literal, final, get_args
 from zoneinfo import ZoneInfo
 
 from pipeline.core.errors import ConfigError
+from pipeline.ingest.mapping.inclusion import Inclusion, parse_inclusion
+from pipeline.ingest.mapping.prediction import duration
 from pipeline.ingest.mapping.toml_table import TomlTable
 
 ROW_NUMBER: Final = "(row)"
@@ -128,25 +130,17 @@ class EventsLayout:
     key: str
     time: str
     clock: str | None  # a second column with the time of day, where `time` holds the date alone
+    date: str | None  # a column with the date, for rows whose `time` is empty: the last second of the day
+    available: str | None  # a column that says when a row was known; `time` says when it was taken
     time_unit: TimeUnit
     shift_hours: float
+    look_back_hours: float | None  # how long before the stay its rows may be; None = the input begins with the stay
     code: str | None
     value: str  # "" with `presence`: a row says that its code is there, and counts as 1
     unit: str | None
     presence: bool
     optional: bool  # a source without the table is read without it, and the report says so
     encoding: str
-
-
-@final
-@dataclass(frozen=True)
-class Inclusion:
-    """Which stays enter the cohort; what leaves is counted by reason. Limits are inclusive."""
-
-    age: tuple[float, float] | None = None
-    hours: tuple[float, float] | None = None
-    units: tuple[str, ...] = ()
-    first_stay: bool = False
 
 
 @final
@@ -183,7 +177,7 @@ def parse_layout(raw: Any, inclusion: Any, where: str) -> Layout:
     layout = Layout(
         stays=stays,
         events=events,
-        inclusion=_inclusion(inclusion, where),
+        inclusion=parse_inclusion(inclusion, where),
         timezone=_zone(top),
         encoding=encoding,
         decimal_comma=top.take("decimal_comma", bool, False),
@@ -292,8 +286,11 @@ def _events(raw: Any, where: str, encoding: str) -> EventsLayout:
         key=table.take("key", str),
         time=table.take("time", str),
         clock=table.take("clock", str, "") or None,
+        date=table.take("date", str, "") or None,
+        available=table.take("available", str, "") or None,
         time_unit=_one_of(table, "time_unit", get_args(TimeUnit), "datetime"),
         shift_hours=float(table.take("shift_hours", (int, float), 0.0)),
+        look_back_hours=duration(table, "look_back") if "look_back" in table.raw else None,
         code=code,
         value=table.take("value", str) if code and not presence else "",
         unit=table.take("unit", str, "") or None,
@@ -302,23 +299,14 @@ def _events(raw: Any, where: str, encoding: str) -> EventsLayout:
         encoding=_encoding(table, encoding),
     )
     table.done()
-    if events.clock and events.time_unit != "datetime":
-        raise ConfigError(f"{where}: the key clock goes with dates; leave out time_unit")
+    for key, column in (("clock", events.clock), ("date", events.date)):
+        if column and events.time_unit != "datetime":
+            raise ConfigError(f"{where}: the key {key} goes with dates; leave out time_unit")
+    if events.clock and events.date:
+        raise ConfigError(f"{where}: clock and date say the same thing; leave one out")
     if code is None and events.unit:
         raise ConfigError(f"{where}: a table with a column per variable has no column of units; name them in [codes]")
     return events
-
-
-def _inclusion(raw: Any, where: str) -> Inclusion:
-    table = TomlTable(raw, f"mapping {where}: inclusion")
-    inclusion = Inclusion(
-        age=table.range("age") if "age" in table.raw else None,
-        hours=table.range("hours") if "hours" in table.raw else None,
-        units=tuple(map(str, table.take("units", list, []))),
-        first_stay=table.take("first_stay", bool, False),
-    )
-    table.done()
-    return inclusion
 
 
 def _one_of(table: TomlTable, key: str, options: tuple[str, ...], default: str | None) -> Any:

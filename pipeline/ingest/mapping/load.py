@@ -6,6 +6,7 @@ wrong way round is found before any patient's data is opened.
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -16,8 +17,9 @@ from pipeline.core.digest import digest_bytes
 from pipeline.core.errors import ConfigError
 from pipeline.core.types import Aggregation, StaticVariable, Variable
 from pipeline.ingest.mapping.layout import Layout, parse_layout
+from pipeline.ingest.mapping.prediction import PredictionTimes, duration, parse_prediction_times
 from pipeline.ingest.mapping.source_codes import SourceCodes, apply_codes
-from pipeline.ingest.mapping.tasks import RULES, TaskRule
+from pipeline.ingest.mapping.tasks import OPS, RULES, TaskRule
 from pipeline.ingest.mapping.toml_table import TomlTable, did_you_mean
 
 MAPPINGS: Final = Path(__file__).parents[1] / "mappings"
@@ -39,7 +41,7 @@ _TASK_KEYS: Final[Mapping[str, tuple[Any, Any]]] = {  # key -> type, type of a l
 }
 KEYS: Final = frozenset({
     "description", "unknown_variables", "window", "variables", "statics", "label_variables", "tasks", "layout",
-    "inclusion", "codes", "mend", "optional",
+    "inclusion", "codes", "mend", "optional", "prediction_times",
 })  # fmt: skip
 UnknownVariables = Literal["error", "drop"]
 WindowKind = Literal["half_open", "closed"]
@@ -70,6 +72,7 @@ class SourceMapping:
     layout: Layout | None = None
     codes: SourceCodes = field(default_factory=SourceCodes)
     closed_window: bool = False  # what happens at exactly the end belongs to the input, not to what comes after it
+    prediction_times: PredictionTimes | None = None  # None = one, where the input of the stay's first hours ends
 
 
 def load_mapping(name_or_path: str) -> SourceMapping:
@@ -136,8 +139,11 @@ def parse_mapping(raw: dict[str, Any], name: str, where: str, digest: str) -> So
     whole.taken |= KEYS
     whole.done()
     layout = parse_layout(raw["layout"], raw.get("inclusion", {}), where) if "layout" in raw else None
+    times = _prediction_times(raw, where, layout)
     raw, declared = apply_codes(raw, where)
-    top = TomlTable({key: raw[key] for key in raw if key not in ("layout", "inclusion")}, f"mapping {where}")
+    top = TomlTable(
+        {key: raw[key] for key in raw if key not in ("layout", "inclusion", "prediction_times")}, f"mapping {where}"
+    )
     top.take("description", str, "-")
     unknown = top.take("unknown_variables", str, "error")
     may_lack = top.names("optional", ("-",)) if raw.get("optional") else ()
@@ -151,7 +157,8 @@ def parse_mapping(raw: dict[str, Any], name: str, where: str, digest: str) -> So
     statics, static_sources, optional_statics = _statics(top.take("statics", dict, {}), where)
     outcomes, outcome_sources, *_ = _series(top.take("label_variables", dict, {}), where, "label_variables")
     series = {variable.name for variable in (*variables, *outcomes)}
-    tasks = _tasks(top.take("tasks", dict, {}), where, series)
+    tasks = _tasks(top.take("tasks", dict, {}), where, series, of_times=times is not None)
+    _require_series(times, series, where)
     top.done()
     if not variables:
         raise ConfigError(f"mapping {where}: [variables] is empty")
@@ -182,7 +189,37 @@ def parse_mapping(raw: dict[str, Any], name: str, where: str, digest: str) -> So
         layout=layout,
         codes=declared,
         closed_window=window == "closed",
+        prediction_times=times,
     )
+
+
+def _prediction_times(raw: dict[str, Any], where: str, layout: Layout | None) -> PredictionTimes | None:
+    if "prediction_times" not in raw:
+        if layout is not None and any((table.look_back_hours or 0.0) > -layout.stays.start_shift_hours
+                                      for table in layout.events):  # fmt: skip
+            raise ConfigError(
+                f"mapping {where}: look_back reaches beyond the input, which begins at the start of the stay; move it "
+                "by layout.stays.start_shift_hours"
+            )
+        return None
+    times = parse_prediction_times(raw["prediction_times"], where, tuple(OPS))
+    if layout is None:
+        if times.until == "end":
+            raise ConfigError(f'mapping {where}: prediction_times.until = "end" needs layout.stays.end')
+        return times
+    by_subject = any(table.link == "subject" for table in layout.events)
+    if layout.stays.end is None and (times.until == "end" or (by_subject and times.at_most_hours == math.inf)):
+        why = "until the end of the stay" if times.until == "end" else "where events are linked by subject"
+        raise ConfigError(f"mapping {where}: prediction_times {why} needs layout.stays.end")
+    return times
+
+
+def _require_series(times: PredictionTimes | None, series: set[str], where: str) -> None:
+    named = {name for rule in ([] if times is None else times.not_yet) for name in rule.variables}
+    unknown = sorted(named - series)
+    if unknown:
+        meant = did_you_mean(unknown, series)
+        raise ConfigError(f"mapping {where}: prediction_times.not_yet: {unknown[0]} is no variable{meant}")
 
 
 def _ranges(table: TomlTable) -> dict[str, float]:
@@ -246,11 +283,11 @@ def _code(text: str, where: str) -> int:
         raise ConfigError(f"{where}: a category's code must be a whole number") from None
 
 
-def _tasks(raw: dict[str, Any], where: str, variables: set[str]) -> tuple[TaskRule, ...]:
+def _tasks(raw: dict[str, Any], where: str, variables: set[str], *, of_times: bool) -> tuple[TaskRule, ...]:
     tasks = []
     for name, entry in raw.items():
         spot = f"mapping {where}: tasks.{name}"
-        table = TomlTable(entry, spot)
+        table = TomlTable(_with_hours(entry, spot) if of_times else entry, spot)
         kind = table.take("kind", str)
         if kind not in RULES:
             raise ConfigError(f"{spot}: kind is one of {', '.join(RULES)}")
@@ -269,6 +306,19 @@ def _tasks(raw: dict[str, Any], where: str, variables: set[str]) -> tuple[TaskRu
             raise ConfigError(f"{spot}: {unknown[0]} is no variable of the mapping{did_you_mean(unknown, variables)}")
         tasks.append(task)
     return tuple(tasks)
+
+
+def _with_hours(entry: Any, spot: str) -> Any:
+    """A task with `gap` and `label_window` as one with `after_hours` and `to_hours`, from the prediction time on."""
+    if not isinstance(entry, dict) or "label_window" not in entry:
+        return entry
+    table = TomlTable(entry, spot)
+    after, window = duration(table, "gap", 0.0), duration(table, "label_window")
+    twice = {"after_hours", "to_hours"} & set(entry)
+    if twice:
+        raise ConfigError(f"{spot}: label_window and {min(twice)} say the same thing; leave one out")
+    rest = {key: value for key, value in entry.items() if key not in ("gap", "label_window")}
+    return {**rest, "after_hours": after, "to_hours": after + window}
 
 
 def _task_option(table: TomlTable, key: str) -> Any:

@@ -30,6 +30,8 @@ ROLES: Final[Mapping[str, tuple[str, ...]]] = {  # role -> column names without 
              "entnahmezeit", "entnahmezeitpunkt", "messzeitpunkt", "messzeit", "probenzeitpunkt", "resulttime",
              "observationdatetime", "measurementtime", "abnahmedatum", "entnahmedatum", "measurementdate", "datum",
              "date", "day"),
+    "available": ("storetime", "labresultdttm", "resulttime", "resultdttm", "resultdatetime", "verified", "validated",
+                  "befundzeit", "befundzeitpunkt", "validiert", "freigabe", "freigabezeit", "verifytime"),
     "clock": ("uhrzeit", "abnahmeuhrzeit", "timeofday", "clock", "zeit", "time", "measurementtime"),
     "code": ("code", "itemid", "variable", "parameter", "item", "variableid", "measurementconceptid", "labname",
              "analyte", "name", "test", "label", "vitalcategory", "labcategory", "analyt", "parametername", "analyse",

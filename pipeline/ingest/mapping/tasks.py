@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, final
 
 import numpy as np
@@ -22,7 +22,7 @@ from pipeline.ingest.windows import before
 
 Window = tuple[tuple[str, ...], float, float]
 
-_OPS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
+OPS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
     "==": operator.eq,
     ">": operator.gt,
     ">=": operator.ge,
@@ -90,9 +90,9 @@ def task_of(rule: TaskRule) -> Task:
 
 
 def _comparison(op: str, name: str) -> Callable[[Any, Any], Any]:
-    if op not in _OPS:
-        raise ConfigError(f"task {name}: op is one of {', '.join(_OPS)}")
-    return _OPS[op]
+    if op not in OPS:
+        raise ConfigError(f"task {name}: op is one of {', '.join(OPS)}")
+    return OPS[op]
 
 
 @final
@@ -183,6 +183,10 @@ class EventRule:
         _comparison(self.op, self.name)
         if not self.after_hours < self.to_hours:
             raise ConfigError(f"task {self.name}: after_hours must be smaller than to_hours")
+
+    def later(self, hours: float) -> EventRule:
+        """The rule with its window so much later."""
+        return replace(self, after_hours=self.after_hours + hours, to_hours=self.to_hours + hours)
 
     @property
     def windows(self) -> tuple[Window, ...]:
