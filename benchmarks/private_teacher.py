@@ -7,7 +7,7 @@ seed are shared by all rows. `private_moments` has the 80 samples that were its 
 the 320 that are its own, and 80. "teacher" is the shipped score itself. Paired differences resample stays and draws
 together.
 
-Nothing is chosen here: the constants are in `condensation.private.teacher_release.public_constants`, and their digest
+Nothing is chosen here: the constants are in `condensation.private.teacher.release.public_constants`, and their digest
 is in the result. The recipe behind them was worked out on stays of these very sets.
 """
 
@@ -28,9 +28,9 @@ from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from condensation.private.condenser import PrivateMoments
-from condensation.private.teacher_condenser import PrivateTeacher
-from condensation.private.teacher_release import public_constants, release_teacher
-from condensation.private.teacher_samples import samples_from_teacher
+from condensation.private.teacher.condenser import PrivateTeacher
+from condensation.private.teacher.release import public_constants, release_teacher
+from condensation.private.teacher.samples import samples_from_teacher
 from pipeline.core.digest import digest_json
 from pipeline.core.seeds import child_seed, generator
 from pipeline.core.types import EncodedCohort, Split

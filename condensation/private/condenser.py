@@ -19,8 +19,8 @@ from condensation.private.feature_map import LevelAndTrend, from_description
 from condensation.private.moments import gains, release_moments
 from condensation.private.pooling import noise_scale
 from condensation.roles import roles_of
-from pipeline.core.errors import ConfigError
 from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.options.base import check_n_per_class
 from pipeline.core.options.condensers import PrivateMomentsOptions
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import generator
@@ -86,8 +86,7 @@ def samples_from_moments(moments: Moments, *, n_per_class: int, seed: int, hard_
     Raises:
         ConfigError: n_per_class below 1. DataError: moments of an unknown feature map or noise.
     """
-    if n_per_class < 1:
-        raise ConfigError("n_per_class must be at least 1")
+    check_n_per_class(n_per_class)
     estimate = _estimate(moments)
     root = _root(estimate.within)
     z = np.concatenate(

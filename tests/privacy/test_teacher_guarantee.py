@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from condensation.private import moments, process_statistics, teacher, teacher_release, teacher_sums
+from condensation.private import moments, process_statistics
 from condensation.private.accounting import centre_sensitivity, noise_multipliers, task_weights
 from condensation.private.channels import PublicChannels, public_channels
 from condensation.private.granular import ROOM
 from condensation.private.moments import COUNT_WEIGHT, Standardiser, centre_parts, standardised, subject_shares
 from condensation.private.process_statistics import row_clip, row_length, statistic_rows
-from condensation.private.teacher import CONSTANT, GRADIENT_CLIP, ROUNDS, gradient_parts
-from condensation.private.teacher_condenser import PrivateTeacher
-from condensation.private.teacher_release import budget_shares, release_teacher, suspected
-from condensation.private.teacher_sums import LABEL_WEIGHT, label_parts
+from condensation.private.teacher import logistic, release, sums
+from condensation.private.teacher.condenser import PrivateTeacher
+from condensation.private.teacher.logistic import CONSTANT, GRADIENT_CLIP, ROUNDS, gradient_parts
+from condensation.private.teacher.release import budget_shares, release_teacher, suspected
+from condensation.private.teacher.sums import LABEL_WEIGHT, label_parts
 from pipeline.core.config import condense_table
 from pipeline.core.digest import digest_array
 from pipeline.core.errors import BudgetError, ConfigError
@@ -153,7 +154,7 @@ def test_no_person_moves_a_gradient_by_more_than_the_claim(n_tasks: int) -> None
     for series, labels in persons(n_tasks, PAIRS_A_QUERY, 3):
         scaler = Standardiser(draws.uniform(-0.5, 0.5, len(NAMES)), 10 ** draws.uniform(-3, 3, len(NAMES)))
         weights = draws.normal(size=(n_tasks, 1 + len(NAMES))) * 10 ** draws.uniform(-2, 4)
-        z = standardised(CHANNELS.late_levels(series), scaler, teacher.CLIP_NORM)
+        z = standardised(CHANNELS.late_levels(series), scaler, logistic.CLIP_NORM)
         z[:, 0] = CONSTANT
         moved.append(np.linalg.norm(gradient_parts(z, labels, weights, subject_shares(np.zeros(len(z))), weighed)))
     assert 0.99 * GRADIENT_CLIP < max(moved) <= GRADIENT_CLIP * (1 + 1e-9)
@@ -281,14 +282,14 @@ def test_same_question_same_answer_and_another_cohort_secret_row_or_budget_other
     ("owner", "name", "value"),
     [
         (moments, "COUNT_WEIGHT", 0.4),
-        (teacher_release, "COUNT_WEIGHT", 0.4),
-        (teacher_sums, "LABEL_WEIGHT", 0.4),
+        (release, "COUNT_WEIGHT", 0.4),
+        (sums, "LABEL_WEIGHT", 0.4),
         (process_statistics, "CLIP_SHARE", 0.3),
         (process_statistics, "TOLD_APART", 2.0),
-        (teacher, "MOMENTUM", 0.7),
-        (teacher, "CONSTANT", 0.4),
-        (teacher, "GRADIENT_CLIP", 0.4),
-        (teacher, "PRIOR_LOGIT", -1.0),
+        (logistic, "MOMENTUM", 0.7),
+        (logistic, "CONSTANT", 0.4),
+        (logistic, "GRADIENT_CLIP", 0.4),
+        (logistic, "PRIOR_LOGIT", -1.0),
     ],
 )
 def test_a_later_versions_constant_meets_other_noise(

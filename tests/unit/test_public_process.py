@@ -19,7 +19,7 @@ from condensation.private.process_statistics import (
     statistic_rows,
     statistics_from_sums,
 )
-from condensation.private.teacher import (
+from condensation.private.teacher.logistic import (
     AVERAGED,
     CLIP_NORM,
     CONSTANT,
@@ -32,7 +32,7 @@ from condensation.private.teacher import (
     shares_of_events,
     starting_logits,
 )
-from condensation.private.teacher_samples import samples_from_teacher
+from condensation.private.teacher.samples import samples_from_teacher
 
 NAMES = ("hr", "creatinine", "vent", "age", "sex", "unit:a", "unit:b", "observed:hr", "observed:creatinine", "valid")
 TRANSFORMS: tuple[dict[str, Any], ...] = (

@@ -13,10 +13,11 @@ from condensation.private.accounting import accountant_name
 from condensation.private.moments import NOISE_LAW, PUBLIC_CONSTANTS
 from condensation.private.stream.question import METHOD, about, question_of
 from condensation.private.stream.terms import Added, Stream, nightly_answers
-from condensation.private.teacher_samples import samples_from_teacher
+from condensation.private.teacher.samples import samples_from_teacher
 from pipeline.core.digest import digest_json
 from pipeline.core.errors import ConfigError
 from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.options.base import check_n_per_class
 from pipeline.core.threads import single_threaded
 from pipeline.core.types import CondensedSet, EncodedCohort, PrivacyGuarantee, Provenance
 
@@ -59,8 +60,9 @@ def night_of_stream(
     Raises:
         ConfigError: n_per_class below 1, no night, or as `question_of`. BudgetError: nobody reserved the stream.
     """
-    if n_per_class < 1 or night < 1:
-        raise ConfigError("a night of a stream is counted from 1, and n_per_class must be at least 1")
+    check_n_per_class(n_per_class)
+    if night < 1:
+        raise ConfigError("a night of a stream is counted from 1")
     question = question_of(like)
     named = stream.question(about(like))
     answers = nightly_answers(stream, night, question.size, added, noise, named)

@@ -30,7 +30,7 @@ from condensation.private.process_statistics import (
     statistics_from_sums,
 )
 from condensation.private.stream.factor import running_sums
-from condensation.private.teacher import (
+from condensation.private.teacher.logistic import (
     CLIP_NORM,
     CONSTANT,
     GRADIENT_CLIP,

@@ -8,8 +8,8 @@ from typing import Final, Protocol
 import numpy as np
 
 from condensation.private.feature_map import public_range
-from condensation.private.teacher_condenser import PrivateTeacher
-from condensation.private.teacher_release import suspected
+from condensation.private.teacher.condenser import PrivateTeacher
+from condensation.private.teacher.release import suspected
 from flows import registry
 from flows.stages.condense import ReleasesMoments
 from pipeline.audit.games.release_game import N_OTHERS

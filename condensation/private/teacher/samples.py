@@ -18,7 +18,7 @@ from condensation.private.channels import PublicChannels
 from condensation.private.placement import placed, pool_size
 from condensation.private.process import draw_series
 from condensation.private.process_statistics import ProcessStatistics
-from condensation.private.teacher import LARGEST_LOGIT, LogisticTeacher, balancing_shift, calibrated
+from condensation.private.teacher.logistic import LARGEST_LOGIT, LogisticTeacher, balancing_shift, calibrated
 from pipeline.core.threads import single_threaded
 
 

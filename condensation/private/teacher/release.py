@@ -22,7 +22,7 @@ from typing import Final, final
 
 import numpy as np
 
-from condensation.private import process_statistics, teacher, teacher_sums
+from condensation.private import process_statistics
 from condensation.private.accounting import accountant_name, noise_multipliers
 from condensation.private.channels import PublicChannels, public_channels
 from condensation.private.granular import noisy_answer
@@ -38,8 +38,10 @@ from condensation.private.moments import (
     require_public,
 )
 from condensation.private.process_statistics import ProcessStatistics, row_clip, row_length, statistics_from_sums
-from condensation.private.teacher import LogisticTeacher, linear_teacher, starting_logits
-from condensation.private.teacher_sums import ExactSums
+from condensation.private.teacher import logistic
+from condensation.private.teacher import sums as exact_sums
+from condensation.private.teacher.logistic import LogisticTeacher, linear_teacher, starting_logits
+from condensation.private.teacher.sums import ExactSums
 from pipeline.core.digest import digest_array, digest_json
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.threads import single_threaded
@@ -97,7 +99,7 @@ def release_teacher(encoded: EncodedCohort, *, epsilon: float, delta: float, noi
         channels=channels,
         statistics=statistics_from_sums(channels, process.count, process.totals, process.squares),
         teacher=linear_teacher(weights, scaler.centre, scaler.gain),
-        event_shares=teacher.shares_of_events(known, kinds, scale.scale / sums.label_weights),
+        event_shares=logistic.shares_of_events(known, kinds, scale.scale / sums.label_weights),
         guarantee=_guarantee(
             encoded, epsilon, delta, multipliers, (process.scale, scale.scale, gradient_scale), channels.digest()
         ),
@@ -147,7 +149,7 @@ class _Asked:
 
     def descent(self, scaler: Standardiser, count: float, multiplier: float) -> tuple[np.ndarray, np.ndarray, float]:
         """The averaged weights, `(task, 1 + channel)`, every round's answer, and the scale of a round's noise."""
-        each, weighed = multiplier * math.sqrt(teacher.ROUNDS), self._sums.task_weights
+        each, weighed = multiplier * math.sqrt(logistic.ROUNDS), self._sums.task_weights
         used = {name: digest_array(array) for name, array in vars(scaler).items()}
         used["task_weights"] = digest_array(weighed)
         exact = self._sums.gradients(scaler)
@@ -156,12 +158,12 @@ class _Asked:
 
         def ask(number: int, weights: np.ndarray) -> np.ndarray:
             told = {**self.query, "part": "gradients", "round": number, "weights": digest_array(weights), **used}
-            answer, scale = noisy_answer(exact(weights), teacher.GRADIENT_CLIP, each, self._noise, told)
+            answer, scale = noisy_answer(exact(weights), logistic.GRADIENT_CLIP, each, self._noise, told)
             scales.append(scale)
             answers.append(answer.reshape(weights.shape) / weighed[:, None])
             return answers[-1]
 
-        weights = teacher.descend(ask, count, self._starts, len(self._sums.channels.names))
+        weights = logistic.descend(ask, count, self._starts, len(self._sums.channels.names))
         return weights, np.stack(answers), scales[0]
 
 
@@ -184,7 +186,7 @@ def suspected(answers: NoisyAnswers, known: EncodedCohort, suspect: EncodedCohor
         return np.asarray(answer)
 
     starts = starting_logits([task.kind for task in known.tasks])
-    teacher.descend(replay, answers.scale.count, starts, len(channels.names))
+    logistic.descend(replay, answers.scale.count, starts, len(channels.names))
     return sum(one for one, _ in found) / max(sum(square for _, square in found), 1e-12)
 
 
@@ -199,17 +201,17 @@ def public_constants() -> dict[str, float]:
         "scale_share": SCALE_SHARE,
         "count_weight": COUNT_WEIGHT,
         "raw_clip_share": RAW_CLIP_SHARE,
-        "label_weight": teacher_sums.LABEL_WEIGHT,
+        "label_weight": exact_sums.LABEL_WEIGHT,
         "spread_floor": SPREAD_FLOOR,
         "row_clip_share": process_statistics.CLIP_SHARE,
-        "rounds": teacher.ROUNDS,
-        "learning_rate": teacher.LEARNING_RATE,
-        "momentum": teacher.MOMENTUM,
-        "averaged": teacher.AVERAGED,
-        "constant": teacher.CONSTANT,
-        "clip_norm": teacher.CLIP_NORM,
-        "gradient_clip": teacher.GRADIENT_CLIP,
-        "prior_logit": teacher.PRIOR_LOGIT,
+        "rounds": logistic.ROUNDS,
+        "learning_rate": logistic.LEARNING_RATE,
+        "momentum": logistic.MOMENTUM,
+        "averaged": logistic.AVERAGED,
+        "constant": logistic.CONSTANT,
+        "clip_norm": logistic.CLIP_NORM,
+        "gradient_clip": logistic.GRADIENT_CLIP,
+        "prior_logit": logistic.PRIOR_LOGIT,
     }
 
 
@@ -219,7 +221,7 @@ def _events(multipliers: tuple[float, ...]) -> tuple[Json, ...]:
         {"event": "GaussianDpEvent", "query": name, "noise_multiplier": multiplier}
         for name, multiplier in zip(QUERIES, multipliers, strict=True)
     ]
-    told[-1] |= {"rounds": teacher.ROUNDS}
+    told[-1] |= {"rounds": logistic.ROUNDS}
     return tuple(told)
 
 
