@@ -20,6 +20,7 @@ from condensation.private.teacher import logistic, release, sums
 from condensation.private.teacher.condenser import PrivateTeacher
 from condensation.private.teacher.logistic import CONSTANT, GRADIENT_CLIP, ROUNDS, gradient_parts
 from condensation.private.teacher.release import budget_shares, release_teacher, suspected
+from condensation.private.teacher.reliability import reliability_parts
 from condensation.private.teacher.sums import LABEL_WEIGHT, label_parts
 from pipeline.core.config import condense_table
 from pipeline.core.digest import digest_array
@@ -160,6 +161,17 @@ def test_no_person_moves_a_gradient_by_more_than_the_claim(n_tasks: int) -> None
     assert 0.99 * GRADIENT_CLIP < max(moved) <= GRADIENT_CLIP * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("n_tasks", [1, 3])
+def test_no_person_moves_the_counts_of_risks_by_more_than_one(n_tasks: int) -> None:
+    draws, weighed, moved = np.random.default_rng(7), task_weights(n_tasks, 1.0), []
+    for series, labels in persons(n_tasks, PAIRS_A_QUERY, 4):
+        coefficients = draws.normal(size=(n_tasks, len(NAMES))) * 10 ** draws.uniform(-2, 4)
+        taught = logistic.LogisticTeacher(coefficients, draws.normal(size=n_tasks) * 10 ** draws.uniform(-2, 2))
+        logits, share = taught.unbounded(CHANNELS.late_levels(series)), subject_shares(np.zeros(len(series)))
+        moved.append(np.linalg.norm(reliability_parts(logits, labels, share, weighed)))
+    assert 0.99 < max(moved) <= 1 + 1e-9
+
+
 def test_a_person_adds_to_a_cohort_what_the_person_alone_would_add() -> None:
     """So bounds of a person alone are bounds of neighbouring cohorts."""
     base, rows = cohort(20), statistic_rows(CHANNELS, cohort(23).features)
@@ -187,6 +199,7 @@ def test_every_answer_has_the_noise_of_its_claim_whoever_is_there(n_tasks: int) 
         multipliers[0] * centre_sensitivity(row, 1.0, COUNT_WEIGHT * row, 1.0),
         multipliers[1] * np.hypot(centre_sensitivity(clip, 0.5, COUNT_WEIGHT * clip, 2.0), LABEL_WEIGHT * clip),
         *[multipliers[2] * np.sqrt(ROUNDS) * GRADIENT_CLIP] * ROUNDS,
+        multipliers[3],
     ]
     for encoded in (base, base.take(np.arange(2, 60)), base.take(np.arange(0))):
         found, noise = released(encoded)
@@ -194,7 +207,7 @@ def test_every_answer_has_the_noise_of_its_claim_whoever_is_there(n_tasks: int) 
         wanted = np.array(claims) * (1 + ROOM)
         np.testing.assert_allclose(scales, wanted, rtol=1e-4)  # whole steps of the grid,
         assert (scales >= wanted).all()  # rounded up
-        assert [event["noise_scale"] for event in found.guarantee.events] == [scales[0], scales[1], scales[2]]
+        assert [event["noise_scale"] for event in found.guarantee.events] == [*scales[:3], scales[-1]]
 
 
 # --- the account ------------------------------------------------------------------------------------------------------
@@ -205,8 +218,8 @@ def test_one_reservation_holds_all_queries_at_the_price_asked(epsilon: float) ->
     found, noise = released(cohort(), epsilon)
     ((query, events),) = noise.reserved
     assert all(query.items() <= asked.items() for asked, _ in noise.asked)
-    assert len(noise.asked) == 2 + ROUNDS
-    assert len({json.dumps(asked, sort_keys=True) for asked, _ in noise.asked}) == 2 + ROUNDS
+    assert len(noise.asked) == 3 + ROUNDS
+    assert len({json.dumps(asked, sort_keys=True) for asked, _ in noise.asked}) == 3 + ROUNDS
     assert mismatch(epsilon, recomputed_epsilon(found.guarantee)) is None
     assert unreserved(found.guarantee, ["asked"], {"asked": events}) == ""
     spent = [1 / event["noise_multiplier"] ** 2 for event in found.guarantee.events]
@@ -286,6 +299,7 @@ def test_same_question_same_answer_and_another_cohort_secret_row_or_budget_other
         (sums, "LABEL_WEIGHT", 0.4),
         (process_statistics, "CLIP_SHARE", 0.3),
         (process_statistics, "TOLD_APART", 2.0),
+        (release, "RELIABILITY_SHARE", 0.05),
         (logistic, "MOMENTUM", 0.7),
         (logistic, "CONSTANT", 0.4),
         (logistic, "GRADIENT_CLIP", 0.4),

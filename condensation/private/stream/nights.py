@@ -37,7 +37,8 @@ def increment_of_night(
     question = question_of(entrants)
     named = stream.question(about(entrants))
     answers = nightly_answers(stream, night - 1, question.size, before, noise, named)
-    return question.added(entrants.features, entrants.labels, question.weights(answers, stream.window)[-1])
+    weights, taught = question.weights(answers, stream.window)[-1], question.teacher(answers, stream.window)
+    return question.added(entrants.features, entrants.labels, weights, taught)
 
 
 @single_threaded
@@ -72,13 +73,13 @@ def night_of_stream(
         question.statistics(answers[-1]),
         question.teacher(answers, stream.window),
         question.event_shares(answers[-1], scale),
+        question.reliability(answers, stream.factor, stream.scale, stream.window),
         kinds=question.kinds,
         n=2 * n_per_class,
         seed=seed,
     )
     return CondensedSet(
-        features=drawn.features,
-        labels=drawn.labels,
+        **drawn.in_set(),
         channels=like.channels,
         tasks=like.tasks,
         step_hours=like.step_hours,

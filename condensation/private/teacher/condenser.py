@@ -51,14 +51,14 @@ class PrivateTeacher(PrivateTeacherOptions):
             released.statistics,
             released.teacher,
             released.event_shares,
+            released.reliability,
             kinds=kinds,
             n=2 * n_per_class,
             seed=seed,
         )
         on_step(2, 2, math.nan)
         return CondensedSet(
-            features=samples.features,
-            labels=samples.labels,
+            **samples.in_set(),
             channels=encoded.channels,
             tasks=encoded.tasks,
             step_hours=encoded.step_hours,

@@ -20,6 +20,7 @@ from condensation.private.moments import (
 )
 from condensation.private.process_statistics import row_length, statistic_rows
 from condensation.private.teacher import logistic
+from condensation.private.teacher.reliability import KNOTS, reliability_parts
 from pipeline.core.digest import digest_array, digest_blocks
 from pipeline.core.types import EncodedCohort
 
@@ -63,6 +64,14 @@ class ExactSums:
             return found
 
         return exact
+
+    def reliability(self, taught: logistic.LogisticTeacher) -> np.ndarray:
+        """The sum of `reliability_parts` over all stays, flat."""
+        found = np.zeros(len(self.task_weights) * len(KNOTS) * 2)
+        for part, levels in self.levels():
+            logits, labels = taught.unbounded(levels), self._encoded.labels[part]
+            found += reliability_parts(logits, labels, self.share[part], self.task_weights)
+        return found
 
     def digests(self) -> list[str]:
         """Of all that the sums depend on."""

@@ -67,6 +67,6 @@ def _of_teacher(condenser: PrivateTeacher, shape: EncodedCohort, low: float, hig
     def answers(encoded: EncodedCohort, *, noise: NoiseSource) -> object:
         found, guarantee = condenser.answers(encoded, noise=noise)
         known = encoded.take(np.flatnonzero(encoded.subject_index < N_OTHERS))
-        return found.process, found.scale, suspected(found, known, suspect), guarantee
+        return found.process, found.scale, suspected(found, known, suspect), found.reliability.sums, guarantee
 
     return answers
