@@ -4,10 +4,11 @@ PhysioNet 2012 sets A and B, in-hospital death, the published split's 1,600 held
 1e-6 per stay, everything that touches stays inside the account. Each draw is another secret (a site releases once),
 another seed, and one training of each receiver, without real data, 30 epochs but 90 to 400 steps; draw and receiver's
 seed are shared by all rows. `private_moments` has the 80 samples that were its default, and 320; `private_teacher` has
-the 320 that are its own, and 80. "teacher" is the shipped score itself. Paired differences resample stays and draws
-together.
+the 320 that are its own, and 80. "teacher" is the score that the set brings, as its receiver computes it. Paired
+differences resample stays and draws together. The calibration error is of ten equally large groups of stays, after the
+correction for balanced labels that a receiver's `risk` makes; "before" is without it.
 
-Nothing is chosen here: the constants are in `condensation.private.teacher_release.public_constants`, and their digest
+Nothing is chosen here: the constants are in `condensation.private.teacher.release.public_constants`, and their digest
 is in the result. The recipe behind them was worked out on stays of these very sets.
 """
 
@@ -28,10 +29,10 @@ from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from condensation.private.condenser import PrivateMoments
-from condensation.private.teacher_condenser import PrivateTeacher
-from condensation.private.teacher_release import public_constants, release_teacher
-from condensation.private.teacher_samples import samples_from_teacher
+from condensation.private.teacher.condenser import PrivateTeacher
+from condensation.private.teacher.release import public_constants
 from pipeline.core.digest import digest_json
+from pipeline.core.risk import shifted, teacher_risks
 from pipeline.core.seeds import child_seed, generator
 from pipeline.core.types import EncodedCohort, Split
 from pipeline.probes.panel import fit_predict
@@ -56,11 +57,17 @@ def main() -> None:
     rows: dict[str, Any] = {}
     for epsilon in EPSILONS:
         told: dict[str, dict[str, np.ndarray]] = {}
+        raw: dict[str, dict[str, np.ndarray]] = {}
         for name, n in ROWS:
-            told[f"{name}, {n}"] = measured(name, epsilon, n, train, test, options.models, options.draws)
-        told["teacher"] = {"score": teacher_scores(epsilon, train, test, options.draws)}
+            found = measured(name, epsilon, n, train, test, options.models, options.draws)
+            raw[f"{name}, {n}"], told[f"{name}, {n}"] = found
+        told["teacher"] = {"score": told["private_teacher, 320"].pop("teacher")}
+        told["private_teacher, 80"].pop("teacher")
         rows[f"epsilon {epsilon:g}"] = {
-            **{row: {model: summary(truth, scores[model]) for model in scores} for row, scores in told.items()},
+            **{
+                row: {model: summary(truth, scores[model], raw.get(row, {}).get(model)) for model in scores}
+                for row, scores in told.items()
+            },
             "private_teacher, 320, less private_moments, 80": differences(
                 truth, told["private_teacher, 320"], told["private_moments, 80"]
             ),
@@ -85,33 +92,31 @@ def main() -> None:
     options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
+Scores = dict[str, np.ndarray]
+
+
 def measured(
     name: str, epsilon: float, n: int, train: EncodedCohort, test: EncodedCohort, models: list[str], draws: int
-) -> dict[str, np.ndarray]:
-    """Model -> its predictions for the test stays, `(draw, stay)`."""
+) -> tuple[Scores, Scores]:
+    """Model -> its predictions for the test stays, `(draw, stay)`: as they are, and corrected for balanced labels."""
     method = (PrivateTeacher if name == "private_teacher" else PrivateMoments)(epsilon=epsilon, delta=DELTA)
-    found: dict[str, list[np.ndarray]] = {model: [] for model in models}
+    raw: dict[str, list[np.ndarray]] = {model: [] for model in models}
+    corrected: dict[str, list[np.ndarray]] = {model: [] for model in models}
     for draw in range(draws):
         made = method.condense(train, n_per_class=n // 2, seed=SEED + draw, noise=benchmark_noise(draw))
+        assert made.label_shift is not None
         for model in models:
             seed = child_seed(SEED, "utility", model, draw)
             args = (model, made.features, made.labels, test.features)
-            found[model].append(fit_predict(*args, epochs=EPOCHS, seed=seed, device="cpu")[:, 0])
-    return {model: np.stack(scores) for model, scores in found.items()}
+            raw[model].append(fit_predict(*args, epochs=EPOCHS, seed=seed, device="cpu")[:, 0])
+            corrected[model].append(shifted(raw[model][-1], made.label_shift[0]))
+        if made.teacher is not None and made.teacher_features is not None:
+            risks = teacher_risks(test.features, made.teacher, made.teacher_features, made.channels)
+            corrected.setdefault("teacher", []).append(risks[:, 0])
+    return tuple({model: np.stack(scores) for model, scores in kind.items()} for kind in (raw, corrected))  # type: ignore[return-value]
 
 
-def teacher_scores(epsilon: float, train: EncodedCohort, test: EncodedCohort, draws: int) -> np.ndarray:
-    """The teacher's own risks, `(draw, stay)`."""
-    found = []
-    for draw in range(draws):
-        released = release_teacher(train, epsilon=epsilon, delta=DELTA, noise=benchmark_noise(draw))
-        parts = (released.channels, released.statistics, released.teacher, released.event_shares)
-        fitted = samples_from_teacher(*parts, kinds=["binary"], n=320, seed=SEED + draw).teacher
-        found.append(fitted.score(released.channels, test.features)[:, 0])
-    return np.stack(found)
-
-
-def summary(truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+def summary(truth: np.ndarray, scores: np.ndarray, before: np.ndarray | None = None) -> dict[str, float]:
     """AUROC, AUPRC and calibration error: mean and standard deviation over the draws, and AUROC's 95 % interval."""
     aurocs = np.array([roc_auc_score(truth, one) for one in scores])
     low, high = np.quantile([_resampled(truth, k, scores) for k in range(REPLICATES)], [0.025, 0.975])
@@ -121,7 +126,11 @@ def summary(truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:
         "auroc_low": round(float(low), 4),
         "auroc_high": round(float(high), 4),
         "auprc": round(float(np.mean([average_precision_score(truth, one) for one in scores])), 4),
-        "calibration_error": round(float(np.mean([_calibration_error(truth, one) for one in scores])), 4),
+        **{
+            name: round(float(np.mean([_calibration_error(truth, one) for one in of])), 4)
+            for name, of in (("calibration_error", scores), ("calibration_error_before", before))
+            if of is not None
+        },
     }
 
 
@@ -167,7 +176,8 @@ def _told(cell: dict[str, float]) -> str:
     if "auprc" not in cell:
         return f"{cell['auroc']:+.3f} [{cell['low']:.3f}, {cell['high']:.3f}]"
     told = f"{cell['auroc']:.3f} +- {cell['auroc_sd_over_draws']:.3f}/{cell['auprc']:.3f}"
-    return f"{told} (calibration {cell['calibration_error']:.2f})"
+    before = f", {cell['calibration_error_before']:.3f} before" if "calibration_error_before" in cell else ""
+    return f"{told} (calibration {cell['calibration_error']:.3f}{before})"
 
 
 if __name__ == "__main__":

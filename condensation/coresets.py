@@ -12,10 +12,10 @@ from jaxtyping import Float32, Float64
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
-from condensation.loop import check_n_per_class, class_rows
+from condensation.loop import class_rows
 from pipeline.core.errors import DataError
 from pipeline.core.keys.noise import NoiseSource
-from pipeline.core.options.base import Options
+from pipeline.core.options.base import Options, check_n_per_class
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import child_seed, generator
 from pipeline.core.threads import single_threaded

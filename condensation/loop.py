@@ -112,12 +112,6 @@ def class_batches(
     return batches
 
 
-def check_n_per_class(n_per_class: int) -> None:
-    """Raises ConfigError below 1."""
-    if n_per_class < 1:
-        raise ConfigError("n_per_class must be at least 1")
-
-
 def optimise_samples(
     initial: tuple[np.ndarray, np.ndarray],
     loss: Loss,

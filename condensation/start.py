@@ -9,10 +9,11 @@ import numpy as np
 
 from condensation.class_gaussian import FEW_STAYS, SMALLEST_CLASS, class_gaussians
 from condensation.coresets import class_centroids
-from condensation.loop import LoopSettings, Loss, check_n_per_class, class_rows, optimise_samples
+from condensation.loop import LoopSettings, Loss, class_rows, optimise_samples
 from condensation.roles import with_roles
 from condensation.standard import Standard
 from pipeline.core.digest import digest_array
+from pipeline.core.options.base import check_n_per_class
 from pipeline.core.options.condensers import Start
 from pipeline.core.protocols import OnStep
 from pipeline.core.seeds import generator

@@ -15,7 +15,7 @@ from decoct._owner import require_own_packages
 if TYPE_CHECKING:
     from condensation.kernel_matching import KernelMatching as KernelMatching
     from condensation.private.condenser import PrivateMoments as PrivateMoments
-    from condensation.private.teacher_condenser import PrivateTeacher as PrivateTeacher
+    from condensation.private.teacher.condenser import PrivateTeacher as PrivateTeacher
     from encoders.dense import summaries as summaries
     from encoders.transformers import RandomProjectionTransformer as RandomProjectionTransformer
     from encoders.transformers import RandomQuantumTransformer as RandomQuantumTransformer
@@ -44,7 +44,7 @@ _ROOMS: Final = {
     "KernelMatching": "condensation.kernel_matching",
     "Policy": "pipeline.sharing.policy.load",
     "PrivateMoments": "condensation.private.condenser",
-    "PrivateTeacher": "condensation.private.teacher_condenser",
+    "PrivateTeacher": "condensation.private.teacher.condenser",
     "RandomProjectionTransformer": "encoders.transformers",
     "RandomQuantumTransformer": "encoders.transformers",
     "Workspace": "flows.direct.workspace",

@@ -17,6 +17,8 @@ from jaxtyping import Bool, Float64
 from condensation.private.feature_map import LevelAndTrend, public_range
 from condensation.roles import leaves_channels, roles_of
 from pipeline.core.digest import digest_json
+from pipeline.core.risk import late_levels, logarithmic
+from pipeline.core.teacher_form import described
 from pipeline.core.types import Json
 
 KIND: Final = "late_level"
@@ -67,7 +69,7 @@ class PublicChannels:
 
     def scaled(self, linear: np.ndarray) -> np.ndarray:
         """`lg` of the skewed channels of `(..., channel)` in [0, 1]."""
-        return np.where(self.skewed, np.log1p(LOG_SLOPE * linear) / np.log1p(LOG_SLOPE), linear)
+        return logarithmic(linear, self.skewed, LOG_SLOPE)
 
     def linear(self, scaled: np.ndarray) -> np.ndarray:
         """The inverse of `scaled`."""
@@ -80,8 +82,11 @@ class PublicChannels:
 
     def late_levels(self, series: np.ndarray) -> Float64[np.ndarray, "stay channel"]:
         """The teacher's features: the scaled mean of the last quarter of the steps, less 1/2; in [-1/2, 1/2]."""
-        late = np.asarray(series)[:, self.blocks.late_start :]
-        return self.scaled(self.shares(late).mean(axis=1)) - 0.5
+        return late_levels(series, (self.low, self.high), self.blocks.late_start, self.skewed, LOG_SLOPE)
+
+    def of_levels(self) -> dict[str, object]:
+        """What a receiver needs to compute `late_levels`: `pipeline.core.teacher_form`."""
+        return described(self.low, self.high, self.blocks.late_start, LOG_SLOPE, self._named(self.skewed))
 
     def describe(self) -> dict[str, object]:
         """All of it as plain data; a release's account names its digest."""

@@ -19,8 +19,8 @@ from condensation.private.feature_map import LevelAndTrend, from_description
 from condensation.private.moments import gains, release_moments
 from condensation.private.pooling import noise_scale
 from condensation.roles import roles_of
-from pipeline.core.errors import ConfigError
 from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.options.base import check_n_per_class
 from pipeline.core.options.condensers import PrivateMomentsOptions
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import generator
@@ -86,8 +86,7 @@ def samples_from_moments(moments: Moments, *, n_per_class: int, seed: int, hard_
     Raises:
         ConfigError: n_per_class below 1. DataError: moments of an unknown feature map or noise.
     """
-    if n_per_class < 1:
-        raise ConfigError("n_per_class must be at least 1")
+    check_n_per_class(n_per_class)
     estimate = _estimate(moments)
     root = _root(estimate.within)
     z = np.concatenate(
@@ -114,6 +113,7 @@ def samples_from_moments(moments: Moments, *, n_per_class: int, seed: int, hard_
         method=METHOD,
         starts_from_records=False,
         guarantee=moments.guarantee,
+        label_shift=_balance(estimate, moments),
         provenance=Provenance(
             "condense",
             config={**moments.provenance.config, "n_per_class": n_per_class, "hard_labels": hard_labels},
@@ -178,6 +178,16 @@ def _labels(estimate: _Estimate, z: np.ndarray, kinds: Sequence[str]) -> np.ndar
         logit = np.clip(slope * (z @ direction - (low + high) / 2) + prior, -LARGEST_LOGIT, LARGEST_LOGIT)
         columns.append(1 / (1 + np.exp(-logit)))
     return np.stack(columns, axis=1)
+
+
+def _balance(estimate: _Estimate, moments: Moments) -> np.ndarray | None:
+    """The log odds that the balanced first task lacks, `(task,)`; moments that nobody accounted for tell none."""
+    if moments.guarantee is None:
+        return None
+    shift = np.zeros(len(moments.tasks))
+    if moments.tasks[0].kind == "binary":
+        shift[0] = math.log(estimate.event_share[0] / (1 - estimate.event_share[0]))
+    return shift
 
 
 def _spread(n: int, size: int, seed: int, label: int) -> np.ndarray:

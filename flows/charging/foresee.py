@@ -88,9 +88,20 @@ def _policy(config: Config, policy: Policy) -> Iterator[str]:
         if policy.require_guarantee and table.kind != "plugin":
             yield f"policy {policy.name} asks for a guarantee, and condense.{config.release.artefact} gives none"
         return
+    yield from claims_too_much(config, policy)
+
+
+def claims_too_much(config: Config, policy: Policy) -> Iterator[str]:
+    """What the released set would claim beyond what the policy lets one set claim, by the configuration alone."""
+    table = config.condense.get(config.release.artefact)
+    asked = None if table is None or config.release.kind == "encoded" else claimed(table)
+    if table is None or asked is None:
+        return
+    nights = ": every night's set claims the price of all nights" if table.kind == "private_stream" else ""
     for name, value, most in zip(("epsilon", "delta"), asked, (policy.max_epsilon, policy.max_delta), strict=True):
         if value > most:
-            yield f"{name} {value:g} of condense.{config.release.artefact} is above policy {policy.name}'s {most:g}"
+            told = f"{name} {value:g} of condense.{config.release.artefact}"
+            yield f"{told} is above the {most:g} that policy {policy.name} lets one set claim{nights}"
 
 
 def claimed(table: Condense) -> tuple[float, float] | None:

@@ -9,10 +9,11 @@ from typing import final
 from flows.compute.devices import device
 from flows.progress import steps
 from flows.stages.artefacts import Encoded
+from flows.stages.utility import trained_on
 from flows.workspace.job import Job
 from pipeline.core.types import CondensedSet, EncodedCohort, Split, UtilityReport, UtilityScore, with_tasks
 from pipeline.store import Made
-from pipeline.validation.utility import TrainingSet, measure_utility
+from pipeline.validation.utility import measure_utility
 
 METRICS = {"binary": ("auroc", "auprc"), "regression": ("r2", "mae")}
 OUTSIDE = (
@@ -54,7 +55,7 @@ def tuning_utility(
         for name, made in condensed.items():
             samples = job.only(made, CondensedSet)
             test = with_tasks(tuning, samples.tasks)
-            sets[name] = TrainingSet(job.config.condense[name].input, samples.features, samples.labels, test)
+            sets[name] = trained_on(job.config.condense[name].input, samples, test)
         with steps("training the panel", "") as on_step:
             report = measure_utility(
                 sets,

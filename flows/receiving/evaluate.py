@@ -44,6 +44,8 @@ def evaluate(
 ) -> UtilityReport:
     """Models trained on the bundle, tested on the held-out stays of the job's run, beside models trained at home.
 
+    Risks are corrected for the set's balanced labels; a teacher that came with it has a row of its own.
+
     Args:
         all_stays: test on every stay of the run; then nothing is trained at home.
         identity: the age identity file that opens an encrypted payload.
@@ -66,7 +68,10 @@ def evaluate(
     own = with_tasks(own, tasks)
     columns = [received.tasks.index(task.name) for task in tasks]
     test = own if all_stays else own.part(Split.HELD_OUT)
-    sets = {RECEIVED: TrainingSet(name, received.features, received.labels[:, columns], test)}
+    shift = None if received.label_shift is None else received.label_shift[columns]
+    taught = None if received.teacher is None else received.score(test.features)[:, columns]
+    received_rows = received.features, received.labels[:, columns]
+    sets = {RECEIVED: TrainingSet(name, *received_rows, test, label_shift=shift, teacher_risks=taught)}
     if not all_stays:
         training = own.part(Split.TRAIN)
         sets[OWN] = TrainingSet(name, training.features, training.labels, test)

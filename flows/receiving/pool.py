@@ -22,8 +22,8 @@ from pipeline.core.digest import digest_bytes
 from pipeline.core.errors import DataError, ReleaseRefused, UsageError
 from pipeline.core.types import CondensedSet, Moments
 from pipeline.sharing.bundle.payload import data_description, guarantee_description, method_description, payload_arrays
-from pipeline.sharing.layout import payload_name
-from pipeline.sharing.receive.pooling import SUM, Pool, pool_rows, require_disjoint
+from pipeline.sharing.layout import TEACHER, payload_name
+from pipeline.sharing.receive.pooling import SUM, Pool, pool_rows, pooled_beside, require_disjoint
 from pipeline.sharing.receive.received import Received, receive
 
 FORMAT: Final = "decoct-pooled/1"  # samples drawn from added moments
@@ -82,11 +82,15 @@ def taken(bundle: Path, root: Path, *, today: datetime.date, **options: Any) -> 
 def _pool_rows(received: Sequence[Received], folder: Path) -> dict[str, Any]:
     one = pool_rows(received)
     arrays = {"features": one.features, "labels": one.labels, "institution": one.institution}
+    beside, told = pooled_beside(received)
+    arrays |= beside
+    described = {name: value for name, value in one.data.items() if name != TEACHER or TEACHER in beside}
     made_from = [{**_source(item), "rows": len(item.features)} for item in received]
     manifest = {
         **_terms(ROWS_FORMAT, made_from, arrays),
         "kind": received[0].manifest["release"]["kind"],
-        "data": one.data,
+        "data": described,
+        "teacher": told,
     }
     write_arrays(arrays, manifest, folder)
     return manifest

@@ -14,16 +14,18 @@ from flows.compute.maps import calls, everywhere, for_much_work
 from flows.progress import steps
 from flows.stages.artefacts import Encoded, condensed_sets, set_name, table_of
 from flows.workspace.job import Job
+from pipeline.core.risk import teacher_risks
 from pipeline.core.seeds import generator
 from pipeline.core.types import (
     CondensedSet,
     EncodedCohort,
     Split,
     UtilityReport,
+    UtilityScore,
     with_tasks,
 )
 from pipeline.store import Made
-from pipeline.validation.utility import Training, TrainingSet, measure_utility, predictions, trainings
+from pipeline.validation.utility import OF_TEACHER, Training, TrainingSet, measure_utility, predictions, trainings
 
 FULL_DATA: Final = "full_data"
 
@@ -54,10 +56,15 @@ def utility(
                 on_step=on_step,
                 elsewhere=_by_workers(job, encoded, condensed, sets, seed) if where == "cpu" else None,
             )
-        rows = tuple(dataclasses.replace(row, training_set=table_of(row.training_set)) for row in report.scores)
+        rows = tuple(dataclasses.replace(row, training_set=_shown(row)) for row in report.scores)
         return (dataclasses.replace(report, scores=rows),)
 
     return job.once("utility", parents, options, seed, make)
+
+
+def _shown(row: UtilityScore) -> str:
+    """A row's set by its table's name."""
+    return table_of(row.training_set.removesuffix(OF_TEACHER)) + OF_TEACHER * row.training_set.endswith(OF_TEACHER)
 
 
 _Named = tuple[tuple[str, Made[Encoded]], ...]
@@ -115,7 +122,7 @@ def _training_sets(
         for number, samples in enumerate(condensed_sets(job, made)):
             test = with_tasks(held_out, samples.tasks)
             key = set_name(name, number)
-            sets[key] = TrainingSet(tables[name].input, samples.features, samples.labels, test)
+            sets[key] = trained_on(tables[name].input, samples, test)
     reference = _reference(job, sets)
     table, test = tables[reference], sets[reference].test
     source = job.config.release.artefact if job.config.release.kind == "encoded" else table.input
@@ -128,6 +135,16 @@ def _training_sets(
         source, tuple(training.features[rows] for rows in draws), tuple(training.labels[rows] for rows in draws), test
     )
     return sets
+
+
+def trained_on(source: str, samples: CondensedSet, test: EncodedCohort) -> TrainingSet:
+    """A condensed set as a receiver trains on it: risks corrected for its balanced labels, its teacher scored."""
+    risks = None
+    if samples.teacher is not None and samples.teacher_features is not None:
+        risks = teacher_risks(test.features, samples.teacher, samples.teacher_features, samples.channels)
+    return TrainingSet(
+        source, samples.features, samples.labels, test, label_shift=samples.label_shift, teacher_risks=risks
+    )
 
 
 def _reference(job: Job, sets: Mapping[str, TrainingSet]) -> str:

@@ -50,6 +50,9 @@ ARRAYS: Final[Mapping[str, tuple[str, ...]]] = {
     "moments": ("gram", "signed_sums", "signed_counts"),
 }
 """The arrays of each kind: receivers name files after them, so that no author may choose the names."""
+SHIFT, TEACHER = "label_shift", "teacher"
+BESIDE: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {"condensed": ((SHIFT,), (SHIFT, TEACHER))}
+"""What may stand beside them, under a guarantee: how the labels were balanced, and the teacher that gave them."""
 
 
 def payload_name(manifest: Mapping[str, Any]) -> str:

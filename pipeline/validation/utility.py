@@ -7,7 +7,7 @@ model and seed; the metrics' 95 % intervals come from one bootstrap over subject
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
@@ -15,6 +15,7 @@ from jaxtyping import Float64, Int32
 
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.protocols import OnStep, ignore_step
+from pipeline.core.risk import shifted
 from pipeline.core.seeds import child_seed, generator
 from pipeline.core.threads import single_threaded
 from pipeline.core.types import EncodedCohort, UtilityReport, UtilityScore
@@ -24,6 +25,8 @@ from pipeline.validation.metrics import METRICS, REGRESSION_METRICS
 
 FULL_DATA = "full_data"
 RANDOM_REAL = "random_real_stays"
+OF_TEACHER, TEACHER = "'s teacher", "teacher"
+"""The row, and the model, of the teacher that came with a set: nothing is trained for it."""
 LARGE_SET_SAMPLES = 1000
 """From so many samples on, training is long and differs little between seeds: at most `LARGE_SET_SEEDS` of them."""
 LARGE_SET_SEEDS = 2
@@ -51,6 +54,8 @@ class TrainingSet:
     labels: np.ndarray | tuple[np.ndarray, ...]
     test: EncodedCohort
     tuning: EncodedCohort | None = None
+    label_shift: np.ndarray | None = None  # (task,): added to the log odds that models trained on it predict
+    teacher_risks: np.ndarray | None = None  # (stay, task) of `test`, by the teacher that came with the set
 
     @property
     def draws(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
@@ -148,6 +153,10 @@ def measure_utility(
         for (name, model), of_seeds in found.items()
         for score in _score(name, sets[name], model, np.stack(of_seeds), n_bootstrap, seed)
     ]
+    for name, taught in sets.items():
+        if taught.teacher_risks is not None:
+            as_is = replace(taught, label_shift=None)
+            scores += _score(name + OF_TEACHER, as_is, TEACHER, taught.teacher_risks[None], n_bootstrap, seed)
     untestable = sorted({task for training_set in sets.values() for task in untestable_tasks(training_set.test)})
     note = f"; left out for want of both classes among the held-out stays: {', '.join(untestable)}" * bool(untestable)
     protocols = dict.fromkeys(TRAINING if one.tuning is None else SELECTED for one in sets.values())
@@ -194,6 +203,8 @@ def _score(
         scores = predictions[:, known, task_index].astype(np.float64)
         # The draws name the task alone, so that rows of one task are compared on the same resampled subjects.
         draw = generator(seed, "utility-bootstrap", task.name)
+        if task.kind == "binary" and training_set.label_shift is not None:
+            scores = shifted(scores, float(training_set.label_shift[task_index]))
         weights = subject_weights(test.subject_index[known], n_bootstrap, draw)
         seeds_drawn = draw.integers(len(scores), size=(n_bootstrap, len(scores)))
         if task.kind == "regression":  # in clinical units; R2 does not care, the mean absolute error does

@@ -126,6 +126,23 @@ def test_what_the_policy_would_refuse_is_told_before_anything_runs(tmp_path: Pat
     assert not (tmp_path / "decoct-work").exists()
 
 
+def test_a_stream_that_the_policy_would_refuse_is_told_by_the_check(tmp_path: Path) -> None:
+    text = written_config(tmp_path).read_text()
+    kind = 'kind = "private_teacher"'
+    assert kind in text
+    for epsilon, code in (("4.0", 14), ("2.0", 0)):
+        stream = f'kind = "private_stream"\nbegins = "2026-12-01"\nepsilon = {epsilon}'
+        options = text.replace(kind, stream, 1)
+        kept = "\n".join(line for line in options.splitlines() if line != "epsilon = 1.0")
+        (tmp_path / "run.toml").write_text(kept)
+        checked = decoct("config", "check", "run.toml", cwd=tmp_path)
+        assert checked.returncode == code, checked.stderr
+        if code:
+            assert "epsilon 4 of condense.private is above the 2 that policy strict" in checked.stderr
+            assert "every night's set claims the price of all nights" in checked.stderr
+    assert not (tmp_path / "decoct-work").exists()
+
+
 def test_keys_are_made_once_and_only_fingerprints_are_shown(tmp_path: Path) -> None:
     assert decoct("keys", "new", "all", "--out", "w", cwd=tmp_path).returncode == 0
     assert decoct("keys", "new", "noise", "--out", "w", cwd=tmp_path).returncode == 15

@@ -104,6 +104,9 @@ def test_the_plan_says_how_many_nights_a_budget_covers_and_what_a_stream_costs(t
     assert rows["strict", 365]["stream"] == pytest.approx(2.89, abs=0.005)
     lines = decoct("ledger", "--plan", "--policy", "strict", "--out", tmp_path).splitlines()
     assert lines[7].split() == ["strict", "4", "365", "28.81", "15", "2.89", "2", "1.39"]
+    assert lines[-2] == ("strict: every night's set claims the price of all nights, so a stream above 2 is refused")
+    assert lines[-1].endswith("before anything is spent, though the budget is 4")
+    assert "before anything" not in decoct("ledger", "--plan", "--policy", "research")
     assert not list(tmp_path.iterdir())
 
 

@@ -249,6 +249,9 @@ def test_the_manifest_cannot_describe_another_form(sample: ModuleType, files: di
     ):
         assert "a type or a shape that no payload has" in refused(sample, files, files[PAYLOAD], arrays=other)
     assert "describe the payload's arrays" in refused(sample, files, files[PAYLOAD], arrays={**told, "features": None})
+    for beside in (["teacher"], ["label_shift", "teacher", "notes"], ["notes"]):
+        more = {name: {"dtype": "float64", "shape": [1]} for name in beside}
+        assert "names other arrays" in refused(sample, files, files[PAYLOAD], arrays={**told, **more})
     for shape in ([4, 40, 2], [40, 2, 4], [20, 8, 2]):
         other = with_features(shape=shape)
         found = of(files)

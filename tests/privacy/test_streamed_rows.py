@@ -13,9 +13,11 @@ from condensation.private.stream.condenser import PrivateStream
 from condensation.private.stream.nights import increment_of_night, night_of_stream
 from condensation.private.stream.question import about, question_of
 from condensation.private.stream.terms import Stream, nightly_answers
+from condensation.private.teacher.logistic import linear_teacher
 from pipeline.core.errors import ConfigError
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.keys.secrets import Secret
+from pipeline.core.risk import teacher_risks
 from pipeline.core.types import EncodedCohort, Provenance, Task
 
 NOISE = NoiseSource(Secret(bytes(32), "noise"), "stream")
@@ -78,15 +80,19 @@ def test_no_stay_adds_more_than_a_norm_of_one(tasks: int) -> None:
         labels = draws.choice([0.0, 1.0, np.nan, 0.3], (100, tasks))
         question = question_of(cohort(features, labels))
         weights = draws.normal(size=(tasks, 1 + size[2])) * draws.choice([0.1, 3.0, 1e3])
+        taught = linear_teacher(weights * draws.choice([1.0, 1e3]), np.zeros(size[2]), np.ones(size[2]))
         rows = np.stack(
-            [question.added(features[one : one + 1], labels[one : one + 1], weights) for one in range(len(features))]
+            [
+                question.added(features[one : one + 1], labels[one : one + 1], weights, taught)
+                for one in range(len(features))
+            ]
         )
         assert rows.shape == (100, question.size)
         norms = np.linalg.norm(rows, axis=1)
         assert norms.max() <= 1 + 1e-12
         largest = max(largest, float(norms.max()))
-        assert np.allclose(question.added(features, labels, weights), rows.sum(axis=0))  # stays add up
-        assert not question.added(features[:0], labels[:0], weights).any()
+        assert np.allclose(question.added(features, labels, weights, taught), rows.sum(axis=0))  # stays add up
+        assert not question.added(features[:0], labels[:0], weights, taught).any()
     assert largest > 0.9  # the bound is no waste
 
 
@@ -112,6 +118,13 @@ def test_a_stream_learns_what_its_stays_say_and_says_it_in_every_set() -> None:
     assert roc_auc_score(others.labels[:, 0], levels @ direction) > 0.8
     assert made.guarantee is not None
     assert (made.guarantee.epsilon, made.guarantee.unit) == (50.0, "stay")
+    # the teacher that comes with the set is calibrated, and says how often events are
+    assert made.teacher is not None
+    assert made.teacher_features is not None
+    risks = teacher_risks(others.features, made.teacher, made.teacher_features, made.channels)[:, 0]
+    assert risks.mean() == pytest.approx(float(others.labels.mean()), abs=0.06)
+    for part in np.array_split(np.argsort(risks), 4):
+        assert risks[part].mean() == pytest.approx(float(others.labels[part, 0].mean()), abs=0.12)
     # an old night's set is what it was
     again = night_of_stream(stream, 5, stays, added[:5], NOISE, n_per_class=8, seed=3)
     late = night_of_stream(stream, 5, stays, added, NOISE, n_per_class=8, seed=3)

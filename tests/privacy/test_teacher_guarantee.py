@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from condensation.private import moments, process_statistics, teacher, teacher_release, teacher_sums
+from condensation.private import moments, process_statistics
 from condensation.private.accounting import centre_sensitivity, noise_multipliers, task_weights
 from condensation.private.channels import PublicChannels, public_channels
 from condensation.private.granular import ROOM
 from condensation.private.moments import COUNT_WEIGHT, Standardiser, centre_parts, standardised, subject_shares
 from condensation.private.process_statistics import row_clip, row_length, statistic_rows
-from condensation.private.teacher import CONSTANT, GRADIENT_CLIP, ROUNDS, gradient_parts
-from condensation.private.teacher_condenser import PrivateTeacher
-from condensation.private.teacher_release import budget_shares, release_teacher, suspected
-from condensation.private.teacher_sums import LABEL_WEIGHT, label_parts
+from condensation.private.teacher import logistic, release, sums
+from condensation.private.teacher.condenser import PrivateTeacher
+from condensation.private.teacher.logistic import CONSTANT, GRADIENT_CLIP, ROUNDS, gradient_parts
+from condensation.private.teacher.release import budget_shares, release_teacher, suspected
+from condensation.private.teacher.reliability import reliability_parts
+from condensation.private.teacher.sums import LABEL_WEIGHT, label_parts
 from pipeline.core.config import condense_table
 from pipeline.core.digest import digest_array
 from pipeline.core.errors import BudgetError, ConfigError
@@ -153,10 +155,21 @@ def test_no_person_moves_a_gradient_by_more_than_the_claim(n_tasks: int) -> None
     for series, labels in persons(n_tasks, PAIRS_A_QUERY, 3):
         scaler = Standardiser(draws.uniform(-0.5, 0.5, len(NAMES)), 10 ** draws.uniform(-3, 3, len(NAMES)))
         weights = draws.normal(size=(n_tasks, 1 + len(NAMES))) * 10 ** draws.uniform(-2, 4)
-        z = standardised(CHANNELS.late_levels(series), scaler, teacher.CLIP_NORM)
+        z = standardised(CHANNELS.late_levels(series), scaler, logistic.CLIP_NORM)
         z[:, 0] = CONSTANT
         moved.append(np.linalg.norm(gradient_parts(z, labels, weights, subject_shares(np.zeros(len(z))), weighed)))
     assert 0.99 * GRADIENT_CLIP < max(moved) <= GRADIENT_CLIP * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("n_tasks", [1, 3])
+def test_no_person_moves_the_counts_of_risks_by_more_than_one(n_tasks: int) -> None:
+    draws, weighed, moved = np.random.default_rng(7), task_weights(n_tasks, 1.0), []
+    for series, labels in persons(n_tasks, PAIRS_A_QUERY, 4):
+        coefficients = draws.normal(size=(n_tasks, len(NAMES))) * 10 ** draws.uniform(-2, 4)
+        taught = logistic.LogisticTeacher(coefficients, draws.normal(size=n_tasks) * 10 ** draws.uniform(-2, 2))
+        logits, share = taught.unbounded(CHANNELS.late_levels(series)), subject_shares(np.zeros(len(series)))
+        moved.append(np.linalg.norm(reliability_parts(logits, labels, share, weighed)))
+    assert 0.99 < max(moved) <= 1 + 1e-9
 
 
 def test_a_person_adds_to_a_cohort_what_the_person_alone_would_add() -> None:
@@ -186,6 +199,7 @@ def test_every_answer_has_the_noise_of_its_claim_whoever_is_there(n_tasks: int) 
         multipliers[0] * centre_sensitivity(row, 1.0, COUNT_WEIGHT * row, 1.0),
         multipliers[1] * np.hypot(centre_sensitivity(clip, 0.5, COUNT_WEIGHT * clip, 2.0), LABEL_WEIGHT * clip),
         *[multipliers[2] * np.sqrt(ROUNDS) * GRADIENT_CLIP] * ROUNDS,
+        multipliers[3],
     ]
     for encoded in (base, base.take(np.arange(2, 60)), base.take(np.arange(0))):
         found, noise = released(encoded)
@@ -193,7 +207,7 @@ def test_every_answer_has_the_noise_of_its_claim_whoever_is_there(n_tasks: int) 
         wanted = np.array(claims) * (1 + ROOM)
         np.testing.assert_allclose(scales, wanted, rtol=1e-4)  # whole steps of the grid,
         assert (scales >= wanted).all()  # rounded up
-        assert [event["noise_scale"] for event in found.guarantee.events] == [scales[0], scales[1], scales[2]]
+        assert [event["noise_scale"] for event in found.guarantee.events] == [*scales[:3], scales[-1]]
 
 
 # --- the account ------------------------------------------------------------------------------------------------------
@@ -204,8 +218,8 @@ def test_one_reservation_holds_all_queries_at_the_price_asked(epsilon: float) ->
     found, noise = released(cohort(), epsilon)
     ((query, events),) = noise.reserved
     assert all(query.items() <= asked.items() for asked, _ in noise.asked)
-    assert len(noise.asked) == 2 + ROUNDS
-    assert len({json.dumps(asked, sort_keys=True) for asked, _ in noise.asked}) == 2 + ROUNDS
+    assert len(noise.asked) == 3 + ROUNDS
+    assert len({json.dumps(asked, sort_keys=True) for asked, _ in noise.asked}) == 3 + ROUNDS
     assert mismatch(epsilon, recomputed_epsilon(found.guarantee)) is None
     assert unreserved(found.guarantee, ["asked"], {"asked": events}) == ""
     spent = [1 / event["noise_multiplier"] ** 2 for event in found.guarantee.events]
@@ -281,14 +295,15 @@ def test_same_question_same_answer_and_another_cohort_secret_row_or_budget_other
     ("owner", "name", "value"),
     [
         (moments, "COUNT_WEIGHT", 0.4),
-        (teacher_release, "COUNT_WEIGHT", 0.4),
-        (teacher_sums, "LABEL_WEIGHT", 0.4),
+        (release, "COUNT_WEIGHT", 0.4),
+        (sums, "LABEL_WEIGHT", 0.4),
         (process_statistics, "CLIP_SHARE", 0.3),
         (process_statistics, "TOLD_APART", 2.0),
-        (teacher, "MOMENTUM", 0.7),
-        (teacher, "CONSTANT", 0.4),
-        (teacher, "GRADIENT_CLIP", 0.4),
-        (teacher, "PRIOR_LOGIT", -1.0),
+        (release, "RELIABILITY_SHARE", 0.05),
+        (logistic, "MOMENTUM", 0.7),
+        (logistic, "CONSTANT", 0.4),
+        (logistic, "GRADIENT_CLIP", 0.4),
+        (logistic, "PRIOR_LOGIT", -1.0),
     ],
 )
 def test_a_later_versions_constant_meets_other_noise(

@@ -19,7 +19,7 @@ from condensation.private.process_statistics import (
     statistic_rows,
     statistics_from_sums,
 )
-from condensation.private.teacher import (
+from condensation.private.teacher.logistic import (
     AVERAGED,
     CLIP_NORM,
     CONSTANT,
@@ -32,7 +32,8 @@ from condensation.private.teacher import (
     shares_of_events,
     starting_logits,
 )
-from condensation.private.teacher_samples import samples_from_teacher
+from condensation.private.teacher.reliability import KNOTS, Reliability, calibrating, reliability_parts
+from condensation.private.teacher.samples import samples_from_teacher
 
 NAMES = ("hr", "creatinine", "vent", "age", "sex", "unit:a", "unit:b", "observed:hr", "observed:creatinine", "valid")
 TRANSFORMS: tuple[dict[str, Any], ...] = (
@@ -181,8 +182,13 @@ def test_descent_finds_a_logistic_regression() -> None:
     best = roc_auc_score(labels[:, 0], levels @ truth)
     assert roc_auc_score(labels[:, 0], found.logits(levels)[:, 0]) > best - 0.005
     share = shares_of_events(np.array([[labels.sum(), 4000 - labels.sum()]]), ["binary"], np.zeros(1))
-    fitted = calibrated(found, levels, share)
+    fitted = calibrated(found, levels, share, unknown(len(share)))
     assert expit(fitted.logits(levels)).mean() == pytest.approx(labels.mean(), abs=1e-3)
+
+
+def unknown(n_tasks: int) -> Reliability:
+    """Counts that noise hides altogether."""
+    return Reliability(np.zeros((n_tasks, len(KNOTS), 2)), np.full(n_tasks, 1e6))
 
 
 def test_a_missing_label_gives_no_gradient() -> None:
@@ -210,11 +216,19 @@ def test_labels_are_the_teachers_risks_and_the_first_task_is_balanced(scale: flo
     coefficients = np.random.default_rng(0).normal(size=(3, len(NAMES))) * scale
     teacher = LogisticTeacher(coefficients, np.zeros(3))
     made = samples_from_teacher(
-        found, statistics(), teacher, np.array([0.14, 0.3, 0.6]), kinds=["binary", "binary", "regression"], n=40, seed=0
+        found,
+        statistics(),
+        teacher,
+        np.array([0.14, 0.3, 0.6]),
+        unknown(3),
+        kinds=["binary", "binary", "regression"],
+        n=40,
+        seed=0,
     )
     assert made.features.shape == (40, 24, len(NAMES))
     logits = made.teacher.logits(found.late_levels(made.features))
-    logits[:, 0] = np.clip(logits[:, 0] - made.label_shift, -8, 8)
+    assert not made.label_shift[1:].any()
+    logits = np.clip(logits - made.label_shift, -8, 8)
     np.testing.assert_allclose(made.labels, expit(logits), atol=1e-6)
     if scale == 1.0:
         assert 0.35 < made.labels[:, 0].mean() < 0.65
@@ -222,6 +236,21 @@ def test_labels_are_the_teachers_risks_and_the_first_task_is_balanced(scale: flo
         assert made.labels[:, 2].mean() == pytest.approx(0.6, abs=0.1)
         again = made.teacher.score(found, made.features)
         np.testing.assert_allclose(again[:, 1:], made.labels[:, 1:], atol=1e-6)
+
+
+def test_counts_around_knots_say_slope_and_intercept_of_a_teacher_that_is_too_sure() -> None:
+    draws = np.random.default_rng(0)
+    logits = draws.normal(-1.0, 2.0, size=(6000, 1))
+    labels = (draws.uniform(size=logits.shape) < expit(0.7 * logits - 1.2)).astype(np.float32)
+    share, sd = np.ones(len(logits)), 20.0
+    parts = reliability_parts(logits, labels, share, np.ones(1))
+    assert parts.sum() == pytest.approx(len(logits))
+    sums = parts.reshape(1, len(KNOTS), 2)
+    noisy = Reliability(sums + sd * draws.normal(size=sums.shape), np.full(1, sd))
+    assert calibrating(noisy, 0, 0.0) == (pytest.approx(0.7, abs=0.1), pytest.approx(-1.2, abs=0.2))
+    assert calibrating(unknown(1), 0, -3.0) == (pytest.approx(0.9, abs=0.01), pytest.approx(-3.0, abs=0.01))
+    for rubbish in (np.full(sums.shape, -1e9), np.full(sums.shape, 1e9), 1e6 * draws.normal(size=sums.shape)):
+        assert np.isfinite(calibrating(Reliability(rubbish, np.full(1, sd)), 0, 0.0)).all()
 
 
 def test_statistics_are_finite_whatever_the_noise() -> None:

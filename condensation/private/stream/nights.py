@@ -13,10 +13,11 @@ from condensation.private.accounting import accountant_name
 from condensation.private.moments import NOISE_LAW, PUBLIC_CONSTANTS
 from condensation.private.stream.question import METHOD, about, question_of
 from condensation.private.stream.terms import Added, Stream, nightly_answers
-from condensation.private.teacher_samples import samples_from_teacher
+from condensation.private.teacher.samples import samples_from_teacher
 from pipeline.core.digest import digest_json
 from pipeline.core.errors import ConfigError
 from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.options.base import check_n_per_class
 from pipeline.core.threads import single_threaded
 from pipeline.core.types import CondensedSet, EncodedCohort, PrivacyGuarantee, Provenance
 
@@ -36,7 +37,8 @@ def increment_of_night(
     question = question_of(entrants)
     named = stream.question(about(entrants))
     answers = nightly_answers(stream, night - 1, question.size, before, noise, named)
-    return question.added(entrants.features, entrants.labels, question.weights(answers, stream.window)[-1])
+    weights, taught = question.weights(answers, stream.window)[-1], question.teacher(answers, stream.window)
+    return question.added(entrants.features, entrants.labels, weights, taught)
 
 
 @single_threaded
@@ -59,8 +61,9 @@ def night_of_stream(
     Raises:
         ConfigError: n_per_class below 1, no night, or as `question_of`. BudgetError: nobody reserved the stream.
     """
-    if n_per_class < 1 or night < 1:
-        raise ConfigError("a night of a stream is counted from 1, and n_per_class must be at least 1")
+    check_n_per_class(n_per_class)
+    if night < 1:
+        raise ConfigError("a night of a stream is counted from 1")
     question = question_of(like)
     named = stream.question(about(like))
     answers = nightly_answers(stream, night, question.size, added, noise, named)
@@ -70,13 +73,13 @@ def night_of_stream(
         question.statistics(answers[-1]),
         question.teacher(answers, stream.window),
         question.event_shares(answers[-1], scale),
+        question.reliability(answers, stream.factor, stream.scale, stream.window),
         kinds=question.kinds,
         n=2 * n_per_class,
         seed=seed,
     )
     return CondensedSet(
-        features=drawn.features,
-        labels=drawn.labels,
+        **drawn.in_set(),
         channels=like.channels,
         tasks=like.tasks,
         step_hours=like.step_hours,

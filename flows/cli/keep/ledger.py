@@ -84,6 +84,10 @@ def _print_plan(policy: str | None, *, as_json: bool) -> None:
     )
     print("stream: epsilon if all nights are one stream whose last night is as accurate as such a release")
     print("at most: a stream's epsilon under the policy; noise: of its last night then, beside such a release")
+    for name, limit, budget in dict.fromkeys((row.policy, row.limit, row.budget) for row in rows):
+        if limit < budget:
+            print(f"{name}: every night's set claims the price of all nights, so a stream above {limit:g} is refused")
+            print(f"{' ' * len(name)}  before anything is spent, though the budget is {budget:g}")
 
 
 def register(app: typer.Typer) -> None:

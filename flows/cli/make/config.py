@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.common import AsJson, ConfigPath, check_release_terms, print_json
-from pipeline.core.errors import UsageError
+from pipeline.core.errors import ReleaseRefused, UsageError
 
 config_app = typer.Typer(no_args_is_help=True, help="Write and check configuration files.")
 
@@ -43,15 +43,18 @@ def config_check(config: ConfigPath, as_json: AsJson = False) -> None:
 
     With --json it is printed with all defaults filled in.
     """
-    from flows.charging.foresee import least_people
+    from flows.charging.foresee import claims_too_much, least_people
     from flows.nights.clock import checked_schedule
     from pipeline.core.config import load_config
     from pipeline.core.redaction import scrubbed
     from pipeline.ingest.checked import check_mapping
+    from pipeline.sharing.policy.load import load_policy
 
     plan = load_config(config)
     checked_schedule(plan.night.cron, plan.night.timezone)
     check_release_terms(plan)
+    if found := tuple(claims_too_much(plan, load_policy(plan.release.policy))):
+        raise ReleaseRefused(f"this run cannot end in a release: {'; '.join(found)}")
     with scrubbed("config check"):
         check_mapping(
             plan.cohort.mapping,

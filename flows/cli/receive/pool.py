@@ -81,6 +81,8 @@ def tell(made: Mapping[str, Any], folder: Path) -> None:
         print(f"site    {site['site']}: {price or 'no guarantee'}{rows}, until {site['expires']}")
     if len(made["made_from"]) > 1:
         print("assumed the sites' patients are disjoint; for a patient of several, epsilons and deltas add up")
+    if "teacher" in made:
+        print(f"teacher {made['teacher']}")
     shapes = made["data"]["arrays"]
     listed = ", ".join(f"{name} {' x '.join(map(str, array['shape']))}" for name, array in shapes.items())
     print(f"wrote   {listed} to {folder}; next: decoct evaluate {folder} --on my-cohort.toml")

@@ -78,6 +78,9 @@ def receive(
     else:
         listed = ", ".join(f"{name} {' x '.join(map(str, shape))}" for name, shape in shapes.items())
         print(f"{_told(received.bundle)}\nwrote {listed} to {to}\nreceipt, for the site: {receipt}")
+        if received.teacher is not None:
+            print("teacher: .score(series) gives its risks, calibrated; train on the samples for a model of your own,")
+            print("         whose predictions .risk(predicted, task) makes risks; decoct evaluate compares both")
 
 
 def _require_there(bundle: Path, root: Path, revocations: Path | None, identity: Path | None = None) -> None:

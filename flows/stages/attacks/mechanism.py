@@ -8,8 +8,8 @@ from typing import Final, Protocol
 import numpy as np
 
 from condensation.private.feature_map import public_range
-from condensation.private.teacher_condenser import PrivateTeacher
-from condensation.private.teacher_release import suspected
+from condensation.private.teacher.condenser import PrivateTeacher
+from condensation.private.teacher.release import suspected
 from flows import registry
 from flows.stages.condense import ReleasesMoments
 from pipeline.audit.games.release_game import N_OTHERS
@@ -67,6 +67,6 @@ def _of_teacher(condenser: PrivateTeacher, shape: EncodedCohort, low: float, hig
     def answers(encoded: EncodedCohort, *, noise: NoiseSource) -> object:
         found, guarantee = condenser.answers(encoded, noise=noise)
         known = encoded.take(np.flatnonzero(encoded.subject_index < N_OTHERS))
-        return found.process, found.scale, suspected(found, known, suspect), guarantee
+        return found.process, found.scale, suspected(found, known, suspect), found.reliability.sums, guarantee
 
     return answers

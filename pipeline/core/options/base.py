@@ -121,6 +121,12 @@ def _first_taken(value: Any, hints: tuple[Any, ...]) -> Any:
     raise ValueError
 
 
+def check_n_per_class(n_per_class: int) -> None:
+    """What every condenser is asked for beside its options. Raises ConfigError below 1."""
+    if n_per_class < 1:
+        raise ConfigError("n_per_class must be at least 1")
+
+
 def _bound(rule: Any) -> Bound:
     if not isinstance(rule, Bound):
         raise TypeError(f"no option is checked by {type(rule).__name__}")

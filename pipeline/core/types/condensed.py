@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from pipeline.core.errors import DataError
+from pipeline.core.teacher_form import problem
 from pipeline.core.types.cohort import ArrayRecord, Json, Provenance, Task, _shape
 
 
@@ -73,6 +74,10 @@ class CondensedSet(ArrayRecord):
     starts_from_records: bool  # a sample was initialised from (or is) a real stay or an average of few
     guarantee: PrivacyGuarantee | None
     provenance: Provenance
+    label_shift: Float64[np.ndarray, " task"] | None = None
+    """What was taken off the labels' log odds to balance them; whoever learns from them adds it to predicted ones."""
+    teacher: Float64[np.ndarray, "task entry"] | None = None  # intercept, then a coefficient per channel
+    teacher_features: Json | None = None  # what the coefficients weigh (`pipeline.core.teacher_form`)
 
     def __post_init__(self) -> None:
         samples, steps = self.features.shape[:2]
@@ -83,6 +88,23 @@ class CondensedSet(ArrayRecord):
         known = self.labels[np.isfinite(self.labels)]
         if known.size and not (known.min() >= 0 and known.max() <= 1):
             raise DataError("condensed labels must lie in [0, 1]")
+        self._check_teacher(steps)
+
+    def _check_teacher(self, steps: int) -> None:
+        if (self.teacher is None) != (self.teacher_features is None):
+            raise DataError("a teacher is its numbers and their description: one is there without the other")
+        if self.guarantee is None and not (self.teacher is None and self.label_shift is None):
+            raise DataError("a teacher and the balance of labels tell of all patients: only a guarantee lets them out")
+        for name, array, shape in (
+            ("label_shift", self.label_shift, (len(self.tasks),)),
+            ("teacher", self.teacher, (len(self.tasks), 1 + len(self.channels))),
+        ):
+            if array is not None:
+                _shape(name, array, shape)
+                if not bool(np.isfinite(array).all()):
+                    raise DataError(f"a condensed set's {name} must be finite")
+        if self.teacher is not None and (why := problem(self.teacher_features, self.channels, steps)):
+            raise DataError(f"the description of a condensed set's teacher {why}")
 
     @property
     def has_soft_labels(self) -> bool:

@@ -17,6 +17,7 @@ import jinja2
 
 from pipeline.core.data_use import data_use_words
 from pipeline.sharing.bundle.facts import ReleaseFacts
+from pipeline.sharing.layout import SHIFT, TEACHER
 
 THREAT_MODELS: Final[Mapping[str, str]] = {
     "T0": "has this release only",
@@ -65,6 +66,18 @@ TASKS_CHOSEN: Final[Mapping[str, str]] = {
     "fixed": "Which tasks are in it was fixed by the site beforehand; no record was looked at for it.",
 }
 """How the tasks of a group's set were chosen."""
+
+
+BALANCED: Final = (
+    "Labels of the first task are balanced. What a model learns from them ranks patients; it is a risk only once the "
+    "log odds in label_shift are added, as risk(predicted, task) does."
+)
+TAUGHT: Final = (
+    "The teacher weighs each channel's late level, and its risks are calibrated on the site's patients under the same "
+    "guarantee. Use score(series) where that risk is wanted as it is, the samples to train a model of your own; "
+    "decoct evaluate compares both on your patients, as the site's own figures are not published. The audit attacks "
+    "the samples and, of a single release, the noisy answers behind the teacher; not its numbers themselves."
+)
 
 
 def card_html(facts: ReleaseFacts) -> str:
@@ -169,6 +182,10 @@ def _limits_of_kind(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         limits.append(TASKS_CHOSEN[chosen])
     if data.get("soft_labels"):
         limits.append("Labels are soft: probabilities between 0 and 1. Do not read them as anybody's outcome.")
+    if SHIFT in data["arrays"]:
+        limits.append(BALANCED)
+    if TEACHER in data["arrays"]:
+        limits.append(TAUGHT)
     return tuple(limits)
 
 

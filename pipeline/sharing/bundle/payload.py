@@ -13,8 +13,10 @@ from typing import Any, Final
 import numpy as np
 
 from pipeline.core.codec import to_plain
+from pipeline.core.teacher_form import STEP
 from pipeline.core.types import CondensedSet, EncodedCohort, PrivacyGuarantee, Task
 from pipeline.sharing.bundle.payload_form import LABEL_STEP, MISSING, feature_step, header, moments_step
+from pipeline.sharing.layout import SHIFT, TEACHER
 from pipeline.sharing.policy.rules import Artefact, release_kind
 
 _SECRETIVE: Final = re.compile(r"seed|secret|salt|digest|parent|path|file|folder|workspace|(^|_)key($|_)", re.I)
@@ -25,14 +27,16 @@ def payload_arrays(artefact: Artefact) -> dict[str, np.ndarray]:
     """The arrays that leave, by name, in the one form of `pipeline.sharing.bundle.payload_form`.
 
     condensed, encoded: features float32 (sample, step, channel), labels float32 (sample, task), NaN = missing, rows
-    sorted by their own bytes; moments: gram float64 (feature, feature), signed_sums (task, feature), signed_counts
+    sorted by their own bytes; of a private condensed set also label_shift float64 (task) and teacher (task, 1 +
+    channel); moments: gram float64 (feature, feature), signed_sums (task, feature), signed_counts
     (task).
     """
     if isinstance(artefact, CondensedSet | EncodedCohort):
-        return _in_content_order(_on_feature_grid(artefact.features), _on_label_grid(artefact.labels))
+        found = _in_content_order(_on_feature_grid(artefact.features), _on_label_grid(artefact.labels))
+        return found | (_beside(artefact) if isinstance(artefact, CondensedSet) else {})
     step = moments_step(guarantee_description(artefact.guarantee))
-    found = {"gram": artefact.gram, "signed_sums": artefact.signed_sums, "signed_counts": artefact.signed_counts}
-    return {name: _rounded(array, step).astype("<f8") for name, array in found.items()}
+    sums = {"gram": artefact.gram, "signed_sums": artefact.signed_sums, "signed_counts": artefact.signed_counts}
+    return {name: _rounded(array, step).astype("<f8") for name, array in sums.items()}
 
 
 def payload_bytes(artefact: Artefact) -> bytes:
@@ -55,6 +59,8 @@ def data_description(artefact: Artefact) -> dict[str, Any]:
     }
     if isinstance(artefact, CondensedSet):
         description["soft_labels"] = artefact.has_soft_labels
+        if artefact.teacher_features is not None:
+            description[TEACHER] = artefact.teacher_features
     elif not isinstance(artefact, EncodedCohort):
         description["feature_map"] = artefact.feature_map
         description["feature_map_digest"] = artefact.feature_map_digest
@@ -128,6 +134,12 @@ def _is_plain(value: Any) -> bool:
 def _rounded(array: np.ndarray, step: float | np.ndarray) -> np.ndarray:
     """The nearest multiples of a power of two; + 0 makes of -0 what 0 is."""
     return np.asarray(np.rint(array.astype(np.float64) / step) * step + 0.0)
+
+
+def _beside(condensed: CondensedSet) -> dict[str, np.ndarray]:
+    """How the labels were balanced, and the teacher, where there are such."""
+    found = {SHIFT: condensed.label_shift, TEACHER: condensed.teacher}
+    return {name: _rounded(array, STEP).astype("<f8") for name, array in found.items() if array is not None}
 
 
 def _on_feature_grid(features: np.ndarray) -> np.ndarray:

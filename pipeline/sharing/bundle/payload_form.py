@@ -7,6 +7,7 @@ allows, rows are sorted by their own bytes, and the header is the one that the m
 features  a multiple of 2^-12 of the channel's range, the power of two at or above its largest value, at least 1: finer
           than bedside measurements, and 11 bits coarser than float32
 labels    in [0, 1], a multiple of 2^-10; missing = the one quiet NaN 0x7fc00000
+label_shift, teacher  multiples of 2^-10, at most 2^10 in size: far below the noise of what they were computed from
 moments   a multiple of 2^-10 of the noise that their guarantee states, rounded down to a power of two; a symmetric gram
 
 Standard library only: the verifier imports it. The writer rounds with `pipeline.sharing.bundle.payload`.
@@ -22,8 +23,9 @@ from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
+from pipeline.core import teacher_form
 from pipeline.core.errors import ReleaseRefused
-from pipeline.sharing.layout import ARRAYS, PAYLOAD
+from pipeline.sharing.layout import ARRAYS, PAYLOAD, SHIFT, TEACHER
 
 FEATURE_BITS: Final = 12
 LABEL_STEP: Final = 2.0**-10
@@ -31,7 +33,15 @@ NOISE_BITS: Final = 10
 UNKNOWN_NOISE: Final = 2.0**-10  # of moments whose guarantee does not state its noise
 MISSING: Final = 0x7FC00000
 _DTYPES: Final[Mapping[str, tuple[str, str, int]]] = {"float32": ("F32", "I", 4), "float64": ("F64", "Q", 8)}
-_ORDERED: Final[Mapping[str, int]] = {"features": 3, "labels": 2, "gram": 2, "signed_sums": 2, "signed_counts": 1}
+_ORDERED: Final[Mapping[str, int]] = {
+    "features": 3,
+    "labels": 2,
+    SHIFT: 1,
+    TEACHER: 2,
+    "gram": 2,
+    "signed_sums": 2,
+    "signed_counts": 1,
+}
 
 
 def feature_step(peak: float) -> float:
@@ -109,6 +119,7 @@ def require_canonical(data: bytes, manifest: Mapping[str, Any]) -> None:
         len(described["tasks"]),
     ] or shapes["features"][0] != shapes["labels"][0]:
         raise ReleaseRefused(f"{PAYLOAD} has other samples, steps, channels or tasks than the manifest says")
+    _require_teacher(parts, shapes, described, manifest["guarantee"])
     _require_features(parts["features"], shapes["features"][2])
     _require_labels(parts["labels"])
     _require_sorted(parts["features"], parts["labels"], shapes["features"][0])
@@ -130,6 +141,31 @@ def _require_labels(part: memoryview) -> None:
         raise ReleaseRefused(f"{PAYLOAD} holds labels outside of 0 to 1")
     if not _on_grid(values, LABEL_STEP):
         raise ReleaseRefused(f"{PAYLOAD} is not in canonical form: labels have decimals below 2^-10")
+
+
+def _require_teacher(
+    parts: Mapping[str, memoryview], shapes: Mapping[str, Sequence[int]], described: Mapping[str, Any], guarantee: Any
+) -> None:
+    """What stands beside a set: by tasks and channels, on its grid, of a version that is known, under a guarantee."""
+    beside = {name for name in (SHIFT, TEACHER) if name in parts}
+    if beside and guarantee is None:
+        raise ReleaseRefused("the manifest gives no guarantee for a teacher or for how often events are")
+    if (TEACHER in beside) != (TEACHER in described):
+        raise ReleaseRefused(f"{PAYLOAD} holds a teacher that the manifest does not describe, or the other way round")
+
+    tasks, channels = described["tasks"], described["channels"]
+    if TEACHER in beside and (why := teacher_form.problem(described[TEACHER], channels, described["n_steps"])):
+        raise ReleaseRefused(f"the description of the teacher {why}")
+    asked = {SHIFT: [len(tasks)], TEACHER: [len(tasks), 1 + len(channels)]}
+    for name in beside:
+        if shapes[name] != asked[name]:
+            raise ReleaseRefused(f"the {name} in {PAYLOAD} is of other tasks or channels than the manifest says")
+        values = _values(set(_words(parts[name], "Q")), "Q", name)
+        if (
+            not _on_grid(values, teacher_form.STEP)
+            or max(map(abs, values.values()), default=0.0) > teacher_form.LARGEST
+        ):
+            raise ReleaseRefused(f"{PAYLOAD} is not in canonical form: {name} has decimals below 2^-10 or is too large")
 
 
 def _require_moments(parts: Mapping[str, memoryview], shapes: Mapping[str, Sequence[int]], step: float) -> None:

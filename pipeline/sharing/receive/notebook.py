@@ -83,6 +83,36 @@ def in_units(features: np.ndarray, channels: Sequence[str], transforms: Sequence
     return to_clinical_units(features, tuple(channels), tuple(transforms)) if is_clinical(transforms) else features
 
 
+def prepared(series: np.ndarray, channels: Sequence[str], transforms: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Series in clinical units, NaN = not measured, as the site prepared its own: `(stay, step, channel)`.
+
+    The last value measured in a stay stands until the next, the public constant before the first; of what adds up a
+    step without a record adds nothing. Then clipped to the range and scaled.
+
+    Raises:
+        UsageError: the set does not live in clinical units, or one of its channels has no constant and a value missing.
+    """
+    if not is_clinical(transforms):
+        raise UsageError("this set was encoded: it has no clinical units, and its teacher scores encoded series")
+    impute, scale = (next(step for step in transforms if step["kind"] == kind) for kind in ("imputation", "scaling"))
+    filled = np.array(series, dtype=np.float64)
+    for place, name in enumerate(channels):
+        values = filled[:, :, place]
+        seen = np.isfinite(values)
+        normal = impute["never_observed"].get(name, np.nan)
+        if name in impute.get("not_carried", ()):
+            values[:] = np.where(seen, values, np.where(seen.any(axis=1), 0.0, normal)[:, None])
+        else:
+            last = np.maximum.accumulate(np.where(seen, np.arange(seen.shape[1]), -1), axis=1)
+            carried = np.take_along_axis(values, np.maximum(last, 0), axis=1)
+            values[:] = np.where(last < 0, normal, carried)
+    if missing := [name for place, name in enumerate(channels) if not np.isfinite(filled[:, :, place]).all()]:
+        raise UsageError(f"{missing[0]} is missing in a step, and no constant stands in for it: give its value")
+    rows = [list(scale["channels"]).index(name) for name in channels]
+    low, high = (np.asarray(scale[end], dtype=np.float64)[rows] for end in ("low", "high"))
+    return np.asarray(np.clip((filled - low) / (high - low), 0.0, 1.0))
+
+
 def frame(features: np.ndarray, labels: np.ndarray, channels: Sequence[str], tasks: Sequence[str], hours: float) -> Any:
     """A pandas frame, a row for every sample and step; needs pandas, which the site installation brings."""
     import pandas as pd

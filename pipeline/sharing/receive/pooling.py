@@ -16,7 +16,7 @@ from jaxtyping import Float32, Int16
 from pipeline.core.errors import DataError, UsageError
 from pipeline.core.transforms import require_same_space
 from pipeline.core.types import ArrayRecord
-from pipeline.sharing.layout import payload_name
+from pipeline.sharing.layout import SHIFT, TEACHER, payload_name
 from pipeline.sharing.receive.received import Received
 
 SUM: Final = "the sum of all"
@@ -85,6 +85,27 @@ def pool_rows(received: Sequence[Received]) -> Pool:
             },
         },
     )
+
+
+def pooled_beside(received: Sequence[Received]) -> tuple[dict[str, np.ndarray], str]:
+    """What stands beside pooled rows, and how it was made, in words.
+
+    `label_shift`: the mean of the bundles', weighted by their rows, as a model of all rows learns it. `teacher`: the
+    mean of the teachers' numbers, each site's alike, so the mean of their log odds: nobody publishes how many patients
+    a site has. Neither where a bundle has none, or where teachers weigh other features.
+    """
+    shifts = [one.label_shift for one in received if one.label_shift is not None]
+    teachers = [one.teacher for one in received if one.teacher is not None]
+    descriptions = [one.manifest["data"].get(TEACHER) for one in received]
+    found: dict[str, np.ndarray] = {}
+    if len(shifts) == len(received):
+        found[SHIFT] = np.average(np.stack(shifts), axis=0, weights=[len(one.features) for one in received])
+    if len(teachers) < len(received):
+        return found, "none: a bundle came without one"
+    if any(description != descriptions[0] for description in descriptions):
+        return found, "none: the sites' teachers weigh other features"
+    found[TEACHER] = np.stack(teachers).mean(axis=0)
+    return found, f"the mean of {len(teachers)} sites' log odds, each alike"
 
 
 def require_poolable(received: Sequence[Received]) -> None:

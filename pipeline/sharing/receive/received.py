@@ -21,8 +21,9 @@ from safetensors.numpy import load
 
 from pipeline.core.errors import DataError, UsageError
 from pipeline.core.extras import explained
+from pipeline.core.risk import shifted, teacher_risks
 from pipeline.sharing.bundle.payload_form import require_canonical
-from pipeline.sharing.layout import PAYLOAD, payload_name
+from pipeline.sharing.layout import PAYLOAD, SHIFT, TEACHER, payload_name
 from pipeline.sharing.receive import notebook
 from pipeline.sharing.receive.notebook import Card, Channel, Drawing
 from pipeline.sharing.receive.verify import VerifiedBundle, verify
@@ -146,6 +147,52 @@ class Received:
         weight = np.where(y == 1, p[rows], 1 - p[rows])
         return X[rows], y, weight
 
+    @property
+    def teacher(self) -> np.ndarray | None:
+        """float64 (task, 1 + channel), intercepts first: the model that labelled the samples; None where none came."""
+        return self.arrays.get(TEACHER)
+
+    @property
+    def label_shift(self) -> np.ndarray | None:
+        """float64 (task,): what was taken off the labels' log odds to balance them; None where nothing says so."""
+        return self.arrays.get(SHIFT)
+
+    def score(self, series: np.ndarray, *, clinical: bool = False) -> np.ndarray:
+        """The teacher's predicted risks (of a number: its mean label), `(stay, task)`, of one's own series.
+
+        Under the teacher's own guarantee, so as often as one likes; what it says of patients elsewhere is for its
+        receiver to test.
+
+        Args:
+            series: `(stay, step, channel)` on the set's grid and in the order of `channels`; prepared as
+                `manifest["data"]["transforms"]` say, or with `clinical` in the channels' units, NaN = not measured.
+
+        Raises:
+            UsageError: no teacher came with the set, the series have another shape, or the set has no units.
+        """
+        data = self.manifest["data"]
+        if self.teacher is None:
+            raise UsageError("no teacher came with this bundle: train a model on its samples")
+        series = np.asarray(series)
+        if series.ndim != 3 or series.shape[1:] != (data["n_steps"], len(data["channels"])):
+            raise UsageError(f"series to score are (stay, {data['n_steps']} steps, {len(data['channels'])} channels)")
+        if clinical:
+            series = notebook.prepared(series, data["channels"], data["transforms"])
+        if not np.isfinite(series).all():
+            raise UsageError("series to score hold values that are missing; clinical=True fills them as the site did")
+        return teacher_risks(series, self.teacher, data[TEACHER], data["channels"])
+
+    def risk(self, predicted: np.ndarray, task: str) -> np.ndarray:
+        """What a model trained on the samples predicts, as a risk: their labels are balanced, and events may be rare.
+
+        Raises:
+            UsageError: no such task, or the bundle does not say how its labels were balanced.
+        """
+        place, shift = self._task(task), self.label_shift
+        if shift is None:
+            raise UsageError("this bundle does not say how its labels were balanced: calibrate on your own patients")
+        return shifted(predicted, float(shift[place]))
+
     def torch_dataset(self, *tasks: str) -> TensorDataset:
         """(features, labels) for torch; labels (sample, task), of the named tasks or all; NaN = missing."""
         import torch
@@ -169,6 +216,9 @@ class Received:
             labels=self.labels,
             method=release["method"],
             starts_from_records=release["starts_from_records"],
+            label_shift=self.label_shift,
+            teacher=self.teacher,
+            teacher_features=self.manifest["data"].get(TEACHER),
             **self._shared(),
         )
 

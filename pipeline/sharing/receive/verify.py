@@ -20,6 +20,7 @@ from pipeline.sharing.bundle.payload_form import require_canonical
 from pipeline.sharing.canonical import read_canonical, sha256_hex
 from pipeline.sharing.layout import (
     ARRAYS,
+    BESIDE,
     ENCRYPTED_PAYLOAD,
     ENVELOPE,
     FORMAT,
@@ -293,8 +294,10 @@ def _check_manifest(
         raise ReleaseRefused(f"{MANIFEST} does not say what kind of release it is and how it was made")
     if not isinstance(data, dict) or not set(data) >= _DATA_KEYS:
         raise ReleaseRefused(f"{MANIFEST} does not say what the arrays mean")
-    if not isinstance(data["arrays"], dict) or set(data["arrays"]) != set(ARRAYS[release["kind"]]):
-        raise ReleaseRefused(f"{MANIFEST} names other arrays than a release of {release['kind']} has")
+    kind, arrays = release["kind"], data["arrays"]
+    named = [{*ARRAYS[kind], *beside} for beside in ((), *BESIDE.get(kind, ()))]
+    if not isinstance(arrays, dict) or set(arrays) not in named:
+        raise ReleaseRefused(f"{MANIFEST} names other arrays than a release of {kind} has")
     _check_terms(manifest)
 
 

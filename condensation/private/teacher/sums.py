@@ -8,7 +8,6 @@ from typing import Final, final
 
 import numpy as np
 
-from condensation.private import teacher
 from condensation.private.accounting import task_weights
 from condensation.private.channels import PublicChannels
 from condensation.private.moments import (
@@ -20,6 +19,8 @@ from condensation.private.moments import (
     subject_shares,
 )
 from condensation.private.process_statistics import row_length, statistic_rows
+from condensation.private.teacher import logistic
+from condensation.private.teacher.reliability import KNOTS, reliability_parts
 from pipeline.core.digest import digest_array, digest_blocks
 from pipeline.core.types import EncodedCohort
 
@@ -49,8 +50,8 @@ class ExactSums:
         """Weights -> the sum of `gradient_parts` over all stays, flat."""
 
         def row(series: np.ndarray) -> np.ndarray:
-            z = standardised(self.channels.late_levels(series), scaler, teacher.CLIP_NORM)
-            z[:, 0] = teacher.CONSTANT
+            z = standardised(self.channels.late_levels(series), scaler, logistic.CLIP_NORM)
+            z[:, 0] = logistic.CONSTANT
             return z
 
         rows = row_blocks(self._encoded.features, row, len(self.channels.names) + 1)
@@ -59,10 +60,18 @@ class ExactSums:
         def exact(weights: np.ndarray) -> np.ndarray:
             found = np.zeros(weights.size)
             for part, z in rows():
-                found += teacher.gradient_parts(z, labels[part], weights, self.share[part], self.task_weights)
+                found += logistic.gradient_parts(z, labels[part], weights, self.share[part], self.task_weights)
             return found
 
         return exact
+
+    def reliability(self, taught: logistic.LogisticTeacher) -> np.ndarray:
+        """The sum of `reliability_parts` over all stays, flat."""
+        found = np.zeros(len(self.task_weights) * len(KNOTS) * 2)
+        for part, levels in self.levels():
+            logits, labels = taught.unbounded(levels), self._encoded.labels[part]
+            found += reliability_parts(logits, labels, self.share[part], self.task_weights)
+        return found
 
     def digests(self) -> list[str]:
         """Of all that the sums depend on."""

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Final, final
 
-from condensation.private.teacher_release import NoisyAnswers, release_teacher
-from condensation.private.teacher_samples import samples_from_teacher
-from pipeline.core.errors import ConfigError
+from condensation.private.teacher.release import NoisyAnswers, release_teacher
+from condensation.private.teacher.samples import samples_from_teacher
 from pipeline.core.keys.noise import NoiseSource
+from pipeline.core.options.base import check_n_per_class
 from pipeline.core.options.condensers import PrivateTeacherOptions
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.types import CondensedSet, EncodedCohort, PrivacyGuarantee, Provenance
@@ -42,8 +42,7 @@ class PrivateTeacher(PrivateTeacherOptions):
         Raises:
             ConfigError: n_per_class below 1. Else as `release_teacher`.
         """
-        if n_per_class < 1:
-            raise ConfigError("n_per_class must be at least 1")
+        check_n_per_class(n_per_class)
         released = release_teacher(encoded, **self.told(), noise=noise)
         on_step(1, 2, math.nan)
         kinds = [task.kind for task in encoded.tasks]
@@ -52,14 +51,14 @@ class PrivateTeacher(PrivateTeacherOptions):
             released.statistics,
             released.teacher,
             released.event_shares,
+            released.reliability,
             kinds=kinds,
             n=2 * n_per_class,
             seed=seed,
         )
         on_step(2, 2, math.nan)
         return CondensedSet(
-            features=samples.features,
-            labels=samples.labels,
+            **samples.in_set(),
             channels=encoded.channels,
             tasks=encoded.tasks,
             step_hours=encoded.step_hours,

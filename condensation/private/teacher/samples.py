@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 from scipy.special import expit
 
 from condensation.private.channels import PublicChannels
 from condensation.private.placement import placed, pool_size
 from condensation.private.process import draw_series
 from condensation.private.process_statistics import ProcessStatistics
-from condensation.private.teacher import LARGEST_LOGIT, LogisticTeacher, balancing_shift, calibrated
+from condensation.private.teacher.logistic import LogisticTeacher, balancing_shift, calibrated
+from condensation.private.teacher.reliability import Reliability
+from pipeline.core.risk import LARGEST_LOGIT
 from pipeline.core.threads import single_threaded
+from pipeline.core.types import Json
 
 
 @final
@@ -30,7 +33,18 @@ class TaughtSamples:
     features: Float32[np.ndarray, "sample step channel"]
     labels: Float32[np.ndarray, "sample task"]
     teacher: LogisticTeacher  # calibrated
-    label_shift: float  # what was taken off the first task's logits to balance it; a receiver adds it to theirs
+    label_shift: Float64[np.ndarray, " task"]  # what was taken off its logits to balance the labels; 0 for most tasks
+    carried: Json  # what a receiver needs to compute the teacher's features
+
+    def in_set(self) -> dict[str, Any]:
+        """All of it as fields of a condensed set."""
+        return {
+            "features": self.features,
+            "labels": self.labels,
+            "label_shift": self.label_shift,
+            "teacher": self.teacher.numbers,
+            "teacher_features": self.carried,
+        }
 
 
 @single_threaded
@@ -39,6 +53,7 @@ def samples_from_teacher(
     statistics: ProcessStatistics,
     teacher: LogisticTeacher,
     event_shares: np.ndarray,
+    known: Reliability,
     *,
     kinds: Sequence[str],
     n: int,
@@ -50,15 +65,16 @@ def samples_from_teacher(
     are; the other tasks, and numbers, keep the mean that they have among patients.
 
     Args:
-        teacher: with any intercepts; they are put where the pool's mean risk is `event_shares`, `(task,)`.
+        teacher: with any slope and intercepts; calibrated by `known` and, where that tells little, so that the pool's
+            mean risk is `event_shares`, `(task,)`.
         kinds: of each task, "binary" or "regression".
     """
     pool = draw_series(channels, statistics, pool_size(n), seed)
     levels = channels.late_levels(pool)
-    fitted = calibrated(teacher, levels, event_shares)
+    fitted = calibrated(teacher, levels, event_shares, known)
     logits = fitted.logits(levels)
-    shift = balancing_shift(logits[:, 0]) if kinds[0] == "binary" else 0.0
+    shift = np.zeros(len(kinds))
+    shift[0] = balancing_shift(logits[:, 0]) if kinds[0] == "binary" else 0.0
     chosen = placed(logits[:, 0], n)
-    told = logits[chosen]
-    told[:, 0] = np.clip(told[:, 0] - shift, -LARGEST_LOGIT, LARGEST_LOGIT)
-    return TaughtSamples(pool[chosen], expit(told).astype(np.float32), fitted, shift)
+    told = np.clip(logits[chosen] - shift, -LARGEST_LOGIT, LARGEST_LOGIT)
+    return TaughtSamples(pool[chosen], expit(told).astype(np.float32), fitted, shift, channels.of_levels())

@@ -17,6 +17,9 @@ from jaxtyping import Float64
 from scipy.special import expit
 
 from condensation.private.channels import PublicChannels
+from condensation.private.teacher.reliability import PRIOR_SLOPE, Reliability, calibrating
+from pipeline.core.risk import LARGEST_LOGIT
+from pipeline.core.teacher_form import LARGEST, STEP
 
 ROUNDS: Final = 30
 LEARNING_RATE: Final = 8.0
@@ -27,7 +30,6 @@ CLIP_NORM: Final = 1.0  # of a standardised row, whose mean square norm is about
 GRADIENT_CLIP: Final = 0.5  # of a stay's gradient of one task
 PRIOR_LOGIT: Final = -1.8  # where a class's intercept starts: one event in seven, a public guess
 LEAST_SHARE: Final = 0.01  # of events, and of the rest, that a noisy prevalence is believed
-LARGEST_LOGIT: Final = 8.0
 
 Ask = Callable[[int, Float64[np.ndarray, "task entry"]], Float64[np.ndarray, "task entry"]]
 """(round, weights) -> the noisy sum of every task's clipped gradients at these weights."""
@@ -36,14 +38,24 @@ Ask = Callable[[int, Float64[np.ndarray, "task entry"]], Float64[np.ndarray, "ta
 @final
 @dataclass(frozen=True)
 class LogisticTeacher:
-    """Risk = sigmoid(intercept + coefficients . late levels), for every task: three lines without our code."""
+    """Risk = sigmoid(intercept + coefficients . late levels), for every task: a few lines without our code."""
 
     coefficients: Float64[np.ndarray, "task channel"]
     intercepts: Float64[np.ndarray, " task"]
 
+    def unbounded(self, levels: Float64[np.ndarray, "stay channel"]) -> Float64[np.ndarray, "stay task"]:
+        """Logits of `PublicChannels.late_levels`."""
+        return np.asarray(levels @ self.coefficients.T + self.intercepts)
+
     def logits(self, levels: Float64[np.ndarray, "stay channel"]) -> Float64[np.ndarray, "stay task"]:
-        """Of `PublicChannels.late_levels`, within +-8."""
-        return np.asarray(np.clip(levels @ self.coefficients.T + self.intercepts, -LARGEST_LOGIT, LARGEST_LOGIT))
+        """The same, within +-8."""
+        return np.asarray(np.clip(self.unbounded(levels), -LARGEST_LOGIT, LARGEST_LOGIT))
+
+    @property
+    def numbers(self) -> Float64[np.ndarray, "task entry"]:
+        """Intercepts, then coefficients, on the grid on which they are released."""
+        found = np.concatenate([self.intercepts[:, None], self.coefficients], axis=1)
+        return np.asarray(np.clip(np.rint(found / STEP) * STEP + 0.0, -LARGEST, LARGEST))
 
     def score(self, channels: PublicChannels, series: np.ndarray) -> Float64[np.ndarray, "stay task"]:
         """Predicted risk of every task (of a number: its mean) for `(stay, step, channel)` series."""
@@ -95,8 +107,9 @@ def starting_logits(kinds: Sequence[str]) -> np.ndarray:
 
 def linear_teacher(weights: np.ndarray, centre: np.ndarray, gain: np.ndarray) -> LogisticTeacher:
     """From weights of (CONSTANT, (level - centre) * gain) to coefficients of the levels themselves."""
-    coefficients = weights[:, 1:] * gain
-    return LogisticTeacher(coefficients, CONSTANT * weights[:, 0] - coefficients @ centre)
+    # rounded, so that the last bits of another machine do not ask for other noise in the next query
+    coefficients = np.round(weights[:, 1:] * gain, 6)
+    return LogisticTeacher(coefficients, np.round(CONSTANT * weights[:, 0] - coefficients @ centre, 6))
 
 
 def shares_of_events(known: np.ndarray, kinds: Sequence[str], noise: np.ndarray) -> np.ndarray:
@@ -110,20 +123,22 @@ def shares_of_events(known: np.ndarray, kinds: Sequence[str], noise: np.ndarray)
     return np.asarray(np.clip((events + noise * prior) / (events + others + noise), LEAST_SHARE, 1 - LEAST_SHARE))
 
 
-def calibrated(teacher: LogisticTeacher, levels: np.ndarray, shares: np.ndarray) -> LogisticTeacher:
-    """The teacher whose mean risk over `levels`, drawn from the process, is each task's private mean label.
+def calibrated(teacher: LogisticTeacher, levels: np.ndarray, shares: np.ndarray, known: Reliability) -> LogisticTeacher:
+    """The teacher with the slope and the intercept that its risks need; post-processing.
 
-    Clipped gradients and noise move the intercept; this puts it back, as post-processing.
+    Where `known` tells little the mean risk over `levels`, drawn from the process, is each task's private mean label.
     """
-    scores = levels @ teacher.coefficients.T
+    scores = PRIOR_SLOPE[0] * teacher.unbounded(levels)
     low, high = -LARGEST_LOGIT - scores.max(axis=0), LARGEST_LOGIT - scores.min(axis=0)
     for _ in range(60):
         middle = (low + high) / 2
         below = expit(scores + middle).mean(axis=0) < shares
         low, high = np.where(below, middle, low), np.where(below, high, middle)
-    return LogisticTeacher(teacher.coefficients, (low + high) / 2)
+    expected = (low + high) / 2
+    slope, intercept = np.array([calibrating(known, task, float(one)) for task, one in enumerate(expected)]).T
+    return LogisticTeacher(slope[:, None] * teacher.coefficients, slope * teacher.intercepts + intercept)
 
 
 def balancing_shift(logits: Float64[np.ndarray, " series"]) -> float:
-    """What is taken off a class's logit so that half of the pool lies on either side: the median."""
-    return float(np.median(logits))
+    """What is taken off a class's logit so that half of the pool lies on either side: the median, on the grid."""
+    return float(np.rint(np.median(logits) / STEP) * STEP + 0.0)

@@ -1,14 +1,16 @@
-"""Where the private teacher meets patients: sums for the process, sums for the scale, thirty gradients, then nothing.
+"""Where the private teacher meets patients: sums, thirty gradients, counts of risks, then nothing.
 
 1. *Process*, 15 % of the budget: number of subjects, sums and sums of squares of `statistic_rows`. Rows have entries
    within 1 and norm at most c; a subject moves the answer by at most sqrt(c^2 + (c/2)^2 + c^2).
 2. *Scale*, 10.2 %: the same of the late levels (entries within 1/2, norm at most c', squares weighted 2), and per task
    the sums of y and of 1 - y, weighted so that all tasks together move by at most c'/2. A subject moves the answer by
    at most sqrt(c'^2 + (c'/2)^2 + c'^2 + (c'/2)^2). Its noisy count is the one in the step size.
-3. *Gradients*, 74.8 %, in equal parts over the rounds: the sums of `gradient_parts`; a subject moves a round's answer
+3. *Gradients*, 71.4 %, in equal parts over the rounds: the sums of `gradient_parts`; a subject moves a round's answer
    by at most `GRADIENT_CLIP`, for any number of tasks and stays.
+4. *Reliability*, 3.4 %: the sums of `reliability_parts` under the teacher that the gradients gave; a subject moves the
+   answer by at most 1. They calibrate its risks.
 
-All three are priced together and reserved before the first noise. Gaussian queries, each asked in view of those before
+All four are priced together and reserved before the first noise. Gaussian queries, each asked in view of those before
 it, are exactly as private as one whose 1 / multiplier^2 is the sum of theirs (Dong, Roth and Su 2022, corollary 3.3);
 so the rounds stand in the account as one event. A subject's stays share a weight of one, and as every bound above is a
 ball, what holds for one stay holds for any number. No step raises, stops or branches on a value of the data.
@@ -22,7 +24,7 @@ from typing import Final, final
 
 import numpy as np
 
-from condensation.private import process_statistics, teacher, teacher_sums
+from condensation.private import process_statistics
 from condensation.private.accounting import accountant_name, noise_multipliers
 from condensation.private.channels import PublicChannels, public_channels
 from condensation.private.granular import noisy_answer
@@ -38,8 +40,11 @@ from condensation.private.moments import (
     require_public,
 )
 from condensation.private.process_statistics import ProcessStatistics, row_clip, row_length, statistics_from_sums
-from condensation.private.teacher import LogisticTeacher, linear_teacher, starting_logits
-from condensation.private.teacher_sums import ExactSums
+from condensation.private.teacher import logistic
+from condensation.private.teacher import sums as exact_sums
+from condensation.private.teacher.logistic import LogisticTeacher, linear_teacher, starting_logits
+from condensation.private.teacher.reliability import KNOTS, Reliability
+from condensation.private.teacher.sums import ExactSums
 from pipeline.core.digest import digest_array, digest_json
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.threads import single_threaded
@@ -47,17 +52,19 @@ from pipeline.core.types import EncodedCohort, Json, PrivacyGuarantee
 
 PROCESS_SHARE: Final = 0.15  # of the budget
 SCALE_SHARE: Final = 0.12  # of the rest
-QUERIES: Final = ("process", "scale", "gradients")
+RELIABILITY_SHARE: Final = 0.04  # of the rest
+QUERIES: Final = ("process", "scale", "gradients", "reliability")
 
 
 @final
 @dataclass(frozen=True)
 class NoisyAnswers:
-    """The three queries' answers as they were given; all else is made of them."""
+    """The four queries' answers as they were given; all else is made of them."""
 
     process: Sums
     scale: Sums
     gradients: np.ndarray  # (round, task, entry)
+    reliability: Reliability
 
 
 @final
@@ -71,6 +78,11 @@ class TeacherRelease:
     teacher: LogisticTeacher
     event_shares: np.ndarray  # (task,), mean labels
     guarantee: PrivacyGuarantee
+
+    @property
+    def reliability(self) -> Reliability:
+        """Of the teacher's logits."""
+        return self.answers.reliability
 
 
 @single_threaded
@@ -90,24 +102,31 @@ def release_teacher(encoded: EncodedCohort, *, epsilon: float, delta: float, noi
     process, scale = asked.process(multipliers[0]), asked.scale(multipliers[1])
     scaler = scale.standardiser(channels, channels.half_range)
     weights, gradients, gradient_scale = asked.descent(scaler, scale.count, multipliers[2])
+    taught = linear_teacher(weights, scaler.centre, scaler.gain)
+    counted, counted_scale = asked.reliability(taught, multipliers[3])
     known = scale.beside.reshape(-1, 2) / sums.label_weights[:, None]
     kinds = [task.kind for task in encoded.tasks]
     return TeacherRelease(
-        answers=NoisyAnswers(process, scale, gradients),
+        answers=NoisyAnswers(process, scale, gradients, counted),
         channels=channels,
         statistics=statistics_from_sums(channels, process.count, process.totals, process.squares),
-        teacher=linear_teacher(weights, scaler.centre, scaler.gain),
-        event_shares=teacher.shares_of_events(known, kinds, scale.scale / sums.label_weights),
+        teacher=taught,
+        event_shares=logistic.shares_of_events(known, kinds, scale.scale / sums.label_weights),
         guarantee=_guarantee(
-            encoded, epsilon, delta, multipliers, (process.scale, scale.scale, gradient_scale), channels.digest()
+            encoded,
+            epsilon,
+            delta,
+            multipliers,
+            (process.scale, scale.scale, gradient_scale, counted_scale),
+            channels.digest(),
         ),
     )
 
 
-def budget_shares() -> tuple[float, float, float]:
+def budget_shares() -> tuple[float, ...]:
     """Of the queries in `QUERIES`."""
-    scale = (1 - PROCESS_SHARE) * SCALE_SHARE
-    return PROCESS_SHARE, scale, 1 - PROCESS_SHARE - scale
+    scale, counted = ((1 - PROCESS_SHARE) * share for share in (SCALE_SHARE, RELIABILITY_SHARE))
+    return PROCESS_SHARE, scale, 1 - PROCESS_SHARE - scale - counted, counted
 
 
 @final
@@ -147,7 +166,7 @@ class _Asked:
 
     def descent(self, scaler: Standardiser, count: float, multiplier: float) -> tuple[np.ndarray, np.ndarray, float]:
         """The averaged weights, `(task, 1 + channel)`, every round's answer, and the scale of a round's noise."""
-        each, weighed = multiplier * math.sqrt(teacher.ROUNDS), self._sums.task_weights
+        each, weighed = multiplier * math.sqrt(logistic.ROUNDS), self._sums.task_weights
         used = {name: digest_array(array) for name, array in vars(scaler).items()}
         used["task_weights"] = digest_array(weighed)
         exact = self._sums.gradients(scaler)
@@ -156,13 +175,23 @@ class _Asked:
 
         def ask(number: int, weights: np.ndarray) -> np.ndarray:
             told = {**self.query, "part": "gradients", "round": number, "weights": digest_array(weights), **used}
-            answer, scale = noisy_answer(exact(weights), teacher.GRADIENT_CLIP, each, self._noise, told)
+            answer, scale = noisy_answer(exact(weights), logistic.GRADIENT_CLIP, each, self._noise, told)
             scales.append(scale)
             answers.append(answer.reshape(weights.shape) / weighed[:, None])
             return answers[-1]
 
-        weights = teacher.descend(ask, count, self._starts, len(self._sums.channels.names))
+        weights = logistic.descend(ask, count, self._starts, len(self._sums.channels.names))
         return weights, np.stack(answers), scales[0]
+
+    def reliability(self, taught: LogisticTeacher, multiplier: float) -> tuple[Reliability, float]:
+        """Of the teacher's logits, and the scale of the query's noise."""
+        weighed = self._sums.task_weights
+        used = {name: digest_array(array) for name, array in vars(taught).items()}
+        used["task_weights"] = digest_array(weighed)
+        told = {**self.query, "part": "reliability", **used}
+        answer, scale = noisy_answer(self._sums.reliability(taught), 1.0, multiplier, self._noise, told)
+        sums = answer.reshape(len(weighed), len(KNOTS), 2) / weighed[:, None, None]
+        return Reliability(sums, scale / weighed), scale
 
 
 def suspected(answers: NoisyAnswers, known: EncodedCohort, suspect: EncodedCohort) -> float:
@@ -184,7 +213,7 @@ def suspected(answers: NoisyAnswers, known: EncodedCohort, suspect: EncodedCohor
         return np.asarray(answer)
 
     starts = starting_logits([task.kind for task in known.tasks])
-    teacher.descend(replay, answers.scale.count, starts, len(channels.names))
+    logistic.descend(replay, answers.scale.count, starts, len(channels.names))
     return sum(one for one, _ in found) / max(sum(square for _, square in found), 1e-12)
 
 
@@ -192,24 +221,26 @@ def _channels(encoded: EncodedCohort) -> PublicChannels:
     return public_channels(encoded.channels, encoded.transforms, encoded.features.shape[1], encoded.step_hours)
 
 
-def public_constants() -> dict[str, float]:
+def public_constants() -> dict[str, float | list[float]]:
     """Every number that shapes the queries; their digest is in the guarantee."""
     return {
         "process_share": PROCESS_SHARE,
         "scale_share": SCALE_SHARE,
+        "reliability_share": RELIABILITY_SHARE,
+        "knots": [float(knot) for knot in KNOTS],
         "count_weight": COUNT_WEIGHT,
         "raw_clip_share": RAW_CLIP_SHARE,
-        "label_weight": teacher_sums.LABEL_WEIGHT,
+        "label_weight": exact_sums.LABEL_WEIGHT,
         "spread_floor": SPREAD_FLOOR,
         "row_clip_share": process_statistics.CLIP_SHARE,
-        "rounds": teacher.ROUNDS,
-        "learning_rate": teacher.LEARNING_RATE,
-        "momentum": teacher.MOMENTUM,
-        "averaged": teacher.AVERAGED,
-        "constant": teacher.CONSTANT,
-        "clip_norm": teacher.CLIP_NORM,
-        "gradient_clip": teacher.GRADIENT_CLIP,
-        "prior_logit": teacher.PRIOR_LOGIT,
+        "rounds": logistic.ROUNDS,
+        "learning_rate": logistic.LEARNING_RATE,
+        "momentum": logistic.MOMENTUM,
+        "averaged": logistic.AVERAGED,
+        "constant": logistic.CONSTANT,
+        "clip_norm": logistic.CLIP_NORM,
+        "gradient_clip": logistic.GRADIENT_CLIP,
+        "prior_logit": logistic.PRIOR_LOGIT,
     }
 
 
@@ -219,7 +250,7 @@ def _events(multipliers: tuple[float, ...]) -> tuple[Json, ...]:
         {"event": "GaussianDpEvent", "query": name, "noise_multiplier": multiplier}
         for name, multiplier in zip(QUERIES, multipliers, strict=True)
     ]
-    told[-1] |= {"rounds": teacher.ROUNDS}
+    told[QUERIES.index("gradients")] |= {"rounds": logistic.ROUNDS}
     return tuple(told)
 
 

@@ -1,0 +1,1 @@
+"""A private teacher: what it asks, how it learns, what it says, and the samples that carry it."""
