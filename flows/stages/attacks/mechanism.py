@@ -17,7 +17,7 @@ from pipeline.audit.scene import Mechanism
 from pipeline.core.config import Condense
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.keys.secrets import SECRET_BYTES, Secret
-from pipeline.core.types import CondensedSet, EncodedCohort, with_tasks
+from pipeline.core.types import CondensedSet, EncodedCohort, Provenance, with_tasks
 
 GAME_STEPS: Final = 8  # of a made-up series: enough for every part of a feature map, a sixth of the time of 48
 
@@ -32,7 +32,8 @@ def private_mechanism(table: Condense, encoded: EncodedCohort, samples: Condense
         return None
     low, high = public_range(encoded.transforms)
     shape = with_tasks(encoded.take(np.zeros(0, np.int64)), samples.tasks)
-    shape = dataclasses.replace(shape, features=shape.features[:, : min(GAME_STEPS, shape.features.shape[1])])
+    features = shape.features[:, : min(GAME_STEPS, shape.features.shape[1])]
+    shape = dataclasses.replace(shape, features=features, provenance=Provenance("audit"))  # one shape for all sources
     answers: _Answers
     if isinstance(condenser, PrivateTeacher):
         answers = _of_teacher(condenser, shape, low, high)
