@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Final, Protocol
 
 import numpy as np
 
 from condensation.private.feature_map import public_range
 from condensation.private.teacher_condenser import PrivateTeacher
-from condensation.private.teacher_release import suspected
+from condensation.private.teacher_release import suspicion
 from flows import registry
 from flows.stages.condense import ReleasesMoments
 from pipeline.audit.games.release_game import N_OTHERS
@@ -65,9 +67,18 @@ def _of_teacher(condenser: PrivateTeacher, shape: EncodedCohort, low: float, hig
         split=np.zeros(1, np.int8),
     )
 
-    def answers(encoded: EncodedCohort, *, noise: NoiseSource) -> object:
-        found, guarantee = condenser.answers(encoded, noise=noise)
+    @lru_cache(maxsize=1)  # the game asks about one cohort under hundreds of noises
+    def asked(encoded: EncodedCohort) -> Callable[[NoiseSource], object]:
         known = encoded.take(np.flatnonzero(encoded.subject_index < N_OTHERS))
-        return found.process, found.scale, suspected(found, known, suspect), guarantee
+        answering, suspected = condenser.answering(encoded), suspicion(known, suspect)
+
+        def told(noise: NoiseSource) -> object:
+            found, guarantee = answering(noise)
+            return found.process, found.scale, suspected(found), guarantee
+
+        return told
+
+    def answers(encoded: EncodedCohort, *, noise: NoiseSource) -> object:
+        return asked(encoded)(noise)
 
     return answers

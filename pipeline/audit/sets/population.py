@@ -7,6 +7,7 @@ sets that they are asked about.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -15,6 +16,7 @@ from scipy.special import logsumexp
 
 REFERENCE_SHARE: Final = 0.3  # of the holdout's subjects: the attacker's population
 COMPONENTS: Final = 32
+BLOCK_NUMBERS: Final = 1 << 17  # a megabyte of distances: larger ones are fetched from and given back to the system
 
 
 def flattened(series: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -43,9 +45,13 @@ class Population:
     def asked(self, records: np.ndarray) -> Asked:
         """Flattened records that any number of sets will be asked about."""
         low = (records - self.centre) @ self.axes.T
-        usual = _nearest_others(squared_distances(records, self.records))
-        density = logsumexp(-squared_distances(low, self.low) / (2 * self.bandwidth), axis=1)
+        usual = reduced(records, self.records, _nearest_others)
+        density = reduced(low, self.low, self.density)
         return Asked(self, records, low, np.log(usual + 1e-9), density - np.log(len(self.records)))
+
+    def density(self, square: np.ndarray) -> np.ndarray:
+        """Log of the sum over columns of a kernel of squared distances, `(query, reference)` -> `(query,)`."""
+        return np.asarray(logsumexp(square / (-2 * self.bandwidth), axis=1))
 
 
 @final
@@ -74,14 +80,21 @@ def population_of(records: np.ndarray) -> Population:
 def scores(samples: np.ndarray, asked: Asked) -> dict[str, np.ndarray]:
     """The attacks' scores of records, from a set's flattened samples and the population: `(record,)` each."""
     known = asked.population
-    near = squared_distances(asked.records, samples).min(axis=1)
-    between = squared_distances(asked.low, (samples - known.centre) @ known.axes.T)
-    density = logsumexp(-between / (2 * known.bandwidth), axis=1) - np.log(len(samples))
+    near = reduced(asked.records, samples, lambda square: square.min(axis=1))
+    low = (samples - known.centre) @ known.axes.T
+    density = reduced(asked.low, low, known.density) - np.log(len(samples))
     return {
         "nearest sample": -np.sqrt(near),
         "calibrated nearest": asked.usual - np.log(near + 1e-9),
         "density ratio": density - asked.density,
     }
+
+
+def reduced(queries: np.ndarray, references: np.ndarray, how: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """`how` makes a number a query of their squared distances: block by block, each as large as a cache: `(query,)`."""
+    rows = max(1, BLOCK_NUMBERS // max(1, len(references)))
+    parts = [how(squared_distances(queries[k : k + rows], references)) for k in range(0, len(queries), rows)]
+    return np.concatenate(parts) if parts else np.zeros(0)
 
 
 def _nearest_others(square: np.ndarray) -> np.ndarray:

@@ -27,8 +27,8 @@ from pipeline.audit.sets.population import (
     by_subject,
     flattened,
     population_of,
+    reduced,
     scores,
-    squared_distances,
 )
 from pipeline.audit.sets.reached import POWERED_HALF_WIDTH
 from pipeline.audit.statistics import LEVEL, Interval, auroc
@@ -134,7 +134,7 @@ def _arm(samples: np.ndarray, asked: Asked, subjects: np.ndarray, masks: Masks) 
 
 def _isolated(population: np.ndarray, members: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Distance to the nearest record of the population, but for the record itself: `(stay,)` each."""
-    found = [squared_distances(rows, population).min(axis=1) for rows in (members, others)]
+    found = [reduced(rows, population, lambda square: square.min(axis=1)) for rows in (members, others)]
     return found[0], found[1]
 
 
