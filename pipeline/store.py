@@ -51,6 +51,7 @@ KINDS: Final[Mapping[str, type[Any]]] = {
         types.ContractResult,
         types.UtilityReport,
         types.Grouping,
+        types.AuditPiece,
         types.LeakageReport,
         types.GateDecision,
         types.ReleaseRecord,

@@ -16,8 +16,9 @@ from pipeline.audit.encodings.missingness import MissingnessPattern
 from pipeline.audit.encodings.profiles import ProfileLinkage, TwoKeys
 from pipeline.audit.games.canary_subjects import CanarySubjects
 from pipeline.audit.multiplicity import with_family
+from pipeline.audit.once import Piece
 from pipeline.audit.result import FLAGS, NUMBERS, unsound
-from pipeline.audit.scene import BytesScene, CondensedScene, CondensesAgain, LeakageAttack, Level, Scene
+from pipeline.audit.scene import BytesScene, CondensedScene, CondensesAgain, InPieces, LeakageAttack, Level, Scene
 from pipeline.audit.sets.attribute_set import AttributeInferenceFromSet
 from pipeline.audit.sets.linkage_inference import Inference, Linkability
 from pipeline.audit.sets.membership import Membership
@@ -132,7 +133,7 @@ def attempt(scene: Scene, attack: LeakageAttack, *, seed: int, level: Level) -> 
         reason = _of_another_level(attack, level) or attack.unsupported(scene)
         if reason is not None:
             return NotRun(*told, str(reason))
-        found = attack.run(scene, child_seed(seed, "audit", scene.artefact, attack.name))
+        found = attack.run(scene, seed_of(attack, seed))
         wrong = unsound(found, attack, scene)
         found = () if wrong else tuple(map(_as_stored, found))
     except (EnvironmentProblem, OSError, MemoryError):
@@ -164,7 +165,35 @@ def condensed_again(
 @single_threaded
 def condense_again(scene: Scene, attack: CondensesAgain, number: int, *, seed: int) -> None:
     """One of `condensed_again`, into the scene's folder, where the attack will find it; `seed` is the audit's."""
-    attack.condense_again(scene, child_seed(seed, "audit", scene.artefact, attack.name), number)
+    attack.condense_again(scene, seed_of(attack, seed), number)
+
+
+def pieces_of(
+    scene: Scene, attacks: Sequence[LeakageAttack] = DEFAULT_ATTACKS, *, seed: int, level: Level
+) -> tuple[tuple[InPieces, str, Piece], ...]:
+    """The attack, name and piece of all that an audit of the scene has made once for what it depends on."""
+    return tuple(
+        (attack, name, how)
+        for attack in _about(scene, attacks)
+        if isinstance(attack, InPieces) and (_of_another_level(attack, level) or attack.unsupported(scene)) is None
+        for name, how in attack.pieces(scene, seed_of(attack, seed)).items()
+    )
+
+
+@single_threaded
+def make_piece(scene: CondensedScene, attack: InPieces, name: str, *, seed: int) -> None:
+    """One of `pieces_of`, to where the scene keeps it; one that fails is left to its attack, which says where."""
+    try:
+        scene.piece(attack, seed_of(attack, seed), name)
+    except (EnvironmentProblem, OSError, MemoryError):
+        raise  # the machine's fault
+    except Exception:
+        return
+
+
+def seed_of(attack: LeakageAttack | CondensesAgain, seed: int) -> int:
+    """An attack's own seed, from the audit's; the same for every artefact, so that these have pieces in common."""
+    return child_seed(seed, "audit", attack.name)
 
 
 def condensations(

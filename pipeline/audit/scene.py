@@ -10,11 +10,13 @@ from typing import Any, ClassVar, Literal, Protocol, final, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from pipeline.audit.once import Keep, Piece
 from pipeline.core.errors import DataError
 from pipeline.core.options.encoders import Axis as Axis
 from pipeline.core.types import (
     ArrayRecord,
     AttackResult,
+    AuditPiece,
     CondensedSet,
     EncodedCohort,
     Json,
@@ -200,7 +202,7 @@ class CondensedScene(ArrayRecord):
     """A condensed set, the stays it was made from (members) and stays of other subjects (holdout), encoded alike.
 
     Shadow sets hold what a set holds: `shadow_folder` lies inside the site's workspace, or is None. `zero`: where the
-    zero of the source's units lies in each channel; None where it is zero.
+    zero of the source's units lies in each channel; None where it is zero. `keep`: finds pieces that were made before.
     """
 
     artefact: str
@@ -217,6 +219,7 @@ class CondensedScene(ArrayRecord):
     mechanism: Mechanism | None = None  # what made the set, to be called on cohorts of the auditor's making
     receiver: Receiver | None = None  # how a receiver trains, so that models of the set can be attacked
     zero: Float[np.ndarray, " channel"] | None = None
+    keep: Keep | None = None
 
     def __post_init__(self) -> None:
         shape = self.condensed.features.shape[1:]
@@ -235,6 +238,11 @@ class CondensedScene(ArrayRecord):
         shared = np.intersect1d(self.member_subjects, self.holdout_subjects).size
         if shared:
             raise DataError(f"scene {self.artefact}: {shared} subjects are both member and holdout")
+
+    def piece(self, attack: InPieces, seed: int, name: str) -> AuditPiece:
+        """The piece of an attack that has this name, made now or found where it is kept; `seed` as in `run`."""
+        how = attack.pieces(self, seed)[name]
+        return how.make() if self.keep is None else self.keep(attack.name, name, seed, how)
 
     def lacks(self, subjects: int) -> str | None:
         """Why nothing can be said of it: no sample, or fewer than so many subjects among members or others; or None."""
@@ -328,6 +336,15 @@ class Foresees(Protocol):
 
     def foreseen(self, crowd: Crowd) -> Mapping[str, int]:
         """Statistic -> n; none where it cannot run."""
+        ...
+
+
+@runtime_checkable
+class InPieces(LeakageAttack, Protocol):
+    """An attack on sets, of which some pieces depend on less than the set: others may make them, once for several."""
+
+    def pieces(self, scene: Any, seed: int) -> Mapping[str, Piece]:
+        """By name; nothing is computed yet. `seed` as in `run`."""
         ...
 
 

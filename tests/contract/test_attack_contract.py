@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 from typing import Any
 
 import numpy as np
@@ -12,22 +13,26 @@ import pytest
 from condensation.private.moments import release_moments
 from encoders.projection import RandomProjectionEncoder
 from flows import registry
-from pipeline.audit.run import attempt, attempts
+from pipeline.audit.games import release_game
+from pipeline.audit.once import Piece
+from pipeline.audit.run import attempt, attempts, seed_of
 from pipeline.audit.scene import (
     BytesScene,
     CondensedScene,
     Encode,
     EncodingScene,
+    InPieces,
     Mechanism,
     Scene,
     TableScene,
     encoding_scene,
 )
-from pipeline.core.codec import to_plain
-from pipeline.core.digest import digest_array
+from pipeline.audit.sets import two_sample
+from pipeline.core.codec import from_parts, record_digest, to_parts, to_plain
+from pipeline.core.digest import canonical_json, digest_array
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.keys.secrets import Secret
-from pipeline.core.types import AttackResult, CondensedSet, EncodedCohort, Moments, NotRun, Provenance, Task
+from pipeline.core.types import AttackResult, AuditPiece, CondensedSet, EncodedCohort, Moments, NotRun, Provenance, Task
 from pipeline.probes.panel import fit_predict
 
 STAYS, STEPS, WINDOW, CHANNELS = 640, 12, 4, ("a", "b", "c", "sex")
@@ -230,6 +235,74 @@ def test_the_same_seed_gives_the_same_result_and_the_scene_is_left_alone(place: 
     again = attempt(scene, attack, seed=SEED, level="full")
     assert to_plain(again) == to_plain(found(place, attack))
     assert arrays_of(scene) == before
+
+
+IN_PIECES = [(place, attack) for place, attack in EVERY if isinstance(attack, InPieces)]
+
+
+@functools.cache
+def piece_of(attack: Any, name: str) -> str:
+    """The digest of a piece of the condensed scene."""
+    return record_digest(attack.pieces(condensed(), seed_of(attack, SEED))[name].make())
+
+
+@pytest.mark.parametrize("attack", [attack for _, attack in IN_PIECES], ids=lambda attack: attack.name)
+@pytest.mark.parametrize("samples", [80, 50])
+def test_a_piece_is_made_of_what_it_names_and_of_nothing_else(
+    attack: Any, samples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another set, and all that it does not name taken away: whoever finds it kept finds what he would have made."""
+    monkeypatch.setattr(two_sample, "RELABELLINGS", 49)
+    monkeypatch.setattr(release_game, "LEARNING_ROUNDS", 4)
+    scene, seed = condensed(), seed_of(attack, SEED)
+    others = cohort(samples, 9)
+    made = dataclasses.replace(
+        scene.condensed, features=others.features, labels=others.labels, guarantee=None, method="another"
+    )
+    nobody = np.zeros((0, STEPS, len(CHANNELS)), np.float32)
+    missing: dict[str, dict[str, Any]] = {
+        "receiver": {"receiver": None},
+        "mechanism": {"mechanism": None},
+        "source": {"members": nobody, "holdout": nobody, "member_subjects": nobody[:, 0, 0], "member_labels": None,
+                   "holdout_subjects": nobody[:, 0, 0], "holdout_labels": None},
+    }  # fmt: skip
+    for name, how in attack.pieces(scene, seed).items():
+        gone = {field: value for origin, fields in missing.items() if origin not in how.on
+                for field, value in fields.items()}  # fmt: skip
+        other = dataclasses.replace(scene, artefact="another", condensed=made, recondense=None, **gone)
+        again = attack.pieces(other, seed)[name]
+        assert again.on == how.on
+        if again.told == how.told:
+            assert record_digest(again.make()) == piece_of(attack, name)
+        else:
+            assert samples != len(scene.condensed.features)
+
+
+def test_the_attacks_that_share_pieces_are_known() -> None:
+    """One that is heavy and leaves its `pieces` out would be made for every set again."""
+    assert {attack.name for _, attack in IN_PIECES} == {
+        "density_membership", "subgroup_membership", "model_membership", "two_sample", "canary_subjects"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("place", "attack"), IN_PIECES, ids=[attack.name for _, attack in IN_PIECES])
+def test_kept_pieces_are_made_once_and_change_no_result(place: int, attack: Any) -> None:
+    there: dict[tuple[str, str, int], AuditPiece] = {}
+    made: list[str] = []
+
+    def keep(of: str, name: str, seed: int, how: Piece) -> AuditPiece:
+        assert of == attack.name
+        if (of, name, seed) not in there:
+            made.append(name)
+            meta, arrays = to_parts(how.make())
+            there[of, name, seed] = from_parts(AuditPiece, json.loads(canonical_json(meta)), arrays)
+        return there[of, name, seed]
+
+    scene = dataclasses.replace(condensed(), keep=keep)
+    for _ in range(2):
+        again = attempt(scene, attack, seed=SEED, level="full")
+        assert canonical_json(to_plain(again)) == canonical_json(to_plain(found(place, attack)))
+    assert sorted(made) == sorted(attack.pieces(scene, 0))
 
 
 def too_small(scene: Scene) -> Scene:

@@ -19,7 +19,7 @@ from condensation.private.process_statistics import row_clip, row_length, statis
 from condensation.private.teacher import logistic, release, sums
 from condensation.private.teacher.condenser import PrivateTeacher
 from condensation.private.teacher.logistic import CONSTANT, GRADIENT_CLIP, ROUNDS, gradient_parts
-from condensation.private.teacher.release import budget_shares, release_teacher, suspected
+from condensation.private.teacher.release import budget_shares, release_teacher, suspicion
 from condensation.private.teacher.reliability import reliability_parts
 from condensation.private.teacher.sums import LABEL_WEIGHT, label_parts
 from pipeline.core.config import condense_table
@@ -352,8 +352,8 @@ def test_an_attacker_who_knows_everybody_else_counts_the_rest_without_noise() ->
     known = whole.take(np.arange(40))
     for encoded, there in ((whole, 1.0), (known, 0.0)):
         found = released(encoded, silent=True)[0]
-        assert suspected(found.answers, known, suspect) == pytest.approx(there, abs=1e-3)
-        assert abs(suspected(released(encoded)[0].answers, known, suspect) - there) > 0.01
+        assert suspicion(known, suspect)(found.answers) == pytest.approx(there, abs=1e-3)
+        assert abs(suspicion(known, suspect)(released(encoded)[0].answers) - there) > 0.01
 
 
 def test_row_length_is_that_of_the_rows() -> None:

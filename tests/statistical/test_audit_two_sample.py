@@ -104,6 +104,6 @@ def test_nothing_alarms_too_often_where_nothing_leaks(monkeypatch: pytest.Monkey
         member[subjects[:45]] = True
         who = People(records, subjects, member, np.round(rng.normal(size=(30, 4, 2)), 0).astype(np.float32))
         samples = np.round(rng.normal(size=(12, 4, 2)), 0).astype(np.float32)
-        p_values.append(examine(who, {"set": samples}, rng)["set"].p_value)
+        p_values.append(examine(who, {"set": samples}, rng)[0]["set"].p_value)
     assert sum(p <= 0.05 for p in p_values) <= stats.binom.ppf(0.98, 120, 0.05)
     assert sum(p <= LEVEL for p in p_values) <= stats.binom.ppf(0.999, 120, 2 * LEVEL)  # 2 in 100 is the finest p here

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, final
 
-from condensation.private.teacher.release import NoisyAnswers, release_teacher
+from condensation.private.teacher.release import NoisyAnswers, exact_sums, release_teacher
 from condensation.private.teacher.samples import samples_from_teacher
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.options.base import check_n_per_class
@@ -22,10 +23,15 @@ METHOD: Final = "private_teacher"
 class PrivateTeacher(PrivateTeacherOptions):
     """(epsilon, delta)-differentially private, one release; the size of the set costs nothing."""
 
-    def answers(self, encoded: EncodedCohort, *, noise: NoiseSource) -> tuple[NoisyAnswers, PrivacyGuarantee]:
-        """All that the samples rest on: the same query, so no further cost. Raises as `release_teacher`."""
-        released = release_teacher(encoded, **self.told(), noise=noise)
-        return released.answers, released.guarantee
+    def answering(self, encoded: EncodedCohort) -> Callable[[NoiseSource], tuple[NoisyAnswers, PrivacyGuarantee]]:
+        """All that the samples rest on, under any noise: the same query, so no further cost. Raises as the release."""
+        sums = exact_sums(encoded)
+
+        def answers(noise: NoiseSource) -> tuple[NoisyAnswers, PrivacyGuarantee]:
+            released = release_teacher(encoded, **self.told(), noise=noise, sums=sums)
+            return released.answers, released.guarantee
+
+        return answers
 
     def condense(
         self,

@@ -19,6 +19,7 @@ ball, what holds for one stay holds for any number. No step raises, stops or bra
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -41,7 +42,7 @@ from condensation.private.moments import (
 )
 from condensation.private.process_statistics import ProcessStatistics, row_clip, row_length, statistics_from_sums
 from condensation.private.teacher import logistic
-from condensation.private.teacher import sums as exact_sums
+from condensation.private.teacher import sums as summing
 from condensation.private.teacher.logistic import LogisticTeacher, linear_teacher, starting_logits
 from condensation.private.teacher.reliability import KNOTS, Reliability
 from condensation.private.teacher.sums import ExactSums
@@ -86,16 +87,21 @@ class TeacherRelease:
 
 
 @single_threaded
-def release_teacher(encoded: EncodedCohort, *, epsilon: float, delta: float, noise: NoiseSource) -> TeacherRelease:
+def release_teacher(
+    encoded: EncodedCohort, *, epsilon: float, delta: float, noise: NoiseSource, sums: ExactSums | None = None
+) -> TeacherRelease:
     """Ask once, (epsilon, delta)-DP per subject, add or remove one; an empty cohort is as good as any.
+
+    Args:
+        sums: `exact_sums` of the cohort, for who asks about one again and again; None = they are made here.
 
     Raises:
         ConfigError: a transform looked at patients, or epsilon or delta is out of range.
         BudgetError: the noise source has a ledger, and it refuses.
     """
     require_public(encoded)
-    channels = _channels(encoded)
-    sums = ExactSums(encoded, channels)
+    sums = exact_sums(encoded) if sums is None else sums
+    channels = sums.channels
     multipliers = noise_multipliers(epsilon, delta, budget_shares())
     asked = _Asked(encoded, sums, noise, epsilon, delta)
     noise.reserve(asked.query, _events(multipliers))  # before the first noise: a ledger may say no
@@ -148,7 +154,7 @@ class _Asked:
             "tasks": [[task.name, task.kind] for task in encoded.tasks],
             "transforms": digest_json([dict(step) for step in encoded.transforms]),
             "constants": public_constants(),
-            "rows": sums.digests(),
+            "rows": sums.digests,
         }
 
     def process(self, multiplier: float) -> Sums:
@@ -194,31 +200,36 @@ class _Asked:
         return Reliability(sums, scale / weighed), scale
 
 
-def suspected(answers: NoisyAnswers, known: EncodedCohort, suspect: EncodedCohort) -> float:
+def suspicion(known: EncodedCohort, suspect: EncodedCohort) -> Callable[[NoisyAnswers], float]:
     """How often the gradients hold the stay `suspect`, say the answers to one who knows everybody else: with noise.
 
     For the audit. A round's gradients depend on the noise before it, which the answers tell; so what `known` people add
     is taken off round by round, and what is left is held against the suspect's own gradients (a matched filter).
     """
-    channels = _channels(known)
-    scaler = answers.scale.standardiser(channels, channels.half_range)
-    sums = [ExactSums(cohort, channels) for cohort in (known, suspect)]
-    others, own = (one.gradients(scaler) for one in sums)
-    found: list[tuple[float, float]] = []
-
-    def replay(number: int, weights: np.ndarray) -> np.ndarray:
-        answer, theirs = answers.gradients[number], own(weights)
-        left = (answer * sums[0].task_weights[:, None]).ravel() - others(weights)
-        found.append((float(left @ theirs), float(theirs @ theirs)))
-        return np.asarray(answer)
-
+    sums, own_sums = exact_sums(known), exact_sums(suspect)
     starts = starting_logits([task.kind for task in known.tasks])
-    logistic.descend(replay, answers.scale.count, starts, len(channels.names))
-    return sum(one for one, _ in found) / max(sum(square for _, square in found), 1e-12)
+
+    def suspected(answers: NoisyAnswers) -> float:
+        scaler = answers.scale.standardiser(sums.channels, sums.channels.half_range)
+        others, own = sums.gradients(scaler), own_sums.gradients(scaler)
+        found: list[tuple[float, float]] = []
+
+        def replay(number: int, weights: np.ndarray) -> np.ndarray:
+            answer, theirs = answers.gradients[number], own(weights)
+            left = (answer * sums.task_weights[:, None]).ravel() - others(weights)
+            found.append((float(left @ theirs), float(theirs @ theirs)))
+            return np.asarray(answer)
+
+        logistic.descend(replay, answers.scale.count, starts, len(sums.channels.names))
+        return sum(one for one, _ in found) / max(sum(square for _, square in found), 1e-12)
+
+    return suspected
 
 
-def _channels(encoded: EncodedCohort) -> PublicChannels:
-    return public_channels(encoded.channels, encoded.transforms, encoded.features.shape[1], encoded.step_hours)
+def exact_sums(encoded: EncodedCohort) -> ExactSums:
+    """Of a cohort, by its public channels; nothing of it may leave."""
+    shape = encoded.features.shape[1]
+    return ExactSums(encoded, public_channels(encoded.channels, encoded.transforms, shape, encoded.step_hours))
 
 
 def public_constants() -> dict[str, float | list[float]]:
@@ -230,7 +241,7 @@ def public_constants() -> dict[str, float | list[float]]:
         "knots": [float(knot) for knot in KNOTS],
         "count_weight": COUNT_WEIGHT,
         "raw_clip_share": RAW_CLIP_SHARE,
-        "label_weight": exact_sums.LABEL_WEIGHT,
+        "label_weight": summing.LABEL_WEIGHT,
         "spread_floor": SPREAD_FLOOR,
         "row_clip_share": process_statistics.CLIP_SHARE,
         "rounds": logistic.ROUNDS,

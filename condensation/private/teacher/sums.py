@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import Final, final
 
 import numpy as np
@@ -38,9 +39,12 @@ class ExactSums:
         self.clip = RAW_CLIP_SHARE * channels.half_range * math.sqrt(len(channels.names))  # of a row of levels
         self.label_weights = task_weights(len(encoded.tasks), LABEL_WEIGHT * self.clip)
         self.task_weights = task_weights(len(encoded.tasks), 1.0)
-        self.statistics = row_blocks(
-            encoded.features, lambda series: statistic_rows(channels, series), row_length(channels)
-        )
+
+    @cached_property
+    def statistics(self) -> RowBlocks:
+        """Passes over `statistic_rows`."""
+        features, width = self._encoded.features, row_length(self.channels)
+        return row_blocks(features, lambda series: statistic_rows(self.channels, series), width)
 
     def labelled(self) -> np.ndarray:
         """`label_parts` of all stays."""
@@ -73,6 +77,7 @@ class ExactSums:
             found += reliability_parts(logits, labels, self.share[part], self.task_weights)
         return found
 
+    @cached_property
     def digests(self) -> list[str]:
         """Of all that the sums depend on."""
         return [

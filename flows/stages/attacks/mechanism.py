@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Final, Protocol
 
 import numpy as np
 
 from condensation.private.feature_map import public_range
 from condensation.private.teacher.condenser import PrivateTeacher
-from condensation.private.teacher.release import suspected
+from condensation.private.teacher.release import suspicion
 from flows import registry
 from flows.stages.condense import ReleasesMoments
 from pipeline.audit.games.release_game import N_OTHERS
@@ -17,7 +19,7 @@ from pipeline.audit.scene import Mechanism
 from pipeline.core.config import Condense
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.keys.secrets import SECRET_BYTES, Secret
-from pipeline.core.types import CondensedSet, EncodedCohort, with_tasks
+from pipeline.core.types import CondensedSet, EncodedCohort, Provenance, with_tasks
 
 GAME_STEPS: Final = 8  # of a made-up series: enough for every part of a feature map, a sixth of the time of 48
 
@@ -32,7 +34,8 @@ def private_mechanism(table: Condense, encoded: EncodedCohort, samples: Condense
         return None
     low, high = public_range(encoded.transforms)
     shape = with_tasks(encoded.take(np.zeros(0, np.int64)), samples.tasks)
-    shape = dataclasses.replace(shape, features=shape.features[:, : min(GAME_STEPS, shape.features.shape[1])])
+    features = shape.features[:, : min(GAME_STEPS, shape.features.shape[1])]
+    shape = dataclasses.replace(shape, features=features, provenance=Provenance("audit"))  # one shape for all sources
     answers: _Answers
     if isinstance(condenser, PrivateTeacher):
         answers = _of_teacher(condenser, shape, low, high)
@@ -64,9 +67,18 @@ def _of_teacher(condenser: PrivateTeacher, shape: EncodedCohort, low: float, hig
         split=np.zeros(1, np.int8),
     )
 
-    def answers(encoded: EncodedCohort, *, noise: NoiseSource) -> object:
-        found, guarantee = condenser.answers(encoded, noise=noise)
+    @lru_cache(maxsize=1)  # the game asks about one cohort under hundreds of noises
+    def asked(encoded: EncodedCohort) -> Callable[[NoiseSource], object]:
         known = encoded.take(np.flatnonzero(encoded.subject_index < N_OTHERS))
-        return found.process, found.scale, suspected(found, known, suspect), found.reliability.sums, guarantee
+        answering, suspected = condenser.answering(encoded), suspicion(known, suspect)
+
+        def told(noise: NoiseSource) -> object:
+            found, guarantee = answering(noise)
+            return found.process, found.scale, suspected(found), found.reliability.sums, guarantee
+
+        return told
+
+    def answers(encoded: EncodedCohort, *, noise: NoiseSource) -> object:
+        return asked(encoded)(noise)
 
     return answers

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, final
 
 from pipeline.audit.games.release_game import CANARIES, CONFIDENCE, ROUNDS, Game, is_gaussian, play
+from pipeline.audit.once import Piece
 from pipeline.audit.result import Controls, Figure, result
 from pipeline.audit.scene import CondensedScene, Crowd
-from pipeline.core.types import AttackResult, ThreatModel
+from pipeline.core.codec import from_plain, to_plain
+from pipeline.core.types import AttackResult, AuditPiece, ThreatModel
 
 STATISTIC: Final = "epsilon_above_claim"
+GAME: Final = "game"
 
 
 @final
@@ -49,7 +52,16 @@ class CanarySubjects:
     def run(self, scene: CondensedScene, seed: int) -> tuple[AttackResult, ...]:
         """One result."""
         assert scene.mechanism is not None  # `unsupported` says so otherwise
-        return (_result(scene, play(scene.mechanism, seed=seed, rounds=self.rounds)),)
+        return (_result(scene, from_plain(Game, dict(scene.piece(self, seed, GAME).facts))),)
+
+    def pieces(self, scene: CondensedScene, seed: int) -> Mapping[str, Piece]:
+        """The game: on cohorts that the audit makes up, so that no stay and no set matters."""
+
+        def played() -> AuditPiece:
+            assert scene.mechanism is not None  # `unsupported` says so otherwise
+            return AuditPiece(to_plain(play(scene.mechanism, seed=seed, rounds=self.rounds)))
+
+        return {GAME: Piece(("mechanism",), played, {"rounds": self.rounds})}
 
 
 def _result(scene: CondensedScene, game: Game) -> AttackResult:

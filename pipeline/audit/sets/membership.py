@@ -1,24 +1,32 @@
 """T6: does the set tell who was in the training part? Scores are calibrated on the population, judged by subject.
 
-Scores (larger = member): nearest sample against nearest records of the population (a reference part of the holdout); a
-kernel density ratio of set to population in the population's principal components; the pairwise likelihood-ratio test
-of RMIA (Zarifzadeh et al., ICML 2024) reduces to that ratio, because one set stands for the model. The score, its sign
-and the thresholds are chosen on one half of the subjects and reported on the other.
+Scores (larger = member) are those of `pipeline.audit.sets.population`, a reference part of the holdout; the pairwise
+likelihood-ratio test of RMIA (Zarifzadeh et al., ICML 2024) reduces to its density ratio, because one set stands for
+the model. The score, its sign and the thresholds are chosen on one half of the subjects and reported on the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Final, final
 
 import numpy as np
 from scipy import stats
-from scipy.special import logsumexp
 
+from pipeline.audit.once import Piece
 from pipeline.audit.result import Controls, result
 from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene, Crowd
 from pipeline.audit.sets.distances import channel_scale
+from pipeline.audit.sets.population import (
+    REFERENCE_SHARE,
+    Asked,
+    Population,
+    by_subject,
+    flattened,
+    population_of,
+    scores,
+)
 from pipeline.audit.sets.reached import FPR, Reached
 from pipeline.audit.statistics import (
     EXPECTED_FALSE_POSITIVES,
@@ -29,16 +37,15 @@ from pipeline.audit.statistics import (
     smallest_fpr,
     threshold_at_fpr,
 )
+from pipeline.core.codec import from_plain, to_plain
 from pipeline.core.seeds import generator
-from pipeline.core.types import AttackResult, ThreatModel
+from pipeline.core.types import AttackResult, AuditPiece, ThreatModel
 
 SHARP_FPR = 0.001  # where about 3,000 non-members in the reporting half allow it
-REFERENCE_SHARE = 0.3  # of the holdout's subjects: the attacker's population
-COMPONENTS = 32
 FOUND = 0.95
 PLANTED = 200
-
-Score = Callable[[np.ndarray], np.ndarray]
+MEMBERS_THEMSELVES: Final = "the members themselves"
+OTHER_PEOPLE: Final = "other people"
 
 
 @dataclass(frozen=True)
@@ -47,58 +54,6 @@ class Parts:
 
     choose: np.ndarray
     report: np.ndarray
-
-
-def flattened(series: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """`(stay, step * channel)` in the channels' scale, float32."""
-    scaled: np.ndarray = (series / scale).reshape(len(series), -1).astype(np.float32)
-    return scaled
-
-
-def squared_distances(queries: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """`(query, reference)`, never negative."""
-    square = (queries**2).sum(axis=1)[:, None] + (references**2).sum(axis=1)[None] - 2 * (queries @ references.T)
-    return np.asarray(np.maximum(square, 0), np.float64)
-
-
-def scores(samples: np.ndarray, population: np.ndarray) -> dict[str, Score]:
-    """The attacks' scores of records, from the set's samples and the population's records (both flattened)."""
-    centre = population.mean(axis=0)
-    n_components = min(COMPONENTS, len(population) - 1, population.shape[1])
-    axes = np.linalg.svd(population - centre, full_matrices=False)[2][:n_components]
-    low_samples, low_population = (samples - centre) @ axes.T, (population - centre) @ axes.T
-    between = squared_distances(low_population, low_population)
-    bandwidth = float(np.median(between[between > 0])) / max(n_components, 1) if (between > 0).any() else 1.0
-
-    def nearest_sample(records: np.ndarray) -> np.ndarray:
-        return np.asarray(-np.sqrt(squared_distances(records, samples).min(axis=1)))
-
-    def nearest_calibrated(records: np.ndarray) -> np.ndarray:
-        usual = _nearest_others(squared_distances(records, population))
-        return np.asarray(np.log(usual + 1e-9) - np.log(squared_distances(records, samples).min(axis=1) + 1e-9))
-
-    def density_ratio(records: np.ndarray) -> np.ndarray:
-        low = (records - centre) @ axes.T
-        inside = logsumexp(-squared_distances(low, low_samples) / (2 * bandwidth), axis=1) - np.log(len(samples))
-        usual = logsumexp(-squared_distances(low, low_population) / (2 * bandwidth), axis=1)
-        return np.asarray(inside - usual + np.log(len(population)))
-
-    return {"nearest sample": nearest_sample, "calibrated nearest": nearest_calibrated, "density ratio": density_ratio}
-
-
-def _nearest_others(square: np.ndarray) -> np.ndarray:
-    """Mean squared distance to the three nearest population records."""
-    k = min(3, square.shape[1])
-    mean: np.ndarray = np.partition(square, k - 1, axis=1)[:, :k].mean(axis=1)
-    return mean
-
-
-def by_subject(values: np.ndarray, subjects: np.ndarray) -> np.ndarray:
-    """The largest score of each subject's stays: `(subject,)`."""
-    _, index = np.unique(subjects, return_inverse=True)
-    best = np.full(index.max() + 1, -np.inf)
-    np.maximum.at(best, index, values)
-    return best
 
 
 def judge(
@@ -188,11 +143,14 @@ def attack(
     at: float = FPR,
 ) -> Reached:
     """Members against others, each (flattened records, subjects), from samples and population; TPR at FPR `at`."""
-    table = scores(samples, population)
-    inside = {name: by_subject(score(members[0]), members[1]) for name, score in table.items()}
-    outside = {name: by_subject(score(others[0]), others[1]) for name, score in table.items()}
-    n, m = len(np.unique(members[1])), len(np.unique(others[1]))
-    return judge(inside, outside, halves(n, rng), halves(m, rng), at)
+    known = population_of(population)
+    inside, outside = (_scored(samples, known.asked(rows), who) for rows, who in (members, others))
+    m, o = (halves(len(np.unique(who)), rng) for _, who in (members, others))
+    return judge(inside, outside, m, o, at)
+
+
+def _scored(samples: np.ndarray, asked: Asked, subjects: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: by_subject(score, subjects) for name, score in scores(samples, asked).items()}
 
 
 def foreseen_of_halves(inside: int, outside: int, sharp: Mapping[str, float]) -> dict[str, int]:
@@ -226,43 +184,84 @@ class Membership:
 
     def run(self, scene: CondensedScene, seed: int) -> tuple[AttackResult, ...]:
         """AUROC; TPR at 1 % FPR (at the smallest that n supports: under-powered); at 0.1 % too where n allows."""
-        scale = channel_scale(scene.holdout)
-        samples = flattened(scene.condensed.features, scale)
-        members, holdout = flattened(scene.members, scale), flattened(scene.holdout, scale)
-        subjects = generator(seed, "audit", "membership", "population").permutation(np.unique(scene.holdout_subjects))
-        reference = np.isin(scene.holdout_subjects, subjects[: int(REFERENCE_SHARE * len(subjects))])
-        population = holdout[reference]
-        inside = (members, scene.member_subjects)
-        outside = (holdout[~reference], scene.holdout_subjects[~reference])
-        rows = generator(seed, "audit", "membership", "strangers").permutation(len(population))[: len(samples)]
-
-        def arms(at: float) -> tuple[Reached, Reached, Reached]:
-            """The set, a set of its members, a set of strangers."""
-            return (
-                attack(samples, population, inside, outside, generator(seed, "audit", "membership"), at),
-                _planted_members(inside, outside, population, seed, at),
-                attack(population[rows], population, inside, outside, generator(seed, "audit", "membership"), at),
-            )
-
-        usual = arms(FPR)
-        results = (_auroc_result(scene, *usual), _tpr_result(scene, *usual, FPR))
-        if smallest_fpr(usual[0].others) > SHARP_FPR:
+        parts = _parts_of(scene, seed)
+        samples = flattened(scene.condensed.features, channel_scale(scene.holdout))
+        found = parts.reached(samples)
+        positive, negative = (
+            [from_plain(Reached, one) for one in scene.piece(self, seed, name).facts["reached"]]
+            for name in (MEMBERS_THEMSELVES, OTHER_PEOPLE)
+        )
+        first = found[0], positive[0], negative[0]
+        results = (_auroc_result(scene, *first), _tpr_result(scene, *first, FPR))
+        if len(found) == 1:
             return results
-        return (*results, _tpr_result(scene, *arms(SHARP_FPR), SHARP_FPR))
+        return (*results, _tpr_result(scene, found[1], positive[1], negative[1], SHARP_FPR))
+
+    def pieces(self, scene: CondensedScene, seed: int) -> Mapping[str, Piece]:
+        """Two controls: a set that holds members verbatim, and one of other people of the set's size."""
+
+        def planted() -> AuditPiece:
+            return AuditPiece({"reached": to_plain(_parts_of(scene, seed).planted())})
+
+        def others() -> AuditPiece:
+            parts = _parts_of(scene, seed)
+            rows = generator(seed, "audit", "membership", "strangers").permutation(len(parts.population.records))
+            return AuditPiece({"reached": to_plain(parts.reached(parts.population.records[rows[:n]]))})
+
+        n = len(scene.condensed.features)
+        return {
+            MEMBERS_THEMSELVES: Piece(("source",), planted),
+            OTHER_PEOPLE: Piece(("source",), others, {"samples": n}),
+        }
 
 
-def _planted_members(
-    inside: tuple[np.ndarray, np.ndarray],
-    outside: tuple[np.ndarray, np.ndarray],
-    population: np.ndarray,
-    seed: int,
-    at: float,
-) -> Reached:
-    """A set that holds its members verbatim: the attack must name them."""
-    rng = generator(seed, "audit", "membership", "planted")
-    subjects = rng.permutation(np.unique(inside[1]))[:PLANTED]
-    rows = np.isin(inside[1], subjects)
-    return attack(inside[0][rows], population, (inside[0][rows], inside[1][rows]), outside, rng, at)
+@final
+@dataclass(frozen=True, eq=False)
+class _Arms:
+    """Members and others, asked about, with their subjects."""
+
+    population: Population
+    inside: tuple[Asked, np.ndarray]
+    outside: tuple[Asked, np.ndarray]
+    seed: int
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """False-alarm rates at which people are named: the sharp one where there are enough others."""
+        others = len(np.unique(self.outside[1]))
+        return (FPR, SHARP_FPR) if smallest_fpr(others - others // 2) <= SHARP_FPR else (FPR,)
+
+    def reached(self, samples: np.ndarray) -> list[Reached]:
+        """What a set tells, at each of the rates."""
+        inside, outside = (_scored(samples, asked, who) for asked, who in (self.inside, self.outside))
+        return self._judged(inside, outside, len(np.unique(self.inside[1])))
+
+    def planted(self) -> list[Reached]:
+        """A set that holds its members verbatim: the attack must name them."""
+        (asked, who), (others, whose) = self.inside, self.outside
+        order = generator(self.seed, "audit", "membership", "planted").permutation(np.unique(who))[:PLANTED]
+        rows = np.isin(who, order)
+        told = self.population.asked(asked.records[rows])
+        inside, outside = _scored(told.records, told, who[rows]), _scored(told.records, others, whose)
+        return self._judged(inside, outside, len(order))
+
+    def _judged(self, inside: dict[str, np.ndarray], outside: dict[str, np.ndarray], members: int) -> list[Reached]:
+        found = []
+        for at in self.rates:
+            rng = generator(self.seed, "audit", "membership", "halves")
+            m, o = halves(members, rng), halves(len(np.unique(self.outside[1])), rng)
+            found.append(judge(inside, outside, m, o, at))
+        return found
+
+
+def _parts_of(scene: CondensedScene, seed: int) -> _Arms:
+    scale = channel_scale(scene.holdout)
+    holdout = flattened(scene.holdout, scale)
+    subjects = generator(seed, "audit", "membership", "population").permutation(np.unique(scene.holdout_subjects))
+    reference = np.isin(scene.holdout_subjects, subjects[: int(REFERENCE_SHARE * len(subjects))])
+    known = population_of(holdout[reference])
+    inside = known.asked(flattened(scene.members, scale)), scene.member_subjects
+    return _Arms(known, inside, (known.asked(holdout[~reference]), scene.holdout_subjects[~reference]), seed)
 
 
 def _facts(scene: CondensedScene, found: Reached, positive: Reached, negative: Reached) -> dict[str, Any]:

@@ -14,6 +14,7 @@ in the set. How a receiver trains is handed in as a function.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, final
 
@@ -21,18 +22,17 @@ import numpy as np
 import torch
 from torch import nn
 
+from pipeline.audit.once import Piece
 from pipeline.audit.result import Controls, Figure, result
 from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene, Receiver
-from pipeline.audit.sets.membership import (
-    REFERENCE_SHARE,
-    halves,
-    judge,
-)
+from pipeline.audit.sets.membership import halves, judge
+from pipeline.audit.sets.population import REFERENCE_SHARE
 from pipeline.audit.sets.reached import Reached
 from pipeline.audit.sets.summary_table import one_each
 from pipeline.audit.statistics import smallest_fpr
+from pipeline.core.codec import from_plain, to_plain
 from pipeline.core.seeds import child_seed, generator
-from pipeline.core.types import AttackResult, ThreatModel
+from pipeline.core.types import AttackResult, AuditPiece, ThreatModel
 from pipeline.probes.training import masked_loss
 
 N_REFERENCES: Final = 3
@@ -44,6 +44,8 @@ BY_HEART_RATE: Final = 3e-3
 BY_HEART_POINTS: Final = 12  # of a series: every n-th step is enough to know a person by
 FOUND: Final = 0.7  # AUROC that the planted leak must reach: with 50 members it has .80 +- .03
 MIN_PROBABILITY: Final = 1e-4
+REFERENCES: Final = "reference models"
+MEMORISED: Final = "a model that memorised its patients"
 
 
 @final
@@ -220,14 +222,34 @@ class ModelMembership:
         """
         assert scene.receiver is not None  # `unsupported` says so otherwise
         parts = people(scene, seed)
-        game = _Game(scene.receiver, parts, seed)
-        n = len(scene.condensed.features)
-        references = game.references(_both(parts.members, parts.others), n)
+        usual = scene.piece(self, seed, REFERENCES)
         shared = Records(scene.condensed.features, scene.condensed.labels)
-        found = game.judged(shared, parts.members, references, "set")
-        strangers = drawn(parts.own, n, generator(seed, "audit", "model membership", "strangers"))
-        negative = game.judged(strangers, parts.members, references, "strangers")
-        return _results(scene, found, overfitted(parts, seed), negative)
+        found = _Game(scene.receiver, parts, seed).judged(shared, parts.members, usual.numbers, "set")
+        positive = from_plain(Reached, dict(scene.piece(self, seed, MEMORISED).facts))
+        return _results(scene, found, positive, from_plain(Reached, dict(usual.facts)))
+
+    def pieces(self, scene: CondensedScene, seed: int) -> Mapping[str, Piece]:
+        """The attacker's own models, of sets of the set's size, and what they make of one more; the planted leak.
+
+        The network that memorises is the attack's own, and takes no receiver.
+        """
+        n = len(scene.condensed.features)
+
+        def references() -> AuditPiece:
+            assert scene.receiver is not None  # `unsupported` says so otherwise
+            parts = people(scene, seed)
+            game = _Game(scene.receiver, parts, seed)
+            known = game.references(_both(parts.members, parts.others), n)
+            strangers = drawn(parts.own, n, generator(seed, "audit", "model membership", "strangers"))
+            return AuditPiece(to_plain(game.judged(strangers, parts.members, known, "strangers")), known)
+
+        def memorised() -> AuditPiece:
+            return AuditPiece(to_plain(overfitted(people(scene, seed), seed)))
+
+        return {
+            REFERENCES: Piece(("source", "receiver"), references, {"samples": n}),
+            MEMORISED: Piece(("source",), memorised),
+        }
 
 
 def _results(scene: CondensedScene, found: Reached, positive: Reached, negative: Reached) -> tuple[AttackResult, ...]:

@@ -21,15 +21,8 @@ import numpy as np
 from pipeline.audit.result import Controls, Figure, result
 from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene, Crowd, Level, Recondense
 from pipeline.audit.sets.distances import channel_scale
-from pipeline.audit.sets.membership import (
-    FOUND,
-    REFERENCE_SHARE,
-    flattened,
-    foreseen_of_halves,
-    halves,
-    judge,
-    scores,
-)
+from pipeline.audit.sets.membership import FOUND, foreseen_of_halves, halves, judge
+from pipeline.audit.sets.population import REFERENCE_SHARE, Asked, flattened, population_of, scores
 from pipeline.audit.sets.reached import FPR, Reached
 from pipeline.audit.sets.summary_table import one_each
 from pipeline.core.seeds import child_seed, generator
@@ -54,6 +47,10 @@ class Game:
     base: tuple[np.ndarray, np.ndarray, np.ndarray]
     population: np.ndarray  # flattened
     scale: np.ndarray
+
+    def asked(self) -> Asked:
+        """The targets, for sets to be asked about."""
+        return population_of(self.population).asked(flattened(self.targets, self.scale))
 
 
 def game(scene: CondensedScene, seed: int) -> Game:
@@ -91,15 +88,15 @@ def shadow_scores(
     scene: CondensedScene, play: Game, present: np.ndarray, recondense: Recondense, seed: int, run: Run = map
 ) -> dict[str, np.ndarray]:
     """Every score of every target in every shadow, `(shadow, target)`; shadows on disk are not made again."""
-    flat = flattened(play.targets, play.scale)
+    asked = play.asked()
 
     def samples_of(number: int) -> np.ndarray:
         return cached(scene, play, present[number], number, recondense, seed)
 
     found: dict[str, list[np.ndarray]] = {}
     for samples in run(samples_of, range(len(present))):
-        for name, score in scores(flattened(samples, play.scale), play.population).items():
-            found.setdefault(name, []).append(score(flat))
+        for name, score in scores(flattened(samples, play.scale), asked).items():
+            found.setdefault(name, []).append(score)
     return {name: np.stack(rows) for name, rows in found.items()}
 
 
@@ -213,11 +210,10 @@ class ShadowCondensation:
         """Two results: AUROC and TPR at 1 % FPR, or at the smallest rate that n supports."""
         play = game(scene, seed)
         present = coins(len(play.targets), self.n_shadows, seed)
-        flat = flattened(play.targets, play.scale)
+        asked = play.asked()
 
         def scored(samples: np.ndarray) -> dict[str, np.ndarray]:
-            table = scores(flattened(samples, play.scale), play.population)
-            return {name: score(flat) for name, score in table.items()}
+            return scores(flattened(samples, play.scale), asked)
 
         assert scene.recondense is not None
         shadow = shadow_scores(scene, play, present, scene.recondense, seed, self.run_shadows)

@@ -9,28 +9,32 @@ and not deciding; a group whose interval is too wide is said to be inconclusive,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final, final
 
 import numpy as np
 from scipy import stats
 
+from pipeline.audit.once import Piece
 from pipeline.audit.result import Controls, Figure, result
 from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene
 from pipeline.audit.sets.distances import channel_scale
-from pipeline.audit.sets.membership import (
+from pipeline.audit.sets.membership import MEMBERS_THEMSELVES, OTHER_PEOPLE, Parts, halves
+from pipeline.audit.sets.population import (
     REFERENCE_SHARE,
-    Parts,
+    Asked,
     by_subject,
     flattened,
-    halves,
+    population_of,
+    reduced,
     scores,
-    squared_distances,
 )
 from pipeline.audit.sets.reached import POWERED_HALF_WIDTH
 from pipeline.audit.statistics import LEVEL, Interval, auroc
+from pipeline.core.codec import from_plain, to_plain
 from pipeline.core.seeds import generator
-from pipeline.core.types import AttackResult, ThreatModel
+from pipeline.core.types import AttackResult, AuditPiece, ThreatModel
 
 STATISTIC: Final = "worst_group_auroc"
 ISOLATED: Final = "the tenth farthest from everybody"
@@ -64,39 +68,73 @@ class SubgroupMembership:
 
     def run(self, scene: CondensedScene, seed: int) -> tuple[AttackResult, ...]:
         """One result: the group with the largest AUROC; all groups in the detail."""
-        scale = channel_scale(scene.holdout)
-        order = generator(seed, "audit", "subgroups", "population").permutation(np.unique(scene.holdout_subjects))
-        aside = np.isin(scene.holdout_subjects, order[: int(REFERENCE_SHARE * len(order))])
-        population = flattened(scene.holdout[aside], scale)
-        inside = (flattened(scene.members, scale), scene.member_subjects)
-        outside = (flattened(scene.holdout[~aside], scale), scene.holdout_subjects[~aside])
-        raw = scene.members, scene.holdout[~aside]
-        masks = _groups(scene.condensed.channels, *raw, *_isolated(population, inside[0], outside[0]))
-
-        def reached(samples: np.ndarray) -> dict[str, Interval]:
-            rng = generator(seed, "audit", "subgroups", "halves")
-            m, o = (halves(len(np.unique(rows[1])), rng) for rows in (inside, outside))
-            arms = (_arm(samples, population, rows, mask) for rows, mask in zip((inside, outside), masks, strict=True))
-            return _by_group(*arms, m=m, o=o)
-
-        found = reached(flattened(scene.condensed.features, scale))
-        positive = reached(inside[0])  # the members themselves
-        rows = generator(seed, "audit", "subgroups", "strangers").permutation(len(population))
-        negative = reached(population[rows[: len(scene.condensed.features)]])
+        found = _divided(scene, seed).reached(flattened(scene.condensed.features, channel_scale(scene.holdout)))
+        positive, negative = (
+            from_plain(dict[str, Interval], scene.piece(self, seed, name).facts)
+            for name in (MEMBERS_THEMSELVES, OTHER_PEOPLE)
+        )
         return (_result(scene, found, positive, negative),)
 
+    def pieces(self, scene: CondensedScene, seed: int) -> Mapping[str, Piece]:
+        """Two controls: a set of the members themselves, and one of other people of the set's size."""
 
-def _arm(samples: np.ndarray, population: np.ndarray, rows: tuple[np.ndarray, np.ndarray], masks: Masks) -> _People:
-    table = scores(samples, population)
+        def planted() -> AuditPiece:
+            parts = _divided(scene, seed)
+            return AuditPiece(to_plain(parts.reached(parts.inside[0].records)))
+
+        def others() -> AuditPiece:
+            parts = _divided(scene, seed)
+            people = parts.inside[0].population.records
+            rows = generator(seed, "audit", "subgroups", "strangers").permutation(len(people))
+            return AuditPiece(to_plain(parts.reached(people[rows[:n]])))
+
+        n = len(scene.condensed.features)
+        return {
+            MEMBERS_THEMSELVES: Piece(("source",), planted),
+            OTHER_PEOPLE: Piece(("source",), others, {"samples": n}),
+        }
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Divided:
+    """Members and others, asked about, with their subjects, and which stays of either belong to which group."""
+
+    inside: tuple[Asked, np.ndarray]
+    outside: tuple[Asked, np.ndarray]
+    masks: tuple[Masks, Masks]
+    seed: int
+
+    def reached(self, samples: np.ndarray) -> dict[str, Interval]:
+        """What a set tells of each group."""
+        rng = generator(self.seed, "audit", "subgroups", "halves")
+        m, o = (halves(len(np.unique(who)), rng) for _, who in (self.inside, self.outside))
+        pairs = zip((self.inside, self.outside), self.masks, strict=True)
+        return _by_group(*(_arm(samples, *arm, mask) for arm, mask in pairs), m=m, o=o)
+
+
+def _divided(scene: CondensedScene, seed: int) -> _Divided:
+    scale = channel_scale(scene.holdout)
+    order = generator(seed, "audit", "subgroups", "population").permutation(np.unique(scene.holdout_subjects))
+    aside = np.isin(scene.holdout_subjects, order[: int(REFERENCE_SHARE * len(order))])
+    known = population_of(flattened(scene.holdout[aside], scale))
+    inside = known.asked(flattened(scene.members, scale))
+    outside = known.asked(flattened(scene.holdout[~aside], scale))
+    raw = scene.members, scene.holdout[~aside]
+    masks = _groups(scene.condensed.channels, *raw, *_isolated(known.records, inside.records, outside.records))
+    return _Divided((inside, scene.member_subjects), (outside, scene.holdout_subjects[~aside]), masks, seed)
+
+
+def _arm(samples: np.ndarray, asked: Asked, subjects: np.ndarray, masks: Masks) -> _People:
     return _People(
-        {name: by_subject(score(rows[0]), rows[1]) for name, score in table.items()},
-        {name: by_subject(mask.astype(np.float64), rows[1]) > 0 for name, mask in masks.items()},
+        {name: by_subject(score, subjects) for name, score in scores(samples, asked).items()},
+        {name: by_subject(mask.astype(np.float64), subjects) > 0 for name, mask in masks.items()},
     )
 
 
 def _isolated(population: np.ndarray, members: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Distance to the nearest record of the population, but for the record itself: `(stay,)` each."""
-    found = [squared_distances(rows, population).min(axis=1) for rows in (members, others)]
+    found = [reduced(rows, population, lambda square: square.min(axis=1)) for rows in (members, others)]
     return found[0], found[1]
 
 

@@ -16,7 +16,8 @@ from scipy import stats
 from pipeline.audit.result import Controls, Figure, result
 from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene, Level
 from pipeline.audit.sets.distances import channel_scale
-from pipeline.audit.sets.membership import FOUND, REFERENCE_SHARE, flattened, halves, scores
+from pipeline.audit.sets.membership import FOUND, halves
+from pipeline.audit.sets.population import REFERENCE_SHARE, Population, flattened, population_of, scores
 from pipeline.audit.sets.shadows import kept
 from pipeline.audit.sets.summary_table import one_each
 from pipeline.audit.statistics import Interval, auroc
@@ -36,14 +37,14 @@ class _Records:
 
     stayed: np.ndarray
     groups: tuple[np.ndarray, ...]
-    population: np.ndarray
+    population: Population
 
 
 def differences(before: np.ndarray, after: np.ndarray, records: _Records, group: int) -> dict[str, np.ndarray]:
     """How much better each record fits the first set, as ranks in (0, 1): the group's records, then those who stay."""
-    asked = np.concatenate([records.groups[group], records.stayed])
-    first, second = (scores(samples, records.population) for samples in (before, after))
-    changes = {name: first[name](asked) - second[name](asked) for name in first}
+    asked = records.population.asked(np.concatenate([records.groups[group], records.stayed]))
+    first, second = (scores(samples, asked) for samples in (before, after))
+    changes = {name: first[name] - second[name] for name in first}
     return {name: stats.rankdata(change) / (len(change) + 1) for name, change in changes.items()}
 
 
@@ -126,7 +127,7 @@ class SuccessiveReleases:
         records = _Records(
             flattened(scene.members[stayed], scale),
             tuple(flattened(scene.members[rows], scale) for rows in groups),
-            flattened(scene.holdout[population], scale),
+            population_of(flattened(scene.holdout[population], scale)),
         )
         before = flattened(scene.condensed.features, scale)
         found, planted, wrong = [], [], []

@@ -25,14 +25,16 @@ from typing import ClassVar, Final, final
 
 import numpy as np
 
+from pipeline.audit.once import Piece
 from pipeline.audit.result import Controls, Figure, result
 from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene, Crowd
 from pipeline.audit.sets.distances import channel_scale
-from pipeline.audit.sets.membership import by_subject, squared_distances
+from pipeline.audit.sets.population import by_subject, squared_distances
 from pipeline.audit.sets.views import VIEWS, seen
 from pipeline.audit.statistics import auroc
+from pipeline.core.codec import from_plain, to_plain
 from pipeline.core.seeds import generator
-from pipeline.core.types import AttackResult, ThreatModel
+from pipeline.core.types import AttackResult, AuditPiece, ThreatModel
 
 RELABELLINGS: Final = 999
 SMALLEST_P: Final = 2 / (RELABELLINGS + 1)  # two families at half the level each
@@ -43,6 +45,8 @@ NEIGHBOURS: Final = 24
 TOPS: Final = (10, 30, 100)
 PLANTED: Final = 240  # of 4,000 members and 1,116 others 80 copies go untold in 3 splits of 10, 160 in none
 PLAINEST: Final = "noisy copies"  # the planted leak that must be found, or the attack itself is broken
+CONTROLS: Final = "controls"
+STRANGERS: Final = "strangers"
 TINY: Final = 1e-4  # of a squared distance, in squares of the numbers' spread
 SAMPLES: Final = 400  # more samples are drawn down: distances to all of them are kept
 FIGURES: Final = ("rank sum", "nearest 10", "nearest 30", "nearest 100", "energy", "samples")
@@ -68,6 +72,15 @@ class Evidence:
     def telling(self) -> tuple[str, ...]:
         """Views that tell members at the family's level."""
         return tuple(name for name, p in zip(self.views, self.p_values, strict=True) if p <= LEVEL)
+
+
+@final
+@dataclass(frozen=True)
+class Control:
+    """What counts of a control's evidence."""
+
+    p_value: float
+    telling: int  # views
 
 
 @final
@@ -103,17 +116,41 @@ class TwoSample:
 
     def run(self, scene: CondensedScene, seed: int) -> tuple[AttackResult, ...]:
         """One result: how many views tell members."""
-        rng = generator(seed, "audit", "two_sample")
-        people = gathered(scene, rng)
-        planted = planted_sets(people, generator(seed, "audit", "two_sample", "planted"))
-        strangers = people.strangers[rng.permutation(len(people.strangers))[:PLANTED]]
-        sets = {"set": scene.condensed.features / channel_scale(scene.holdout), "strangers": strangers, **planted}
-        found = examine(people, sets, generator(seed, "audit", "two_sample", "relabellings"))
-        return (_result(scene, people, found["set"], {name: found[name] for name in planted}, found["strangers"]),)
+        people = gathered(scene, seed)
+        known = scene.piece(self, seed, CONTROLS)
+        samples = scene.condensed.features / channel_scale(scene.holdout)
+        if len(samples) > SAMPLES:
+            rows = generator(seed, "audit", "two_sample", "samples").permutation(len(samples))[:SAMPLES]
+            samples = samples[np.sort(rows)]
+        found = examine(people, {"set": samples}, _relabelled(seed), known.numbers)[0]["set"]
+        controls = from_plain(dict[str, Control], known.facts)
+        negative = controls.pop(STRANGERS)
+        return (_result(scene, people, found, controls, negative),)
+
+    def pieces(self, scene: CondensedScene, seed: int) -> Mapping[str, Piece]:
+        """The controls; and, by view, how near strangers usually come."""
+
+        def controls() -> AuditPiece:
+            people = gathered(scene, seed)
+            rng = generator(seed, "audit", "two_sample", "strangers")
+            strangers = people.strangers[rng.permutation(len(people.strangers))[:PLANTED]]
+            planted = planted_sets(people, generator(seed, "audit", "two_sample", "planted"))
+            found, usual = examine(people, {STRANGERS: strangers, **planted}, _relabelled(seed))
+            return AuditPiece(
+                {name: to_plain(Control(one.p_value, len(one.telling))) for name, one in found.items()}, usual
+            )
+
+        return {CONTROLS: Piece(("source",), controls)}
 
 
-def gathered(scene: CondensedScene, rng: np.random.Generator) -> People:
+def _relabelled(seed: int) -> np.random.Generator:
+    """Draws relabellings and projections: the same ones for the set as for its controls."""
+    return generator(seed, "audit", "two_sample", "relabellings")
+
+
+def gathered(scene: CondensedScene, seed: int) -> People:
     """Members (at most `MAX_MEMBERS` subjects) and holdout subjects that are no reference, in the channels' scale."""
+    rng = generator(seed, "audit", "two_sample")
     scale = channel_scale(scene.holdout)
     shuffled = rng.permutation(np.unique(scene.holdout_subjects))
     aside = np.isin(scene.holdout_subjects, shuffled[: int(REFERENCE_SHARE * len(shuffled))])
@@ -130,20 +167,28 @@ def gathered(scene: CondensedScene, rng: np.random.Generator) -> People:
     return People(records[order], subjects[order], member, scene.holdout[aside] / scale)
 
 
-def examine(people: People, sets: Mapping[str, np.ndarray], rng: np.random.Generator) -> dict[str, Evidence]:
-    """All views, all figures, one family of relabellings; each set `(sample, step, channel)` by itself."""
-    sets = {name: _drawn(samples, rng) for name, samples in sets.items()}
+def examine(
+    people: People, sets: Mapping[str, np.ndarray], rng: np.random.Generator, usual: np.ndarray | None = None
+) -> tuple[dict[str, Evidence], np.ndarray]:
+    """All views, all figures, one family of relabellings; each set `(sample, step, channel)` by itself.
+
+    Args:
+        usual: what this gave beside the evidence for the same people: how near strangers usually come to each record,
+            `(2, block of any view, record)`; None = it is to be computed.
+    """
     labels = np.stack([people.member, *(rng.permutation(people.member) for _ in range(RELABELLINGS))])
     figures: dict[str, list[np.ndarray]] = {name: [] for name in sets}
     scores: dict[str, list[np.ndarray]] = {name: [] for name in sets}
+    common: list[np.ndarray] = []
     for view in VIEWS.values():
-        parts = seen(view, {**sets, "the records": people.records, "the others": people.strangers}, rng)
-        records, usual = parts["the records"], _usual(parts["the records"], parts["the others"])
+        (records, strangers), shown = seen(view, (people.records, people.strangers), sets, rng)
+        done = sum(part.shape[1] for part in common)
+        common.append(_usual(records, strangers) if usual is None else usual[:, done : done + len(records)])
         for name in sets:
-            score, found = _look(people, labels, records, parts[name], usual)
+            score, found = _look(people, labels, records, shown[name], common[-1])
             scores[name].append(score)
             figures[name].append(found)
-    return {name: _evidence(figures[name], scores[name]) for name in sets}
+    return {name: _evidence(figures[name], scores[name]) for name in sets}, np.concatenate(common, axis=1)
 
 
 def _look(
@@ -167,10 +212,6 @@ def _look(
     further = np.bincount(people.subjects, between.mean(axis=1) - usual[1].mean(axis=0)) / np.bincount(people.subjects)
     whole = [*_figures(labels, score, further), _by_samples(labels, between, people.subjects)]
     return score, np.stack([*whole, *by_part], axis=1)
-
-
-def _drawn(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return samples if len(samples) <= SAMPLES else samples[np.sort(rng.permutation(len(samples))[:SAMPLES])]
 
 
 def _evidence(figures: list[np.ndarray], scores: list[np.ndarray]) -> Evidence:
@@ -256,18 +297,18 @@ def planted_sets(people: People, rng: np.random.Generator) -> dict[str, np.ndarr
     }
 
 
-def _unseen(positive: dict[str, Evidence]) -> str:
+def _unseen(positive: dict[str, Control]) -> str:
     """Kinds of leak that so few people could not have shown: said, and no fault of the machinery."""
-    missed = [name for name, item in positive.items() if not item.telling]
+    missed = sorted(name for name, item in positive.items() if not item.telling)
     return f" (too few people to see {', '.join(missed)})" if missed else ""
 
 
 def _result(
-    scene: CondensedScene, people: People, found: Evidence, positive: dict[str, Evidence], negative: Evidence
+    scene: CondensedScene, people: People, found: Evidence, positive: dict[str, Control], negative: Control
 ) -> AttackResult:
     n, members = len(people.member), int(people.member.sum())
     figure = auroc(found.best_score[people.member], found.best_score[~people.member])
-    fewest = float(min(len(item.telling) for item in positive.values()))
+    fewest = float(min(item.telling for item in positive.values()))
     return result(
         scene,
         TwoSample,
@@ -280,12 +321,10 @@ def _result(
             ceiling=float(len(VIEWS)),
             p_value=found.p_value,
         ),
-        Controls(
-            float(len(negative.telling)), fewest, negative.p_value > SMALLEST_P and bool(positive[PLAINEST].telling)
-        ),
+        Controls(float(negative.telling), fewest, negative.p_value > SMALLEST_P and bool(positive[PLAINEST].telling)),
         summary=f"Looked at in {len(VIEWS)} ways, {scene.artefact} lies nearer to its {members} members than to the "
         f"{n - members} others in {len(found.telling)} of them (family-wise p = {found.p_value:.3f}); a set of "
-        f"unrelated people in {len(negative.telling)}, planted leaks in {fewest:.0f} or more{_unseen(positive)}.",
+        f"unrelated people in {negative.telling}, planted leaks in {fewest:.0f} or more{_unseen(positive)}.",
         detail={
             "smallest_p_value": SMALLEST_P,
             "p_by_view": dict(zip(found.views, found.p_values, strict=True)),

@@ -15,6 +15,7 @@ import numpy as np
 MAX_NUMBERS: Final = 96  # of a block; longer ones are projected at random, which keeps distances (and zeros exactly)
 TIME_BLOCKS: Final = 4
 MAX_CHANNEL_BLOCKS: Final = 64
+MIN_SPREAD: Final = 1e-6  # of a number over the people: what all have alike tells nobody from anybody
 
 View = Callable[[np.ndarray], np.ndarray]
 
@@ -60,8 +61,7 @@ def ordered(series: np.ndarray) -> np.ndarray:
 
 def channels(series: np.ndarray) -> np.ndarray:
     """Every channel by itself: a sample may have each from another person."""
-    kept = np.argsort(-series.var(axis=(0, 1)), kind="stable")[:MAX_CHANNEL_BLOCKS]
-    return np.ascontiguousarray(np.moveaxis(series[:, :, np.sort(kept)], 2, 0))
+    return np.ascontiguousarray(np.moveaxis(series, 2, 0))
 
 
 def times(series: np.ndarray) -> np.ndarray:
@@ -83,19 +83,30 @@ VIEWS: Final[Mapping[str, View]] = {
 }
 
 
-def seen(view: View, groups: Mapping[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Several groups of series in one view, `(block, stay, number)` each, in one scale and one projection.
+def seen(
+    view: View, people: tuple[np.ndarray, ...], sets: Mapping[str, np.ndarray], rng: np.random.Generator
+) -> tuple[tuple[np.ndarray, ...], dict[str, np.ndarray]]:
+    """Groups of people and sets in one view, `(block, stay, number)` each, in one scale and one projection.
 
-    The view is taken of all groups at once, so that what it chooses is chosen for all alike.
+    Scale, projection and which channels have a block are the people's: what is seen of one set depends on no other.
     """
-    together = view(np.concatenate(list(groups.values())).astype(np.float32))
+    whole_ = np.concatenate(people).astype(np.float32)
+    kept = np.arange(whole_.shape[2])
+    if view is channels:
+        kept = np.sort(np.argsort(-whole_.var(axis=(0, 1)), kind="stable")[:MAX_CHANNEL_BLOCKS])
+    together = view(whole_[:, :, kept])
     spread = together.std(axis=1, keepdims=True)
-    together = np.divide(together, spread, out=np.zeros_like(together), where=spread > 1e-6)
+    map_ = None
     if together.shape[2] > MAX_NUMBERS:
         map_ = rng.normal(size=(together.shape[2], MAX_NUMBERS)).astype(np.float32) / np.sqrt(MAX_NUMBERS)
-        together = together @ map_
-    edges = np.cumsum([len(series) for series in groups.values()])[:-1]
-    return dict(zip(groups, np.split(together, edges, axis=1), strict=True))
+
+    def scaled(blocks: np.ndarray) -> np.ndarray:
+        blocks = np.divide(blocks, spread, out=np.zeros_like(blocks), where=spread > MIN_SPREAD)
+        return blocks if map_ is None else blocks @ map_
+
+    edges = np.cumsum([len(series) for series in people])[:-1]
+    shown = {name: scaled(view(series.astype(np.float32)[:, :, kept])) for name, series in sets.items()}
+    return tuple(np.split(scaled(together), edges, axis=1)), shown
 
 
 def _one(series: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ One file per reader: `cohort`, `condensed`, `audit`, `found`, `drift`.
 """
 
 from pipeline.core.types.audit import AttackResult as AttackResult
+from pipeline.core.types.audit import AuditPiece as AuditPiece
 from pipeline.core.types.audit import GateDecision as GateDecision
 from pipeline.core.types.audit import LeakageReport as LeakageReport
 from pipeline.core.types.audit import NotRun as NotRun

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pipeline.core.types.cohort import Json, Provenance
+import numpy as np
+
+from pipeline.core.types.cohort import ArrayRecord, Json, Provenance
 
 ThreatModel = Literal["T0", "T1", "T2", "T3", "T4", "T5", "T6", "T7", "bytes"]
 
@@ -55,6 +57,17 @@ class NotRun:
     artefact: str
     reason: str
     failed: bool = False
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AuditPiece(ArrayRecord):
+    """What an audit made and may need again, because it depends on less than the artefact: restricted as the source is.
+
+    `facts` are plain JSON, `numbers` of any shape; either may be empty.
+    """
+
+    facts: Json
+    numbers: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True)
