@@ -6,6 +6,7 @@ form (RFC 8785). Imports: the standard library and rfc8785.
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import unicodedata
@@ -18,6 +19,10 @@ from pipeline.core.errors import ReleaseRefused
 
 _UNSEEN: Final = frozenset({*map(chr, range(0xFE00, 0xFE10)), "\u034f", "\u115f", "\u1160"})
 """Letters and marks that are drawn as nothing."""
+
+MAX_WORDS: Final = 200
+MAX_VERSION: Final = 10**9
+"""Of a bundle, a root, a list: one that leaves no room for the next could never be replaced."""
 
 
 def canonical(value: Any) -> bytes:
@@ -34,6 +39,22 @@ def folded(text: str) -> str:
     """`text` as a reader's eye takes it: without case, width, blanks and characters that cannot be seen (NFKC)."""
     wide = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     return "".join(letter for letter in wide if unicodedata.category(letter)[0] not in "CZ" and letter not in _UNSEEN)
+
+
+def iso_date(text: Any) -> datetime.date:
+    """A date in its one spelling, YYYY-MM-DD.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if type(text) is not str or datetime.date.fromisoformat(text).isoformat() != text:
+        raise ValueError
+    return datetime.date.fromisoformat(text)
+
+
+def is_spelt(text: Any) -> bool:
+    """Words for people, on one line: no blank at either end, nothing that cannot be seen."""
+    return type(text) is str and text == text.strip() and text.isprintable() and 0 < len(text) <= MAX_WORDS
 
 
 def plain(value: Any) -> Any:

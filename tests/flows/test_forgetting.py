@@ -26,6 +26,7 @@ from flows.workspace.purge import Plan, carry_out, pending
 from flows.workspace.withdrawals import list_path, withdraw, withdrawn_of
 from pipeline.core.config import Config, parse_config
 from pipeline.core.errors import EnvironmentProblem, UsageError
+from pipeline.core.files.seen import SEEN
 from pipeline.core.types import Cohort, EncodedCohort, GateDecision, IngestReport, ReleaseRecord
 from pipeline.ingest.sources.embedded import DATA
 from pipeline.ingest.withdrawn import WITHDRAWN
@@ -134,9 +135,10 @@ def subjects(job: Job, cohort: Made) -> list[str]:
 
 
 def state(workspace: Path) -> dict[str, bytes | None]:
-    """Every file of the workspace but the log, whose lines are dated, and locks."""
+    """Every file of the workspace but the log, whose lines are dated, what is noted of it, and locks."""
     apart = {"locks", "log"}
-    files = (path for path in sorted(workspace.rglob("*")) if path.relative_to(workspace).parts[0] not in apart)
+    there = (path for path in sorted(workspace.rglob("*")) if path.name != SEEN)
+    files = (path for path in there if path.relative_to(workspace).parts[0] not in apart)
     return {path.relative_to(workspace).as_posix(): path.read_bytes() if path.is_file() else None for path in files}
 
 
@@ -256,8 +258,12 @@ def test_killed_anywhere_and_run_again_it_ends_in_the_same_state(
 def test_killed_between_log_and_list_nothing_is_read_until_it_is_finished(
     source: Path, site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
+    replace = Path.replace
+
+    def full(path: Path, target: Path) -> Path:
+        if target == list_path(site):
+            raise OSError(28, "No space left on device")
+        return replace(path, target)
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "replace", full)

@@ -21,6 +21,8 @@ from sample_release import NOTED, behind
 
 from pipeline.core.codec import record_digest
 from pipeline.core.errors import DecoctError, EnvironmentProblem, ReleaseRefused, UsageError
+from pipeline.core.files.chained import found_chain
+from pipeline.core.files.seen import accept
 from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import (
     AttackResult,
@@ -367,6 +369,12 @@ def received(bundle: Path, root_file: Path, state: Path, **more: object) -> obje
     return found
 
 
+def rewritten(workspace: Path, lines: bytes) -> None:
+    """The site's log, and what was noted of it, by an operator who has everything."""
+    log_path(workspace).write_bytes(lines)
+    accept(workspace / "keys", "log/log.jsonl", found_chain(log_path(workspace)).state)
+
+
 def test_a_step_back_is_refused_by_whoever_remembers(tmp_path: Path, root_file: Path) -> None:
     """Rollback, two releases of one version, and a site whose log goes backwards."""
     state = tmp_path / "state.json"
@@ -385,8 +393,7 @@ def test_a_step_back_is_refused_by_whoever_remembers(tmp_path: Path, root_file: 
     assert "two different releases" in refusal(lambda: received(twin, root_file, state))
     anew = released(tmp_path / "anew", version=3)
     assert "begun anew" in refusal(lambda: received(anew, root_file, state))
-    log = log_path(tmp_path)
-    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:2]))
+    rewritten(tmp_path, b"".join(log_path(tmp_path).read_bytes().splitlines(keepends=True)[:2]))
     back = released(tmp_path, version=3, seed=4)
     assert "cut or split" in refusal(lambda: received(back, root_file, state))
 
@@ -628,15 +635,15 @@ def test_receipts_show_a_log_that_was_cut_changed_or_split(tmp_path: Path) -> No
     whole = log_path(tmp_path).read_bytes()
     lines = whole.splitlines(keepends=True)
 
-    log_path(tmp_path).write_bytes(b"".join(lines[:3]))
+    rewritten(tmp_path, b"".join(lines[:3]))
     require_in_log(read_log(tmp_path), one)
     assert "the log was cut: two.json saw 4 lines of it, and it has 3" in refusal(
         lambda: require_in_log(read_log(tmp_path), two)
     )
-    log_path(tmp_path).write_bytes(b"".join(lines[:2]))
+    rewritten(tmp_path, b"".join(lines[:2]))
     assert "the log lacks the release" in refusal(lambda: require_in_log(read_log(tmp_path), one))
 
-    log_path(tmp_path).write_bytes(b"".join(lines[:2]))
+    rewritten(tmp_path, b"".join(lines[:2]))
     append_log(tmp_path, "publish", {"site": SITE, "name": "set", "version": 7})
     other = read_receipt(receipt(released(tmp_path, version=3), tmp_path, "three.json"))
     assert "the log was rewritten" in refusal(lambda: require_in_log(read_log(tmp_path), two))
@@ -644,10 +651,9 @@ def test_receipts_show_a_log_that_was_cut_changed_or_split(tmp_path: Path) -> No
 
     log_path(tmp_path).write_bytes(b"".join([lines[0], *lines[2:]]))
     assert "the chain breaks at line 2" in refusal(lambda: read_log(tmp_path), EnvironmentProblem)
-    log_path(tmp_path).unlink()
+    rewritten(tmp_path, b"")
     append_log(tmp_path, "propose", {"site": "x"})
     assert "begun anew" in refusal(lambda: require_in_log(read_log(tmp_path), one))
-    log_path(tmp_path).write_bytes(whole)
 
 
 def test_two_contents_of_one_release_are_seen_when_receipts_are_compared(tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
+from typing import Any
 
 import dp_accounting
 import numpy as np
@@ -20,13 +22,14 @@ from condensation.private.condenser import samples_from_moments
 from condensation.private.moments import CENTRE_SHARE, release_moments
 from pipeline.core.errors import BudgetError, EnvironmentProblem
 from pipeline.core.files.chained import Chain, found_chain, read_chain
-from pipeline.core.files.seen import SEEN
+from pipeline.core.files.seen import SEEN, accept
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import EncodedCohort, Provenance, Task
 from pipeline.sharing.policy.budget import Budget
 from pipeline.sharing.policy.ledger import (
     People,
+    anchor,
     composed_epsilon,
     ledger_path,
     reserve,
@@ -433,3 +436,57 @@ def test_processes_at_once_lose_no_reservation(tmp_path: Path) -> None:
     entries = read_chain(ledger_path(tmp_path)).entries
     assert len({json.dumps(entry["query"]) for entry in entries if entry["what"] == "reserve"}) == 10
     assert spent_by_cohort(tmp_path, BUDGET)[0].queries == 10
+
+
+def rewritten(workspace: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """The ledger's last line changed, by somebody who may write everything, the counter and the log among it."""
+    path = ledger_path(workspace)
+    lines = path.read_bytes().splitlines()
+    entry = json.loads(lines[-1])
+    change(entry)
+    path.write_bytes(b"\n".join([*lines[:-1], json.dumps(entry, sort_keys=True, separators=(",", ":")).encode(), b""]))
+    accept(workspace / "keys", "ledger/ledger.jsonl", found_chain(path).state)
+    anchor(workspace, found_chain(path))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda entry: entry.update(what="reserve/2"),
+        lambda entry: entry.update(what=""),
+        lambda entry: entry.update(twice=True),
+        lambda entry: entry.pop("events"),
+        lambda entry: entry.pop("budget"),
+    ],
+)
+def test_a_line_of_another_version_is_not_passed_over(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    """What an older version does not know, it counted for nothing."""
+    ask(tmp_path, "first")
+    rewritten(tmp_path, change)
+    with pytest.raises(BudgetError, match="of a kind that this version does not know"):
+        ask(tmp_path, "second")
+    with pytest.raises(BudgetError, match="line 2 of "):
+        spent_by_cohort(tmp_path, BUDGET)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda line: line.replace(b'{"', b'{ "', 1),
+        lambda line: line.replace(b'"what":"reserve"', b'"what":"reserve","what":"begin"'),
+        lambda line: line.replace(b'"noise_multiplier":5.0', b'"noise_multiplier":NaN'),
+        lambda line: line + b" ",
+        lambda line: re.sub(rb'"when":"[^"]*"', b'"when":"2026-01-01"', line),
+        lambda line: re.sub(rb'"when":"[^"]*"', b'"when":null', line),
+        lambda line: line.replace(b'"what":"reserve"', b'"what":1'),
+    ],
+)
+def test_a_line_in_a_second_spelling_breaks_the_chain(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
+    ask(tmp_path, "first")
+    first, last = ledger_path(tmp_path).read_bytes().splitlines()
+    assert change(last) != last
+    ledger_path(tmp_path).write_bytes(first + b"\n" + change(last) + b"\n")
+    with pytest.raises(EnvironmentProblem, match="the chain breaks at line 2"):
+        ask(tmp_path, "second")

@@ -69,7 +69,7 @@ class Writer:
             "what": what,
             "previous": self.chain.head,
         }
-        line = json.dumps(entry, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+        line = _line(entry)
         longer = Chain((*self.chain.lines, line), (*self.chain.entries, entry))
         with changing(self._keys, name_of(self._keys, self._path), self.chain.state, longer.state):
             try:
@@ -105,7 +105,7 @@ def read_chain(path: Path, keys: Path | None = None) -> Chain:
     return checked(keys, name_of(keys, path), lambda: found_chain(path), lambda chain: chain.state)
 
 
-def found_chain(path: Path) -> Chain:
+def found_chain(path: Path, *, owner_only: bool = True) -> Chain:
     """The chain in `path`, whether or not it is the one that was left there.
 
     Raises:
@@ -113,7 +113,7 @@ def found_chain(path: Path) -> Chain:
     """
     try:
         with path.open("rb") as stream:
-            if os.fstat(stream.fileno()).st_mode & OTHERS:
+            if owner_only and os.fstat(stream.fileno()).st_mode & OTHERS:
                 raise EnvironmentProblem(f"{path} is open to group or others; run: chmod 600 {path}")
             return _parsed(stream.read(), path)
     except FileNotFoundError:
@@ -164,9 +164,17 @@ def _parsed(data: bytes, path: Path) -> Chain:
     return Chain(tuple(lines), tuple(entries))
 
 
+def _line(entry: Mapping[str, Any]) -> bytes:
+    """The one spelling of an entry. Raises ValueError: a number in it is none."""
+    return json.dumps(entry, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
 def _entry(line: bytes) -> dict[str, Any] | None:
+    """The entry in a line; None = it is not what a writer writes: a key twice, NaN, another spelling, no time."""
     try:
         entry = json.loads(line)
-    except (ValueError, RecursionError):
+        if not isinstance(entry, dict) or not set(entry) >= OWN_KEYS or _line(entry) != line:
+            return None
+        return entry if type(entry["what"]) is str and datetime.fromisoformat(entry["when"]).tzinfo else None
+    except (ValueError, TypeError, RecursionError):
         return None
-    return entry if isinstance(entry, dict) and set(entry) >= OWN_KEYS else None

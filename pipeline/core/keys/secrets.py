@@ -20,6 +20,7 @@ from pipeline.core.keys.subkeys import hkdf
 
 SECRET_BYTES: Final = 32
 VERSION: Final = 2
+_REPLACEABLE: Final = frozenset({"store"})  # without it every stage is done again, and nothing else happens
 _A_KEY: Final = "a key"
 _HEADER: Final = "decoct-secret v"
 _LINES: Final = {1: 3, 2: 5}  # of a key file, by its version
@@ -149,7 +150,7 @@ def key_state(path: Path) -> str:
 
 
 def _is_noted(path: Path) -> bool:
-    return path.parent.name == "keys" and not path.name.startswith(".")
+    return path.parent.name == "keys" and not path.name.startswith(".") and path.stem not in _REPLACEABLE
 
 
 def read_secret(path: Path, purpose: str) -> Secret:

@@ -20,9 +20,10 @@ from pipeline.sharing.bundle.facts import ReleaseFacts, release_facts
 from pipeline.sharing.bundle.facts import ReleaseNotes as ReleaseNotes  # callers speak of the writer's notes
 from pipeline.sharing.bundle.facts import bundle_name as bundle_name  # likewise
 from pipeline.sharing.bundle.facts import check_notes as check_notes  # likewise
+from pipeline.sharing.bundle.manifest_form import check_manifest
 from pipeline.sharing.bundle.payload import payload_bytes
 from pipeline.sharing.bundle.payload_form import require_canonical
-from pipeline.sharing.canonical import canonical, sha256_hex
+from pipeline.sharing.canonical import canonical, plain, sha256_hex
 from pipeline.sharing.layout import (
     CARD_HTML,
     CARD_MARKDOWN,
@@ -87,7 +88,7 @@ def bundle_files(facts: ReleaseFacts) -> dict[str, bytes]:
     """Name -> content of every file but the envelope: each is a rendering of the facts.
 
     Raises:
-        ReleaseRefused: a file is larger than the format allows.
+        ReleaseRefused: a file is larger than the format allows, or the manifest has not the one shape.
     """
     payload = payload_name(facts.manifest)
     files = {
@@ -99,7 +100,9 @@ def bundle_files(facts: ReleaseFacts) -> dict[str, bytes]:
         POLICY: canonical(facts.policy),
     }
     files[CROISSANT] = croissant_bytes(facts, _described(files), payload)
-    files[MANIFEST] = canonical({**facts.manifest, "files": _described(files)})
+    manifest = {**facts.manifest, "files": _described(files)}
+    check_manifest(plain(manifest), _described(files), [*files, MANIFEST])  # as whoever receives it will
+    files[MANIFEST] = canonical(manifest)
     for name, data in files.items():
         if len(data) > size_limit(name):
             raise ReleaseRefused(f"{name} would have {len(data)} bytes, more than the format's {size_limit(name)}")

@@ -17,15 +17,12 @@ backup, and nothing is drawn on it. That both were not begun anew is asked of wh
 
 from __future__ import annotations
 
-import math
 import secrets
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, final
@@ -36,18 +33,18 @@ from pipeline.core.errors import BudgetError
 from pipeline.core.files.chained import BEGINNING, Chain, Writer, read_chain, writing
 from pipeline.core.files.seen import Lost
 from pipeline.sharing.policy.budget import Budget
+from pipeline.sharing.policy.ledger_lines import BEGIN, NIGHT, RESERVE, STREAM, require_known
+from pipeline.sharing.policy.ledger_lines import composed_epsilon as composed_epsilon
 from pipeline.sharing.policy.marks import keep_marks, marks_of, read_marks
 from pipeline.sharing.policy.opening import believed_now, require_grown
 from pipeline.sharing.trust.log import append_log, read_log
 
 FOLDER: Final = "ledger"
 LEDGER_FILE: Final = "ledger.jsonl"
-RESERVE, STREAM, NIGHT = "reserve", "stream", "night"  # the kinds of lines: a query, a stream, who entered it
 ANCHOR: Final = "ledger"  # what the log calls the line that names the ledger's head
 ATTEMPTS: Final = 3
 CODE_DIGITS: Final = 12
 MAX_PATTERNS: Final = 32  # beyond it, everybody is taken to have been in every overlapping cohort
-INTERVAL: Final = 1e-3  # of the privacy loss grid; dp-accounting rounds upwards
 
 
 @final
@@ -138,7 +135,7 @@ def writing_ledger(workspace: Path) -> Iterator[Writer]:
         if len(ledger.chain.lines) > _require_anchored(workspace, ledger.chain):  # a crash came between ledger and log
             anchor(workspace, ledger.chain)
         if not ledger.chain.lines:
-            ledger.append("begin", {"salt": secrets.token_hex(32)})
+            ledger.append(BEGIN, {"salt": secrets.token_hex(32)})
         yield ledger
 
 
@@ -235,39 +232,6 @@ def last_budget(workspace: Path) -> Budget | None:
     return Budget(**entries[-1]["budget"]) if entries else None
 
 
-def composed_epsilon(events: Iterable[Mapping[str, Any]], delta: float) -> float:
-    """The epsilon of all events together at `delta`, by dp-accounting's privacy loss distributions.
-
-    Raises:
-        BudgetError: an event that has no price here.
-    """
-    counts = Counter(_priced(event) for event in events)
-    return _composed(tuple(sorted(counts.items())), delta) if counts else 0.0
-
-
-@lru_cache(maxsize=256)
-def _composed(counts: tuple[tuple[tuple[str, float], int], ...], delta: float) -> float:
-    import dp_accounting
-    from dp_accounting.pld import PLDAccountant
-
-    accountant = PLDAccountant(value_discretization_interval=INTERVAL)
-    for (kind, multiplier), count in counts:
-        accountant.compose(getattr(dp_accounting, kind)(multiplier), count)
-    return float(accountant.get_epsilon(delta))
-
-
-def _priced(event: Mapping[str, Any]) -> tuple[str, float]:
-    kind, multiplier = event.get("event"), event.get("noise_multiplier")
-    if (
-        kind not in ("GaussianDpEvent", "LaplaceDpEvent")
-        or isinstance(multiplier, bool)
-        or not isinstance(multiplier, int | float)
-        or not 0 < multiplier < math.inf
-    ):
-        raise BudgetError("nothing was drawn: the ledger prices Gaussian and Laplace events of a noise multiplier only")
-    return str(kind), float(multiplier)
-
-
 def _reservations(ledger: Chain) -> list[Mapping[str, Any]]:
     return [entry for entry in ledger.entries if entry["what"] in (RESERVE, STREAM)]
 
@@ -348,6 +312,7 @@ def anchor(workspace: Path, ledger: Chain) -> None:
 
 def _require_anchored(workspace: Path, ledger: Chain) -> int:
     """How many lines the log has seen: all, or all but the one query that a crash kept from it."""
+    require_known(ledger, ledger_path(workspace))
     log = read_log(workspace)
     anchors = [entry for entry in log.entries if entry["what"] == ANCHOR]
     lines, head = (anchors[-1]["lines"], anchors[-1]["head"]) if anchors else (0, BEGINNING)

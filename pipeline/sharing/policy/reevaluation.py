@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from pipeline.core.errors import ReleaseRefused
-from pipeline.sharing.canonical import read_canonical, sha256_hex
+from pipeline.sharing.canonical import canonical, read_canonical, sha256_hex
+from pipeline.sharing.claims import follows
 from pipeline.sharing.layout import LEAKAGE, LEAKAGE_FORMAT, POLICY, payload_name
 from pipeline.sharing.policy.published import ceiling, fixed_audit
+
+_AUDIT: Final = frozenset(
+    {"format", "verdict", "policy", "rounding", "controls_held", "attacks", "not_run", "payload_sha256"}
+)
+_NOT_RUN: Final = frozenset({"attack", "threat_model"})
+_ROW: Final = frozenset({"attack", "threat_model", "statistic", "verdict", "limit", "upper_bound"})
 
 
 def require_policy_kept(files: Mapping[str, bytes], manifest: Mapping[str, Any], accepted: Mapping[str, str]) -> None:
@@ -34,7 +41,8 @@ def require_policy_kept(files: Mapping[str, bytes], manifest: Mapping[str, Any],
         raise ReleaseRefused(f"the bundle's policy calls itself {named['name']} and is not the one that the root pins")
     try:
         broken = _broken(policy, manifest)
-        broken = broken or _audit_broken(policy, manifest, read_canonical(files[LEAKAGE], LEAKAGE), files)
+        leakage = read_canonical(files[LEAKAGE], LEAKAGE)
+        broken = broken or _audit_broken(policy, manifest, leakage, files) or _audit_oversteps(leakage)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise ReleaseRefused(f"{POLICY}, {LEAKAGE} and the manifest do not fit together") from None
     if broken:
@@ -44,6 +52,8 @@ def require_policy_kept(files: Mapping[str, bytes], manifest: Mapping[str, Any],
 def _broken(policy: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
     """The first rule that kind, method, guarantee or terms break, in words; empty = none."""
     release, guarantee = manifest["release"], manifest["guarantee"]
+    if guarantee is not None and not {type(guarantee["epsilon"]), type(guarantee["delta"])} <= {int, float}:
+        raise TypeError
     issued, expires = (datetime.date.fromisoformat(manifest[name]) for name in ("issued", "expires"))
     rules = {
         "it does not say whether payloads leave encrypted": type(policy.get("encrypted")) is bool,
@@ -60,10 +70,29 @@ def _broken(policy: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
         or bool(manifest["encryption"]),
         f"it allows {policy['valid_days']} days": (expires - issued).days <= policy["valid_days"],
         "it asks for a guarantee": guarantee is not None or not policy["require_guarantee"],
+        "its guarantee does not follow from the events that it states": guarantee is None or follows(guarantee),
+        "a transform is not public, so no guarantee covers it": guarantee is None
+        or all(step["public"] is True for step in manifest["data"]["transforms"]),
+        "it does not protect this unit": guarantee is None or _unit_admitted(policy, manifest),
         "its limit on epsilon or delta is lower": guarantee is None
         or (0 <= guarantee["epsilon"] <= policy["max_epsilon"] and 0 <= guarantee["delta"] <= policy["max_delta"]),
     }
     return next((rule for rule, kept in rules.items() if not kept), "")
+
+
+def _audit_oversteps(leakage: Mapping[str, Any]) -> str:
+    """That the audit has other fields than this version's, in words; empty = it has them."""
+    rows = all(set(row) == _ROW for row in leakage["attacks"])
+    rest = all(set(item) == _NOT_RUN for item in leakage["not_run"])
+    return "" if set(leakage) == _AUDIT and rows and rest else "its audit has missing or unknown fields"
+
+
+def _unit_admitted(policy: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:
+    """Whether the guarantee's unit is one of the policy's; a stay where the source declares that it knows no people."""
+    unit, units = manifest["guarantee"]["unit"], policy["units"]
+    known = [step["known"] for step in manifest["data"]["transforms"] if step.get("kind") == "subjects"]
+    no_people = bool(known) and all(each is False for each in known)
+    return unit in units or (unit == "stay" and "stay_if_no_subjects" in units and no_people)
 
 
 def _audit_broken(
@@ -80,7 +109,7 @@ def _audit_broken(
         fixed = {**fixed_audit(policy, manifest["release"]["kind"]), "payload_sha256": leakage["payload_sha256"]}
         return (
             ""
-            if leakage == fixed
+            if canonical(leakage) == canonical(fixed)
             else "beside a guarantee its audit may tell what follows from the policy, and no more"
         )
     for row in leakage["attacks"]:

@@ -23,15 +23,13 @@ from pipeline.core.files.owner import read_owner_file, write_owner_file
 from pipeline.sharing.policy.budget import Budget
 from pipeline.sharing.policy.ledger import (
     FOLDER,
-    NIGHT,
-    STREAM,
     anchor,
     asked_in_period,
     asked_of,
-    composed_epsilon,
     read_ledger,
     writing_ledger,
 )
+from pipeline.sharing.policy.ledger_lines import NIGHT, STREAM, composed_epsilon
 from pipeline.sharing.policy.marks import keep_marks, mark_of, read_marks
 
 WHAT: Final = "what people added on a night of a stream"

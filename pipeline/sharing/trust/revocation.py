@@ -8,13 +8,14 @@ standard library, rfc8785, cryptography.
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
 from pipeline.core.errors import ReleaseRefused, UsageError
-from pipeline.sharing.canonical import canonical, read_canonical
+from pipeline.sharing.canonical import MAX_VERSION, canonical, is_spelt, iso_date, read_canonical
 from pipeline.sharing.trust.dsse import Envelope, open_envelope, with_signature
 from pipeline.sharing.trust.keys import TrustRoot
 from pipeline.sharing.trust.root import MAX_BYTES, require_root_signatures
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 FORMAT: Final = "decoct-revocations/1"
 KIND: Final = "application/vnd.decoct.revocations+json"
 _NAME: Final = "the revocation list"
+_KEYID: Final = re.compile(r"[0-9a-f]{64}")
+_VERSION: Final = re.compile(r"[1-9][0-9]{0,15}")
 
 
 @final
@@ -114,10 +117,19 @@ def _parsed(raw: Any) -> Revocations:
         raise ReleaseRefused(f"{_NAME} is of a format that this version does not know; it reads {FORMAT}")
     if set(raw) != set(kinds) or any(type(raw[key]) is not kind for key, kind in kinds.items()):
         raise ReleaseRefused(f"{_NAME} has missing or unknown keys, or values of the wrong type")
-    if raw["version"] < 1 or not all(type(item) is str for item in [*raw["keys"], *raw["releases"]]):
+    named = all(type(key) is str and _KEYID.fullmatch(key) for key in raw["keys"]) and all(
+        map(_is_release, raw["releases"])
+    )
+    if not 1 <= raw["version"] <= MAX_VERSION or not named:  # a misspelt one would revoke nothing
         raise ReleaseRefused(f"{_NAME} needs a version of at least 1, key ids, and releases as site/name/version")
     try:
-        issued = datetime.date.fromisoformat(raw["issued"])
+        issued = iso_date(raw["issued"])
     except ValueError:
         raise ReleaseRefused(f"{_NAME} is dated on a day that is none") from None
     return Revocations(raw["version"], issued, frozenset(raw["keys"]), frozenset(raw["releases"]))
+
+
+def _is_release(text: Any) -> bool:
+    """site/name/version, as a manifest spells them."""
+    parts = text.rsplit("/", 2) if type(text) is str else []
+    return len(parts) == 3 and all(map(is_spelt, parts)) and _VERSION.fullmatch(parts[2]) is not None

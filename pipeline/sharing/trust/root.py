@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.core.errors import ReleaseRefused, UsageError
-from pipeline.sharing.canonical import canonical, folded, read_canonical, sha256_hex
+from pipeline.sharing.canonical import MAX_VERSION, canonical, folded, iso_date, read_canonical, sha256_hex
 from pipeline.sharing.trust.dsse import Envelope, open_envelope, with_signature
 from pipeline.sharing.trust.keys import ROLES, PublicKey, TrustRoot, public_key_from_hex
 
@@ -176,7 +176,7 @@ def _parsed(raw: Mapping[str, Any], name: str) -> TrustRoot:
     if set(raw) != set(_KEYS) or any(type(raw[key]) is not kind for key, kind in _KEYS.items()):
         raise ReleaseRefused(f"{name} has missing or unknown keys, or values of the wrong type")
     try:
-        expires = datetime.date.fromisoformat(raw["expires"])
+        expires = iso_date(raw["expires"])
     except ValueError:
         raise ReleaseRefused(f"{name} expires on a date that is not one") from None
     root = TrustRoot(
@@ -200,10 +200,11 @@ def _broken(root: TrustRoot) -> str:
         {key.person for key in root.keys if key.role == role} for role in ("root", "author", "approver")
     )
     keyids = [key.keyid for key in root.keys]
+    sites = {key.site for key in root.keys if key.site}
     rules = {
         "must list each key once, for one role, sorted by keyid": keyids == sorted(set(keyids)),
         "needs a version of at least 1, and a threshold of 1 to the number of people who hold its root keys": (
-            root.version >= 1 and 1 <= root.threshold <= len(holders)
+            1 <= root.version <= MAX_VERSION and 1 <= root.threshold <= len(holders)
         ),
         "could be signed by its authors alone: somebody else must hold a root key": (
             len(holders & authors) < root.threshold
@@ -214,6 +215,9 @@ def _broken(root: TrustRoot) -> str:
         "must give max_revocation_age_days between 0 and 3660": 0 <= root.max_revocation_age_days <= 3660,
         "must pin at least one policy by its name and its SHA-256; a name alone says nothing": bool(root.policies)
         and all(type(digest) is str and _DIGEST.fullmatch(digest) for digest in root.policies.values()),
+        "names a site that begins with another's name and a slash, so that site/name has two readings": not any(
+            one.startswith(f"{other}/") for one in sites for other in sites
+        ),
         "must give minimum_versions as whole numbers": all(
             type(least) is int for least in root.minimum_versions.values()
         ),

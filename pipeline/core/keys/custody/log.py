@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from pipeline.core.files.chained import Chain, read_chain, writing
+from pipeline.core.files.chained import Chain, found_chain, read_chain, writing
+from pipeline.core.files.seen import SEEN
 
 LOG_FILE: Final = "log.jsonl"
 
@@ -21,6 +22,8 @@ def read_log(keys: Path) -> Chain:
     Raises:
         EnvironmentProblem: it was cut or removed, or a line is not what was written; the sentence says which.
     """
+    if not (keys / SEEN).exists():  # keys that were copied into a new workspace
+        return found_chain(keys / LOG_FILE, owner_only=False)
     return read_chain(keys / LOG_FILE, keys)
 
 
