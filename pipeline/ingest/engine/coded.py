@@ -44,6 +44,11 @@ class Batch:
     arrays: Mapping[str, Any]
     constants: Mapping[str, str] = field(default_factory=dict)
 
+    def head(self, rows: int) -> Batch:
+        """The first rows alone."""
+        arrays = {name: array.slice(0, rows) for name, array in self.arrays.items()}
+        return Batch(self.path, self.first, min(rows, self.height), arrays, self.constants)
+
     def coded(self, name: str) -> Coded:
         """A column as codes; numbers are coded, too."""
         if name in self.constants:

@@ -80,7 +80,7 @@ def read_event_tables(
         raise DataError(f"{root} not found; expected the folder that holds the source's tables")
     reading = Reading(mapping, layout, None, until_hours)
     if layout.stays.file is not None:
-        reading.stays = read_stays(root, layout, _needed(mapping), reading.clock, reading.tally)
+        reading.stays = read_stays(root, layout, needed_columns(mapping), reading.clock, reading.tally)
     found = [(table, find_files(root, table.file, optional=table.optional)) for table in layout.events]
     apart = bool(layout.criticality)  # copies of rows name the file that they lie in
     work = [(table, group) for table, paths in found for group in grouped(paths, apart=apart)]
@@ -128,7 +128,8 @@ def layout_files(folder: Path, layout: Layout) -> list[Path]:
     return sorted({*events, *(path for pattern in patterns for path in find_files(folder, pattern))})
 
 
-def _needed(mapping: SourceMapping) -> tuple[str, ...]:
+def needed_columns(mapping: SourceMapping) -> tuple[str, ...]:
+    """The columns of the stays that labels and statics would like."""
     columns = {getattr(rule, "column", "") for rule in mapping.tasks} | set(mapping.static_sources)
     return tuple(sorted(columns - {""}))
 
@@ -166,12 +167,17 @@ def _read_into(
     part.files = len(group)
     tally = Tally(keep=MOST_KEPT if part.fates.criticality.get(MALFORMED) == "quarantine" else 0)
     for batch in _batches(table, group, reading, tally):
+        if reading.most_rows is not None:
+            batch = batch.head(reading.most_rows - part.lines)
+        part.lines += batch.height
         if part.keys is not None:
             part.keys.update(id_text(batch.coded(table.key).distinct, batch.path.name).drop_nulls().to_list())
         found = _long(batch, part, reading) if table.code is not None else _wide(batch, part, reading)
         for usable in (item for item in found if len(item.stay)):
             part.latest = max(part.latest, float(usable.hours.max()))
             put(part_of(usable, reading))
+        if part.lines == reading.most_rows:
+            break
     if UNIT_UNKNOWN not in part.fates.criticality:
         require_known_units(part.done, group[0].name)
     part.quoted += tally.quoted
