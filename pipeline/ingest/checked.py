@@ -13,7 +13,7 @@ from pipeline.ingest.cohort.build import pick_tasks
 from pipeline.ingest.engine.batches import FILE_STEM, header
 from pipeline.ingest.mapping.layout import ROW_NUMBER, EventsLayout, Layout, StaysLayout
 from pipeline.ingest.mapping.load import KEYS, MAPPINGS, SourceMapping, load_mapping
-from pipeline.ingest.mapping.toml_table import did_you_mean
+from pipeline.ingest.mapping.toml_table import did_you_mean, id_columns
 from pipeline.ingest.table_files import find_files
 
 _OUR_COLUMNS: Final = (ROW_NUMBER, FILE_STEM)
@@ -110,12 +110,13 @@ def _of_stays(stays: StaysLayout) -> set[str]:
     named = {stays.stay, stays.subject, stays.subject_key, stays.start, stays.end, stays.site, stays.unit, stays.split}
     named |= {*stays.where, *(column for item in stays.derived for column in item.columns)}
     joined = {new for join in stays.joins for new in join.columns} | {item.name for item in stays.derived}
-    return {name for name in named if name is not None} - joined - set(_OUR_COLUMNS)
+    columns = {column for name in named if name is not None for column in id_columns(name)}
+    return columns - joined - set(_OUR_COLUMNS)
 
 
 def _of_events(table: EventsLayout) -> set[str]:
     named = {
-        table.key,
+        *id_columns(table.key),
         table.time,
         table.clock,
         table.date,

@@ -61,7 +61,7 @@ def read_numbers(
         .then(WORD)
         .when(pl.col("value").is_not_null())
         .then(NUMBER)
-        .when(body.str.contains(_PLAIN))
+        .when(body.str.contains(_PLAIN) | body.str.contains(_MARKED))
         .then(COMMA)
         .otherwise(TEXT)
     )

@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 from flows.cli.main import app
 from pipeline.core.errors import ConfigError, DataError, UsageError
 from pipeline.core.types import Cohort, IngestReport
+from pipeline.ingest.drafting.first_rows import first_rows
+from pipeline.ingest.mapping.load import load_mapping
 from pipeline.ingest.sources.meds import read_meds_cohort
 from pipeline.store import Store
 from pipeline.validation.expectations import great_expectations
@@ -175,3 +177,24 @@ def test_rows_put_aside_are_counted_and_shown_where_they_lie(tmp_path: Path) -> 
     shown = run("ingest", str(path), "--quarantine")
     assert f"{told['kept']}  text instead of a number" in shown
     assert "warm" not in shown
+
+
+def test_the_first_rows_are_tried_and_those_that_fail_are_shown_on_a_terminal_alone(tmp_path: Path) -> None:
+    path = site(tmp_path)
+    table = tmp_path / "source" / "hourly.csv"
+    table.write_text(table.read_text().replace(",36.", ",warm "))
+    told = run("ingest", str(path), "--try")
+    assert "text instead of a number" in told
+    assert "warm" not in told  # the runner's stdout is no terminal
+    assert not (tmp_path / "work").exists()
+    found = first_rows(tmp_path / "source", load_mapping(str(tmp_path / "ward.toml")), 40)
+    assert [(name, rows) for name, rows, _, _ in found.tables] == [("hourly", 40 * 8)]  # cells: eight columns
+    shown = [line for line in found.lines(with_rows=True) if "warm" in line]
+    assert len(shown) == 10
+    assert all(line.startswith("row     text instead of a number: file hourly.csv, row ") for line in shown)
+    assert "warm" not in repr(found)
+
+
+def test_a_draft_is_tried_on_the_first_rows(tmp_path: Path) -> None:
+    site(tmp_path)
+    assert run("ingest", "--suggest", str(tmp_path / "source"), "--try").startswith("table   hourly: ")

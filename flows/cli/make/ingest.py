@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -23,6 +24,12 @@ def ingest(
         Path | None,
         typer.Option(help="Instead of a run: draft a mapping for this folder of tables; the draft goes to stdout."),
     ] = None,
+    try_: Annotated[
+        bool,
+        typer.Option(
+            "--try", help="Read a thousand rows of each table and show, on a terminal, ten of each kind that fails."
+        ),
+    ] = False,
     report: Annotated[
         bool, typer.Option("--report", help="Also write a look at the data: data.html and data.json, aggregates only.")
     ] = False,
@@ -52,6 +59,8 @@ def ingest(
 
     A mapping to begin with: decoct ingest --suggest exports/ward > ward.toml
 
+    What becomes of the first rows: decoct ingest run.toml --try
+
     What the next cohort is held to: decoct ingest run.toml --write-contract contracts
 
     As MEDS, for the site's other tools: decoct ingest run.toml --to-meds meds/ward
@@ -59,12 +68,15 @@ def ingest(
     if suggest is not None:
         if config is not None or report or quarantine or resume or any((to_meds, write_contract)):
             raise UsageError("--suggest takes no run: leave out the TOML file and the flags of a run")
-        _suggest(suggest, as_json)
+        _suggest(suggest, as_json, try_=try_)
         return
     if config is None:
         raise UsageError("name the run's TOML file, or a folder of tables with --suggest")
     from pipeline.core.config import load_config
 
+    if try_:
+        _try(load_config(config))
+        return
     if quarantine:
         _quarantine(load_config(config), out, as_json)
         return
@@ -103,7 +115,26 @@ def _check(plan: Any) -> None:
         )
 
 
-def _suggest(source: Path, as_json: bool) -> None:
+def _try(plan: Any) -> None:
+    from pipeline.core.redaction import scrubbed
+    from pipeline.ingest.mapping.load import load_mapping
+
+    _check(plan)
+    if plan.source.kind != "tables":
+        raise UsageError('--try reads sources of kind = "tables"')
+    with scrubbed("try"):
+        _print_first_rows(plan.source.folder, load_mapping(plan.cohort.mapping))
+
+
+def _print_first_rows(folder: Path, mapping: Any) -> None:
+    """On stdout, and where that is no terminal without the rows: a log is no place for them."""
+    from pipeline.ingest.drafting.first_rows import first_rows
+
+    for line in first_rows(folder, mapping).lines(with_rows=sys.stdout.isatty()):
+        print(line)
+
+
+def _suggest(source: Path, as_json: bool, *, try_: bool) -> None:
     from flows.progress import say
     from pipeline.core.redaction import scrubbed
     from pipeline.ingest.drafting.suggest import suggest
@@ -113,7 +144,13 @@ def _suggest(source: Path, as_json: bool) -> None:
     if as_json:
         print_json({"mapping": draft.toml, "notes": list(draft.notes)})
         return
-    print(draft.toml, end="")
+    if try_:
+        from pipeline.ingest.mapping.load import parse_draft
+
+        with scrubbed("try"):
+            _print_first_rows(source if source.is_dir() else source.parent, parse_draft(draft.toml))
+    else:
+        print(draft.toml, end="")
     for note in draft.notes:
         say(f"  {note}")
 

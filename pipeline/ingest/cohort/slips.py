@@ -1,8 +1,9 @@
-"""Slips of unit that a distribution gives away: reported with what would mend them, never mended by themselves.
+"""Slips that a distribution gives away: reported with what would mend them, never mended by themselves.
 
 Two signs. Many of a variable's implausible values would be ordinary in another unit of the same quantity (98.6 degrees
 Celsius). Or the middle of all its values lies beyond the clinical range, and would lie inside in another unit (a
-glucose of 6 mg/dL). Only counts are told, and only of ten values or more.
+glucose of 6 mg/dL). And codes for "missing" that a plausible range lets pass: a number such as 999, there ten times as
+often as any value near it. Only counts are told, and only of ten values or more.
 """
 
 from __future__ import annotations
@@ -31,6 +32,16 @@ _CANDIDATES: Final[Mapping[str, tuple[str, ...]]] = {  # unit -> units that such
     "cm": ("in", "m"),
     "10^9/L": ("/uL",),
 }
+_CODES: Final = (
+    *(sign * int(digit * n) / ten for digit in "6789" for n in (2, 3, 4) for ten in (1, 10) for sign in (1, -1)),
+    *(9.0, 0.0, -1.0),
+)
+"""Numbers that stand for "missing" in exports: 99, 99.9, 888, 0, -1 and their like."""
+_NEAR: Final = 0.05  # of the clinical range: how far values may lie to be compared with a code
+_ENOUGH: Final = 50_000
+_FAR: Final = 5
+_OFTENER: Final = 10
+_LEAST_SHARE: Final = 0.005
 _FEWEST: Final = 10
 _MOST: Final = 0.5
 
@@ -81,14 +92,17 @@ class Slips:
         order = np.argsort(name, kind="stable")
         edges = np.searchsorted(name[order], np.arange(len(self._looked) + 1))
         for index, _, lines in self._looked:
-            here = order[edges[index] : edges[index + 1]] if lines else order[:0]
+            here = order[edges[index] : edges[index + 1]]
+            if not lines:  # no unit to be mistaken in: a part is enough to find a code by its share
+                here = here[: max(_ENOUGH - len(self._good[index]), 0)]
             value, fate = events.value[here].astype(np.float64), events.fate[here]
             self._bad[index] += _counted(value[fate == IMPLAUSIBLE])
             self._good[index] += _counted(value[(fate == USED) | (fate == OUTSIDE)])
 
     def notes(self) -> tuple[str, ...]:
-        """A sentence for each likely slip of unit, in the order of the mapping's variables."""
-        return slip_notes((variable, lines, self._bad[i], self._good[i]) for i, variable, lines in self._looked)
+        """A sentence for each likely slip of unit, then for each likely code, in the order of the variables."""
+        units = slip_notes((variable, lines, self._bad[i], self._good[i]) for i, variable, lines in self._looked)
+        return (*units, *(note for i, variable, _ in self._looked for note in code_notes(variable, self._good[i])))
 
 
 def _counted(values: np.ndarray) -> Values:
@@ -113,6 +127,30 @@ def slip_notes(looked: Iterable[tuple[Variable, list[tuple[str, Line]], Values, 
                     f"{variable.unit}, and would lie inside in {unit}: check the unit of their code"
                 )
                 break
+    return tuple(notes)
+
+
+def code_notes(variable: Variable, values: Values) -> tuple[str, ...]:
+    """The sentences on plausible values that may be a code for missing.
+
+    Zero is none where the clinical range begins with it, and a variable of 0 and 1 has none.
+    """
+    notes, width = list[str](), _NEAR * (variable.scale_high - variable.scale_low)
+    looked = () if variable.plausible_low >= 0 and variable.plausible_high <= 1 else _CODES
+    for code in looked:
+        at = np.flatnonzero(values.distinct == np.float64(np.float32(code)))
+        if not len(at) or (code == 0 and variable.scale_low <= 0):
+            continue
+        rows = int(values.counts[at[0]])
+        beside = [place for place in (at[0] - 1, at[0] + 1) if 0 <= place < len(values.distinct)]
+        near = np.abs(values.distinct - code) <= width
+        near[beside] |= np.abs(values.distinct[beside] - code) <= _FAR * width  # whole numbers have nothing nearer
+        near[at[0]] = False
+        if rows >= max(_FEWEST, _LEAST_SHARE * len(values)) and rows > _OFTENER * values.counts[near].max(initial=0):
+            notes.append(
+                f"{rows} of {len(values)} values of {variable.name} (of those looked at) are {code:g}, ten times as "
+                "many as of any value near it: if it is a code for missing, name it in layout.missing_codes"
+            )
     return tuple(notes)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, final
@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from pipeline.ingest.mapping.toml_table import id_columns
 from pipeline.ingest.source_tables import require_exact
 
 ABSENT: Final = -1
@@ -44,6 +45,19 @@ class Batch:
     arrays: Mapping[str, Any]
     constants: Mapping[str, str] = field(default_factory=dict)
 
+    def head(self, rows: int) -> Batch:
+        """The first rows alone."""
+        arrays = {name: array.slice(0, rows) for name, array in self.arrays.items()}
+        return Batch(self.path, self.first, min(rows, self.height), arrays, self.constants)
+
+    def with_id(self, name: str) -> Batch:
+        """With the id that the columns of its name are together, where they are several (see `joined_ids`)."""
+        parts = id_columns(name)
+        if len(parts) == 1:
+            return self
+        made = joined_ids([self.series(part) for part in parts]).to_arrow()
+        return Batch(self.path, self.first, self.height, {**self.arrays, name: made}, self.constants)
+
     def coded(self, name: str) -> Coded:
         """A column as codes; numbers are coded, too."""
         if name in self.constants:
@@ -67,6 +81,16 @@ class Batch:
     def all_rows(self, rows: np.ndarray) -> bool:
         """Whether `rows` are all of the batch's, each once and in order."""
         return len(rows) == self.height and bool((rows == np.arange(self.height)).all())
+
+
+def joined_ids(parts: Sequence[pl.Series]) -> pl.Series:
+    """Ids of several columns as one text, null where one of them is missing; a mark within a part is doubled.
+
+    So no two ids are written alike.
+    """
+    texts = [plain_text(part).str.replace_all("/", "//", literal=True) for part in parts]
+    frame = pl.DataFrame({str(i): text.set(text == "", None) for i, text in enumerate(texts)})
+    return frame.select(pl.concat_str(pl.all(), separator=" / ")).to_series()
 
 
 def plain_text(column: pl.Series) -> pl.Series:

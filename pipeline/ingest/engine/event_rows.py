@@ -151,7 +151,7 @@ def locate(batch: Batch, table: EventsLayout, reading: Reading, rows: np.ndarray
     if table.time_unit == "datetime":
         hours = (beside - reading.keys.start[stay]) / MICROSECONDS_PER_HOUR
     else:
-        rows, stay, hours = _relative(beside, table, rows, stay, lost, reading.layout.decimal_comma)
+        rows, stay, hours = _relative(beside, table, rows, stay, lost, reading)
     ended = reading.keys.length_hours[stay] <= hours
     ended &= before(hours, reading.until_hours, closed=reading.mapping.closed_window)
     if ended.any():
@@ -273,13 +273,14 @@ def _relative(
     rows: np.ndarray,
     stay: np.ndarray,
     lost: list[tuple[str, np.ndarray]],
-    decimal_comma: bool,
+    reading: Reading,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`rows`, `stay`, and hours that count from the stay's start, of times in the table's unit or in their own.
 
     Raises:
         DataError: the column holds dates.
     """
+    decimal_comma = reading.layout.decimal_comma
     if isinstance(time.dtype, pl.Duration):
         read = time.dt.total_microseconds() / (MICROSECONDS_PER_HOUR * _HOURS[table.time_unit])
     elif time.dtype.is_numeric() or time.dtype in (pl.String, pl.Null):
@@ -297,6 +298,8 @@ def _relative(
         absent = (text.is_null() | (text == "")).fill_null(True).to_numpy()
         rows, stay, read = _kept(~absent, TIME_MISSING, lost, rows, stay, read)
         rows, stay, read = _kept(read.is_not_null().to_numpy(), TIME_UNREADABLE, lost, rows, stay, read)
+    if table.time_unit == "hours" and not isinstance(time.dtype, pl.Duration):
+        reading.clock.note_hours(read.to_numpy())
     hours = read.to_numpy() * _HOURS[table.time_unit] + table.shift_hours
     kept: tuple[np.ndarray, np.ndarray, np.ndarray]
     kept = _kept(np.isfinite(hours), TIME_NOT_FINITE, lost, rows, stay, hours)

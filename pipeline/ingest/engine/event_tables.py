@@ -39,6 +39,7 @@ from pipeline.ingest.kept.rows import KeptRows
 from pipeline.ingest.kept.spilled import SpilledRows, are_large
 from pipeline.ingest.mapping.layout import EventsLayout, Layout
 from pipeline.ingest.mapping.load import SourceMapping
+from pipeline.ingest.mapping.toml_table import id_columns
 from pipeline.ingest.source_tables import UNKNOWN_VARIABLE, UNNAMED, CountsByVariable, SourceTables, totals
 from pipeline.ingest.splits import START
 from pipeline.ingest.table_files import find_files, unread_note
@@ -80,7 +81,7 @@ def read_event_tables(
         raise DataError(f"{root} not found; expected the folder that holds the source's tables")
     reading = Reading(mapping, layout, None, until_hours)
     if layout.stays.file is not None:
-        reading.stays = read_stays(root, layout, _needed(mapping), reading.clock, reading.tally)
+        reading.stays = read_stays(root, layout, needed_columns(mapping), reading.clock, reading.tally)
     found = [(table, find_files(root, table.file, optional=table.optional)) for table in layout.events]
     apart = bool(layout.criticality)  # copies of rows name the file that they lie in
     work = [(table, group) for table, paths in found for group in grouped(paths, apart=apart)]
@@ -128,7 +129,8 @@ def layout_files(folder: Path, layout: Layout) -> list[Path]:
     return sorted({*events, *(path for pattern in patterns for path in find_files(folder, pattern))})
 
 
-def _needed(mapping: SourceMapping) -> tuple[str, ...]:
+def needed_columns(mapping: SourceMapping) -> tuple[str, ...]:
+    """The columns of the stays that labels and statics would like."""
     columns = {getattr(rule, "column", "") for rule in mapping.tasks} | set(mapping.static_sources)
     return tuple(sorted(columns - {""}))
 
@@ -165,13 +167,18 @@ def _read_into(
     """Put the usable rows of the files, batch by batch, and their account into `part`."""
     part.files = len(group)
     tally = Tally(keep=MOST_KEPT if part.fates.criticality.get(MALFORMED) == "quarantine" else 0)
-    for batch in _batches(table, group, reading, tally):
+    for batch in (batch.with_id(table.key) for batch in _batches(table, group, reading, tally)):
+        if reading.most_rows is not None:
+            batch = batch.head(reading.most_rows - part.lines)
+        part.lines += batch.height
         if part.keys is not None:
             part.keys.update(id_text(batch.coded(table.key).distinct, batch.path.name).drop_nulls().to_list())
         found = _long(batch, part, reading) if table.code is not None else _wide(batch, part, reading)
         for usable in (item for item in found if len(item.stay)):
             part.latest = max(part.latest, float(usable.hours.max()))
             put(part_of(usable, reading))
+        if part.lines == reading.most_rows:
+            break
     if UNIT_UNKNOWN not in part.fates.criticality:
         require_known_units(part.done, group[0].name)
     part.quoted += tally.quoted
@@ -206,7 +213,7 @@ def part_of(usable: Usable, reading: Reading) -> pl.DataFrame:
 def _columns(table: EventsLayout, path: Path, reading: Reading) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The columns to read, and those of them that are read as codes."""
     subject = _subject(table, path, reading)
-    coded = [name for name in (table.key, table.code, table.unit, subject) if name]
+    coded = [name for name in (*id_columns(table.key), table.code, table.unit, subject) if name]
     columns = [name for name in (*coded, table.time, table.clock, table.date, table.available, table.value) if name]
     columns += [] if table.code is not None else _wanted(table, path, reading)[0]
     return tuple(dict.fromkeys(columns)), tuple(dict.fromkeys(coded))
@@ -215,7 +222,8 @@ def _columns(table: EventsLayout, path: Path, reading: Reading) -> tuple[tuple[s
 def _subject(table: EventsLayout, path: Path, reading: Reading) -> str | None:
     """The column of a table linked by stay that says whose a row is, where it has one."""
     name = reading.subject
-    if table.link != "stay" or name is None or name in (table.key, table.time, table.code, table.value, table.unit):
+    read = (*id_columns(table.key), table.time, table.code, table.value, table.unit)
+    if table.link != "stay" or name is None or name in read:
         return None
     return name if name.lower() in (column.lower() for column in header(path, table.encoding)) else None
 
@@ -223,7 +231,8 @@ def _subject(table: EventsLayout, path: Path, reading: Reading) -> str | None:
 def _wanted(table: EventsLayout, path: Path, reading: Reading) -> tuple[list[str], int]:
     """A wide table's columns that mean something, and how many others it has."""
     names = {name.lower(): name for name in header(path, table.encoding)}
-    apart = {name.lower() for name in (table.key, table.time, table.clock, table.date, table.available) if name}
+    others = (*id_columns(table.key), table.time, table.clock, table.date, table.available)
+    apart = {name.lower() for name in others if name}
     wanted = [source.removeprefix(table.prefix) for source in reading.names if source.startswith(table.prefix)]
     wanted = list(dict.fromkeys(name for name in wanted if name.lower() in names and name.lower() not in apart))
     return wanted, len(set(names) - apart - {name.lower() for name in wanted})

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, final
 
+import numpy as np
 import polars as pl
 
 from pipeline.core.errors import DataError
@@ -27,6 +28,9 @@ _REWRITTEN: Final = (  # to the form of `_FORMATS`, in this order
     (r":$", ":00"),
     (r"^(\d{4}-\d{1,2}-\d{1,2} \d{1,2}:\d{2}:\d{2}),(\d+)$", "${1}.${2}"),
 )
+_MONTHS: Final = 12
+_MINUTES: Final = 60
+_FEWEST: Final = 20
 _LOCK: Final = threading.Lock()
 _MIDNIGHT: Final = r" 24:00(?::00(?:\.0+)?)?$"
 _ORDERED: Final = {"day_first": "${3}-${2}-${1}", "month_first": "${3}-${1}-${2}"}
@@ -46,6 +50,9 @@ class ClockKinds:
     days: int = 0
     twice: int = 0
     dated: int = 0  # rows without a time, taken at the last second of their date
+    contrary: int = 0  # dates that can be read only in the other order than the layout's
+    hourly: int = 0  # times in hours since the start, other than 0
+    sixtieths: int = 0  # of these the multiples of 60
 
     def add(self, other: ClockKinds) -> None:
         """Also what another part of the source has shown."""
@@ -54,11 +61,21 @@ class ClockKinds:
         self.days += other.days
         self.twice += other.twice
         self.dated += other.dated
+        self.contrary += other.contrary
+        self.hourly += other.hourly
+        self.sixtieths += other.sixtieths
 
     def note_dated(self, rows: int) -> None:
         """Also so many rows that have a date and no time; files are read by several threads."""
         with _LOCK:
             self.dated += rows
+
+    def note_hours(self, hours: np.ndarray) -> None:
+        """Also these times since the start, said to be hours."""
+        hours = hours[np.isfinite(hours) & (hours != 0)]
+        with _LOCK:
+            self.hourly += len(hours)
+            self.sixtieths += int((hours % _MINUTES == 0).sum())
 
     def require_zone(self, zone: str | None) -> None:
         """Raise `DataError` at times with and without an offset, where no zone says what the latter mean."""
@@ -72,7 +89,18 @@ class ClockKinds:
         days = f"{self.days} times are a date without a time of day, taken as its midnight"
         twice = f"{self.twice} times lie in an hour that a clock change repeats, taken as the first"
         dated = f"{self.dated} rows have a date and no time: taken at the last second of that day"
-        told = ((self.days, days), (self.twice, twice), (self.dated, dated))
+        contrary = (
+            f"{self.contrary} dates are none in the order that layout.dates says, and some in the other: which is it?"
+        )
+        minutes = f"all {self.hourly} times in hours since the start are multiples of 60: are they minutes?"
+        few = self.hourly < _FEWEST or self.sixtieths < self.hourly
+        told = (
+            (self.days, days),
+            (self.twice, twice),
+            (self.dated, dated),
+            (self.contrary, contrary),
+            (not few, minutes),
+        )
         return tuple(note for count, note in told if count)
 
 
@@ -124,7 +152,9 @@ def _from_text(column: pl.Series, zone: str | None, seen: ClockKinds, dates: str
 
 
 def _any_text(column: pl.Series, zone: str | None, seen: ClockKinds, dates: str | None) -> pl.Series:
-    text = _rewritten(column.str.strip_chars(), dates)
+    text = column.str.strip_chars()
+    seen.contrary += 0 if dates is None else _contrary(text, dates)
+    text = _rewritten(text, dates)
     with_offset = (text.str.contains(_OFFSET) & text.str.contains(":")).fill_null(False)
     local = _first_that_reads(text.set(with_offset, None) if with_offset.any() else text, seen)
     seen.local |= local.null_count() < len(local)
@@ -142,6 +172,13 @@ def _any_text(column: pl.Series, zone: str | None, seen: ClockKinds, dates: str 
     signed = pl.when("west").then(-pl.col("minutes")).otherwise("minutes")
     shifted = _first_that_reads(bare, ClockKinds()) - ahead.select(pl.duration(minutes=signed)).to_series()
     return parsed.zip_with(~with_offset, shifted)
+
+
+def _contrary(text: pl.Series, dates: str) -> int:
+    parts = text.str.extract_groups(r"^(\d{1,2})[./-](\d{1,2})[./-]\d{4}").struct.unnest().cast(pl.Int64)
+    first, second = parts.to_series(0), parts.to_series(1)
+    month, day = (second, first) if dates == "day_first" else (first, second)
+    return int(((month > _MONTHS) & (day <= _MONTHS)).sum())
 
 
 def _rewritten(text: pl.Series, dates: str | None) -> pl.Series:

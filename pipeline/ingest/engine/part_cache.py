@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable
+from dataclasses import astuple
 from typing import Any, Final, final
 
 import numpy as np
@@ -130,7 +131,7 @@ class PartCache:
             "converted": [[*key, count] for key, count in sorted(part.done.converted.items())],
             "mended": dict(part.done.mended),
             "units": [[*key, seen.rows, seen.sample] for key, seen in sorted(part.done.seen.items())],
-            "clock": [clock.offset, clock.local, clock.days, clock.twice, clock.dated],
+            "clock": list(astuple(clock)),
         }
         self._pieces.use(self._pieces.add([key], [rows.height], [facts], rows, passing=True))
 

@@ -31,6 +31,7 @@ class Reading:
     layout: Layout
     stays: StayTable | None
     until_hours: float
+    most_rows: int | None = None  # of a file; None = all
     clock: ClockKinds = field(default_factory=ClockKinds)
     tally: Tally = field(default_factory=Tally)
     _reaching_back: dict[float, StayKeys] = field(default_factory=dict)

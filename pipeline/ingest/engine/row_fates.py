@@ -112,6 +112,7 @@ class FilePart:
     kept: list[pl.DataFrame] = field(default_factory=list)  # none where they were put elsewhere
     done: Conversions = field(default_factory=Conversions)
     rows: int = 0
+    lines: int = 0  # rows of the file: of a table with a column per variable not its cells
     files: int = 1
     loose: int = 0  # rows that name nobody, but somebody whose id is another only in form
     copies: int = 0  # of the rows: those that are there again since they lie in the windows of several stays

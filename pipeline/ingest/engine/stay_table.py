@@ -11,11 +11,12 @@ import polars as pl
 
 from pipeline.core.errors import DataError
 from pipeline.ingest.engine.batches import FILE_STEM, Tally, batches, header
-from pipeline.ingest.engine.coded import ID_FORMS, id_text, loose_ids, plain_text
+from pipeline.ingest.engine.coded import ID_FORMS, id_text, joined_ids, loose_ids, plain_text
 from pipeline.ingest.engine.derive import derive, underived
 from pipeline.ingest.engine.instants import MICROSECONDS_PER_HOUR, ClockKinds, instants
 from pipeline.ingest.mapping.inclusion import Inclusion
 from pipeline.ingest.mapping.layout import ROW_NUMBER, EventsLayout, Join, Layout, StaysLayout
+from pipeline.ingest.mapping.toml_table import id_columns
 from pipeline.ingest.number_text import AMBIGUOUS, read_numbers
 from pipeline.ingest.source_tables import as_text_ids
 from pipeline.ingest.splits import START
@@ -117,7 +118,8 @@ def _rows(folder: Path, layout: Layout, needed: set[str], tally: Tally, told: li
     joined = {new for join in stays.joins for new in join.columns}
     named = {stays.subject, stays.subject_key, stays.start, stays.end, stays.site, stays.unit, stays.split, stays.stay}
     named |= {key for join in stays.joins for key in join.on} | {c for item in stays.derived for c in item.columns}
-    wanted = sorted(({name for name in named if name is not None} | set(stays.where)) - joined - {ROW_NUMBER})
+    columns = {column for name in named if name is not None for column in id_columns(name)}
+    wanted = sorted((columns | set(stays.where)) - joined - {ROW_NUMBER})
     made = joined | {item.name for item in stays.derived} | set(wanted)
     wanted += sorted(name for name in needed - made if name.lower() in there)
     parts, alike = [], 0
@@ -201,6 +203,8 @@ def _decimal_points(column: pl.Series, layout: Layout) -> pl.Series:
 def _with_ids(frame: pl.DataFrame, stays: StaysLayout, folder: Path) -> pl.DataFrame:
     where = f"{folder.name}: {stays.file}"
     columns = []
+    for name in (stays.stay, stays.subject, stays.subject_key):
+        frame = frame if name is None else _with_id(frame, name)
     if stays.subject_key is not None:  # first: it may be called subject_id, which is ours from here on
         frame = frame.with_columns(as_text_ids(frame[stays.subject_key], where).str.strip_chars().alias(KEY))
     if stays.subject is not None:
@@ -219,6 +223,11 @@ def _with_ids(frame: pl.DataFrame, stays: StaysLayout, folder: Path) -> pl.DataF
     if stays.subject is None:
         frame = frame.with_columns(pl.col("stay_id").alias("subject_id"))
     return frame if stays.subject_key is not None else frame.with_columns(pl.col("subject_id").alias(KEY))
+
+
+def _with_id(frame: pl.DataFrame, name: str) -> pl.DataFrame:
+    parts = id_columns(name)
+    return frame if len(parts) == 1 else frame.with_columns(joined_ids([frame[part] for part in parts]).alias(name))
 
 
 def _named(frame: pl.DataFrame, stays: StaysLayout) -> pl.DataFrame:
@@ -261,8 +270,8 @@ def stays_of_files(work: Iterable[tuple[EventsLayout, Sequence[Path]]]) -> StayT
         if table.key == FILE_STEM:
             ids.add(stem(path))
             continue
-        for frame in batches(path, (table.key,), Tally(), table.encoding):
-            ids.update(id_text(frame[table.key], path.name).drop_nulls().unique().to_list())
+        for frame in batches(path, id_columns(table.key), Tally(), table.encoding):
+            ids.update(id_text(_with_id(frame, table.key)[table.key], path.name).drop_nulls().unique().to_list())
     ordered = sorted(ids - {""}, key=lambda name: (len(name), name))
     frame = pl.DataFrame({"stay_id": ordered}, schema={"stay_id": pl.String})
     frame = frame.with_columns(

@@ -94,7 +94,7 @@ class StaysLayout:
 
     `start` is the time that a stay's hours are counted from, moved by `start_shift_hours`. `subject_key` is the column
     that events of link "subject" refer to, where that is not `subject`. `where` keeps the rows whose column is one of
-    the texts (a trailing * matches any ending).
+    the texts (a trailing * matches any ending). An id of several columns has their names joined (`id_columns`).
     """
 
     file: str | None
@@ -220,9 +220,9 @@ def _stays(raw: Any, where: str, encoding: str) -> StaysLayout:
     )
     stays = StaysLayout(
         file=table.take("file", str, "") or None,
-        stay=table.take("stay", str, "stay_id"),
-        subject=table.take("subject", str, "") or None,
-        subject_key=table.take("subject_key", str, "") or None,
+        stay=table.columns("stay", "stay_id"),
+        subject=table.columns("subject", "") or None,
+        subject_key=table.columns("subject_key", "") or None,
         start=table.take("start", str, "") or None,
         start_shift_hours=float(table.take("start_shift_hours", (int, float), 0.0)),
         end=table.take("end", str, "") or None,
@@ -283,7 +283,7 @@ def _events(raw: Any, where: str, encoding: str) -> EventsLayout:
         file=table.take("file", str, ""),
         prefix=table.take("prefix", str, ""),
         link=_one_of(table, "link", get_args(Link), "stay"),
-        key=table.take("key", str),
+        key=table.columns("key"),
         time=table.take("time", str),
         clock=table.take("clock", str, "") or None,
         date=table.take("date", str, "") or None,

@@ -5,9 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any, final
+from typing import Any, Final, final
 
 from pipeline.core.errors import ConfigError
+
+_AND: Final = " + "
+
+
+def id_columns(name: str) -> tuple[str, ...]:
+    """The columns that an id is made of, by what `TomlTable.columns` calls them together."""
+    return tuple(name.split(_AND))
 
 
 @final
@@ -52,6 +59,12 @@ class TomlTable:
         if not found or not all(isinstance(item, str) and item for item in found):
             raise ConfigError(f"{self.where}: the key {key} must be a list of names")
         return found
+
+    def columns(self, key: str, default: str | None = None) -> str:
+        """The column of an id; of several that are an id together, their names joined (see `id_columns`)."""
+        if isinstance(self.raw.get(key), list):
+            return _AND.join(self.names(key, ()))
+        return str(self.take(key, str, default))
 
     def done(self) -> None:
         """Refuse what nobody asked for."""
