@@ -194,11 +194,12 @@ class _Asked:
         return Reliability(sums, scale / weighed), scale
 
 
-def suspected(answers: NoisyAnswers, known: EncodedCohort, suspect: EncodedCohort) -> float:
-    """How often the gradients hold the stay `suspect`, say the answers to one who knows everybody else: with noise.
+def suspected(answers: NoisyAnswers, known: EncodedCohort, suspect: EncodedCohort) -> tuple[float, float]:
+    """How often gradients, and counts of risks, hold the stay `suspect`, to one who knows everybody else: with noise.
 
     For the audit. A round's gradients depend on the noise before it, which the answers tell; so what `known` people add
-    is taken off round by round, and what is left is held against the suspect's own gradients (a matched filter).
+    is taken off round by round, and what is left is held against the suspect's own gradients (a matched filter). The
+    counts likewise, under the teacher that the rounds gave.
     """
     channels = _channels(known)
     scaler = answers.scale.standardiser(channels, channels.half_range)
@@ -206,15 +207,21 @@ def suspected(answers: NoisyAnswers, known: EncodedCohort, suspect: EncodedCohor
     others, own = (one.gradients(scaler) for one in sums)
     found: list[tuple[float, float]] = []
 
+    def held(answer: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
+        return float(answer @ theirs), float(theirs @ theirs)
+
     def replay(number: int, weights: np.ndarray) -> np.ndarray:
-        answer, theirs = answers.gradients[number], own(weights)
+        answer = answers.gradients[number]
         left = (answer * sums[0].task_weights[:, None]).ravel() - others(weights)
-        found.append((float(left @ theirs), float(theirs @ theirs)))
+        found.append(held(left, own(weights)))
         return np.asarray(answer)
 
     starts = starting_logits([task.kind for task in known.tasks])
-    logistic.descend(replay, answers.scale.count, starts, len(channels.names))
-    return sum(one for one, _ in found) / max(sum(square for _, square in found), 1e-12)
+    weights = logistic.descend(replay, answers.scale.count, starts, len(channels.names))
+    taught = linear_teacher(weights, scaler.centre, scaler.gain)
+    counted = (answers.reliability.sums * sums[0].task_weights[:, None, None]).ravel()
+    inner, square = held(counted - sums[0].reliability(taught), sums[1].reliability(taught))
+    return sum(one for one, _ in found) / max(sum(each for _, each in found), 1e-12), inner / max(square, 1e-12)
 
 
 def _channels(encoded: EncodedCohort) -> PublicChannels:
