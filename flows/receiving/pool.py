@@ -115,7 +115,7 @@ def _pool_moments(
     release, arrays = method_description(condensed), dict(payload_arrays(condensed))
     for place in range(len(moments)) if len(moments) > 1 else ():
         rest = payload_arrays(drawn(moments[:place] + moments[place + 1 :]))
-        arrays |= {f"{name}{WITHOUT}{place}": array for name, array in rest.items()}
+        arrays |= {f"{name}{WITHOUT}{place}": rest[name] for name in ("features", "labels")}
     manifest = {
         **_terms(FORMAT, [_source(one) for one in received], arrays),
         "seed": seed,

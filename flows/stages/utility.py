@@ -24,8 +24,9 @@ from pipeline.core.types import (
     UtilityScore,
     with_tasks,
 )
+from pipeline.core.types.found import OF_TEACHER
 from pipeline.store import Made
-from pipeline.validation.utility import OF_TEACHER, Training, TrainingSet, measure_utility, predictions, trainings
+from pipeline.validation.utility import Training, TrainingSet, measure_utility, predictions, trainings
 
 FULL_DATA: Final = "full_data"
 

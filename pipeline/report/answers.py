@@ -10,12 +10,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final
 
+from pipeline.core.types.found import OF_TEACHER
 from pipeline.report.leakage import judged_reports, limits_held, limits_of, missed_attacks, untested
 from pipeline.report.utility import FULL, utility_view
 from pipeline.report.words import IMPLAUSIBLE, LEAVES, STATISTICS
 
 Data = dict[str, Any]
 
+USABLE_ERROR: Final = 0.08  # a risk that is wrong by no more, on average, is used as it is
 _NAMED: Final = 3  # of a longer list the first so many are named
 _ITEM: Final = 24  # characters of a name that a site has chosen
 
@@ -82,12 +84,23 @@ def worth(data: Data) -> Answer:
     mine, full = (_calibration(data, view["main_task"], name) for name in (data["release_artefact"], FULL))
     if mine is not None:
         compared = "" if full is None else f" (real stays {full:.2f})"
-        advice = ": recalibrate first" if full is not None and mine > 2 * full else ""
+        advice = ": recalibrate first" if full is not None and mine > max(2 * full, USABLE_ERROR) else ""
         more.append(f"calibration error up to {mine:.2f}{compared}{advice}")
+    more += _of_teacher(data, view["main_task"])
     head = f"AUROC {_span(headline['released'])}"
     return Answer(
         head, f"{_interval(data, view)} for {short(view['main_task'])} on {stays} held-out real stays", tuple(more)
     )
+
+
+def _of_teacher(data: Data, task: str) -> list[str]:
+    """The score that comes with the set, on the same stays."""
+    name = data["release_artefact"] + OF_TEACHER
+    found = [_scores(data, task, name, metric) for metric in ("auroc", "calibration_error")]
+    if not all(rows and rows[0]["mean"] is not None for rows in found):
+        return []
+    auroc, error = (rows[0]["mean"] for rows in found)
+    return [f"the teacher in it, nothing trained: AUROC {auroc:.2f}, calibration error {error:.2f}"]
 
 
 def leaks(data: Data) -> Answer:

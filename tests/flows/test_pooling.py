@@ -108,7 +108,7 @@ def test_two_bundles_become_one_set_through_the_command(sites: dict[str, Any], t
     assert "disjoint" in answer.stdout
     without = [f"{name}_without_{place}.npy" for name in ("features", "labels") for place in (0, 1)]
     assert sorted(file.name for file in out.iterdir()) == sorted(
-        ["features.npy", "labels.npy", "manifest.json", *without]
+        ["features.npy", "label_shift.npy", "labels.npy", "manifest.json", *without]
     )
     manifest = json.loads((out / "manifest.json").read_text())
     assert [site["site"] for site in manifest["made_from"]] == ["Hospital A", "Hospital B"]

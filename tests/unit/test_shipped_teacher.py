@@ -15,13 +15,14 @@ from safetensors.numpy import load
 from condensation.private.channels import public_channels
 from condensation.private.stream.condenser import PrivateStream
 from condensation.private.teacher.condenser import PrivateTeacher
-from pipeline.core.codec import from_parts, to_parts
+from pipeline.core.codec import from_parts, to_parts, to_plain
 from pipeline.core.errors import DataError, ReleaseRefused, UsageError
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.keys.secrets import Secret
 from pipeline.core.risk import shifted, teacher_risks
 from pipeline.core.types import Cohort, CondensedSet, EncodedCohort, Provenance, Split, StaticVariable, Task, Variable
 from pipeline.ingest.cohort.scaling import prepare
+from pipeline.report.answers import worth
 from pipeline.sharing.bundle.payload import (
     data_description,
     guarantee_description,
@@ -307,3 +308,21 @@ def test_utility_corrects_the_balance_of_labels_and_scores_the_teacher(made: Con
     assert score(after, "set's teacher", "teacher", "calibration_error") < 0.08
     assert score(after, "set's teacher", "teacher", "auroc") > 0.6
     assert before.score("set's teacher", "teacher", "auroc", "death") is None
+
+
+def test_the_report_tells_the_teachers_calibration_beside_its_auroc(made: CondensedSet) -> None:
+    test = encoded(600, seed=5)
+    assert made.teacher is not None
+    assert made.teacher_features is not None
+    taught = teacher_risks(test.features, made.teacher, made.teacher_features, made.channels)
+    for risks in (taught, None):
+        one = TrainingSet("raw", made.features, made.labels, test, label_shift=made.label_shift, teacher_risks=risks)
+        report = measure_utility(
+            {"p": one}, models=["logistic_regression"], n_seeds=1, epochs=1, seed=0, n_bootstrap=20
+        )
+        found = worth(
+            {"utility": to_plain(report), "release_artefact": "p", "condensed": [{"name": "p", "soft_labels": True}]}
+        )
+        lines = [line for line in found.more if line.startswith("the teacher in it, nothing trained: AUROC 0.")]
+        assert len(lines) == (risks is not None)
+        assert all("calibration error 0.0" in line for line in lines)

@@ -200,28 +200,35 @@ class _Asked:
         return Reliability(sums, scale / weighed), scale
 
 
-def suspicion(known: EncodedCohort, suspect: EncodedCohort) -> Callable[[NoisyAnswers], float]:
-    """How often the gradients hold the stay `suspect`, say the answers to one who knows everybody else: with noise.
+def suspicion(known: EncodedCohort, suspect: EncodedCohort) -> Callable[[NoisyAnswers], tuple[float, float]]:
+    """How often gradients, and counts of risks, hold the stay `suspect`, to one who knows everybody else: with noise.
 
     For the audit. A round's gradients depend on the noise before it, which the answers tell; so what `known` people add
-    is taken off round by round, and what is left is held against the suspect's own gradients (a matched filter).
+    is taken off round by round, and what is left is held against the suspect's own gradients (a matched filter). The
+    counts likewise, under the teacher that the rounds gave.
     """
     sums, own_sums = exact_sums(known), exact_sums(suspect)
     starts = starting_logits([task.kind for task in known.tasks])
 
-    def suspected(answers: NoisyAnswers) -> float:
+    def held(answer: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
+        return float(answer @ theirs), float(theirs @ theirs)
+
+    def suspected(answers: NoisyAnswers) -> tuple[float, float]:
         scaler = answers.scale.standardiser(sums.channels, sums.channels.half_range)
         others, own = sums.gradients(scaler), own_sums.gradients(scaler)
         found: list[tuple[float, float]] = []
 
         def replay(number: int, weights: np.ndarray) -> np.ndarray:
-            answer, theirs = answers.gradients[number], own(weights)
+            answer = answers.gradients[number]
             left = (answer * sums.task_weights[:, None]).ravel() - others(weights)
-            found.append((float(left @ theirs), float(theirs @ theirs)))
+            found.append(held(left, own(weights)))
             return np.asarray(answer)
 
-        logistic.descend(replay, answers.scale.count, starts, len(sums.channels.names))
-        return sum(one for one, _ in found) / max(sum(square for _, square in found), 1e-12)
+        weights = logistic.descend(replay, answers.scale.count, starts, len(sums.channels.names))
+        taught = linear_teacher(weights, scaler.centre, scaler.gain)
+        counted = (answers.reliability.sums * sums.task_weights[:, None, None]).ravel()
+        inner, square = held(counted - sums.reliability(taught), own_sums.reliability(taught))
+        return sum(one for one, _ in found) / max(sum(each for _, each in found), 1e-12), inner / max(square, 1e-12)
 
     return suspected
 

@@ -56,7 +56,7 @@ class _Answers(Protocol):
 
 
 def _of_teacher(condenser: PrivateTeacher, shape: EncodedCohort, low: float, high: float) -> _Answers:
-    """The sums as they are; of the gradients what they say of the game's canary, everybody else known."""
+    """The sums as they are; of gradients and counts what they say of the game's canary, everybody else known."""
     series = np.full((1, *shape.features.shape[1:]), high, np.float32)
     series[:, : shape.features.shape[1] // 2] = low
     suspect = dataclasses.replace(
@@ -74,7 +74,7 @@ def _of_teacher(condenser: PrivateTeacher, shape: EncodedCohort, low: float, hig
 
         def told(noise: NoiseSource) -> object:
             found, guarantee = answering(noise)
-            return found.process, found.scale, suspected(found), found.reliability.sums, guarantee
+            return found.process, found.scale, suspected(found), guarantee
 
         return told
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from pipeline.core.errors import DataError
 
@@ -74,6 +74,10 @@ class ContractResult:
     artefact: str
     success: bool  # no critical rule broken
     outcomes: tuple[ExpectationOutcome, ...]
+
+
+OF_TEACHER: Final = "'s teacher"
+"""After a set's name: the row of the teacher that came with it, for which nothing is trained."""
 
 
 @dataclass(frozen=True)

@@ -161,10 +161,8 @@ def _require_teacher(
         if shapes[name] != asked[name]:
             raise ReleaseRefused(f"the {name} in {PAYLOAD} is of other tasks or channels than the manifest says")
         values = _values(set(_words(parts[name], "Q")), "Q", name)
-        if (
-            not _on_grid(values, teacher_form.STEP)
-            or max(map(abs, values.values()), default=0.0) > teacher_form.LARGEST
-        ):
+        largest = max(map(abs, values.values()), default=0.0)
+        if not _on_grid(values, teacher_form.STEP) or largest > teacher_form.LARGEST:
             raise ReleaseRefused(f"{PAYLOAD} is not in canonical form: {name} has decimals below 2^-10 or is too large")
 
 
