@@ -1,6 +1,6 @@
 """Does the audit accuse artefacts that leak nothing? 400 audits per statistic, the gate, and how its intervals cover.
 
-Three parts, each a table of docs/audit.md:
+Four parts, each a table of docs/audit.md:
 
 1. Simulated scores without a leak, every statistic at its nominal level (vectorised; the statistics' own code).
 2. Real stays (PhysioNet 2012): members, others and the set are disjoint random stays; the attacks that decide on
@@ -8,6 +8,8 @@ Three parts, each a table of docs/audit.md:
    `--attacks` names some of them (two_sample and model_membership cost more than the others together, and have rows of
    their own), `--first` is the first audit's seed, so that further audits can be run. Labels are deaths in hospital.
 3. Coverage of every kind of interval over 1,000 or more truths drawn at random.
+4. Sizes: the same attacks on invented people, series and tables (rounded to ties, with twins), at sets of 80, 400 and
+   2,000 samples: does an audit cry wolf as sets grow? A part that was begun goes on where it was, by `--first`.
 
     python benchmarks/audit_null.py --audits 400 --out benchmarks/results/audit_null.json
 
@@ -20,7 +22,7 @@ import argparse
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +55,7 @@ from pipeline.audit.statistics import (
 )
 from pipeline.core.config import UtilityConfig
 from pipeline.core.seeds import generator
-from pipeline.core.types import AttackResult, CondensedSet, EncodedCohort, LeakageReport, Provenance
+from pipeline.core.types import AttackResult, CondensedSet, EncodedCohort, LeakageReport, Provenance, Task
 from pipeline.ingest.cohort.build import build_cohort
 from pipeline.ingest.cohort.scaling import prepare
 from pipeline.ingest.mapping.load import load_mapping
@@ -76,6 +78,7 @@ ATTACKS: dict[str, LeakageAttack] = {
 }
 COSTLY = (ModelMembership.name, two_sample.TwoSample.name)  # more than all others together
 MEMBERS, OTHERS, SAMPLES = 1200, 900, 80
+SIZES = (80, 400, 2000)
 
 
 # --- 1: simulated scores ----------------------------------------------------------------------------------------------
@@ -124,10 +127,19 @@ def real_stays(population: EncodedCohort, audits: int, attacks: Sequence[str], f
 
     A figure that would decide if there were more people counts as an alarm of its statistic, too.
     """
+    return _nulls(
+        lambda number: _independent(population, generator(number, "real stays")), range(first, first + audits), attacks
+    )
+
+
+def _nulls(
+    scene_of: Callable[[int], CondensedScene], numbers: Iterable[int], attacks: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    """Alarms and audits of every statistic and of the gate; nobody is in any of the sets."""
     policy = load_policy("strict")
     alarms: dict[str, list[bool]] = {}
-    for number in range(first, first + audits):
-        scene = _independent(population, generator(number, "real stays"))
+    for number in numbers:
+        scene = scene_of(number)
         results = [result for name in attacks for result in ATTACKS[name].run(scene, number)]
         deciding = [result for result in results if result.gates]
         for result in (result for result in results if result.gates or result.held_back):
@@ -189,6 +201,65 @@ def stays() -> EncodedCohort:
     )
     prepared = prepare(cohort)
     return dataclasses.replace(prepared, features=np.ascontiguousarray(prepared.features[:, ::6]))
+
+
+# --- 4: sizes ---------------------------------------------------------------------------------------------------------
+
+
+def sizes(audits: int, attacks: Sequence[str], first: int, before: dict[str, Any]) -> dict[str, Any]:
+    """Audits of invented people at each size, added to those of before."""
+    found = dict(before)
+    for kind in ("series", "table"):
+        for n in SIZES:
+            numbers = range(first, first + audits)
+            now = _nulls(lambda number, kind=kind, n=n: _invented(kind, n, number), numbers, attacks)
+            row = found.setdefault(f"{kind}, {n} samples", {})
+            for name, told in now.items():
+                known = row.get(name, {"alarms": 0, "audits": 0})
+                row[name] = {key: known[key] + told[key] for key in told}
+    return found
+
+
+def _invented(kind: str, n: int, number: int) -> CondensedScene:
+    """Members, others and a set, all of one law: walks about a level, or rows of numbers of which many are equal."""
+    rng = generator(number, "sizes", kind, n)
+    everybody = np.arange(MEMBERS + OTHERS + n)
+    if kind == "series":
+        level = rng.uniform(0.2, 0.8, (len(everybody), 1, 4))
+        series = np.clip(level + rng.normal(0, 0.04, (len(everybody), 8, 4)).cumsum(axis=1), 0, 1)
+    else:
+        series = np.round(rng.normal(size=(len(everybody), 1, 6)) @ rng.normal(size=(6, 6)), 1)
+        series[:, :, 5] = series[:, :, 5] > 0
+        twins = rng.choice(len(everybody), len(everybody) // 20, replace=False)
+        series[twins] = series[rng.permutation(twins)]
+    labels = (series[:, :1].mean(axis=(1, 2))[:, None] > np.median(series[:, :1])).astype(np.float32)
+    series = series.astype(np.float32)
+    names = tuple(f"c{number}" for number in range(series.shape[2]))
+    members, others, samples = np.split(everybody, np.cumsum([MEMBERS, OTHERS]))
+    condensed = CondensedSet(
+        features=series[samples],
+        labels=labels[samples],
+        channels=names,
+        tasks=(Task("event"),),
+        step_hours=6.0,
+        transforms=(),
+        method="strangers",
+        starts_from_records=False,
+        guarantee=None,
+        provenance=Provenance("benchmark"),
+    )
+    return CondensedScene(
+        "set",
+        "0" * 64,
+        condensed,
+        series[members],
+        series[others],
+        members,
+        10**6 + others,
+        member_labels=labels[members],
+        holdout_labels=labels[others],
+        receiver=receivers_model(UtilityConfig(), "cpu"),
+    )
 
 
 # --- 3: coverage ------------------------------------------------------------------------------------------------------
@@ -310,6 +381,11 @@ def main() -> None:
         result[row] = real_stays(stays(), options.audits, run, options.first)
         result.setdefault("seeds", {})[row] = [options.first, options.first + options.audits - 1]
         result["sizes"] = {"members": MEMBERS, "others": OTHERS, "samples": SAMPLES}
+    if "sizes" in parts:
+        run, told = options.attacks.split(","), result.setdefault("by_size", {})
+        told |= sizes(options.audits, run, options.first, told)
+        ranges = result.setdefault("seeds", {}).setdefault("by_size", [])
+        ranges.append([",".join(run), options.first, options.first + options.audits - 1])
     result["seconds"] = round(time.perf_counter() - began, 1)
     options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))

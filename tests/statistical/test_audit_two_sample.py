@@ -107,3 +107,13 @@ def test_nothing_alarms_too_often_where_nothing_leaks(monkeypatch: pytest.Monkey
         p_values.append(examine(who, {"set": samples}, rng)[0]["set"].p_value)
     assert sum(p <= 0.05 for p in p_values) <= stats.binom.ppf(0.98, 120, 0.05)
     assert sum(p <= LEVEL for p in p_values) <= stats.binom.ppf(0.999, 120, 2 * LEVEL)  # 2 in 100 is the finest p here
+
+
+@pytest.mark.parametrize(("people_", "k"), [(24, 24), (100, 24), (400, 24), (401, 7)])
+def test_the_nearest_are_those_of_a_stable_sort(people_: int, k: int) -> None:
+    """Ties by the dozen: the first places of equals count, on every machine."""
+    distance = np.round(np.random.default_rng(people_).normal(size=(30, people_)), 1).astype(np.float32)
+    values, places = two_sample._nearest(distance, k)
+    expected = np.argsort(distance, axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(places, expected)
+    np.testing.assert_array_equal(values, np.take_along_axis(distance, expected, axis=1))

@@ -10,7 +10,7 @@ from typing import final
 
 import numpy as np
 
-from condensation.private.stream.nights import increment_of_night, night_of_stream
+from condensation.private.stream.nights import Entered, increment_of_night, night_of_stream
 from condensation.private.stream.question import about
 from condensation.private.stream.terms import Added, Stream
 from pipeline.core.digest import digest_array, digest_json
@@ -18,16 +18,6 @@ from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.options.condensers import PrivateStreamOptions
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.types import CondensedSet, EncodedCohort, Json
-
-
-@final
-@dataclass(frozen=True)
-class _First:
-    """What entered on the first night."""
-
-    increment: np.ndarray
-    digest: str
-    night: int = 1
 
 
 @final
@@ -91,7 +81,7 @@ class PrivateStream(PrivateStreamOptions):
         added = self.increment(1, encoded.take(np.sort(firsts)), (), noise)
         on_step(1, 2, math.nan)
         seen = [digest_array(part) for part in (added, encoded.features, encoded.labels, encoded.subject_index)]
-        first = (_First(added, digest_json(seen)),)
+        first = (Entered(1, added, digest_json(seen)),)
         condensed = self.night(1, encoded, first, noise, n_per_class=n_per_class, seed=seed)
         on_step(2, 2, math.nan)
         return condensed

@@ -5,21 +5,34 @@ What entrants add is seen by nobody but the ledger's folder; the set comes from 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 
 from condensation.private.accounting import accountant_name
 from condensation.private.moments import NOISE_LAW, PUBLIC_CONSTANTS
+from condensation.private.stream.factor import running_sums
 from condensation.private.stream.question import METHOD, about, question_of
 from condensation.private.stream.terms import Added, Stream, nightly_answers
 from condensation.private.teacher.samples import samples_from_teacher
-from pipeline.core.digest import digest_json
+from pipeline.core.digest import digest_array, digest_json
 from pipeline.core.errors import ConfigError
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.options.base import check_n_per_class
 from pipeline.core.threads import single_threaded
 from pipeline.core.types import CondensedSet, EncodedCohort, PrivacyGuarantee, Provenance
+
+
+@final
+@dataclass(frozen=True)
+class Entered:
+    """What entered on a night, and the digest of all that entered up to it."""
+
+    night: int
+    increment: np.ndarray
+    digest: str
 
 
 @single_threaded
@@ -89,6 +102,49 @@ def night_of_stream(
         guarantee=guarantee_of(stream, like),
         provenance=Provenance("condense", config={"n_per_class": n_per_class}, seed=seed),
     )
+
+
+@single_threaded
+def whole_stream(stream: Stream, nights: Sequence[EncodedCohort], noise: NoiseSource) -> np.ndarray:
+    """The answers of a stream of which all entrants are known, a cohort a night: `(night, entry)`; for the audit.
+
+    Raises:
+        ConfigError: more nights than the horizon, or as `question_of`. BudgetError: nobody reserved the stream.
+    """
+    added: list[Added] = []
+    digest = ""
+    for number, entrants in enumerate(nights, start=1):
+        increment = increment_of_night(stream, number, entrants, added, noise)
+        digest = digest_json([digest, *map(digest_array, (increment, entrants.features, entrants.labels))])
+        added.append(Entered(number, increment, digest))
+    question = question_of(nights[0])
+    return nightly_answers(stream, len(nights), question.size, added, noise, stream.question(about(nights[0])))
+
+
+def suspicion(
+    stream: Stream, known: Sequence[EncodedCohort], suspect: EncodedCohort, night: int
+) -> Callable[[np.ndarray], float]:
+    """How far a stay that entered on a night (from 0) moved all answers together, to who knows everybody else.
+
+    For the audit. What `known` people added is taken off, at the weights that the answers tell; then the factor C,
+    which leaves C x and independent noise; and that is held against what the suspect moves of C x (a matched filter, in
+    which the differences of nights have the weights that they deserve).
+    """
+    question, rows = question_of(suspect), np.arange(len(known))
+    root = np.where(rows[:, None] >= rows, stream.factor[np.abs(rows[:, None] - rows)], 0.0)
+
+    def suspected(answers: np.ndarray) -> float:
+        weights = question.weights(answers, stream.window)
+
+        def added(one: EncodedCohort, t: int) -> np.ndarray:
+            return question.added(one.features, one.labels, weights[t], question.teacher(answers[:t], stream.window))
+
+        theirs = [added(one, t) for t, one in enumerate(known)]
+        moved = root[:, night, None] * added(suspect, night)
+        left = np.linalg.solve(root, answers - running_sums(np.stack(theirs), stream.window))
+        return float((left * moved).sum()) / max(float(np.linalg.norm(moved)), 1e-12)
+
+    return suspected
 
 
 def guarantee_of(stream: Stream, encoded: EncodedCohort) -> PrivacyGuarantee:

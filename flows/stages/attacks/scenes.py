@@ -213,6 +213,7 @@ def _parts(job: Job, encoded: str) -> tuple[EncodedCohort, EncodedCohort]:
 def _forget() -> None:
     """Hold no patient's series any longer: a worker outlives the run."""
     _scene_there.cache_clear()
+    keeper_of.cache_clear()
     _parts.cache_clear()
 
 
@@ -278,6 +279,7 @@ def _condensed_scene(job: Job, told: SceneOf) -> CondensedScene:
     )
 
 
+@lru_cache(maxsize=64)
 def keeper_of(job: Job, told: SceneOf) -> Keeper:
     """Who keeps what is made of a scene, and all that this can depend on, as digests."""
     audit_table = {"max_targets": job.config.audit.max_targets, "n_bootstrap": job.config.audit.n_bootstrap}

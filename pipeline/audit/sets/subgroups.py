@@ -40,6 +40,7 @@ STATISTIC: Final = "worst_group_auroc"
 ISOLATED: Final = "the tenth farthest from everybody"
 MAX_GROUPS: Final = 40
 FOUND: Final = 0.9
+PLANTED: Final = 2000  # members in the planted leak, which costs as the square: ten of every group are among them
 
 Masks = dict[str, np.ndarray]
 
@@ -79,8 +80,7 @@ class SubgroupMembership:
         """Two controls: a set of the members themselves, and one of other people of the set's size."""
 
         def planted() -> AuditPiece:
-            parts = _divided(scene, seed)
-            return AuditPiece(to_plain(parts.reached(parts.inside[0].records)))
+            return AuditPiece(to_plain(_divided(scene, seed, PLANTED).reached(None)))
 
         def others() -> AuditPiece:
             parts = _divided(scene, seed)
@@ -105,24 +105,29 @@ class _Divided:
     masks: tuple[Masks, Masks]
     seed: int
 
-    def reached(self, samples: np.ndarray) -> dict[str, Interval]:
-        """What a set tells of each group."""
+    def reached(self, samples: np.ndarray | None) -> dict[str, Interval]:
+        """What a set tells of each group; None = a set of the members themselves."""
+        samples = self.inside[0].records if samples is None else samples
         rng = generator(self.seed, "audit", "subgroups", "halves")
         m, o = (halves(len(np.unique(who)), rng) for _, who in (self.inside, self.outside))
         pairs = zip((self.inside, self.outside), self.masks, strict=True)
         return _by_group(*(_arm(samples, *arm, mask) for arm, mask in pairs), m=m, o=o)
 
 
-def _divided(scene: CondensedScene, seed: int) -> _Divided:
+def _divided(scene: CondensedScene, seed: int, most: int | None = None) -> _Divided:
+    """Of all members, or of `most` of them."""
+    chosen = generator(seed, "audit", "subgroups", "members").permutation(np.unique(scene.member_subjects))[:most]
+    rows = np.isin(scene.member_subjects, chosen)
+    members, subjects = scene.members[rows], scene.member_subjects[rows]
     scale = channel_scale(scene.holdout)
     order = generator(seed, "audit", "subgroups", "population").permutation(np.unique(scene.holdout_subjects))
     aside = np.isin(scene.holdout_subjects, order[: int(REFERENCE_SHARE * len(order))])
     known = population_of(flattened(scene.holdout[aside], scale))
-    inside = known.asked(flattened(scene.members, scale))
+    inside = known.asked(flattened(members, scale))
     outside = known.asked(flattened(scene.holdout[~aside], scale))
-    raw = scene.members, scene.holdout[~aside]
+    raw = members, scene.holdout[~aside]
     masks = _groups(scene.condensed.channels, *raw, *_isolated(known.records, inside.records, outside.records))
-    return _Divided((inside, scene.member_subjects), (outside, scene.holdout_subjects[~aside]), masks, seed)
+    return _Divided((inside, subjects), (outside, scene.holdout_subjects[~aside]), masks, seed)
 
 
 def _arm(samples: np.ndarray, asked: Asked, subjects: np.ndarray, masks: Masks) -> _People:
