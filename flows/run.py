@@ -1,21 +1,12 @@
-"""The road, on one page: `walk` says what feeds what; `road` walks it as a Prefect flow, `walk_until` in this process.
-
-Prefect sees the path of the run's folder, names and keyed marks; configuration, digests, artefacts and keys stay on the
-site's disk.
-"""
+"""The road on one page: `walk` says what feeds what. `walk_until` goes it in this process, `flows.tasks` by Prefect."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, cast, final
 
-from prefect import flow, get_run_logger, task
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
-from prefect.states import Completed, Failed
-from prefect.tasks import Task
-
+from flows.compute.maps import calls
 from flows.progress import say
 from flows.stages import (
     audit,
@@ -32,12 +23,12 @@ from flows.stages import (
     utility,
     validate,
 )
-from flows.workspace.job import Job, marks_of, open_job
+from flows.stopping import at_most
+from flows.workspace.job import Job
 from flows.workspace.locks import shares_workspace
 from flows.workspace.logs import logged
 from pipeline.core.config import Config
-from pipeline.core.errors import DecoctError, EnvironmentProblem, Held
-from pipeline.core.redaction import outward, scrubbed
+from pipeline.core.redaction import scrubbed
 from pipeline.core.types import CondensedSet, EncodedCohort
 from pipeline.store import Made
 
@@ -62,6 +53,26 @@ class Stage(Generic[P, R]):
         """What one taking of it is called: with the name of the table that it is about, if that comes first."""
         return f"{self.name} {inputs[0]}" if inputs and isinstance(inputs[0], str) else self.name
 
+    def of(self, *inputs: P.args, **named: P.kwargs) -> Taking[R]:
+        """One taking of it, for `Walker.each`."""
+        if named:
+            raise TypeError("a stage's inputs are given in their order")
+        return Taking(self, inputs)
+
+
+@final
+@dataclass(frozen=True)
+class Taking(Generic[R]):
+    """A stage and what it is given."""
+
+    stage: Stage[..., R]
+    inputs: tuple[Any, ...]
+
+    @property
+    def label(self) -> str:
+        """As `Stage.label`."""
+        return self.stage.label(self.inputs)
+
 
 VERBS: Final = ("ingest", "encode", "group", "condense", "validate", "audit", "release")
 """In the order of the road: a verb's stages are fed by its own and earlier ones'."""
@@ -70,6 +81,7 @@ INGEST: Final = Stage("ingest", "ingest", ingest.ingest)
 VALIDATE_COHORT: Final = Stage("validate", "ingest", validate.validate)
 DRIFT: Final = Stage("drift", "release", drift.drift, gate=True)
 ENOUGH_NEW: Final = Stage("enough new", "release", drift.enough_new, gate=True)
+RELEASABLE: Final = Stage("releasable", "release", decide.releasable, gate=True)
 PREPARE: Final = Stage("prepare", "encode", prepare.prepare)
 ENCODE: Final = Stage("encode", "encode", encode.encode)
 GROUP: Final = Stage("group", "group", group.group)
@@ -86,24 +98,36 @@ REPORT: Final = Stage("report", "release", report.report)
 ENFORCE: Final = Stage("gate", "release", decide.enforce)
 
 Take = Callable[[str, Stage[..., Any], tuple[Any, ...]], Any]
+TakeAll = Callable[[Sequence[Taking[Any]]], Iterable[Any]]
 
 
 @final
 @dataclass
 class Walker:
-    """Takes stages one by one and remembers what they made, by label."""
+    """Takes stages and remembers what they made, by label; `take_all` those of which none needs another's result."""
 
     take: Take
     made: dict[str, Made[Any]] = field(default_factory=dict)
+    take_all: TakeAll | None = None
 
     def __call__(self, stage: Stage[P, R], *inputs: P.args, **named: P.kwargs) -> R:
-        if named:
-            raise TypeError("a stage's inputs are given in their order")
-        label = stage.label(inputs)
-        result = self.take(label, stage, inputs)
+        taking = stage.of(*inputs, **named)
+        return cast(R, self._keep(taking, self.take(taking.label, stage, inputs)))
+
+    def each(self, given: Mapping[str, Taking[R]]) -> dict[str, R]:
+        """What each makes, of which none needs another's result, under the names that they are given by."""
+        takings = tuple(given.values())
+        take_all = self._one_by_one if self.take_all is None else self.take_all
+        results = zip(given.items(), take_all(takings), strict=True)
+        return {name: cast(R, self._keep(taking, result)) for (name, taking), result in results}
+
+    def _one_by_one(self, takings: Sequence[Taking[Any]]) -> Iterator[Any]:
+        return (self.take(one.label, one.stage, one.inputs) for one in takings)
+
+    def _keep(self, taking: Taking[Any], result: Any) -> Any:
         if result is not None:
-            self.made[label] = result
-        return cast(R, result)
+            self.made[taking.label] = result
+        return result
 
 
 @shares_workspace("decoct run")
@@ -113,13 +137,15 @@ def walk(plan: Config, step: Walker) -> None:
     step(VALIDATE_COHORT, "cohort", cohort)
     judged = step(DRIFT, cohort)
     step(ENOUGH_NEW, cohort, judged)
+    step(RELEASABLE, cohort)
     prepared = step(PREPARE, cohort)
-    encoded = {name: step(ENCODE, name, prepared) for name in plan.encode}
+    encoded = step.each({name: ENCODE.of(name, prepared) for name in plan.encode})
     groups = step(GROUP, prepared)
-    condensed = {name: step(CONDENSE, name, encoded[table.input], groups) for name, table in plan.condense.items()}
+    condensed = step.each(
+        {name: CONDENSE.of(name, encoded[table.input], groups) for name, table in plan.condense.items()}
+    )
     everything: dict[str, Made[EncodedCohort | CondensedSet]] = {**encoded, **condensed}
-    for name, artefact in everything.items():
-        step(VALIDATE, name, artefact)
+    step.each({name: VALIDATE.of(name, artefact) for name, artefact in everything.items()})
     scores = step(UTILITY, encoded, condensed)
     step(FLOOR, scores, step.made)
     chosen = step(CANDIDATE, encoded, condensed)
@@ -143,13 +169,18 @@ def walk_until(job: Job, verb: str = VERBS[-1], made: dict[str, Made[Any]] | Non
     job = replace(job, to_release=verb == VERBS[-1])
     known = replace(job, resume=True)
 
-    def take(label: str, stage: Stage[..., Any], inputs: tuple[Any, ...]) -> Any:
-        if VERBS.index(stage.verb) > VERBS.index(verb):
-            return None
-        own = verb in (stage.verb, stage.name) and not stage.gate
-        return execute(job if own else known, label, stage.does, inputs)
+    def take(_: str, stage: Stage[..., Any], inputs: tuple[Any, ...]) -> Any:
+        (result,) = take_all([Taking(stage, inputs)])
+        return result
 
-    step = Walker(take, {} if made is None else made)
+    def take_all(takings: Sequence[Taking[Any]]) -> Iterable[Any]:
+        stage = takings[0].stage
+        if VERBS.index(stage.verb) > VERBS.index(verb):
+            return (None for _ in takings)
+        own = verb in (stage.verb, stage.name) and not stage.gate
+        return side_by_side(job if own else known, takings)
+
+    step = Walker(take, {} if made is None else made, take_all)
     walk(job.config, step)
     return step.made
 
@@ -161,89 +192,47 @@ def labels(plan: Config) -> tuple[str, ...]:
     return tuple(found)
 
 
-@flow(name="decoct", persist_result=False, validate_parameters=False)
-def road(folder: str, resume: bool = False) -> dict[str, Made[Any]] | State[dict[str, Made[Any]]]:
-    """The whole road as Prefect tasks; `folder` holds the run's configuration. Held: completed, without a decision."""
-    made: dict[str, Made[Any]] = {}
-    try:
-        walk_as_tasks(open_job(folder, resume=resume), made)
-    except Held as held:
-        return Completed(name="Held", message=outward(str(held)), data=made)
-    except DecoctError as error:  # Prefect raises it, and keeps the message
-        return cast("State[dict[str, Made[Any]]]", Failed(message=told(error), data=error))
-    return made
+def side_by_side(job: Job, takings: Sequence[Taking[Any]]) -> Iterator[Any]:
+    """What each makes, in their order: by workers where there are some, else one after the other.
 
-
-def walk_as_tasks(job: Job, made: dict[str, Made[Any]], *, ended: Callable[[str], None] = lambda _: None) -> None:
-    """Every stage a Prefect task of the flow that calls this; `made` is filled while they end, `ended` told of each.
+    In one process they are not mixed: the state of torch's generator, and how many threads add a sum up, are its own.
 
     Raises:
-        DecoctError: as the stages do. Held: nothing new is to be released.
+        DecoctError: as the stages do, and as `flows.compute.maps.calls`.
     """
+    if not on_workers(job, takings):
+        yield from (execute(job, one.label, one.stage.does, one.inputs) for one in takings)
+    else:
+        told = [(job, job.to_release, one.label, one.stage.does, one.inputs) for one in takings]
+        yield from calls(job, _execute_there, told)
 
-    def take(label: str, stage: Stage[..., Any], inputs: tuple[Any, ...]) -> Any:
-        as_task = run_stage.with_options(name=label, task_run_name=label)
-        try:
-            result = as_task(str(job.folder), job.resume, label, stage.does, inputs)
-        except StageStopped as stopped:
-            raise stopped.error from None
-        if isinstance(result, Held):
-            raise result
-        ended(label)
-        return result
 
-    walk(job.config, Walker(take, made))
+def on_workers(job: Job, takings: Sequence[Taking[Any]]) -> bool:
+    """Whether these are given to workers: not where all that they begin with was found in the store.
+
+    What comes of that is likely to be there as well, and the start of a worker takes longer than to look.
+    """
+    begun_with = [made for one in takings for made in one.inputs if isinstance(made, Made)]
+    return job.config.compute.by_workers and len(takings) > 1 and not all(made.reused for made in begun_with)
+
+
+def _execute_there(
+    job: Job, to_release: bool, label: str, does: Callable[..., Any], inputs: tuple[Any, ...]
+) -> Made[Any] | None:
+    """On a worker: one stage of several."""
+    return execute(replace(job, to_release=to_release), label, does, inputs)
 
 
 def execute(job: Job, label: str, does: Callable[..., Any], inputs: tuple[Any, ...]) -> Made[Any] | None:
     """Run one stage; only a clean sentence, or the digests of what was made, leaves it."""
     made: Made[Any] | None
-    with logged(job.folder, label) as tell, scrubbed(label):
+    with (
+        logged(job.folder, label) as tell,
+        scrubbed(label),
+        at_most(job.config.night.stage_minutes if job.night else 0, label),
+    ):
         made = does(job, *inputs)
         tell(made)
     if made is not None:
         say(f"  {label:<28} {made.first[:12]}  {'found in the store' if made.reused else f'{made.seconds:.1f} s'}")
-    return made
-
-
-def told(error: DecoctError) -> str:
-    """What Prefect may keep of a failure: its exit code, and its sentence without paths and without any figure."""
-    return f"exit code {error.exit_code}: {outward(str(error))}"
-
-
-@final
-class StageStopped(Exception):
-    """A stage's failure as Prefect may keep it, as its server may be anybody's; `error` is the failure itself."""
-
-    def __init__(self, error: DecoctError) -> None:
-        super().__init__(told(error))
-        self.error = error
-
-
-def _disk_or_network(_: Task[Any, Any], __: TaskRun, state: State) -> bool:
-    """A share that was away for a moment is worth another try; a broken record is not."""
-    return isinstance(state.data, StageStopped) and isinstance(state.data.error, EnvironmentProblem)
-
-
-@task(
-    persist_result=False,
-    cache_policy=NO_CACHE,
-    retries=2,
-    retry_delay_seconds=5,
-    retry_condition_fn=_disk_or_network,
-)
-def run_stage(
-    folder: str, resume: bool, label: str, does: Callable[..., Any], inputs: tuple[Any, ...]
-) -> Made[Any] | Held | None:
-    """One stage as a Prefect task; that a night is held is what it returns, as nothing has failed."""
-    try:
-        job = replace(open_job(folder, resume=resume), to_release=True)
-        made = execute(job, label, does, inputs)
-        mark = None if made is None else marks_of(job.config.workspace)(made.first)
-    except Held as held:
-        return held
-    except DecoctError as error:
-        raise StageStopped(error) from None
-    if made is not None:
-        get_run_logger().info("%s made %s in %.1f s, reused: %s", label, mark, made.seconds, made.reused)
     return made

@@ -232,7 +232,7 @@ def _run(
 
     say("starting Prefect (about ten seconds)")
     from flows.nights.server import temporary_server_apart
-    from flows.run import road
+    from flows.tasks import road
     from flows.watch.page import watched
 
     made: dict[str, Any]

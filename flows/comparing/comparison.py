@@ -75,7 +75,7 @@ def compare(job: Job, seed_of: str) -> dict[str, Any]:
     What comes before condensing is taken from the store, or made; if the job resumes finished sets are, too.
     """
     from flows.comparing import compare as stage
-    from flows.run import CONDENSE, Stage, Walker, execute, walk_until  # imports Prefect, which reads its settings then
+    from flows.run import CONDENSE, Stage, Walker, execute, walk_until
     from pipeline.core.codec import to_plain
     from pipeline.core.types import UtilityReport
 

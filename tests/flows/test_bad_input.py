@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from flows.run import StageStopped, walk_until
+from flows.run import walk_until
+from flows.tasks import StageStopped
 from flows.workspace.job import Job, new_job
 from flows.workspace.logs import read_log
 from pipeline.core.config import parse_config

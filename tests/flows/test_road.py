@@ -19,6 +19,7 @@ import pytest
 from safetensors import SafetensorError
 
 from flows import run as road_module
+from flows import tasks
 from flows.cli.ending import MAX_LINES
 from flows.cli.summary import print_run, print_stage
 from flows.receiving.evaluate import evaluate
@@ -71,7 +72,7 @@ def finished(
     """One whole run through Prefect, shared by the tests that only look."""
     config = small_job(tmp_path_factory.mktemp("site"))
     fixed_keys(config.workspace)
-    return config, road_module.road(str(new_job(config).folder))
+    return config, tasks.road(str(new_job(config).folder))
 
 
 def trial_root(workspace: Path, file: Path, policy: str = POLICY) -> Path:
@@ -222,6 +223,7 @@ def test_two_processes_make_the_same_artefacts(finished: Finished, tmp_path: Pat
     code = (
         "import json, sys\nfrom flows.environment import quiet\nquiet()\nfrom flows.run import walk_until\n"
         "from flows.workspace.job import open_job\nmade = walk_until(open_job(sys.argv[1], resume=False), 'release')\n"
+        "import flows.nights.night, flows.watch.page\nassert 'prefect' not in sys.modules\n"  # night --no-prefect
         "print(json.dumps({label: item.digests for label, item in made.items()}))\n"
     )
     answer = subprocess.run(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, Literal, final
 
 from flows import registry
 from flows.compute.maps import calls, everywhere, for_much_work
-from flows.progress import say, steps
+from flows.progress import piece_by_piece, say, steps
 from flows.stages.artefacts import condensed_sets, set_name
 from flows.stages.attacks.mechanism import private_mechanism
 from flows.stages.attacks.model import receivers_model
@@ -64,8 +64,9 @@ def attack_all(
         if job.config.compute.by_workers:
             return _by_workers(job, scenes, attacked, seed, given)
         scenes = [_announced(job, scene, told, given) for scene, told in zip(scenes, attacked, strict=True)]
-        with steps("attacking", "") as on_step:
-            return audit(scenes, seed=seed, attacks=given, level=job.config.audit.level, on_step=on_step)
+        level = job.config.audit.level
+        here = (attempt(scenes[place], attack, seed=seed, level=level) for place, attack in attempts(scenes, given))
+        return _reports(scenes, seed, given, level, here)
     finally:
         _forget()
         everywhere(job, _forget)
@@ -90,9 +91,17 @@ def _by_workers(
         for done, _ in enumerate(calls(job, _shadow, shadows)):
             on_step(done + 1, len(shadows), 0.0)
     pieces = [(job, key, attacked[place], attack, level, seed) for place, attack in attempts(scenes, attacks)]
+    return _reports(scenes, seed, attacks, level, calls(job, _attempted, pieces))
+
+
+def _reports(
+    scenes: Sequence[Scene], seed: int, attacks: Sequence[LeakageAttack], level: Level, made: Iterable[Outcome]
+) -> tuple[LeakageReport, ...]:
+    """The reports, while `made` gives the outcome of each attack."""
+    names = [f"{attack.name} on {scenes[place].artefact}" for place, attack in attempts(scenes, attacks)]
     with steps("attacking", "") as on_step:
-        there = calls(job, _attempted, pieces)
-        return audit(scenes, seed=seed, attacks=attacks, level=level, on_step=on_step, elsewhere=there)
+        shown = piece_by_piece(names, made)
+        return audit(scenes, seed=seed, attacks=attacks, level=level, on_step=on_step, elsewhere=shown)
 
 
 def scene_of(job: Job, told: SceneOf) -> EncodingScene | CondensedScene:

@@ -42,6 +42,7 @@ class NightConfig(Model):
     cron: str = "0 2 * * *"  # minute hour day month weekday, of the schedule; what runs by systemd's clock has its own
     timezone: str = "UTC"
     catch_up: Literal["skip", "once"] = "skip"  # "once": however many nights were missed, one is begun at once
+    stage_minutes: Annotated[int, Field(ge=0)] = 720  # a stage that is longer at work ends the night; 0 = no limit
     min_new_subjects: Annotated[int, Field(ge=0)] = 0  # fewer since the last release: no new one is made
     notify_on: Literal["failure", "all", "never"] = "failure"  # "failure": whatever is not released, unchanged or held
     notify_command: tuple[str, ...] = ()  # given the notice as JSON on its standard input
