@@ -42,12 +42,14 @@ class Stage(Generic[P, R]):
     """A row of the table below: its name, the verb whose own work it is, and what does it.
 
     A gate stands between the stages of a whole run: what it found before is taken from the store, whatever is redone.
+    `whole`: whether a taking is a piece for one worker; one that gives pieces to workers itself is not.
     """
 
     name: str
     verb: str
     does: Callable[Concatenate[Job, P], R]
     gate: bool = False
+    whole: Callable[[Config, str], bool] = lambda _, __: False  # of the configuration and the table's name
 
     def label(self, inputs: tuple[Any, ...]) -> str:
         """What one taking of it is called: with the name of the table that it is about, if that comes first."""
@@ -85,8 +87,10 @@ RELEASABLE: Final = Stage("releasable", "release", decide.releasable, gate=True)
 PREPARE: Final = Stage("prepare", "encode", prepare.prepare)
 ENCODE: Final = Stage("encode", "encode", encode.encode)
 GROUP: Final = Stage("group", "group", group.group)
-CONDENSE: Final = Stage("condense", "condense", condense.condense)
-VALIDATE: Final = Stage("validate", "validate", validate.validate)
+CONDENSE: Final = Stage(
+    "condense", "condense", condense.condense, whole=lambda plan, name: not plan.condense[name].makes_several
+)
+VALIDATE: Final = Stage("validate", "validate", validate.validate, whole=lambda _, __: True)
 UTILITY: Final = Stage("utility", "validate", utility.utility)
 FLOOR: Final = Stage("floor", "release", report.floor, gate=True)
 CANDIDATE: Final = Stage("candidate", "audit", candidate.candidate)
@@ -208,12 +212,15 @@ def side_by_side(job: Job, takings: Sequence[Taking[Any]]) -> Iterator[Any]:
 
 
 def on_workers(job: Job, takings: Sequence[Taking[Any]]) -> bool:
-    """Whether these are given to workers: not where all that they begin with was found in the store.
+    """Whether these are given to workers: whole stages, unless all that they begin with was found in the store.
 
     What comes of that is likely to be there as well, and the start of a worker takes longer than to look.
     """
+    if len(takings) < 2 or not job.config.compute.by_workers:
+        return False
     begun_with = [made for one in takings for made in one.inputs if isinstance(made, Made)]
-    return job.config.compute.by_workers and len(takings) > 1 and not all(made.reused for made in begun_with)
+    whole = all(one.stage.whole(job.config, str(one.inputs[0])) for one in takings)
+    return whole and not all(made.reused for made in begun_with)
 
 
 def _execute_there(
