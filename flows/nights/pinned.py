@@ -27,12 +27,14 @@ FILE: Final = "night.pin"
 
 
 def programs(config: Config) -> dict[str, Any]:
-    """What the configuration has run: the command for notices, each table's plug-in, a reader of others."""
+    """What the configuration has run: commands for notices and on records, each table's plug-in, a reader of others."""
     tables: dict[str, Plugin] = {f"encode.{name}": table for name, table in config.encode.items()}
     tables |= {f"condense.{name}": table for name, table in config.condense.items()}
     plugins = {name: table.model_dump(mode="json") for name, table in tables.items() if table.kind == "plugin"}
     reader = config.source.kind if isinstance(config.source, OtherSource) else ""
-    return {"notify_command": list(config.night.notify_command), "plugins": plugins, "reader": reader}
+    found = {"notify_command": list(config.night.notify_command), "plugins": plugins, "reader": reader}
+    asked = config.night.records_command
+    return found | ({"records_command": list(asked)} if asked else {})
 
 
 def pin(config: Config) -> None:
@@ -60,7 +62,7 @@ def require_pinned(config: Config) -> None:
     if known is not None and known.get("programs") != now["programs"]:
         raise ConfigError(
             "the configuration names other programs than when it was scheduled, and none of them was run: read "
-            "night.notify_command and the plug-ins, then say so once: decoct night --new-programs, or decoct schedule"
+            "the commands in [night] and the plug-ins, then say so once: decoct night --new-programs, or schedule again"
         )
     if known is not None and known != now:
         say("  the configuration has changed since the last night; the programs that it names are the same")

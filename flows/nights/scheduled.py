@@ -10,6 +10,8 @@ import json
 import logging
 import subprocess
 import sys
+import threading
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -21,6 +23,7 @@ from prefect import flow, runtime
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, State
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.context import FlowRunContext
+from prefect.deployments import run_deployment
 from prefect.schedules import Cron
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed
@@ -30,8 +33,9 @@ from pydantic import ValidationError
 from flows.charging.outlook import outlook, refusal
 from flows.environment import TELEMETRY_OFF, code_version, quiet
 from flows.nights import blocks, shown
-from flows.nights.clock import LATE, checked_schedule, stay
+from flows.nights.clock import LATE, LOOK_SECONDS, checked_schedule, stay
 from flows.nights.night import GOOD, Night, begun_since, run_night, under_way
+from flows.nights.records import Records
 from flows.nights.server import temporary_server_apart
 from flows.run import walk_until
 from flows.stopping import GRACE_SECONDS, leave_to_others
@@ -155,6 +159,8 @@ def serve(config: Path, cron: str, timezone: str) -> None:
     if not PREFECT_API_URL.value():
         night = [sys.executable, "-m", "flows.cli", "night", str(config.resolve())]
         stay(plan, cron, timezone, lambda: _one_night(night))
+    if plan.night.records_minutes:
+        threading.Thread(target=_on_records, args=(plan,), name="records", daemon=True).start()
     leave_to_others()  # Prefect ends its nights and pauses the deployment
     night_flow.serve(
         name=plan.name,
@@ -167,6 +173,16 @@ def serve(config: Path, cron: str, timezone: str) -> None:
         print_starting_message=False,
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
+
+
+def _on_records(plan: Config) -> None:
+    """Ask the server for a night of this process's deployment whenever records came."""
+    records = Records(plan, lambda: datetime.now(tz=UTC))
+    while True:
+        if records.came():
+            records.begun()
+            shown.show(run_deployment, f"{night_flow.name}/{plan.name}", timeout=0, as_subflow=False)
+        time.sleep(LOOK_SECONDS)
 
 
 def _one_night(command: list[str]) -> None:

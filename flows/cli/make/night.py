@@ -102,15 +102,16 @@ def register(app: typer.Typer) -> None:
 
 
 def _night(config: Path, plan: Any, no_prefect: bool) -> Any:
+    from flows.progress import say
+
     if no_prefect:
+        say("starting (a few seconds)")
         from flows.nights.night import run_night
         from flows.run import walk_until
         from flows.watch.page import watched
 
         with watched(plan.workspace):
             return run_night(plan, lambda job, made: walk_until(job, made=made))
-    from flows.progress import say
-
     say("starting Prefect (about ten seconds)")
     from flows.nights.scheduled import night_through_prefect
 
