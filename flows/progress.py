@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from contextvars import ContextVar
+from typing import Any, Final, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -17,6 +18,12 @@ from pipeline.core.protocols import OnStep
 _LINES_PER_STAGE: Final = 4
 _QUICK_SECONDS: Final = 2.0
 console = Console(stderr=True, highlight=False)
+
+T = TypeVar("T")
+Show = Callable[[str, int, int, Callable[[], Any]], Any]
+"""(what a piece is called, its number from 1, how many there are, what makes it) -> what was made."""
+
+_show: Final[ContextVar[Show | None]] = ContextVar("pieces_shown_by", default=None)
 
 
 @contextmanager
@@ -67,3 +74,21 @@ def _figure(unit: str, value: float) -> str:
 def say(text: str) -> None:
     """One line for the person at the terminal."""
     console.print(text, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def pieces_shown_by(show: Show) -> Iterator[None]:
+    """Within the block, each piece of a stage that has named pieces is made by `show`, which may show it."""
+    before = _show.set(show)
+    try:
+        yield
+    finally:
+        _show.reset(before)
+
+
+def piece_by_piece(names: Sequence[str], pieces: Iterable[T]) -> Iterator[T]:
+    """The pieces, each made as whoever shows them wants it; `names` is as long as they are."""
+    show, found = _show.get(), iter(pieces)
+    for number, name in enumerate(names, start=1):
+        yield next(found) if show is None else show(name, number, len(names), lambda: next(found))
+    yield from found  # none is left: what made them comes to its own end

@@ -15,10 +15,12 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Final
+
+from pipeline.core.errors import TookTooLong
 
 SIGNALS: Final = tuple(
     getattr(signal, name)
@@ -76,6 +78,29 @@ def exit_code() -> int:
 def at_the_latest(end: Callable[[], object]) -> None:
     """What is called before the process is ended from the second thread, such as the end of a child process."""
     _ends.append(end)
+
+
+@contextmanager
+def at_most(minutes: int, label: str) -> Iterator[None]:
+    """What runs in the block, in the main thread, ends within so many minutes; 0 = no limit.
+
+    Raises:
+        TookTooLong: it did not. Again each minute, where something in the block takes exceptions for its own.
+    """
+    if not minutes or threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def late(_: int, __: FrameType | None) -> None:
+        raise TookTooLong(f"{label} was at work for {minutes} minutes, which is all that night.stage_minutes allows")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, 60.0 * minutes, 60.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def tell(sentence: str) -> None:

@@ -21,6 +21,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from cronsim import CronSim, CronSimError
 
 from flows.nights.night import begun_since
+from flows.nights.records import Records
 from flows.workspace.accepted import NIGHTS
 from pipeline.core.config import Config
 from pipeline.core.errors import EnvironmentProblem, UsageError
@@ -71,7 +72,7 @@ def stay(
     now: Callable[[], datetime] = lambda: datetime.now(tz=UTC),
     sleep: Callable[[float], object] = time.sleep,
 ) -> None:
-    """Start a night whenever one is due, one at a time, until stopped; never returns.
+    """Start a night whenever one is due or records came, one at a time, until stopped; never returns.
 
     A night that is more than `LATE` overdue (the machine was off, or a night before took so long) is left out, or with
     `night.catch_up = "once"` begun at once: one night for however many were missed.
@@ -80,12 +81,15 @@ def stay(
         UsageError: as `next_night`. EnvironmentProblem: the due moment cannot be kept.
     """
     due = _first(config, cron, timezone, now())
+    records = Records(config, now) if config.night.records_minutes else None
     while True:
         _keep(config, cron, timezone, due)
-        while (left := (due - now()).total_seconds()) > 0:
+        while (left := (due - now()).total_seconds()) > 0 and not (records and records.came()):
             sleep(min(left, LOOK_SECONDS))  # in short pieces: a machine that slept, or a clock that was set, is noticed
         begun = now()
         if config.night.catch_up == "once" or begun - due <= LATE:
+            if records:
+                records.begun()
             start()
         due = next_night(cron, timezone, begun)
 

@@ -81,7 +81,7 @@ def run_night(config: Config, walk_road: WalkRoad) -> Night:
         told = {known.release for known in read_record(config.workspace)}
         try:
             with scrubbed("the night"), labelled(night=night.night):
-                job = new_job(config, resume=True)
+                job = replace(new_job(config, resume=True), night=True)
                 walk_road(job, made)
             outcome = _done(job, made, told)
         except BaseException as error:
@@ -110,7 +110,7 @@ def begun_since(config: Config, moment: datetime) -> bool:
     Raises:
         EnvironmentProblem: the record is damaged, or what is under way cannot be read.
     """
-    nights = [*read_record(config.workspace), *filter(None, [_under_way(config)])]
+    nights = [*read_record(config.workspace), *filter(None, [under_way(config)])]
     return any(
         night.run == config.name and datetime.fromisoformat(night.started) >= moment.replace(microsecond=0)
         for night in nights
@@ -132,7 +132,7 @@ def _begin(config: Config) -> Night:
 
 def _close_killed(config: Config) -> None:
     """Put a night on record that ended without a word: power, memory, kill -9."""
-    night = _under_way(config)
+    night = under_way(config)
     if night is None or night.night in {known.night for known in read_record(config.workspace)}:
         _open(config).unlink(missing_ok=True)  # nothing of ours, or killed between its last line and this file
         return
@@ -140,8 +140,12 @@ def _close_killed(config: Config) -> None:
     _finish(config, replace(night, state="killed", exit_code=137, sentence=sentence))
 
 
-def _under_way(config: Config) -> Night | None:
-    """The night that has begun and is not on record yet; None = there is none."""
+def under_way(config: Config) -> Night | None:
+    """The night that has begun and is not on record yet; None = there is none.
+
+    Raises:
+        EnvironmentProblem: what is there cannot be read.
+    """
     try:
         return Night(**json.loads(_open(config).read_bytes()))
     except FileNotFoundError:

@@ -35,6 +35,8 @@ SMTP_PORTS: Final = {"none": 25, "starttls": 587, "tls": 465}
 WAIT_SECONDS: Final = 20
 TOLD: Final = ("night", "run", "started", "ended", "state", "exit_code", "sentence", "release", "version")
 
+_kept: Final[dict[str, str]] = {}  # what another place of this process knows instead of the environment
+
 Marks = Mapping[str, Sequence[str]]
 """Of what each stage made, by its label (`flows.workspace.job.marks_of`)."""
 
@@ -43,6 +45,11 @@ def notice(night: Mapping[str, Any], marks: Marks) -> dict[str, Any]:
     """What is sent: the fields `TOLD` of a night's record, and the marks; no digest of anything."""
     told = {name: night[name] for name in TOLD} | {"sentence": outward(str(night["sentence"]))}
     return {"schema": "decoct/night/2", **told, "marks": {label: list(found) for label, found in marks.items()}}
+
+
+def keep(name: str, secret: str) -> None:
+    """Let notices of this process use `secret` where the environment has no `name`; no child process sees it."""
+    _kept[name] = secret
 
 
 def notify(settings: NightConfig, night: Mapping[str, Any], marks: Marks, *, good: bool) -> tuple[str, ...]:
@@ -65,7 +72,7 @@ def _ways(settings: NightConfig, text: str, night: Mapping[str, Any]) -> list[tu
     ways: list[tuple[str, Callable[[], None]]] = []
     if settings.notify_command:
         ways.append(("command", lambda: _run(settings.notify_command, text)))
-    if url := os.environ.get(WEBHOOK):
+    if url := os.environ.get(WEBHOOK) or _kept.get(WEBHOOK):
         ways.append(("webhook", lambda: _post(url, text)))
     if settings.mail_to:
         ways.append(("mail", lambda: _mail(settings, text, night)))
@@ -129,6 +136,6 @@ def _mail_host(settings: NightConfig) -> smtplib.SMTP:
 def _password() -> str:
     if path := os.environ.get(PASSWORD_FILE):
         return read_owner_file(Path(path), "the mail host's password").decode().rstrip("\r\n")
-    if password := os.environ.get(PASSWORD):
+    if password := os.environ.get(PASSWORD) or _kept.get(PASSWORD):
         return password
     raise EnvironmentProblem(f"night.smtp_user needs a password in {PASSWORD} or {PASSWORD_FILE}")

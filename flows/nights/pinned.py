@@ -28,14 +28,15 @@ WHAT: Final = "the nights' pins"
 
 
 def programs(config: Config) -> dict[str, Any]:
-    """What the configuration has run: the command for notices, plug-ins, a reader of others, a contract's project."""
+    """What the configuration has run: [night]'s commands, plug-ins, a reader of others, a contract's project."""
     tables: dict[str, Plugin] = {f"encode.{name}": table for name, table in config.encode.items()}
     tables |= {f"condense.{name}": table for name, table in config.condense.items()}
     plugins = {name: table.model_dump(mode="json") for name, table in tables.items() if table.kind == "plugin"}
     reader = config.source.kind if isinstance(config.source, OtherSource) else ""
     found = {"notify_command": list(config.night.notify_command), "plugins": plugins, "reader": reader}
     project = {} if config.cohort.contract is None else project_code(config.cohort.contract)
-    return found | ({"contract": project} if project else {})
+    asked = list(config.night.records_command)
+    return found | ({"contract": project} if project else {}) | ({"records_command": asked} if asked else {})
 
 
 def pin(config: Config) -> None:
@@ -62,8 +63,8 @@ def require_pinned(config: Config) -> None:
     if known is not None and known.get("programs") != now["programs"]:
         raise ConfigError(
             "the configuration names other programs than when it was scheduled, and none of them was run: read "
-            "night.notify_command, the plug-ins and the contract's great_expectations.yml, then say so once: "
-            "decoct night --new-programs, or decoct schedule"
+            "the commands in [night], the plug-ins and the contract's great_expectations.yml, then say so once: "
+            "decoct night --new-programs, or schedule again"
         )
     if known is not None and known != now:
         say("  the configuration has changed since the last night; the programs that it names are the same")

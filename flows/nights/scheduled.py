@@ -10,42 +10,42 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+import time
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
 import prefect
 from prefect import flow, runtime
-from prefect.artifacts import (
-    create_link_artifact,
-    create_markdown_artifact,
-    create_progress_artifact,
-    update_progress_artifact,
-)
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, State
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.context import FlowRunContext
+from prefect.deployments import run_deployment
 from prefect.schedules import Cron
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed
 from prefect.types.entrypoint import EntrypointType
 from pydantic import ValidationError
 
-from flows.environment import TELEMETRY_OFF, quiet
-from flows.nights.clock import checked_schedule, stay
-from flows.nights.night import GOOD, Night, run_night
+from flows.charging.outlook import outlook, refusal
+from flows.environment import TELEMETRY_OFF, code_version, quiet
+from flows.nights import blocks, shown
+from flows.nights.clock import LATE, LOOK_SECONDS, checked_schedule, stay
+from flows.nights.night import GOOD, Night, begun_since, run_night, under_way
+from flows.nights.records import Records
 from flows.nights.server import temporary_server_apart
 from flows.nights.status import measured
-from flows.progress import say
-from flows.run import labels
+from flows.run import walk_until
 from flows.stopping import GRACE_SECONDS, leave_to_others
 from flows.tasks import told, walk_as_tasks
 from flows.watch.page import watched
-from flows.workspace.job import REPORT_PAGE, Job, marks_of
+from flows.workspace.job import Job, new_job
+from flows.workspace.locks import workspace_lock
 from flows.workspace.logs import labelled
-from pipeline.core.config import load_config
+from pipeline.core.config import Config, load_config
 from pipeline.core.errors import DecoctError, EnvironmentProblem, UsageError
 from pipeline.core.redaction import outward, scrubbed
 from pipeline.store import Made
@@ -54,55 +54,80 @@ ENTRYPOINT: Final = "flows.nights.scheduled.night_flow"
 _ended: dict[str, Night | DecoctError] = {}  # of this process, by flow run, for `night_through_prefect`
 
 
-@flow(name="decoct-night", persist_result=False, validate_parameters=False)
-def night_flow(config: str) -> State[None]:
-    """One unattended night of the configuration in the file `config`; fails with the gate's exit code and sentence."""
+@flow(name="decoct-night", flow_run_name=shown.run_name, persist_result=False)
+def night_flow(config: str, min_new_subjects: int | None = None, look_only: bool = False) -> State[None]:
+    """One unattended night; fails with the gate's exit code and sentence.
+
+    Args:
+        config: The path of the configuration, where the worker runs.
+        min_new_subjects: Instead of the configuration's night.min_new_subjects, for this night alone.
+        look_only: Read the source, say whether a release is possible and covered, and make nothing.
+    """
     logging.getLogger("great_expectations").setLevel(logging.WARNING)  # a worker's log is read by people
-    run = str(runtime.flow_run.id)
+    run, about = str(runtime.flow_run.id), list[str]()
     try:
         with scrubbed("the night"):
-            plan = load_config(Path(config))
+            plan = _plan(Path(config), min_new_subjects)
             quiet(plan.workspace)
+            if (late := _too_late(plan)) is not None:
+                return Completed(name="Skipped", message=late)
+            if look_only:
+                return _looked(plan)
+            blocks.notices()
             with watched(plan.workspace), measured(plan), labelled(flow_run=run):
-                night = run_night(plan, walk_with_progress)
+                night = run_night(plan, lambda job, made: _walk(job, made, about))
     except DecoctError as error:  # it could not begin, so it has no record, and nobody but Prefect tells
         _ended[run] = error
         return Failed(message=told(error))
     _ended[run] = night
-    _show(_put_end, plan.workspace, night)
-    page = plan.workspace / "runs" / plan.name / REPORT_PAGE
-    if page.exists() and page.stat().st_mtime >= datetime.fromisoformat(night.started).timestamp():
-        _show(create_link_artifact, page.resolve().as_uri(), link_text="the site's report", key="decoct-report")
+    shown.show(shown.end, plan, night, about)
     name, sentence = night.state.capitalize(), outward(night.sentence)
     if night.state in GOOD:
         return Completed(name=name, message=sentence)
     return Failed(name=name, message=f"exit code {night.exit_code}: {sentence}")
 
 
-def _put_end(workspace: Path, night: Night) -> None:
-    text = as_markdown(night, marks_of(workspace))
-    create_markdown_artifact(text, key="decoct-night", description="How the night ended")
+def _plan(config: Path, min_new_subjects: int | None) -> Config:
+    plan = load_config(config)
+    if min_new_subjects is None:
+        return plan
+    changed = {**plan.night.model_dump(), "min_new_subjects": min_new_subjects}
+    return plan.model_copy(update={"night": type(plan.night).model_validate(changed)})
 
 
-def walk_with_progress(job: Job, made: dict[str, Made[Any]]) -> None:
-    """The road as tasks of the night, with the share of its stages that have ended on the night's page."""
-    steps = labels(job.config)
-    shown = _show(create_progress_artifact, 0.0, key="decoct-progress", description="Stages of the night that ended")
-
-    def ended(label: str) -> None:
-        if shown is not None:
-            _show(update_progress_artifact, shown, round(100 * (steps.index(label) + 1) / len(steps), 1))
-
-    walk_as_tasks(job, made, ended=ended)
-
-
-def _show(put: Callable[..., Any], *what: Any, **more: Any) -> Any:
-    """What is only shown decides nothing: a server that does not take it leaves the night as it is."""
-    try:
-        return put(*what, **more)
-    except Exception as error:
-        say(f"  Prefect did not take what is shown of the night: {type(error).__name__}")
+def _too_late(plan: Config) -> str | None:
+    """Why a night that the server planned is left out: what it was due for is past, or has been done by another."""
+    context = FlowRunContext.get()
+    run = None if context is None else context.flow_run
+    if run is None or not run.auto_scheduled or run.expected_start_time is None:
         return None
+    if datetime.now(tz=UTC) - run.expected_start_time <= LATE:
+        return None
+    if plan.night.catch_up == "skip":
+        return "it was overdue, as no worker was there or another night ran: left out, as night.catch_up says"
+    return "another night began since it was due" if begun_since(plan, run.expected_start_time) else None
+
+
+def _looked(plan: Config) -> State[None]:
+    """What can be known of a night before it: `decoct run --plan` as the end of a flow run."""
+    with workspace_lock(plan.workspace, "decoct night", shared=True):
+        job = new_job(plan, resume=True)
+        why = refusal(outlook(job, walk_until(job, "ingest")["ingest"]))
+    if why is not None:
+        return Failed(name="Refused", message=told(why))
+    return Completed(name="Possible", message="by all that is known before it, this night can end in a release")
+
+
+def _walk(job: Job, made: dict[str, Made[Any]], about: list[str]) -> None:
+    """The road as tasks of the night, whose page shows how far it is; `about` is filled, however it ends."""
+    night = under_way(job.config)
+    if night is not None:
+        shown.show(shown.begin, job.config, night.night)
+    ended = shown.show(shown.progress, job.config) or (lambda _, __: None)
+    try:
+        walk_as_tasks(job, made, ended=ended)
+    finally:
+        about += shown.show(shown.about, job, made) or []
 
 
 def night_through_prefect(config: Path) -> Night:
@@ -122,24 +147,6 @@ def night_through_prefect(config: Path) -> Night:
     return night
 
 
-def as_markdown(night: Night, mark: Callable[[str], str]) -> str:
-    """The night for Prefect's page: its end, and each stage with its artefact's mark and seconds."""
-    head = [
-        f"# {night.run}: {night.state}",
-        "",
-        outward(night.sentence),
-        "",
-        f"Night {night.night}, exit code {night.exit_code}, {night.wall_seconds:.1f} s, release {night.release or '-'}",
-        "",
-        "| stage | mark | seconds |",
-        "| --- | --- | ---: |",
-    ]
-    rows = [
-        f"| {label} | `{mark(digests[0])}` | {night.seconds[label]:.1f} |" for label, digests in night.digests.items()
-    ]
-    return "\n".join([*head, *rows]) + "\n"
-
-
 def serve(config: Path, cron: str, timezone: str) -> None:
     """Stay and start a night whenever the schedule says, one at a time, until stopped.
 
@@ -154,16 +161,30 @@ def serve(config: Path, cron: str, timezone: str) -> None:
     if not PREFECT_API_URL.value():
         night = [sys.executable, "-m", "flows.cli", "night", str(config.resolve())]
         stay(plan, cron, timezone, lambda: _one_night(night))
+    if plan.night.records_minutes:
+        threading.Thread(target=_on_records, args=(plan,), name="records", daemon=True).start()
     leave_to_others()  # Prefect ends its nights and pauses the deployment
     night_flow.serve(
         name=plan.name,
         schedule=Cron(cron, timezone=timezone),
         parameters={"config": str(config.resolve())},
         limit=1,
-        global_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
+        global_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE),
+        version=code_version(),
+        tags=shown.tags_of(plan),
         print_starting_message=False,
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
+
+
+def _on_records(plan: Config) -> None:
+    """Ask the server for a night of this process's deployment whenever records came."""
+    records = Records(plan, lambda: datetime.now(tz=UTC))
+    while True:
+        if records.came():
+            records.begun()
+            shown.show(run_deployment, f"{night_flow.name}/{plan.name}", timeout=0, as_subflow=False)
+        time.sleep(LOOK_SECONDS)
 
 
 def _one_night(command: list[str]) -> None:
@@ -189,6 +210,8 @@ def deployment(config: Path, cron: str, timezone: str, work_pool: str) -> str:
     text = (files("flows.templates") / "prefect.yaml").read_text(encoding="utf-8")
     told = {
         "PREFECT_VERSION": prefect.__version__,
+        "VERSION": code_version(),
+        "TAGS": shown.tags_of(plan),
         "NAME": plan.name,  # so that configurations that share a server do not replace each other
         "ENTRYPOINT": ENTRYPOINT,
         "CONFIG": str(config.resolve()),

@@ -1,1 +1,1 @@
-"""The stages as plain functions of a job and digests; `flows.run` makes Prefect tasks of them."""
+"""The stages as plain functions of a job and digests; `flows.tasks` makes Prefect tasks of them."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flows import registry
+from flows.charging.foresee import Known, require_releasable
 from flows.stages.artefacts import Candidate
-from flows.workspace import history
+from flows.streams.tonight import AnswersNightly
+from flows.workspace import accepted, history
 from flows.workspace.job import Job
 from pipeline.core.codec import record_digest
 from pipeline.core.digest import digest_json
 from pipeline.core.errors import UtilityError
 from pipeline.core.types import (
+    Cohort,
     CondensedSet,
     EncodedCohort,
     GateDecision,
@@ -23,6 +26,21 @@ from pipeline.sharing.policy import gate
 from pipeline.sharing.policy.ledger import reserved_queries
 from pipeline.sharing.policy.load import load_policy
 from pipeline.store import Made
+
+
+def releasable(job: Job, cohort: Made[Cohort]) -> None:
+    """Go on only if the gate's answer is still open: what it would refuse in the end costs no hours before.
+
+    A cohort that was released already is not looked at, and a stream goes on whatever becomes of its nights. A run by
+    hand goes on as well: who started it may want the report.
+
+    Raises:
+        DataError, ReleaseRefused: as `require_releasable`.
+    """
+    if not job.night or accepted.newest_content(job) == accepted.content_of(job, cohort):
+        return
+    if not any(isinstance(registry.condenser(table), AnswersNightly) for table in job.config.condense.values()):
+        require_releasable(job.config, Known.of(job.only(cohort, Cohort)), to_release=job.to_release)
 
 
 def decide(
@@ -38,11 +56,11 @@ def decide(
         artefact = released_artefact(job, candidate)
         return (gate.decide(policy, artefact, reports, job.only(utility, UtilityReport), around),)
 
-    accepted = [record_digest(report) for report in around.accepted or ()]
+    before = [record_digest(report) for report in around.accepted or ()]
     options = {
         "policy": policy.digest,
         "countersigned": around.countersigned,
-        "accepted": accepted,
+        "accepted": before,
         "ledger": digest_json(sorted(around.ledger)),
         **registry.brought(registry.RULES),
     }
@@ -51,9 +69,8 @@ def decide(
 
 def circumstances(job: Job, candidate: Made[Candidate]) -> gate.Circumstances:
     """What the gate looks at beside the artefact and its audit."""
-    accepted = history.last_accepted(job, candidate.first)
     return gate.Circumstances(
-        accepted=accepted,
+        accepted=history.last_accepted(job, candidate.first),
         countersigned=job.config.release.countersigned,
         rules=registry.policy_rules(),
         ledger=reserved_queries(job.config.workspace),

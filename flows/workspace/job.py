@@ -51,6 +51,7 @@ class Job:
     folder: Path
     resume: bool
     to_release: bool = False  # whether this walk is to end in a release, so that what forbids one stops it early
+    night: bool = False  # nobody waits for it: no stage may take for ever, and what cannot be released is not made
 
     @cached_property
     def store(self) -> Store:

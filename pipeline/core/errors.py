@@ -55,6 +55,10 @@ class NotInstalled(EnvironmentProblem, ImportError):
     """A library of an extra is not installed; also an `ImportError`, as `import` statements raise it."""
 
 
+class TookTooLong(EnvironmentProblem):
+    """A stage of a scheduled run was at work for longer than the configuration lets it; another try would be, too."""
+
+
 class DriftError(DecoctError):
     """The cohort has drifted too far from the last accepted one; names what, never whose."""
 

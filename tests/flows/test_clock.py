@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from flows.nights import clock
 from flows.nights.clock import LATE, next_night, stay
 from flows.nights.night import run_night
+from flows.nights.pinned import programs
 from flows.templates import commented_config
-from pipeline.core.config import Config, load_config
+from pipeline.core.config import Config, LongTableSource, NightConfig, load_config
 from pipeline.core.errors import EnvironmentProblem
 
 ZONES = sorted(available_timezones())
@@ -272,3 +273,60 @@ def test_a_damaged_due_moment_is_told(config: Config, damage: Callable[[Path], o
     damage(path)
     with pytest.raises(EnvironmentProblem, match=r"due\.json (is damaged|cannot be read)"):
         stay(config, "0 2 * * *", "UTC", lambda: None)
+
+
+def on_records(config: Config, **more: object) -> Config:
+    source = LongTableSource(kind="long_table", events=config.workspace / "in", stays=None)
+    night = config.night.model_copy(update={"records_minutes": 15, **more})
+    return config.model_copy(update={"night": night, "source": source})
+
+
+def deliveries(config: Config, moments: dict[timedelta, str], until: timedelta) -> list[timedelta]:
+    """When nights begin, where files are written at these moments after the start; nights are due at 2 o'clock."""
+    begin = datetime(2027, 1, 1, 3, tzinfo=UTC)
+    hands, waiting = Clock(begin, begin + until), dict(moments)
+    folder = config.workspace / "in"
+    folder.mkdir(parents=True, exist_ok=True)
+    started: list[timedelta] = []
+
+    def sleep(seconds: float) -> None:
+        hands.sleep(seconds)
+        for moment in [one for one in waiting if begin + one <= hands.now()]:
+            (folder / waiting.pop(moment)).write_text(str(moment))
+
+    with pytest.raises(Stopped):
+        stay(config, "0 2 * * *", "UTC", lambda: started.append(hands.now() - begin), now=hands.now, sleep=sleep)
+    return started
+
+
+def test_a_night_begins_once_records_have_come_and_nobody_writes_any_more(config: Config) -> None:
+    config = on_records(config)
+    (config.workspace / "in").mkdir(parents=True)
+    (config.workspace / "in" / "old.csv").write_text("there already")
+    moments = {HOUR + 10 * MINUTE * number: f"{number}.csv" for number in range(6)}  # written for an hour
+    started = deliveries(config, moments, 22 * HOUR)
+    assert len(started) == 1
+    assert timedelta(minutes=110) < started[0] <= timedelta(minutes=145)
+    started = deliveries(config, {}, 24 * HOUR)  # another process: the same records are no news, and the clock stays
+    assert started == [23 * HOUR]
+    changed = {10 * MINUTE: "old.csv"}
+    assert len(deliveries(config, changed, 10 * HOUR)) == 1
+
+
+def test_a_command_says_that_records_came_and_what_it_printed_is_not_kept(config: Config) -> None:
+    answer = config.workspace / "answer"
+    config = on_records(config, records_command=("cat", str(answer)))
+    config.workspace.mkdir(parents=True)
+    answer.write_text("2027-01-01 02:59:00 quokka")
+    assert deliveries(config, {HOUR: "ignored.csv"}, 5 * HOUR) == []
+    assert deliveries(config, {HOUR: "../answer"}, 5 * HOUR) != []
+    answer.unlink()  # it fails: no reason to begin
+    assert deliveries(config, {}, 5 * HOUR) == []
+    assert b"quokka" not in (config.workspace / "nights" / "records.json").read_bytes()
+    with pytest.raises(ValueError, match="records_command is asked every records_minutes"):
+        NightConfig(records_command=("x",))
+
+
+def test_a_records_command_is_pinned_and_without_one_the_pins_are_as_before(config: Config) -> None:
+    assert set(programs(config)) == {"notify_command", "plugins", "reader"}
+    assert programs(on_records(config, records_command=("x",)))["records_command"] == ["x"]

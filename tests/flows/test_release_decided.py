@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -25,6 +26,7 @@ from flows import run as road
 from flows.charging.ledger import require_related
 from flows.cli.main import app
 from flows.cli.make.plan import plan
+from flows.nights.scheduled import _looked
 from flows.stages.attacks.scenes import SceneOf
 from flows.watch.review import Review, level_of, record, review
 from flows.workspace.job import Job, new_job
@@ -244,6 +246,7 @@ def test_the_plan_says_that_the_run_can_end_in_a_release_and_what_that_costs(
     assert spent < cost["spent_after"] == pytest.approx(4 - cost["left"], abs=1e-3)
     plan(new_job(told(PLAN, copy), resume=True), as_json=False)
     assert "plan    this run can end in a release under policy house" in capsys.readouterr().out
+    assert _looked(told(PLAN, copy)).name == "Possible"  # a night that only looks
     assert {name: (copy / name).read_bytes() for name in before} == before
 
 
@@ -256,6 +259,9 @@ def test_what_the_budget_does_not_cover_is_foreseen(copy: Path, capsys: pytest.C
     assert ended.value.exit_code == BudgetError.exit_code
     assert "cannot end in a release" in shown
     assert shown.count("NOT COVERED") >= 1
+    state = _looked(asked)
+    assert (state.name, state.is_failed()) == ("Refused", True)
+    assert re.match(r"exit code 17: the budget does not cover condense\.p\d", str(state.message))
 
 
 @pytest.mark.parametrize(

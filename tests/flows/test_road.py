@@ -222,6 +222,7 @@ def test_two_processes_make_the_same_artefacts(finished: Finished, tmp_path: Pat
     code = (
         "import json, sys\nfrom flows.environment import quiet\nquiet()\nfrom flows.run import walk_until\n"
         "from flows.workspace.job import open_job\nmade = walk_until(open_job(sys.argv[1], resume=False), 'release')\n"
+        "import flows.nights.night, flows.watch.page\nassert 'prefect' not in sys.modules\n"  # night --no-prefect
         "print(json.dumps({label: item.digests for label, item in made.items()}))\n"
     )
     answer = subprocess.run(

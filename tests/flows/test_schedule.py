@@ -13,7 +13,7 @@ from prefect.flows import load_flow_from_entrypoint
 from typer.testing import CliRunner
 
 from flows.cli.main import app
-from flows.environment import TELEMETRY_OFF
+from flows.environment import TELEMETRY_OFF, code_version
 from flows.nights.clock import checked_schedule
 from flows.nights.night import read_record, run_night
 from flows.nights.pinned import FILE
@@ -77,8 +77,12 @@ def test_the_deployment_says_what_was_asked_and_nothing_else_of_the_site(config:
     assert told["parameters"] == {"config": str(config.resolve())}
     assert told["schedules"] == [{"cron": "0 2 * * 1-5", "timezone": "Europe/Berlin", "active": True}]
     assert told["work_pool"] == {"name": "ward-7", "job_variables": {"env": dict(TELEMETRY_OFF)}}
-    assert told["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+    assert told["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
     assert told["entrypoint"] == ENTRYPOINT
+    assert told["version"] == code_version()
+    plan = load_config(config)
+    site = [f"site:{plan.release.site}"] if plan.release.site else []
+    assert told["tags"] == [*site, f"configuration:{plan.name}", f"policy:{plan.release.policy}"]
     assert told["name"] == load_config(config).name  # or two configurations would replace each other at a server
     # without, `prefect deploy` asks questions, clones a repository, or copies the worker's folder, records included
     assert yaml.safe_load(text)["pull"] == [{"prefect.deployments.steps.set_working_directory": {"directory": "/"}}]

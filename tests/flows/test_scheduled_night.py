@@ -32,7 +32,7 @@ from prefect.events.schemas.automations import AutomationCore
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import SecretStr
 
-from flows.environment import TELEMETRY_OFF
+from flows.environment import TELEMETRY_OFF, code_version
 from flows.nights.night import read_record
 from flows.workspace.job import KEY_PURPOSES, key_path
 from pipeline.core.keys.secrets import Secret, write_secret
@@ -230,6 +230,54 @@ def automate(server: Server) -> None:
         assert (made["name"], made["enabled"]) == (automation["name"], True)
 
 
+def shows_what_it_was(
+    server: Server, config: Path, run: dict[str, Any], page: str, tasks: dict[str, tuple[str, str]]
+) -> None:
+    """A night that was released, as the client reads it: name, tags, version, attacks, and what it is about."""
+    (night,) = read_record(config.parent / "work")
+    assert run["name"] == f"icu {night.night}"
+    ours = ["site:icu", "configuration:icu", "policy:open"]
+    assert set(run["tags"]) == {*ours, "outcome:released", "auto-scheduled"}
+    deployed = server.ask("/deployments/name/decoct-night/icu")
+    assert (set(deployed["tags"]), deployed["version"], deployed["concurrency_options"]["collision_strategy"]) == (
+        set(ours),
+        code_version(),
+        "ENQUEUE",
+    )
+    asked = deployed["parameter_openapi_schema"]["properties"]
+    assert set(asked) == {"config", "min_new_subjects", "look_only"}
+    assert asked["look_only"]["type"] == "boolean"
+    attacks = [name for name in tasks if name.endswith(" on private")]
+    assert "near_copies on private" in attacks
+    assert [name for name in attacks if tasks[name][0] == "NotRun"]
+    kinds = server.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
+    keys = {one["name"]: one["task_key"] for one in kinds}
+    assert keys["encode raw"] == "decoct.encode"
+    assert keys["condense private"] == "decoct.condense"
+    assert "stage:audit" in next(one["tags"] for one in kinds if one["name"] == "audit")
+    assert re.search(r"\| near_copies \| private \| \w+ \| (PASS|FAIL|INCONCLUSIVE) \|", page)
+    assert "| policy open | PASS |" in page
+    assert "| drift | no released cohort to compare with |" in page
+    assert "| utility | measured; no floor is set |" in page
+    assert re.search(r"\| epsilon left \| \d+\.\d of \d", page)
+
+
+def figures(site: Path) -> set[str]:
+    """What models and attacks reached, to six digits."""
+    found: set[str] = set()
+
+    def look(value: Any) -> None:
+        if isinstance(value, float) and len(digits := f"{value:.6f}".rstrip("0")) > 6:
+            found.add(digits)
+        for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            look(inner)
+
+    record = json.loads((site / "work" / "runs" / site.name / "report.json").read_bytes())
+    look([record["utility"], record["leakage"]])
+    assert len(found) > 20
+    return found
+
+
 def test_scheduled_nights_are_readable_at_the_server_and_it_learns_nothing_of_a_patient(
     server: Server, tmp_path: Path
 ) -> None:
@@ -251,20 +299,21 @@ def test_scheduled_nights_are_readable_at_the_server_and_it_learns_nothing_of_a_
     assert list(tasks) == ["ingest"]
     assert tasks["ingest"][0] == "Failed"
     assert "exit code 11: " in tasks["ingest"][1]
-    assert "exit code 11," in artifacts["decoct-night"]
-    assert artifacts["decoct-progress"] == 0.0
-    assert "decoct-report" not in artifacts  # there is none of tonight
+    assert "exit code 11," in artifacts["decoct-night-ward"]
+    assert artifacts["decoct-progress-ward"] == 0.0
+    assert "decoct-report-ward" not in artifacts  # there is none of tonight
 
     released = server.ended(runs[0])
     tasks, artifacts, log = server.shown(runs[0])
     assert (released["state_name"], released["state"]["message"]) == ("Released", "icu-private-v1 is released")
-    assert {state for state, _ in tasks.values()} == {"Completed"}
+    assert {state for state, _ in tasks.values()} <= {"Completed", "NotRun"}
     stages = {"ingest", "validate cohort", "drift", "encode raw", "condense private", "utility", "audit", "gate"}
     assert stages < set(tasks)
-    assert artifacts["decoct-progress"] == 100.0
-    assert (good.parent / "work/runs/icu/report.html").as_uri() in artifacts["decoct-report"]
-    assert re.search(r"\| audit \| `[0-9a-f]{12}` \| \d+\.\d \|", artifacts["decoct-night"])
+    assert artifacts["decoct-progress-icu"] == 100.0
+    assert (good.parent / "work/runs/icu/report.html").as_uri() in artifacts["decoct-report-icu"]
+    assert re.search(r"\| audit \| `[0-9a-f]{12}` \| \d+\.\d \|", artifacts["decoct-night-icu"])
     assert re.search(r"condense private made [0-9a-f]{12} in ", log)
+    shows_what_it_was(server, good, released, artifacts["decoct-night-icu"], tasks)
 
     for site in (good.parent, bad.parent):
         digests = [digest for night in read_record(site / "work") for made in night.digests.values() for digest in made]
@@ -273,6 +322,7 @@ def test_scheduled_nights_are_readable_at_the_server_and_it_learns_nothing_of_a_
     database = b"".join(path.read_bytes() for path in sorted(server.home.glob("prefect.db*")))
     assert b"condense private" in database
     hidden = [STAY, PERSON, VALUE, SOURCE] + [raw.hex() for raw in KEYS.values()]
+    hidden += sorted(figures(good.parent))
     hidden += [digest[:12] for made in read_record(good.parent / "work")[-1].digests.values() for digest in made]
     assert [word for word in hidden if word.encode().lower() in database.lower()] == []
     assert [purpose for purpose, raw in KEYS.items() if raw in database] == []

@@ -36,6 +36,7 @@ RIGHT = (
     "step(run.DECIDE, chosen, leakage, scores)",
     "step(run.RELEASE, cohort, chosen, leakage, scores, decision)",
     "step(run.ACCEPT, cohort, judged, released)",
+    "step.each({'private': run.CONDENSE.of('private', encoded['raw'], groups)})",
 )
 WRONG = (
     "step(run.VALIDATE_COHORT, cohort, 'cohort')",
@@ -60,6 +61,7 @@ WRONG = (
     "step(run.ACCEPT, judged, cohort, released)",
     "step(run.ENFORCE, chosen, scores, leakage, decision)",
     "step(run.ENFORCE, encoded['raw'], leakage, scores, decision)",
+    "step.each({'private': run.CONDENSE.of('private', prepared, groups)})",
 )
 
 
@@ -86,7 +88,7 @@ def test_a_verb_s_stages_stand_after_those_of_earlier_verbs() -> None:
     assert verbs == sorted(verbs)
     assert set(verbs) == set(range(len(run.VERBS)))
     assert {stage.verb for stage in TABLE if stage.gate} == {run.VERBS[-1]}
-    assert [stage.name for stage in TABLE if stage.gate] == ["drift", "enough new", "floor"]
+    assert [stage.name for stage in TABLE if stage.gate] == ["drift", "enough new", "releasable", "floor"]
 
 
 def test_inputs_by_name_are_refused() -> None:

@@ -102,7 +102,10 @@ def register(app: typer.Typer) -> None:
 
 
 def _night(config: Path, plan: Any, no_prefect: bool) -> Any:
+    from flows.progress import say
+
     if no_prefect:
+        say("starting (a few seconds)")
         from flows.nights.night import run_night
         from flows.nights.status import measured
         from flows.run import walk_until
@@ -110,8 +113,6 @@ def _night(config: Path, plan: Any, no_prefect: bool) -> Any:
 
         with watched(plan.workspace), measured(plan):
             return run_night(plan, lambda job, made: walk_until(job, made=made))
-    from flows.progress import say
-
     say("starting Prefect (about ten seconds)")
     from flows.nights.scheduled import night_through_prefect
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from flows.cli.common import print_json
-from pipeline.core.errors import BudgetError, ReleaseRefused
 
 if TYPE_CHECKING:
     from flows.workspace.job import Job
@@ -16,6 +14,7 @@ if TYPE_CHECKING:
 
 def plan(job: Job, as_json: bool) -> None:
     """Read the source, look ahead, and say what was seen; exit code 14 or 17 where something would stop the run."""
+    from flows.charging.outlook import outlook, refusal
     from flows.run import walk_until
     from pipeline.core.redaction import scrubbed
 
@@ -26,72 +25,15 @@ def plan(job: Job, as_json: bool) -> None:
         print_json(found)
     else:
         _print(found)
-    if found["stops"]:
-        raise typer.Exit(ReleaseRefused.exit_code)
-    if not all(cost["covered"] for cost in found["costs"]):
-        raise typer.Exit(BudgetError.exit_code)
-
-
-def outlook(job: Job, cohort: Any) -> dict[str, Any]:
-    """What is seen of the run from here, as plain data.
-
-    Raises:
-        BudgetError: the ledger cannot be trusted.
-    """
-    from flows.charging.foresee import Known, foreseen_figures, stops
-    from flows.charging.ledger import people_of
-    from pipeline.core.types import Cohort
-    from pipeline.sharing.policy.load import load_policy
-
-    raw = job.only(cohort, Cohort)
-    known, people, policy = Known.of(raw), people_of(raw), load_policy(job.config.release.policy)
-    figures = {
-        f"{attack}:{name}": n
-        for attack, table in foreseen_figures(job.config, known).items()
-        for name, n in table.items()
-    }
-    return {
-        "policy": policy.name,
-        "stops": list(stops(job.config, known)),
-        "costs": _costs(job, people, policy),
-        "figures": figures,
-        "budget": {"epsilon": policy.budget.epsilon, "delta": policy.budget.delta, "days": policy.budget.period_days},
-    }
-
-
-def _costs(job: Job, people: Any, policy: Any) -> list[dict[str, Any]]:
-    """Each private table's, one after the other: a query that was answered before costs less, namely nothing."""
-    from flows.charging.foresee import claimed, events_of
-    from flows.charging.ledger import require_related
-    from pipeline.sharing.policy import ledger
-
-    events: list[Any] = []
-    found = []
-    for name, table in job.config.condense.items():
-        asked = claimed(table)
-        if asked is None:
-            continue
-        require_related(job.config, people)
-        events += events_of(table)
-        before, after = ledger.foreseen(job.config.workspace, events, people, policy.budget)
-        left = policy.budget.epsilon - after
-        found.append(
-            {
-                "table": name,
-                "epsilon": asked[0],
-                "delta": asked[1],
-                "spent_before": round(before, 4),
-                "spent_after": round(after, 4),
-                "left": round(max(0.0, left), 4),
-                "covered": math.isfinite(after) and left >= 0,
-            }
-        )
-    return found
+    if (why := refusal(found)) is not None:
+        raise typer.Exit(why.exit_code)
 
 
 def _print(found: dict[str, Any]) -> None:
+    from flows.charging.outlook import refusal
+
     budget = found["budget"]
-    can = "cannot" if found["stops"] or not all(cost["covered"] for cost in found["costs"]) else "can"
+    can = "can" if refusal(found) is None else "cannot"
     print(f"plan    this run {can} end in a release under policy {found['policy']}, by all that is known before it")
     for sentence in found["stops"]:
         print(f"stops   {sentence}")

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, final
 
 from flows import registry
 from flows.compute.maps import calls, everywhere, for_much_work
-from flows.progress import say, steps
+from flows.progress import piece_by_piece, say, steps
 from flows.stages.artefacts import condensed_sets, set_name
 from flows.stages.attacks.kept import Keeper, Of
 from flows.stages.attacks.mechanism import private_mechanism
@@ -112,9 +112,13 @@ class _Walk:
         else:
             scenes = [_announced(self.job, *pair, self.attacks) for pair in zip(scenes, self.attacked, strict=True)]
         told = [*shared, *((place, attack, None) for place, attack in (work[number] for number in left))]
+        names = [
+            f"{attack.name}{'' if name is None else f' {name}'} on {scenes[place].artefact}"
+            for place, attack, name in told
+        ]
         made = []
         with steps("attacking", "") as on_step:
-            for outcome in self._each(scenes, told):
+            for outcome in piece_by_piece(names, self._each(scenes, told)):
                 made.append(outcome)
                 on_step(len(made), len(told), 0.0)
         for number, outcome in zip(left, made[len(shared) :], strict=True):

@@ -43,6 +43,9 @@ class NightConfig(Model):
     cron: str = "0 2 * * *"  # minute hour day month weekday, of the schedule; what runs by systemd's clock has its own
     timezone: str = "UTC"
     catch_up: Literal["skip", "once"] = "skip"  # "once": however many nights were missed, one is begun at once
+    records_minutes: Annotated[int, Field(ge=0)] = 0  # look so often whether records came; 0 = begin by the clock alone
+    records_command: tuple[str, ...] = ()  # asked instead of the source's files: another answer means that records came
+    stage_minutes: Annotated[int, Field(ge=0)] = 720  # a stage that is longer at work ends the night; 0 = no limit
     min_new_subjects: Annotated[int, Field(ge=0)] = 0  # fewer since the last release: no new one is made
     notify_on: Literal["failure", "all", "never"] = "failure"  # "failure": whatever is not released, unchanged or held
     notify_command: tuple[str, ...] = ()  # given the notice as JSON on its standard input
@@ -53,6 +56,12 @@ class NightConfig(Model):
     smtp_security: Literal["none", "starttls", "tls"] = "none"
     metrics: Path | None = None  # a file for Prometheus, written after each night
     smtp_user: str = ""  # its password is in the environment, or in a file that the environment names
+
+    @model_validator(mode="after")
+    def _asked_at_all(self) -> NightConfig:
+        if self.records_command and not self.records_minutes:
+            raise ValueError("records_command is asked every records_minutes, which must be above 0")
+        return self
 
     @model_validator(mode="after")
     def _password_kept(self) -> NightConfig:
