@@ -44,6 +44,11 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     return inside(markdown, page.file.src_uri)
 
 
+def on_post_page(output: str, **_: Any) -> str:
+    """No keyboard stops at the palette's buttons, which the reader's system presses."""
+    return output.replace('<input class="md-option"', '<input disabled class="md-option"')
+
+
 def inside(markdown: str, source: str) -> str:
     """`markdown` of the page `source` of docs/, with the path in place of each link to what is not in docs/."""
 
