@@ -14,9 +14,10 @@ from typing import Any, Final
 import numpy as np
 
 from flows.cli.ending import Places, ending
+from flows.stages.report import policy_terms
 from flows.watch.page import gather
 from pipeline.audit.history import FILE_NAME, open_history
-from pipeline.core.codec import from_plain, record_digest
+from pipeline.core.codec import from_plain, record_digest, to_plain
 from pipeline.core.config.load import parse_config
 from pipeline.core.types import CondensedSet, LeakageReport, PrivacyGuarantee, Provenance, Task, UtilityReport
 from pipeline.report.render import render_json
@@ -48,6 +49,17 @@ def record() -> dict[str, Any]:
     return json.loads(text)  # type: ignore[no-any-return]
 
 
+def judged(policy_name: str) -> dict[str, Any]:
+    """The record as a policy judges its figures."""
+    shown, policy = record(), load_policy(policy_name)
+    reports = from_plain(tuple[LeakageReport, ...], shown["leakage"])
+    return {
+        **shown,
+        "terms": to_plain(policy_terms(policy_name, reports)),
+        "awaits_approval": policy.approvals > 0,
+    }
+
+
 def shared_set() -> CondensedSet:
     """A set of the recorded one's size, with two channels of arbitrary values: no record of anybody."""
     return CondensedSet(
@@ -64,12 +76,15 @@ def shared_set() -> CondensedSet:
     )
 
 
-def pages_of_the_demo(place: Path) -> dict[str, str]:
-    """Page -> its text as written; `place` is an empty folder for a workspace of one run."""
-    shown, shared = record(), shared_set()
+def pages_of(policy_name: str, place: Path) -> dict[str, str]:
+    """Page -> its text as written, of the recorded run as a policy judges it; `place` is an empty folder to come.
+
+    Under a policy that asks for approvals the run ends in a proposal, as a site's does.
+    """
+    shown, shared, policy = judged(policy_name), shared_set(), load_policy(policy_name)
     report = next(r for r in from_plain(tuple[LeakageReport, ...], shown["leakage"]) if r.artefact == "private")
     report = dataclasses.replace(report, artefact_digest=record_digest(shared))
-    policy, utility = load_policy("demo"), from_plain(UtilityReport, shown["utility"])
+    utility = from_plain(UtilityReport, shown["utility"])
     around = Circumstances(ledger={"a" * 64: GUARANTEE.events}, rules={}, today=date(2026, 11, 30), accepted=())
     decision = decide(policy, shared, (report,), utility, around)
     audited = admit(policy, decision, shared, (report,), utility, around)
@@ -77,18 +92,18 @@ def pages_of_the_demo(place: Path) -> dict[str, str]:
     notes = ReleaseNotes(name="private", site="demo", version=1, licence="ODC-By-1.0")
     facts = release_facts(audited, notes, date(2026, 11, 30), payload)
     files = {name: {"bytes": 1, "sha256": "0" * 64} for name in ("payload.safetensors", "card.md", "card.html")}
-    places = Places("report.html", "demo-private-v1", "root.json", is_demo=True)
+    places = Places("report.html", "demo-private-v1", "root.json", is_demo=policy_name == "demo")
     return {
         "terminal": "\n".join(ending(shown, places)),
         "report": render_json(shown),
         "card": card_html(facts),
         "card.md": card_markdown(facts),
         "croissant": croissant_bytes(facts, files, "payload.safetensors").decode(),
-        "watch": watch_page(gather(_workspace(place, report), now=NOW)),
+        "watch": watch_page(gather(_workspace(place, report, policy_name), now=NOW)),
     }
 
 
-def _workspace(place: Path, report: LeakageReport) -> Path:
+def _workspace(place: Path, report: LeakageReport, policy_name: str) -> Path:
     """A workspace of one run with one audit on record."""
     run = place / "runs" / "demo"
     run.mkdir(parents=True)
@@ -99,7 +114,7 @@ def _workspace(place: Path, report: LeakageReport) -> Path:
             "source": {"kind": "embedded"},
             "encode": {"raw": {"kind": "identity"}},
             "condense": {"private": {"kind": "private_moments", "input": "raw"}},
-            "release": {"artefact": "private", "policy": "demo", "licence": "ODC-By-1.0"},
+            "release": {"artefact": "private", "policy": policy_name, "licence": "ODC-By-1.0"},
         },
         "the recorded run's configuration",
         place,

@@ -62,12 +62,12 @@ def inside(markdown: str, source: str) -> str:
 def made() -> dict[str, str]:
     """Path in docs/ -> text."""
     import page as results
-    from sample_pages import pages_of_the_demo
+    from sample_pages import pages_of
 
     decisions = sorted((DOCS / "adr").glob("0*.md"))
     titles = [(path.name, path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")) for path in decisions]
     with tempfile.TemporaryDirectory() as folder:
-        samples = pages_of_the_demo(Path(folder) / "decoct-demo")
+        samples = pages_of("demo", Path(folder) / "decoct-demo")
     return {
         "reference/cli.md": "# All commands\n\n" + "\n".join(commands()),
         "adr/index.md": "# Decisions\n\n" + "\n".join(f"- [{title}]({name})" for name, title in titles),

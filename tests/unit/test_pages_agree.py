@@ -10,22 +10,28 @@ import re
 from typing import Any
 
 import pytest
-from sample_pages import pages_of_the_demo, record, shared_set
+from sample_pages import judged, pages_of, shared_set
 
 from pipeline.report.leakage import limits_held, limits_of, missed_attacks
 from pipeline.sharing.policy.load import load_policy
 
-RECORD: dict[str, Any] = record()
+POLICIES = ("demo", "strict")  # a demo run, and a site's, which ends in a proposal
+RECORD: dict[str, Any] = judged("demo")
 SET = shared_set()
 BOUNDS = {"card": "within the limit", "card.md": "| within the limit", "croissant": "within the limit; limit"}
 EPSILON = re.compile(r"(?:epsilon|ε)\s*(?:=\s*)?[0-9][0-9.]*")
 DELTA = re.compile(r"delta|δ")
 
 
+@pytest.fixture(scope="module", params=POLICIES)
+def policy(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def pages(policy: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The words of every page of the recorded run, each on one line."""
-    made = pages_of_the_demo(tmp_path_factory.mktemp("pages") / "w")
+    made = pages_of(policy, tmp_path_factory.mktemp("pages") / "w")
     assert set(made) == {"terminal", "report", "card", "card.md", "croissant", "watch"}
     return {name: _words(page) for name, page in made.items()}
 
@@ -35,15 +41,15 @@ def _words(page: str) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).replace("\\", "").split())
 
 
-def test_every_page_has_the_same_limits(pages: dict[str, str]) -> None:
-    found = limits_held(limits_of(RECORD["terms"], "private"))
+def test_every_page_has_the_same_limits(policy: str, pages: dict[str, str]) -> None:
+    found = limits_held(limits_of(judged(policy)["terms"], "private"))
     told = f"{found['held']} of {found['limited']} limits held"
     for name in ("terminal", "report", "watch"):
         assert re.findall(r"\d+ of \d+ limits held", pages[name]) == [told], name
     # beside a guarantee nothing that leaves depends on what was found: the policy's own limits, each of them
     bounds = {page: pages[page].count(words) for page, words in BOUNDS.items()}
     assert len(set(bounds.values())) == 1, bounds
-    assert bounds["card"] >= len(load_policy("demo").limits)
+    assert bounds["card"] >= len(load_policy(policy).limits)
     near = found["nearest"]
     for name in ("terminal", "report"):
         assert f"at most {near['high']:.3f}, limit {near['limit']:.3f}" in pages[name]
@@ -86,3 +92,18 @@ def test_the_same_samples_and_scores_are_told(pages: dict[str, str]) -> None:
             assert figure.lower() in pages[name].lower(), name
     for name in ("report", "card", "card.md"):
         assert "teaching vectors, not patients" in pages[name]
+
+
+def test_every_page_says_whether_the_policy_is_for_production(policy: str, pages: dict[str, str]) -> None:
+    is_trial = not load_policy(policy).production
+    for name in ("terminal", "report", "card", "card.md"):
+        assert bool(re.search("not for production", pages[name], re.IGNORECASE)) is is_trial, name
+
+
+def test_who_is_asked_for_what_is_the_same_on_the_first_screen_and_in_the_terminal(
+    policy: str, pages: dict[str, str]
+) -> None:
+    asks_another = load_policy(policy).approvals > 0
+    for name in ("terminal", "report"):
+        assert ("decoct release approve" in pages[name]) is asks_another, name
+        assert ("decoct verify" in pages["terminal"]) is not asks_another
