@@ -15,7 +15,7 @@ import functools
 import logging
 import math
 from dataclasses import dataclass
-from typing import Final, final
+from typing import Any, Final, final
 
 import numpy as np
 import torch
