@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo quick test kernels lint format types benchmarks wheelhouse sbom clean
+.PHONY: help install demo quick test kernels docs lint format types benchmarks wheelhouse sbom clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ test: $(STAMP)  ## all tests
 kernels: $(STAMP)  ## the encoders' tests under OpenBLAS's AVX2 kernels, which many newcomers' machines have
 	OPENBLAS_CORETYPE=Haswell OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q tests/contract tests/unit/test_encoders_*.py \
 		--ignore tests/contract/test_blas_kernels.py --ignore tests/contract/test_plug_in_condensers.py
+
+docs: $(STAMP)  ## the documentation as a site in build/docs; strict, without a network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 lint: $(STAMP)  ## style, import rules and types
 	$(BIN)/ruff check .

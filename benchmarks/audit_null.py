@@ -1,6 +1,6 @@
 """Does the audit accuse artefacts that leak nothing? 400 audits per statistic, the gate, and how its intervals cover.
 
-Four parts, each a table of docs/audit.md:
+Four parts, each a table of docs/benchmarks/audit.md:
 
 1. Simulated scores without a leak, every statistic at its nominal level (vectorised; the statistics' own code).
 2. Real stays (PhysioNet 2012): members, others and the set are disjoint random stays; the attacks that decide on

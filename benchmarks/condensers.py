@@ -1,7 +1,7 @@
 """Every condenser under eleven networks of ours: `python benchmarks/condensers.py [--rows ...] [--models ...]`.
 
 P12-8000, in-hospital death, 80 samples, 44 channels, tested on the 1,600 held-out stays of the published split; every
-method at its defaults, which were chosen on tuning stays (docs/condensation.md). Each row: `DRAWS` independent
+method at its defaults, which were chosen on tuning stays (docs/benchmarks/condensing.md). Each row: `DRAWS` independent
 condensations (for private rows `DRAWS` secrets; a site releases once), one training of every receiver on each; the
 receiver has no real data, 30 epochs but 90 to 400 steps. The eleven have the sizes of [Cond]'s and an architecture of
 our own (`pipeline.probes.networks`); `--models published-tcn-a ...` asks for theirs. Hard and soft labels are rows of

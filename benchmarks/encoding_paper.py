@@ -6,9 +6,9 @@ B (8,000 stays, 48 hourly steps x 44 channels, public ranges, no masks), publish
 six tasks in place of the phenotypes. Inputs, networks and protocol: `encoding_paper_inputs`, `encoding_paper_models`.
 
 `run` does cells in order of priority and appends each to the journal, so that it can be stopped and continued at any
-time; `report` makes benchmarks/results/encoding_paper.json, the figures and the tables of docs/encoding-paper.md from
-whatever the journal holds. Cells with `part = "tuning"`, on which settings were chosen, never see a held-out stay of
-the published split.
+time; `report` makes benchmarks/results/encoding_paper.json, the figures and the tables of docs/benchmarks/encoding-
+paper.md from whatever the journal holds. Cells with `part = "tuning"`, on which settings were chosen, never see a held-
+out stay of the published split.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The two figures of docs/encoding-paper.md."""
+"""The two figures of docs/benchmarks/encoding-paper.md."""
 
 from __future__ import annotations
 

@@ -285,7 +285,7 @@ def write_report(journal: Path, out: Path, docs: Path) -> None:
     }
     out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     mpl.rcParams["svg.hashsalt"] = "encoding_paper"
-    figures, page = docs / "figures", docs / "encoding-paper.md"
+    figures, page = docs / "figures", docs / "benchmarks" / "encoding-paper.md"
     figures.mkdir(parents=True, exist_ok=True)
     if page.exists():
         fill_file(page, result)

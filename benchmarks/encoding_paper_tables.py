@@ -1,4 +1,4 @@
-"""The tables of docs/encoding-paper.md, from the benchmark's JSON."""
+"""The tables of docs/benchmarks/encoding-paper.md, from the benchmark's JSON."""
 
 from __future__ import annotations
 

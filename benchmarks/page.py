@@ -1,4 +1,4 @@
-"""docs/benchmarks.md from the results that are kept: `python benchmarks/page.py` (with `--check`: is it up to date?).
+"""The tables of the results that are kept, a page for each: what `make docs` shows under Benchmarks.
 
 Every table is drawn from a JSON of `benchmarks/results` by its shape alone, so that a figure on the page is the figure
 in the file: rows that share their keys become a table, a middle with its bounds becomes "middle [low, high]".
@@ -6,42 +6,33 @@ in the file: rows that share their keys become a table, a middle with its bounds
 
 from __future__ import annotations
 
-import argparse
 import ast
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 HERE: Final = Path(__file__).resolve().parent
-PAGE: Final = HERE.parent / "docs" / "benchmarks.md"
-MAX_ROWS: Final = 30
+MAX_ROWS: Final = 20
 MAX_COLUMNS: Final = 10
 BOUNDS: Final = (("median", "least", "most"), ("median", "min", "max"), ("mean", "min", "max"), ("mean", "low", "high"))
 NOT_SHOWN: Final = frozenset({"benchmark", "machine", "versions", "commands"})  # told in words above the tables
-HEAD: Final = """# Benchmarks
-
-Written by `python benchmarks/page.py` from `benchmarks/results/*.json`; do not edit. A figure holds for the machine,
-the data and the seeds beside it. Load averages above the number of cores mean a busy machine: ratios within
-one run and CPU seconds still compare there, wall-clock seconds do not. Nothing here was measured on a GPU.
-"""
 
 
-def page() -> str:
-    """The whole page."""
-    return HEAD + "".join(_chapter(file) for file in sorted((HERE / "results").glob("*.json")))
+def chapters() -> dict[str, str]:
+    """Name of a result -> the text of its page."""
+    return {file.stem: _chapter(file) for file in sorted((HERE / "results").glob("*.json"))}
 
 
 def _chapter(file: Path) -> str:
     found = json.loads(file.read_text(encoding="utf-8"))
     script = HERE / f"{file.stem}.py"
     about = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) if script.exists() else None
-    lines = [f"\n## {file.stem.replace('_', ' ')}\n"]
+    lines = [f"# {file.stem.replace('_', ' ')}\n"]
     if about:
         lines.append(about.split("\n\n")[0].replace("\n", " ") + "\n")
-    lines.append(f"[`results/{file.name}`](../benchmarks/results/{file.name}){_machine(found)}\n")
-    lines += _tables({key: value for key, value in found.items() if key not in NOT_SHOWN}, 3)
+    lines.append(f"`benchmarks/results/{file.name}`{_machine(found)}\n")
+    lines += _tables({key: value for key, value in found.items() if key not in NOT_SHOWN}, 2)
     return "\n".join(lines)
 
 
@@ -70,7 +61,7 @@ def _tables(found: Mapping[str, Any], level: int) -> Iterator[str]:
             yield from _table("", {name: row for name, row in shown.items() if row})
             if sum(map(len, shown.values())) < sum(map(len, rows.values())):
                 yield "What does not fit into a cell is in the file.\n"
-        elif rows and level < 4:
+        elif rows and level < 3:
             yield from _tables(value if isinstance(value, Mapping) else rows, level + 1)
         else:
             yield f"{len(value)} entries: see the file.\n"
@@ -126,17 +117,3 @@ def _cell(value: Any) -> str | None:
 
 def _words(text: str) -> str:
     return str(text).replace("_", " ").replace("|", "\\|").replace("\n", " ")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if the page is not up to date")
-    written = page()
-    if not parser.parse_args().check:
-        PAGE.write_text(written, encoding="utf-8")
-    elif not PAGE.exists() or PAGE.read_text(encoding="utf-8") != written:
-        sys.exit("docs/benchmarks.md is not what benchmarks/results say; run: python benchmarks/page.py")
-
-
-if __name__ == "__main__":
-    main()

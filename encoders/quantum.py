@@ -15,7 +15,7 @@ import functools
 import logging
 import math
 from dataclasses import dataclass
-from typing import Final, final
+from typing import Any, Final, final
 
 import numpy as np
 import torch
@@ -241,6 +241,19 @@ class FittedQuantumEncoder(Sealed):
     ) -> Float64[np.ndarray, "n component"]:
         """What one window encodes to, without shots or noise; `channel` says whose, where each has its own circuit."""
         return self.windows.window_map(windows, channel)
+
+    def qnode(self, channel: int = 0) -> Any:
+        """The circuit of one window as PennyLane's QNode: angles `(wire)` to exact expectations, one per output.
+
+        Its weights are the key. `qml.draw(..., decimals=None, show_matrices=False)` leaves them out of a drawing.
+
+        Raises:
+            EnvironmentProblem: PennyLane is not installed. ConfigError: it cannot open the device.
+        """
+        circuit, of_channel = self.circuit, channel if self.circuit.key_scope == "per_channel" else 0
+        shape = (circuit.template, circuit.embedding, circuit.n_qubits, circuit.correlations)
+        how = (circuit.pennylane_device, None, Progress(ignore_circuits), int)
+        return DeviceCircuit(*shape, self.parameters[of_channel], *how).qnode()
 
     @property
     def _device_draws(self) -> bool:

@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from encoders.dense import dense_cohort, encode_dense
 from encoders.key_folder import current_key, find_key, key_folder
 from encoders.projection import RandomProjectionEncoder
-from encoders.quantum import QuantumEncoder
+from encoders.quantum import FittedQuantumEncoder, QuantumEncoder
 from pipeline.core.digest import digest_array
 from pipeline.core.errors import ConfigError
 from pipeline.core.keys.noise import NoiseSource
@@ -164,6 +164,17 @@ class RandomQuantumTransformer(_KeyedTransformer):
         self.backend = backend
         self.pennylane_device = pennylane_device
         self.keys = keys
+
+    def qnode(self) -> Any:
+        """The circuit of one window as PennyLane's QNode, to draw or to build on; its weights are the key.
+
+        It takes `n_qubits` angles: a feature x is pi * (low + (high - low) * x), with `embedding_range` = (low, high).
+        `qml.draw(transformer.qnode(), decimals=None, show_matrices=False)` draws it without its weights.
+        """
+        check_is_fitted(self)
+        fitted = self._fitted(self.n_features_in_)
+        assert isinstance(fitted, FittedQuantumEncoder)
+        return fitted.qnode()
 
     def _encoder(self) -> Encoder:
         options = {name: value for name, value in self.get_params(deep=False).items() if name != "keys"}

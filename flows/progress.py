@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.status import Status
 
 from pipeline.core.protocols import OnStep
 
@@ -26,9 +27,28 @@ Show = Callable[[str, int, int, Callable[[], Any]], Any]
 _show: Final[ContextVar[Show | None]] = ContextVar("pieces_shown_by", default=None)
 
 
+_WAITING: Final[list[Status]] = []
+
+
+def wait_for(text: str) -> None:
+    """A spinner on a terminal until something else is said or the wait is over; in a log file a line."""
+    if console.is_terminal:
+        _WAITING.append(console.status(text))
+        _WAITING[-1].start()
+    else:
+        say(text)
+
+
+def wait_is_over() -> None:
+    """Take the spinner away, if there is one."""
+    while _WAITING:
+        _WAITING.pop().stop()
+
+
 @contextmanager
 def steps(label: str, unit: str = "loss") -> Iterator[OnStep]:
     """An `OnStep` that draws; `unit` names the third number (a loss, rows per second, ...)."""
+    wait_is_over()
     if console.is_terminal:
         columns = (
             TextColumn("  {task.description:<28}"),
@@ -73,6 +93,7 @@ def _figure(unit: str, value: float) -> str:
 
 def say(text: str) -> None:
     """One line for the person at the terminal."""
+    wait_is_over()
     console.print(text, markup=False, soft_wrap=True)
 
 

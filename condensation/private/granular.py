@@ -4,7 +4,7 @@ A float64 sum plus float64 noise can only take some values, and which ones depen
 check the guess (Mironov 2012). Here the sum is rounded to multiples of one power of two, and the noise is a discrete
 Gaussian on the same multiples (Canonne, Kamath and Steinke 2020, arXiv 2004.00010), sampled exactly: every multiple can
 come from every cohort, with the chance that the mechanism gives it. It costs what continuous noise of that scale
-costs, for the scale is some 10^5 steps and more; docs/privacy.md has the bound.
+costs, for the scale is some 10^5 steps and more; docs/reference/guarantee.md has the bound.
 """
 
 from __future__ import annotations

@@ -101,6 +101,14 @@ class DeviceCircuit:
             self.progress.advance(self.n_circuits(values.shape[1]))
         yield from found
 
+    def qnode(self) -> Any:
+        """The circuit of one window as PennyLane's QNode of its angles.
+
+        Raises:
+            EnvironmentProblem: PennyLane is not installed. ConfigError: it cannot open the device.
+        """
+        return self._qnode(observables(self.n_qubits, self.correlations), 0)
+
     def _qnode(self, measured: tuple[tuple[int, ...], ...], place: int) -> Any:
         qml = pennylane()
         seed = None if self.shots is None else self.seed_of(place)

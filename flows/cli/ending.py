@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TextIO, final
 
-from pipeline.report.answers import answers, condition, short
+from pipeline.report.answers import answers, condition
 
 Data = dict[str, Any]
 
@@ -42,7 +42,7 @@ def ending(record: Data, places: Places) -> list[str]:
     found = answers(record)
     shared = found["shared"].sentences
     if places.bundle is not None:
-        shared[0] = f"{short(Path(places.bundle).name)}: {shared[0]}"
+        shared[0] = f"{Path(places.bundle).name}: {shared[0]}"
     parts = [
         ("SHARED", shared),
         ("USEFUL", found["worth"].sentences),

@@ -230,17 +230,20 @@ def _run(
     check_release_terms(config)
     require_device(device or config.device)
     job = start(config, seed, device, out, verbose, resume=resume)
-    from flows.progress import say
+    from flows.progress import wait_for, wait_is_over
 
-    say("starting Prefect (about ten seconds)")
+    wait_for("starting Prefect (about ten seconds)")
     from flows.nights.server import temporary_server_apart
     from flows.tasks import road
     from flows.watch.page import watched
 
     made: dict[str, Any]
-    temporary_server_apart()
-    with watched(job.config.workspace):
-        made = road(str(job.folder), resume)  # type: ignore[assignment]  # of a state that a flow returns, Prefect gives the data
+    try:
+        temporary_server_apart()
+        with watched(job.config.workspace):
+            made = road(str(job.folder), resume)  # type: ignore[assignment]  # of a state that a flow returns, Prefect gives the data
+    finally:
+        wait_is_over()
     return job, made
 
 

@@ -418,3 +418,15 @@ def test_the_pages_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     names: dict[str, Any] = {}
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), names)
+
+
+def test_a_pennylane_user_gets_the_circuit_and_draws_it_without_the_key(known_key: Secret) -> None:
+    qml = pytest.importorskip("pennylane")
+    x = matrix(3, 4)
+    transformer = RandomQuantumTransformer(embedding_range=(0.1, 0.4)).fit(x)
+    qnode = transformer.qnode()
+    found = np.stack([qnode(np.pi * (0.1 + 0.3 * row)) for row in x])
+    np.testing.assert_allclose(found, transformer.transform(x), atol=1e-12)
+    drawn = qml.draw(qnode, decimals=None, show_matrices=False)(x[0])
+    assert "BasicEntanglerLayers" in drawn
+    assert "." not in drawn  # no number: neither weights nor a patient's angles

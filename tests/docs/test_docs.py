@@ -74,7 +74,7 @@ def test_the_readme_names_every_verb() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for verb in verbs():
         assert re.search(rf"\b{verb}\b", text), verb
-    assert {command.name for command in config_app.registered_commands} == {"init", "check"}
+    assert {command.name for command in config_app.registered_commands} == {"init", "check", "schema"}
     page = (ROOT / "docs" / "keys.md").read_text(encoding="utf-8")
     for command in keys_app.registered_commands:
         assert f"keys {command.name}" in page, command.name

@@ -1,4 +1,4 @@
-"""The lines of docs/privacy.md, one test each: what must hold for the (epsilon, delta) statement to be true."""
+"""The lines of docs/reference/guarantee.md, one test each: what must hold for (epsilon, delta) to be true."""
 
 from __future__ import annotations
 
@@ -598,7 +598,7 @@ def test_the_sum_tells_each_sites_own_price() -> None:
 
 def test_every_test_that_the_page_names_is_there() -> None:
     root = Path(__file__).parents[2]
-    page = (root / "docs" / "privacy.md").read_text(encoding="utf-8")
+    page = (root / "docs" / "reference" / "guarantee.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(test_\w+)`", page))
     defined = {
         name

@@ -109,7 +109,7 @@ def test_the_exact_price_of_the_discrete_noise_is_within_the_claim(epsilon: floa
 @pytest.mark.parametrize("epsilon", [0.01, 1.0, 8.0, 100.0])
 @pytest.mark.parametrize("sizes", [(1, 1), (149, 2925), (30_001, 10_000_000)])
 def test_what_discrete_noise_adds_is_paid_for_by_the_scales_room(epsilon: float, sizes: tuple[int, int]) -> None:
-    """docs/privacy.md's bound for both queries together, with half of the half room left for the last bits of a sum."""
+    """docs/reference/guarantee.md's bound for both queries, with half of the half room left for a sum's last bits."""
     tail = math.sqrt(2 * (epsilon + 60))
     added, spent = 0.0, 0.0
     for size, share in zip(sizes, (0.2, 0.8), strict=True):

@@ -180,7 +180,7 @@ def test_a_policy_of_the_first_format_gives_one_sentence(tmp_path: Path) -> None
 
 
 def test_every_limit_of_a_shipped_policy_stands_in_the_documents() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "audit.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "policies.md").read_text(encoding="utf-8")
     for name in shipped_policies():
         for limit in load_policy(name).limits:
             shown = "any" if limit.max_upper is None else f"{limit.max_upper:g}"

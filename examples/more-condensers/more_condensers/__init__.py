@@ -1,1 +1,1 @@
-"""Three published condensers that kernel matching beats on every receiver in docs/condensation.md, as plug-ins."""
+"""Three published condensers that kernel matching beats in docs/benchmarks/condensing.md, as plug-ins."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -14,25 +15,57 @@ from pipeline.core.errors import ReleaseRefused, UsageError
 config_app = typer.Typer(no_args_is_help=True, help="Write and check configuration files.")
 
 
+To = Annotated[Path | None, typer.Option(help="Write to this new file instead of stdout.")]
+
+
 @config_app.command("init")
 def config_init(
-    to: Annotated[Path | None, typer.Option(help="Write to this new file instead of stdout.")] = None,
+    to: To = None,
+    minimal: Annotated[bool, typer.Option("--minimal", help="Only the tables that a run cannot do without.")] = False,
+    source: Annotated[
+        str | None, typer.Option("--for", help="The same for your source: eicu, mimic_iv, omop or own (tables).")
+    ] = None,
 ) -> None:
-    """A commented configuration to start from.
+    """A configuration to start from: every key with a comment, or with --minimal or --for the fewest.
 
     Example: decoct config init --to run.toml
-    """
-    from flows.templates import commented_config
 
+    Example: decoct config init --for mimic_iv --to run.toml
+    """
+    from flows.templates import SOURCES, brief_config, commented_config
+
+    if source is not None and source not in SOURCES:
+        raise UsageError(f"--for {source}: no such source; known are {', '.join(SOURCES)}")
+    text = brief_config(source) if minimal or source is not None else commented_config()
+    if _written(text, to):
+        print(f"wrote {to}; name your licence under [release], then: decoct config check {to}", file=sys.stderr)
+
+
+@config_app.command("schema")
+def config_schema(to: To = None) -> None:
+    """The JSON schema of a configuration, for editors: they complete keys and mark what is not allowed.
+
+    Example: decoct config schema --to decoct.schema.json
+
+    Files from `decoct config init` name it in their first line, as taplo and its editor extensions read it.
+    """
+    from pipeline.core.config.load import schema
+
+    if _written(json.dumps(schema(), indent=1, sort_keys=True) + "\n", to):
+        print(f"wrote {to}; the first line of your configuration names it: #:schema ./{to}", file=sys.stderr)
+
+
+def _written(text: str, to: Path | None) -> bool:
+    """Print `text`, or write it to a new file."""
     if to is None:
-        print(commented_config(), end="")
-        return
+        print(text, end="")
+        return False
     try:
         with to.open("x", encoding="utf-8") as stream:
-            stream.write(commented_config())
+            stream.write(text)
     except FileExistsError:
         raise UsageError(f"{to} exists already and is not overwritten") from None
-    print(f"wrote {to}; name your licence under [release], then: decoct config check {to}", file=sys.stderr)
+    return True
 
 
 @config_app.command("check")

@@ -125,6 +125,11 @@ class Config(Model):
         return self
 
 
+def schema() -> dict[str, Any]:
+    """The JSON schema of a configuration file, for editors; rules between tables are in the models alone."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
+
+
 def load_config(path: Path) -> Config:
     """Read and check a configuration file; relative paths in it are relative to the file.
 

@@ -49,9 +49,9 @@ def prepare(
 
     Args:
         observed: what becomes of the pattern of measurements, recorded as the transform `missingness`. "drop": no
-            channel tells it (what was carried forward still does, see docs/audit.md). "encode": its masks are channels
-            that encoders treat like any other ("append" is the old word). "release": encoders leave its masks as they
-            are.
+            channel tells it (what was carried forward still does, see docs/benchmarks/audit.md). "encode": its masks
+            are channels that encoders treat like any other ("append" is the old word). "release": encoders leave its
+            masks as they are.
         lengths: what becomes of the steps after a stay's last measurement, which hold what was carried forward. "fill":
             nothing tells them apart. "mask": a last channel `valid` is 1 up to that measurement and 0 after it (in a
             stay without any, throughout), recorded as the transform `lengths`; encoders treat it like any channel.

@@ -34,7 +34,8 @@ def verify(
     The revocation list and what you received before are looked up beside the root. Nothing is written.
 
     Args:
-        recipient, today: as in `load`.
+        recipient: as in `load`.
+        today: likewise.
 
     Returns:
         `.manifest`, `.signed_by`, `.approved_by`, and `.files`, the very bytes that were checked.
