@@ -45,6 +45,7 @@ NOT_RUN = {  # page, words in the block -> why nothing runs it
         "docs/trust.md",
         "threshold = 2",
     ): "a list of people's keys; other tests draft roots from such",
+    ("docs/how-to/receive-a-bundle.md", "received.score("): "wants stays and a model of your own",
     ("docs/how-to/your-own-condenser.md", "entry-points"): "a part of another distribution's pyproject.toml",
 }
 
