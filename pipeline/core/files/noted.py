@@ -37,8 +37,7 @@ def replace_noted(keys: Path, path: Path, what: str, new: Callable[[bytes | None
         after = new(before)
         with changing(keys, name_of(keys, path), noted_state(before), noted_state(after)):
             try:
-                put_whole(path, after)
-                path.chmod(0o600)
+                put_whole(path, after, mode=0o600)
             except OSError as error:
                 raise EnvironmentProblem(f"{path} cannot be written: {error.strerror}") from None
 
