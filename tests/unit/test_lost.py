@@ -14,11 +14,11 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli.main import app
+from flows.doctor.lost import declare_lost, missing
 from flows.nights.night import RECORD_FILE, read_record
 from flows.nights.pinned import pin, require_pinned
 from flows.workspace import accepted, history
 from flows.workspace.job import Job
-from flows.workspace.lost import declare_lost, missing
 from flows.workspace.withdrawals import withdraw, withdrawn_of
 from pipeline.core.config import Config, parse_config
 from pipeline.core.errors import DecoctError, EnvironmentProblem, UsageError
@@ -201,7 +201,7 @@ def test_a_bundle_that_cannot_be_asked_stops_the_ledger(here: Path) -> None:
     whole = json.dumps({"log": append_log(here, "propose", {}).plain()})
     manifest.write_text(whole)
     reserved_queries(here)
-    for text in ("", "{", "{}", "[]", "null", '{"log": 1}', '{"log": {}}', "[" * 9999, '{"log": "' + "x" * 99 + '"}'):
+    for text in ("", "{", "[]", "null", '{"log": 1}', '{"log": {}}', "[" * 9999, '{"log": "' + "x" * 99 + '"}'):
         manifest.write_text(text)
         with pytest.raises(DecoctError, match=f"site-set-v1.* decoct log lost {RELEASE}"):
             reserved_queries(here)
