@@ -125,7 +125,7 @@ def access(workspace: Path) -> Iterator[Finding]:
 
 def histories(workspace: Path) -> Iterator[Finding]:
     """Ledger, log, audits, nights, pins and keys are as they were left; the site's bundles agree with the log."""
-    from flows.workspace.lost import missing
+    from flows.doctor.lost import missing
 
     found = list(missing(workspace))
     yield from (Finding("histories", False, told) for _, told in found)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
+from pyrage import x25519
 from typer.testing import CliRunner
 
 from flows import run as road
@@ -28,7 +29,7 @@ from flows.cli.main import app
 from flows.cli.make.plan import plan
 from flows.nights.scheduled import _looked
 from flows.stages.attacks.scenes import SceneOf
-from flows.watch.review import Review, level_of, record, review
+from flows.watch.review import SEALED, Review, level_of, record, review
 from flows.workspace.job import Job, new_job
 from flows.workspace.trust import first_root
 from pipeline.core.config import Config, parse_config
@@ -44,7 +45,7 @@ from pipeline.core.types import (
     ReleaseRecord,
 )
 from pipeline.sharing.canonical import canonical
-from pipeline.sharing.layout import ENVELOPE, PAYLOAD
+from pipeline.sharing.layout import ENCRYPTED_PAYLOAD, ENVELOPE, PAYLOAD
 from pipeline.sharing.policy.ledger import People, reserved_queries, spent_by_cohort, unrelated
 from pipeline.sharing.policy.load import load_policy
 from pipeline.sharing.trust.keys import public_key, role_signer
@@ -319,6 +320,35 @@ def test_a_review_derives_again_what_the_proposal_says_and_approve_names_it(copy
     lines = [(entry["what"], entry.get("level"), entry.get("review")) for entry in read_log(copy).entries[-2:]]
     assert lines == [("review", "derived again", None), ("approve", None, "derived again")]
     assert not refused(copy)  # an approval changes nothing of what was derived
+
+
+def test_a_review_of_an_encrypted_payload_says_what_it_compared(copy: Path) -> None:
+    """It always ended REFUSED. Without an identity the run's own record of the bundle's files is what can be asked."""
+    keys = {who: x25519.Identity.generate() for who in ("Hospital B", "somebody else")}
+    for who, key in keys.items():
+        path = copy / f"{who}.txt"
+        path.write_text(f"{key}\n")
+        path.chmod(0o600)
+    to = {"recipients": ("Hospital B",), "recipient_keys": {"Hospital B": str(keys["Hospital B"].to_public())}}
+    resumed(copy, release={**PLAN["release"], **to})
+    sealed = copy / "proposals" / "test-site-private-v2"
+    found = review(sealed, copy)
+    assert found.held, found.lines
+    assert found.level == SEALED
+    assert "NOT compared" in found.lines[1].told
+    record(sealed, copy, found)
+    assert level_of(copy, statement_digest((sealed / ENVELOPE).read_bytes())) == SEALED
+    opened = review(sealed, copy, identity=copy / "Hospital B.txt")
+    assert opened.held, opened.lines
+    assert opened.level == "derived again"
+    assert "byte for byte" in opened.lines[1].told
+    other = review(sealed, copy, identity=copy / "somebody else.txt")
+    assert [line.what for line in other.lines if not line.held] == ["payload"]
+    payload = sealed / ENCRYPTED_PAYLOAD
+    payload.write_bytes(payload.read_bytes()[:-1] + b"x")
+    for identity in (None, copy / "Hospital B.txt"):
+        changed = review(sealed, copy, identity=identity)
+        assert [line.what for line in changed.lines if not line.held] == ["payload"]
 
 
 def test_an_approval_without_a_review_says_so_on_the_log(copy: Path) -> None:

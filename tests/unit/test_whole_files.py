@@ -40,3 +40,14 @@ def test_a_new_file_never_replaces_one(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         write_synced(tmp_path / "a", b"second")
     assert (tmp_path / "a").read_bytes() == b"first"
+
+
+def test_a_file_for_its_owner_alone_is_so_from_its_first_moment(tmp_path: Path) -> None:
+    """Closed only after it had its name, a counter was left open by a kill between, and nothing could be drawn."""
+    before = os.umask(0)
+    try:
+        put_whole(tmp_path / "closed", b"x", mode=0o600)
+        put_whole(tmp_path / "open", b"x")
+    finally:
+        os.umask(before)
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("closed", "open")] == [0o600, 0o666]

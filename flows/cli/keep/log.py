@@ -94,8 +94,8 @@ def lost(
 
     Example: decoct log lost nights/accepted.jsonl --out decoct-work
     """
+    from flows.doctor.lost import declare_lost, missing
     from flows.workspace.locks import workspace_lock
-    from flows.workspace.lost import declare_lost, missing
 
     workspace = _workspace(out)
     if names:

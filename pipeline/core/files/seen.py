@@ -153,7 +153,6 @@ def sentence(keys: Path, name: str, known: States, state: str) -> str:
 def _write(keys: Path, known: States) -> None:
     path = keys / SEEN
     try:
-        put_whole(path, json.dumps(known, sort_keys=True).encode())
-        path.chmod(0o600)
+        put_whole(path, json.dumps(known, sort_keys=True).encode(), mode=0o600)
     except OSError as error:
         raise EnvironmentProblem(f"{path} cannot be written: {error.strerror}") from None

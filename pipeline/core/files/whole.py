@@ -7,19 +7,19 @@ import secrets
 from pathlib import Path
 
 
-def write_synced(path: Path, data: bytes) -> None:
-    """Write a new file and wait until it is on the disk.
+def write_synced(path: Path, data: bytes, mode: int = 0o666) -> None:
+    """Write a new file and wait until it is on the disk; it never has a wider `mode` than that, less the umask.
 
     Raises:
         OSError: it exists (FileExistsError), or the disk refuses.
     """
-    with path.open("xb") as stream:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as stream:
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())
 
 
-def put_whole(path: Path, data: bytes, *, staged_in: Path | None = None) -> None:
+def put_whole(path: Path, data: bytes, *, staged_in: Path | None = None, mode: int = 0o666) -> None:
     """Write the file, or put it in the place of an older one, in one step: a kill leaves the old one or the new one.
 
     What is staged lies beside the file under a hidden name, or in `staged_in` (of the same file system) where the
@@ -30,7 +30,7 @@ def put_whole(path: Path, data: bytes, *, staged_in: Path | None = None) -> None
     """
     staged = (staged_in or path.parent) / f".{path.name}.{secrets.token_hex(8)}.new"
     try:
-        write_synced(staged, data)
+        write_synced(staged, data, mode)
         staged.replace(path)
     except BaseException:
         staged.unlink(missing_ok=True)

@@ -75,7 +75,6 @@ _TOP: Final[Mapping[str, Holds]] = {
     "recipients": _distinct(is_spelt),
     "data_use": _distinct(lambda value: value in TERMS),
 }
-_ARRAY: Final[Mapping[str, Holds]] = {"dtype": _is_text, "shape": _each(lambda value: type(value) is int)}
 _POLICY: Final[Mapping[str, Holds]] = {"name": _is_text, "digest": _is_text, "production": _is_flag}
 _RELEASE: Final[Mapping[str, Holds]] = {
     "kind": lambda value: value in RELEASE_KINDS,
@@ -85,7 +84,7 @@ _RELEASE: Final[Mapping[str, Holds]] = {
     "starts_from_records": _is_flag,
 }
 _DATA: Final[Mapping[str, Holds]] = {
-    "arrays": lambda value: isinstance(value, dict) and all(_fits(each, _ARRAY) for each in value.values()),
+    "arrays": _is_table,  # held against the payload's header
     "channels": _distinct(is_spelt),
     "n_steps": lambda value: type(value) is int and value >= 1,
     "step_hours": lambda value: _is_number(value) and value > 0,

@@ -73,7 +73,8 @@ def header(arrays: Mapping[str, Mapping[str, Any]]) -> bytes:
     for name in sorted(arrays):
         shape, dtype = arrays[name].get("shape"), arrays[name].get("dtype")
         if (
-            dtype != ("float32" if name in ARRAYS["condensed"] else "float64")
+            set(arrays[name]) != {"dtype", "shape"}
+            or dtype != ("float32" if name in ARRAYS["condensed"] else "float64")
             or not isinstance(shape, list | tuple)
             or len(shape) != _ORDERED.get(name)
             or not all(type(size) is int and 0 <= size < 2**31 for size in shape)

@@ -131,7 +131,7 @@ def writing_ledger(workspace: Path) -> Iterator[Writer]:
     Raises:
         BudgetError: it or the log is not. EnvironmentProblem: one is damaged, or the disk refuses.
     """
-    with _distrusted(), writing(ledger_path(workspace)) as ledger:
+    with _distrusted(workspace), writing(ledger_path(workspace)) as ledger:
         if len(ledger.chain.lines) > _require_anchored(workspace, ledger.chain):  # a crash came between ledger and log
             anchor(workspace, ledger.chain)
         if not ledger.chain.lines:
@@ -147,7 +147,7 @@ def read_ledger(workspace: Path) -> Chain:
     """
     for left in reversed(range(ATTEMPTS)):
         try:
-            with _distrusted():
+            with _distrusted(workspace):
                 ledger = read_chain(ledger_path(workspace))
                 _require_anchored(workspace, ledger)
             break
@@ -159,12 +159,15 @@ def read_ledger(workspace: Path) -> Chain:
 
 
 @contextmanager
-def _distrusted() -> Iterator[None]:
+def _distrusted(workspace: Path) -> Iterator[None]:
     """Nothing is drawn on a ledger or a log that was lost."""
     try:
         yield
     except Lost as why:
-        raise BudgetError(f"nothing was drawn: {why}") from None
+        path = ledger_path(workspace)
+        raise BudgetError(
+            f"nothing was drawn: {path} is not the ledger that the audit log last saw, or that log is not whole: {why}"
+        ) from None
 
 
 def unrelated(workspace: Path, people: People) -> str:

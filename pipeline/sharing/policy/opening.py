@@ -3,7 +3,7 @@
 How long ledger and log were is noted beside the keys (`pipeline.core.files.seen`). Each manifest of the site's own
 releases and proposals holds a checkpoint of the log as it was then: so keys, ledger and log that were removed together
 are found all the same. A bundle of the site's own that says nothing that can be read is told like one that contradicts;
-the person in charge can say that it is lost (`flows.workspace.lost`). Time is asked too: a budget that comes back when
+the person in charge can say that it is lost (`flows.doctor.lost`). Time is asked too: a budget that comes back when
 a period has passed rests on the clock.
 """
 
@@ -70,8 +70,8 @@ def contradictions(workspace: Path, log: Chain) -> Iterator[tuple[str, str]]:
 def _log_in(bundle: Path) -> Any:
     """What the bundle's manifest says of the log; None = it was made without one."""
     try:
-        return json.loads((bundle / MANIFEST).read_bytes())["log"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return json.loads((bundle / MANIFEST).read_bytes()).get("log")
+    except (OSError, ValueError, AttributeError, RecursionError):
         raise ReleaseRefused(f"what {bundle.name} has seen of the log cannot be read") from None
 
 

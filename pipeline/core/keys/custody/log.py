@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.core.files.chained import Chain, found_chain, read_chain, writing
-from pipeline.core.files.seen import SEEN
+from pipeline.core.files.seen import accept, name_of, states
 
 LOG_FILE: Final = "log.jsonl"
 
@@ -22,7 +22,7 @@ def read_log(keys: Path) -> Chain:
     Raises:
         EnvironmentProblem: it was cut or removed, or a line is not what was written; the sentence says which.
     """
-    if not (keys / SEEN).exists():  # keys that were copied into a new workspace
+    if name_of(keys, keys / LOG_FILE) not in states(keys):  # keys that were copied into a new workspace
         return found_chain(keys / LOG_FILE, owner_only=False)
     return read_chain(keys / LOG_FILE, keys)
 
@@ -33,5 +33,7 @@ def append_log(keys: Path, what: str, facts: Mapping[str, str | int]) -> str:
     Raises:
         EnvironmentProblem: the chain is broken already, or the disk refuses; nothing is written then.
     """
+    if name_of(keys, keys / LOG_FILE) not in states(keys) and (keys / LOG_FILE).exists():
+        accept(keys, name_of(keys, keys / LOG_FILE), read_log(keys).state)
     with writing(keys / LOG_FILE, keys) as log:
         return log.append(what, facts)

@@ -22,7 +22,6 @@ from pipeline.core.files.chained import found_chain
 from pipeline.core.files.noted import noted_state
 from pipeline.core.files.seen import NOTHING, accept, name_of, sentence, states, told
 from pipeline.core.keys.custody.keyring import keys_of
-from pipeline.core.keys.custody.log import LOG_FILE
 from pipeline.core.keys.secrets import key_state
 from pipeline.sharing.layout import PROPOSALS, RELEASES
 from pipeline.sharing.policy.ledger import anchor, ledger_path
@@ -91,7 +90,7 @@ def _expected(workspace: Path) -> Iterator[str]:
     keys = keys_of(workspace)
     nights = workspace / accepted.NIGHTS
     chains = (log_path(workspace), ledger_path(workspace), nights / accepted.ACCEPTED_FILE, nights / "nights.jsonl")
-    for path in (*chains, keys / LOG_FILE, keys / "night.pin"):
+    for path in chains:  # pins and the keys' log may come with keys that were copied, and are believed as they are
         if path.exists():
             yield name_of(keys, path)
     if (workspace / FILE_NAME).exists():
