@@ -15,7 +15,7 @@ from typing import Final
 
 from flows.workspace import accepted
 from flows.workspace.history import AUDITS, HISTORY_URL, history_of, noted_as
-from flows.workspace.withdrawals import tell_log
+from flows.workspace.removing.withdrawals import tell_log
 from pipeline.audit.history import FILE_NAME
 from pipeline.core.errors import DecoctError, UsageError
 from pipeline.core.files.chained import found_chain

@@ -11,7 +11,7 @@ from typing import Any, Final, final
 from flows.closure import stage_code
 from flows.progress import say
 from flows.workspace.job import Job
-from flows.workspace.withdrawals import withdrawn_of
+from flows.workspace.removing.withdrawals import withdrawn_of
 from pipeline.core.config import Config, TablesSource, reader_options
 from pipeline.core.digest import digest_json
 from pipeline.ingest.engine.event_tables import layout_files

@@ -16,8 +16,8 @@ from flows.stages.condense import condense
 from flows.stages.encode import encode
 from flows.stages.ingest import ingest
 from flows.stages.prepare import prepare
-from flows.workspace.graph import graph_of
 from flows.workspace.job import Job, new_job
+from flows.workspace.removing.graph import graph_of
 from pipeline.audit.encodings.key_search import KeySearch
 from pipeline.audit.games import release_game
 from pipeline.audit.games.canary_subjects import CanarySubjects

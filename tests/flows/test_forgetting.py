@@ -17,13 +17,13 @@ import pytest
 from flows.stages.encode import encode
 from flows.stages.ingest import ingest
 from flows.stages.prepare import prepare
-from flows.workspace import forgetting, purge
-from flows.workspace.forgetting import Forgotten, forget, read_ids
-from flows.workspace.graph import graph_of
 from flows.workspace.job import Job, new_job
 from flows.workspace.locks import workspace_lock
-from flows.workspace.purge import Plan, carry_out, pending
-from flows.workspace.withdrawals import list_path, withdraw, withdrawn_of
+from flows.workspace.removing import forgetting, purge
+from flows.workspace.removing.forgetting import Forgotten, forget, read_ids
+from flows.workspace.removing.graph import graph_of
+from flows.workspace.removing.purge import Plan, carry_out, pending
+from flows.workspace.removing.withdrawals import list_path, withdraw, withdrawn_of
 from pipeline.core.config import Config, parse_config
 from pipeline.core.errors import EnvironmentProblem, UsageError
 from pipeline.core.files.seen import SEEN

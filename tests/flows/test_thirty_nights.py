@@ -30,10 +30,10 @@ from flows.nights.night import Night, read_record, run_night
 from flows.run import walk_until
 from flows.stages import drift as drift_stage
 from flows.stages.attacks import scenes as attacking
-from flows.workspace.forgetting import forget
 from flows.workspace.job import KEY_PURPOSES, key_path, marks_of
 from flows.workspace.locks import workspace_lock
 from flows.workspace.logs import read_log
+from flows.workspace.removing.forgetting import forget
 from pipeline.core.config import load_config
 from pipeline.core.digest import digest_file
 from pipeline.core.errors import EnvironmentProblem

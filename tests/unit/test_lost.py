@@ -19,7 +19,7 @@ from flows.nights.night import RECORD_FILE, read_record
 from flows.nights.pinned import pin, require_pinned
 from flows.workspace import accepted, history
 from flows.workspace.job import Job
-from flows.workspace.withdrawals import withdraw, withdrawn_of
+from flows.workspace.removing.withdrawals import withdraw, withdrawn_of
 from pipeline.core.config import Config, parse_config
 from pipeline.core.errors import DecoctError, EnvironmentProblem, UsageError
 from pipeline.core.files.chained import writing

@@ -13,11 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli.keep.store import store_app
-from flows.workspace import cleaning
-from flows.workspace.cleaning import OLD_SECONDS, compact, damaged, rubbish
-from flows.workspace.graph import graph_of, last_uses
 from flows.workspace.locks import workspace_lock
-from flows.workspace.purge import Plan, carry_out, pending
+from flows.workspace.removing import cleaning
+from flows.workspace.removing.cleaning import OLD_SECONDS, compact, damaged, rubbish
+from flows.workspace.removing.graph import graph_of, last_uses
+from flows.workspace.removing.purge import Plan, carry_out, pending
 from pipeline.core.errors import EnvironmentProblem
 from pipeline.core.types import GateDecision, Grouping, ReleaseRecord
 from pipeline.ingest.kept.pieces import Pieces, indexes

@@ -46,9 +46,9 @@ def forget(
     if not workspace.exists():
         raise UsageError(f"there is no workspace at {workspace}; name it with --out")
     quiet(workspace)
-    from flows.workspace.forgetting import forget as forget_subjects
-    from flows.workspace.forgetting import read_ids
     from flows.workspace.locks import workspace_lock
+    from flows.workspace.removing.forgetting import forget as forget_subjects
+    from flows.workspace.removing.forgetting import read_ids
     from pipeline.core.redaction import scrubbed
 
     asked = read_ids(_lines(ids))

@@ -22,7 +22,7 @@ def show(out: Out = None, as_json: AsJson = False) -> None:
 
     Example: decoct store list --out decoct-work
     """
-    from flows.workspace.purge import size_of
+    from flows.workspace.removing.purge import size_of
     from pipeline.store import Store
 
     workspace = _workspace(out)
@@ -59,9 +59,9 @@ def gc(
     Example: decoct store gc --yes --runs 30 --out decoct-work
     """
     from flows.progress import steps
-    from flows.workspace.cleaning import compact, rubbish
     from flows.workspace.locks import workspace_lock
-    from flows.workspace.purge import carry_out, finish_pending
+    from flows.workspace.removing.cleaning import compact, rubbish
+    from flows.workspace.removing.purge import carry_out, finish_pending
     from pipeline.core.redaction import scrubbed
 
     workspace = _workspace(out)
@@ -93,8 +93,8 @@ def verify(out: Out = None, as_json: AsJson = False) -> None:
 
     Example: decoct store verify --out decoct-work
     """
-    from flows.workspace.cleaning import damaged
     from flows.workspace.locks import workspace_lock
+    from flows.workspace.removing.cleaning import damaged
     from pipeline.store import Store
 
     workspace = _workspace(out)

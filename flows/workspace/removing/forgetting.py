@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from flows.progress import say, steps
-from flows.workspace.graph import HOLDS_PEOPLE, Graph, graph_of, last_uses
 from flows.workspace.job import CONFIG_FILE
-from flows.workspace.purge import Plan, carry_out, finish_pending
 from flows.workspace.releases import PROPOSALS, RELEASES
-from flows.workspace.withdrawals import withdraw
+from flows.workspace.removing.graph import HOLDS_PEOPLE, Graph, graph_of, last_uses
+from flows.workspace.removing.purge import Plan, carry_out, finish_pending
+from flows.workspace.removing.withdrawals import withdraw
 from pipeline.core.errors import UsageError
 from pipeline.core.types import Cohort, ReleaseRecord
 from pipeline.ingest.kept.quarantine import FOLDER as QUARANTINE

@@ -16,9 +16,9 @@ from typing import Final, final
 
 import polars as pl
 
-from flows.workspace.graph import Graph, graph_of, last_uses
-from flows.workspace.purge import Plan, object_folder, size_of
 from flows.workspace.releases import PROPOSALS, RELEASES
+from flows.workspace.removing.graph import Graph, graph_of, last_uses
+from flows.workspace.removing.purge import Plan, object_folder, size_of
 from pipeline.core.errors import DecoctError
 from pipeline.core.types import ReleaseRecord
 from pipeline.ingest.kept.pieces import USED, indexes, read_pack, write_pack
