@@ -97,7 +97,7 @@ def test_too_few_people_for_an_attack_that_the_policy_demands(members: int, othe
     require_releasable(plan(), known(members, others), to_release=False)  # who only condenses may
 
 
-def policy_that(tmp_path: Path, **changes: str) -> str:
+def policy_that(tmp_path: Path, **changes: tuple[str, str]) -> str:
     """The strict policy with some words changed, as a file."""
     text = (files("pipeline.sharing") / "policies" / "strict.toml").read_text(encoding="utf-8")
     for old, new in changes.values():
