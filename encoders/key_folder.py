@@ -30,7 +30,7 @@ def current_key(folder: Path, purpose: str) -> Secret:
     Raises:
         EnvironmentProblem: the folder cannot be written, or the key file cannot be used.
     """
-    return read_or_create_secret(key_file(folder, purpose), purpose)
+    return read_or_create_secret(key_file(folder, purpose), purpose, noted=False)
 
 
 def find_key(folder: Path, purpose: str, fingerprint: str) -> Secret:

@@ -17,10 +17,10 @@ from flows.workspace.locks import workspace_lock
 STAGE_VERBS = ["ingest", "encode", "group", "condense", "validate"]
 VERBS = [
     *("demo", "run", *STAGE_VERBS, "verify", "receive", "evaluate", "pool", "send", "fetch", "show", "doctor"),
-    *("watch", "night", "schedule"),
+    *("status", "watch", "night", "schedule"),
     *("forget", "store+list", "store+gc", "store+verify"),
     *("audit", "audit-tables", "audit-history", "audit-diff"),
-    *("config+init", "config+check", "ledger", "log+show", "log+verify", "log+lost"),
+    *("config+init", "config+check", "config+schema", "ledger", "log+show", "log+verify", "log+lost"),
     *("release+propose", "release+review", "release+approve", "release+publish"),
     *("trust+init", "trust+key", "trust+draft", "trust+sign", "trust+show", "trust+revoke"),
     *(f"keys+{verb}" for verb in ("new", "show", "rotate", "identity", "share", "import", "split", "join")),

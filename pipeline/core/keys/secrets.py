@@ -117,10 +117,10 @@ def _made(line: str) -> str:
     return day
 
 
-def write_secret(path: Path, secret: Secret, passphrase: str | None = None) -> None:
+def write_secret(path: Path, secret: Secret, passphrase: str | None = None, *, noted: bool = True) -> None:
     """Write a key file readable by its owner only, under a passphrase if one is given; refuses to overwrite one.
 
-    That there is a key of this name in the folder is noted, so that none is made in its place once it is gone.
+    That there is a key of this name in a workspace is `noted`, so that none is made in its place once it is gone.
 
     Raises:
         EnvironmentProblem: the file exists already or cannot be written.
@@ -130,7 +130,11 @@ def write_secret(path: Path, secret: Secret, passphrase: str | None = None) -> N
         clear = {"purpose": secret.purpose, "fingerprint": secret.fingerprint, "made": secret.made}
         text = seal(text, passphrase, clear)
     write_owner_file(path, text, "key file")
-    if _is_noted(path) and key_state(path) not in seen.states(path.parent).get(seen.name_of(path.parent, path), ()):
+    if (
+        noted
+        and _is_noted(path)
+        and key_state(path) not in seen.states(path.parent).get(seen.name_of(path.parent, path), ())
+    ):
         seen.accept(path.parent, seen.name_of(path.parent, path), key_state(path))
 
 
@@ -167,7 +171,7 @@ def read_secret(path: Path, purpose: str) -> Secret:
     return secret_from_text(text, purpose, source)
 
 
-def read_or_create_secret(path: Path, purpose: str) -> Secret:
+def read_or_create_secret(path: Path, purpose: str, *, noted: bool = True) -> Secret:
     """The key at `path`, made on first use; of several processes that start together one makes it and all read it.
 
     Raises:
@@ -175,8 +179,9 @@ def read_or_create_secret(path: Path, purpose: str) -> Secret:
     """
     if not path.exists():
         try:
-            require_never_made(path)
-            write_secret(path, new_secret(purpose))
+            if noted:
+                require_never_made(path)
+            write_secret(path, new_secret(purpose), noted=noted)
         except EnvironmentProblem:
             if not path.exists():
                 raise

@@ -7,13 +7,14 @@ Croissant RAI 1.0; data-use terms as schema.org's usageInfo.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pipeline.core.data_use import TERMS, data_use_address
 from pipeline.sharing.bundle.card import KINDS, MISSINGNESS, attack_rows, guarantee_words, limits_of
 from pipeline.sharing.bundle.facts import ReleaseFacts
 from pipeline.sharing.canonical import canonical
+from pipeline.sharing.layout import SHIFT, TEACHER
 
 CROISSANT_VERSION: Final = "http://mlcommons.org/croissant/1.1"
 RAI_VERSION: Final = "http://mlcommons.org/croissant/RAI/1.0"
@@ -67,6 +68,8 @@ ARRAY_WORDS: Final[Mapping[str, str]] = {
     "gram": "Noisy sum of phi phi^T over stays, phi the public feature map: (feature, feature).",
     "signed_sums": "Noisy sum of (2y - 1) phi over stays: (task, feature). Tasks in order: {tasks}.",
     "signed_counts": "Noisy sum of (2y - 1) over stays: (task). Tasks in order: {tasks}.",
+    SHIFT: "What was taken off the labels' log odds to balance them. Tasks in order: {tasks}.",
+    TEACHER: "The model that labelled the samples: intercept, then a weight per channel, in order: {channels}.",
 }
 
 
@@ -98,7 +101,7 @@ def croissant_bytes(facts: ReleaseFacts, files: Mapping[str, Mapping[str, Any]],
             for code in manifest["data_use"]
         ],
         "distribution": [_file(name, files[name], payload) for name in sorted(files)],
-        "recordSet": [_record_set(manifest, payload)],
+        "recordSet": _record_sets(manifest, payload),
         **_responsible(facts),
     }
     return canonical({key: value for key, value in described.items() if value not in ([], "")})
@@ -118,37 +121,46 @@ def _file(name: str, known: Mapping[str, Any], payload: str) -> dict[str, Any]:
     }
 
 
-def _record_set(manifest: Mapping[str, Any], payload: str) -> dict[str, Any]:
-    """A record is a sample (or a stay of an encoded cohort); moments are one record of sums."""
+def _record_sets(manifest: Mapping[str, Any], payload: str) -> list[dict[str, Any]]:
+    """A record is a sample (or a stay of an encoded cohort), and of what lies beside samples a task; moments are one
+    record of sums.
+    """
     data, kind = manifest["data"], manifest["release"]["kind"]
+    steps = f"{data['n_steps']} steps of {data['step_hours']:g} h"
+    told = f"{KINDS[kind]} {steps}. The payload is a safetensors file; its first axis is the record."
     name = {"condensed": "samples", "encoded": "stays", "moments": "sums"}[kind]
+    beside = [array for array in (SHIFT, TEACHER) if array in data["arrays"]]
+    found = [_record_set(name, told, sorted(set(data["arrays"]) - set(beside)), manifest, payload)]
+    if beside:
+        told = "What the samples' labels came from, a record for each task."
+        found.append(_record_set("tasks", told, beside, manifest, payload))
+    return found
+
+
+def _record_set(
+    name: str, told: str, arrays: Sequence[str], manifest: Mapping[str, Any], payload: str
+) -> dict[str, Any]:
+    data = manifest["data"]
     words = {
         "channels": ", ".join(data["channels"]),
         "tasks": ", ".join(task["name"] for task in data["tasks"]),
     }
     fields = []
-    for array, shape in sorted(data["arrays"].items()):
-        sizes = shape["shape"] if kind == "moments" else shape["shape"][1:]
+    for array in arrays:
+        known = data["arrays"][array]
+        sizes = known["shape"] if manifest["release"]["kind"] == "moments" else known["shape"][1:]
         fields.append(
             {
                 "@type": "cr:Field",
                 "@id": f"{name}/{array}",
                 "name": array,
                 "description": f"Tensor {array!r} of the payload. {ARRAY_WORDS[array].format(**words)}",
-                "dataType": {"float32": "cr:Float32", "float64": "cr:Float64"}[shape["dtype"]],
-                "isArray": True,
-                "arrayShape": ",".join(str(size) for size in sizes),
+                "dataType": {"float32": "cr:Float32", "float64": "cr:Float64"}[known["dtype"]],
+                **({"isArray": True, "arrayShape": ",".join(str(size) for size in sizes)} if sizes else {}),
                 "source": {"fileObject": {"@id": payload}, "extract": {"fileProperty": "content"}},
             }
         )
-    steps = f"{data['n_steps']} steps of {data['step_hours']:g} h"
-    return {
-        "@type": "cr:RecordSet",
-        "@id": name,
-        "name": name,
-        "description": f"{KINDS[kind]} {steps}. The payload is a safetensors file; its first axis is the record.",
-        "field": fields,
-    }
+    return {"@type": "cr:RecordSet", "@id": name, "name": name, "description": told, "field": fields}
 
 
 def _responsible(facts: ReleaseFacts) -> dict[str, Any]:
