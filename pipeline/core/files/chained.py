@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, final
 
 from pipeline.core.errors import EnvironmentProblem
-from pipeline.core.files.seen import NOTHING, changing, checked, name_of, settle
+from pipeline.core.files.seen import NOTHING, accept, changing, checked, name_of, settle, states
 from pipeline.core.files.whole import sync_folder
 
 BEGINNING: Final = "0" * 64  # what the first line names as the digest of the line before it
@@ -123,8 +123,11 @@ def found_chain(path: Path, *, owner_only: bool = True) -> Chain:
 
 
 @contextmanager
-def writing(path: Path, keys: Path | None = None) -> Iterator[Writer]:
+def writing(path: Path, keys: Path | None = None, *, adopt: bool = False) -> Iterator[Writer]:
     """Hold the file's lock: what is read, decided and appended inside happens as one step, whoever else writes.
+
+    Args:
+        adopt: a chain that was never noted is believed as it is, and noted.
 
     Raises:
         Lost, EnvironmentProblem: as `read_chain`, or the disk refuses.
@@ -140,6 +143,8 @@ def writing(path: Path, keys: Path | None = None) -> Iterator[Writer]:
     with os.fdopen(handle, "r+b", buffering=0) as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)  # until closed
         chain = found_chain(path)
+        if adopt and name_of(keys, path) not in states(keys):
+            accept(keys, name_of(keys, path), chain.state)
         settle(keys, name_of(keys, path), chain.state)
         whole = sum(len(line) + 1 for line in chain.lines)
         if os.fstat(stream.fileno()).st_size != whole:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.core.files.chained import Chain, found_chain, read_chain, writing
-from pipeline.core.files.seen import accept, name_of, states
+from pipeline.core.files.seen import name_of, states
 
 LOG_FILE: Final = "log.jsonl"
 
@@ -33,7 +33,5 @@ def append_log(keys: Path, what: str, facts: Mapping[str, str | int]) -> str:
     Raises:
         EnvironmentProblem: the chain is broken already, or the disk refuses; nothing is written then.
     """
-    if name_of(keys, keys / LOG_FILE) not in states(keys) and (keys / LOG_FILE).exists():
-        accept(keys, name_of(keys, keys / LOG_FILE), read_log(keys).state)
-    with writing(keys / LOG_FILE, keys) as log:
+    with writing(keys / LOG_FILE, keys, adopt=True) as log:  # keys may have been copied into a new workspace
         return log.append(what, facts)
