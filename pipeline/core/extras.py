@@ -25,6 +25,7 @@ EXTRA_OF: Final[Mapping[str, str]] = {
             "platformdirs",
             "polars",
             "prefect",
+            "prometheus_client",
             "pyarrow",
             "pydantic",
             "scipy",

@@ -226,6 +226,7 @@ CALLS: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
     "ledger": (("ledger", *OUT), ("ledger", "--json", *OUT)),
     "log show": (("log", "show", *OUT), ("log", "show", "--json", *OUT)),
     "log verify": (("log", "verify", *OUT),),
+    "log lost": (("log", "lost", *OUT), ("log", "lost", "--json", *OUT)),
     "show": (("show", *OUT), ("show", "--json", *OUT)),
     "store list": (("store", "list", *OUT), ("store", "list", "--json", *OUT)),
     "store verify": (("store", "verify", *OUT),),
@@ -245,6 +246,8 @@ CALLS: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
     "trust revoke": (("trust", "revoke", "revocations.json", "--root", "root.json"),),
     "forget": (("forget", "run.toml", "--ids", "ids.txt"),),
     "night": (("night", "run.toml", "--no-prefect"),),
+    "status": (("status", *OUT), ("status", "--json", *OUT)),
+    "config schema": (("config", "schema"),),
 }
 """In the order in which they are called: later ones find what earlier ones made."""
 ELSEWHERE: Final = {

@@ -181,10 +181,10 @@ def test_released_masks_are_kept_apart_from_what_is_encoded() -> None:
 @pytest.mark.parametrize("mode", ["drop", "encode", "release"])
 def test_card_and_report_tell_the_choice_in_one_sentence(mode: Any) -> None:
     """Three choices, three sentences; a preparation that records none gets none."""
-    data = {"transforms": [{"kind": "missingness", "mode": mode, "public": True, "channels": []}]}
+    data = {"transforms": [{"kind": "missingness", "mode": mode, "public": True, "channels": []}], "arrays": {}}
     release = {"kind": "condensed", "starts_from_records": False, "options": {}}
     told = _limits_of_kind({"release": release, "data": data, "guarantee": None})
-    silent = _limits_of_kind({"release": release, "data": {"transforms": []}, "guarantee": None})
+    silent = _limits_of_kind({"release": release, "data": {"transforms": [], "arrays": {}}, "guarantee": None})
     (sentence,) = set(told) - set(silent)
     assert sentence == MISSINGNESS[mode]
     assert sentence.count(".") == 1

@@ -6,7 +6,6 @@ Names have one spelling: no blanks at the ends, no character that cannot be seen
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -19,7 +18,7 @@ from pipeline.sharing.trust.log import parse_checkpoint
 
 Holds = Callable[[Any], bool]
 
-_METHOD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._-]{0,99}")
+MOST_METHOD: Final = 100  # characters
 
 
 def _is_date(text: Any) -> bool:
@@ -53,10 +52,6 @@ def _distinct(kind: Holds) -> Holds:
     return lambda value: _each(kind)(value) and len({*map(str, value)}) == len(value)
 
 
-def _matching(pattern: re.Pattern[str]) -> Holds:
-    return lambda value: type(value) is str and pattern.fullmatch(value) is not None
-
-
 def _is_task(value: Any) -> bool:
     binary = {"name": is_spelt, "description": _is_text}
     number = {**binary, "kind": _is_text, "low": _is_number, "high": _is_number, "unit": _is_text}
@@ -78,7 +73,7 @@ _TOP: Final[Mapping[str, Holds]] = {
 _POLICY: Final[Mapping[str, Holds]] = {"name": _is_text, "digest": _is_text, "production": _is_flag}
 _RELEASE: Final[Mapping[str, Holds]] = {
     "kind": lambda value: value in RELEASE_KINDS,
-    "method": _matching(_METHOD),
+    "method": lambda value: is_spelt(value) and len(value) <= MOST_METHOD,
     "options": _is_table,
     "code_version": _is_text,
     "starts_from_records": _is_flag,
