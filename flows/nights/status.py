@@ -7,7 +7,7 @@ are written for Prometheus as well, as a file that the node exporter's textfile 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -75,8 +75,11 @@ class Status:
         return next(level for level in _WORST_FIRST if level in {finding.level for finding in self.findings})
 
 
-def status(workspace: Path, *, now: datetime, max_age_hours: float = MAX_AGE_HOURS) -> Status:
+def status(workspace: Path, *, now: datetime, max_age_hours: float = MAX_AGE_HOURS, only: Sequence[str] = ()) -> Status:
     """How the workspace's nights are; what cannot be read is a finding, and never good.
+
+    Args:
+        only: the configurations to look at; none = all that ever ended here, retired ones among them.
 
     Raises:
         EnvironmentProblem: there is no workspace.
@@ -90,10 +93,13 @@ def status(workspace: Path, *, now: datetime, max_age_hours: float = MAX_AGE_HOU
     runs: tuple[RunFigures, ...] = ()
     try:
         nights = read_record(workspace)
-        runs = tuple(_figures(workspace, nights))
+        runs = tuple(_figures(workspace, tuple(night for night in nights if not only or night.run in only)))
         newest = {night.run: night for night in nights}
         findings += [_judged(found, newest[found.run], now, timedelta(hours=max_age_hours)) for found in runs]
-        if not runs:
+        for name in only:
+            if name not in newest:
+                findings.append(Finding(f"run {name}", UNKNOWN, "no scheduled run of this name has ended here"))
+        if not runs and not only:
             findings.append(Finding("nights", UNKNOWN, "no scheduled run has ended here yet"))
     except DecoctError as error:
         findings.append(Finding("nights", CRITICAL, clean(str(error))))

@@ -65,6 +65,14 @@ def test_a_good_night_is_ok_until_it_is_too_old(plan: Config) -> None:
     assert (level, "clock has gone back" in told) == ("CRITICAL", True)
 
 
+def test_a_retired_configuration_is_left_out_by_name_and_an_unknown_one_is_not_passed_over(plan: Config) -> None:
+    run_night(plan.model_copy(update={"name": "old"}), ends(DataError("no records")))
+    run_night(plan, ends(Held("nothing new")))
+    assert level_of(plan)[0] == "CRITICAL"
+    assert level_of(plan, only=["ward"])[0] == "OK"
+    assert level_of(plan, only=["ward", "wrad"]) == ("UNKNOWN", "no scheduled run of this name has ended here")
+
+
 def test_what_a_gate_refused_is_critical_and_keeps_the_time_of_the_last_good_end(plan: Config) -> None:
     run_night(plan, ends(Held("nothing new")))
     run_night(plan, ends(DataError(f"{plan.workspace}/132539.txt: 3 stays have no time")))

@@ -19,6 +19,9 @@ def status(
     max_age: Annotated[
         float | None, typer.Option(help="Hours that the newest good end may be old; 26 if not given.", min=0.0)
     ] = None,
+    run: Annotated[
+        list[str] | None, typer.Option(help="Only this configuration (may be repeated): leaves retired ones out.")
+    ] = None,
     metrics: Annotated[
         Path | None, typer.Option(help="Also write this file, for Prometheus's textfile collector.", show_default=False)
     ] = None,
@@ -41,6 +44,7 @@ def status(
             out or Path("decoct-work"),
             now=datetime.now(tz=UTC),
             max_age_hours=MAX_AGE_HOURS if max_age is None else max_age,
+            only=tuple(run or ()),
         )
         if metrics is not None:
             write_metrics(found, metrics)
