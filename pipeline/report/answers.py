@@ -94,7 +94,9 @@ def worth(data: Data) -> Answer:
 
 
 def _of_teacher(data: Data, task: str) -> list[str]:
-    """The score that comes with the set, on the same stays."""
+    """The score that comes with a condensed set, on the same stays; moments and encodings leave without one."""
+    if data["release_kind"] != "condensed":
+        return []
     name = data["release_artefact"] + OF_TEACHER
     found = [_scores(data, task, name, metric) for metric in ("auroc", "calibration_error")]
     if not all(rows and rows[0]["mean"] is not None for rows in found):
