@@ -124,8 +124,9 @@ def measured(plan: Config) -> Iterator[None]:
         if plan.night.metrics is not None:
             try:
                 write_metrics(status(plan.workspace, now=datetime.now(tz=UTC)), plan.night.metrics)
-            except DecoctError as error:  # the night's own outcome counts, and its exit code
-                say(f"  {error}")
+            except Exception as error:  # the night's own outcome counts, and its exit code
+                what = str(error) if isinstance(error, DecoctError) else type(error).__name__
+                say(f"  the metrics could not be made: {what}")
 
 
 def write_metrics(found: Status, path: Path) -> None:

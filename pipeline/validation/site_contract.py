@@ -43,6 +43,12 @@ PROJECT: Final = "gx"
 SUITES: Final = "expectations"
 LISTED: Final = "great_expectations.yml"
 _CRITICAL: Final = "critical"
+_COUNTS: Final = frozenset(
+    {
+        *("element_count", "unexpected_count", "unexpected_percent", "missing_count", "missing_percent"),
+        *("unexpected_percent_total", "unexpected_percent_nonmissing"),
+    }
+)
 _SHARE_KEPT: Final = 0.5  # of the accepted share: below it something was lost on the way
 _MEDIAN_SPAN: Final = 0.25  # of the clinical range: further than that no ward's patients move by themselves
 _PREVALENCE_FACTOR: Final = 2.0
@@ -133,7 +139,7 @@ def check_site_contract(cohort: Cohort, report: IngestReport, contract: SiteCont
             found = validated(gx, made, suite.rows, frame, COUNTS_ONLY)
         by_position = {result.expectation_config.meta[POSITION]: result for result in found.results}
         outcomes += [_outcome(entry, by_position.get(i), len(frame)) for i, entry in enumerate(asked)]
-        results.append((suite.name, _without_small(found, len(frame) if suite.rows == STAYS else FEWEST)))
+        results.append((suite.name, _counts_alone(found, len(frame) if suite.rows == STAYS else FEWEST)))
     _keep(gx, contract.project, results)
     broken = any(outcome.critical and not outcome.success for outcome in outcomes)
     names = ", ".join(suite.name for suite in contract.suites)
@@ -270,13 +276,17 @@ def _absent(name: str) -> ExpectationOutcome:
     return ExpectationOutcome(name, "is part of the cohort", True, False, 1, 1)
 
 
-def _without_small(result: Any, n: int) -> Any:
-    """The result as Data Docs may show it: no count of one to nine, and of fewer than ten stays no figure at all."""
+def _counts_alone(result: Any, n: int) -> Any:
+    """The result as Data Docs may show it: counts and shares, none of one to nine stays, and nothing else.
+
+    What was observed may be one stay's value (a maximum, a list of distinct values), and so may an error's message.
+    """
     for found in result.results:
         counts = [found.result.get(key) or 0 for key in ("unexpected_count", "missing_count")]
-        if n < FEWEST or any(0 < count < FEWEST for count in counts):
-            for key in [key for key in found.result if key != "element_count"]:
-                del found.result[key]
+        small = n < FEWEST or any(0 < count < FEWEST for count in counts)
+        kept = {"element_count"} if small else _COUNTS
+        found.result = {key: value for key, value in found.result.items() if key in kept}
+        found.exception_info = {"raised_exception": bool(found.exception_info) and "True" in str(found.exception_info)}
     result.meta.pop("batch_markers", None)  # a digest of the rows
     return result
 
