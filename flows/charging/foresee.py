@@ -15,7 +15,8 @@ import numpy as np
 
 from flows import registry
 from flows.workspace.releases import no_room
-from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene, Crowd, Foresees
+from pipeline.audit.foreseen import Crowd, Foresees
+from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene
 from pipeline.core.config import Condense, Config
 from pipeline.core.errors import DataError, ReleaseRefused
 from pipeline.core.types import Cohort, EncodedCohort, Split, Task

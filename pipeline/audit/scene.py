@@ -309,36 +309,6 @@ class LeakageAttack(Protocol):
         ...
 
 
-@final
-@dataclass(frozen=True)
-class Crowd:
-    """What is known of an audit of a set before there is one: subjects in train, subjects held out, samples."""
-
-    members: int
-    others: int
-    samples: int
-
-    def each(self, least: int) -> bool:
-        """Whether there are so many subjects on either side, and a sample: as `CondensedScene.lacks` asks."""
-        return min(self.members, self.others) >= least and self.samples > 0
-
-
-@runtime_checkable
-class Foresees(Protocol):
-    """An attack that says beforehand which figures that may decide it will give, each with its n.
-
-    `holds_back`: they decide only where they come out narrow, so that few people stop no release but one whose policy
-    asks for the attack by name.
-    """
-
-    name: ClassVar[str]
-    holds_back: ClassVar[bool]
-
-    def foreseen(self, crowd: Crowd) -> Mapping[str, int]:
-        """Statistic -> n; none where it cannot run."""
-        ...
-
-
 @runtime_checkable
 class InPieces(LeakageAttack, Protocol):
     """An attack on sets, of which some pieces depend on less than the set: others may make them, once for several."""

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from pipeline.audit.scene import CondensedScene
-from pipeline.audit.sets import two_sample
+from pipeline.audit.sets import distances, two_sample
 from pipeline.audit.sets.two_sample import LEVEL, People, TwoSample, examine
 from pipeline.core.types import CondensedSet, Provenance, Task
 
@@ -113,7 +113,7 @@ def test_nothing_alarms_too_often_where_nothing_leaks(monkeypatch: pytest.Monkey
 def test_the_nearest_are_those_of_a_stable_sort(people_: int, k: int) -> None:
     """Ties by the dozen: the first places of equals count, on every machine."""
     distance = np.round(np.random.default_rng(people_).normal(size=(30, people_)), 1).astype(np.float32)
-    values, places = two_sample._nearest(distance, k)
+    values, places = distances.k_nearest(distance, k)
     expected = np.argsort(distance, axis=1, kind="stable")[:, :k]
     np.testing.assert_array_equal(places, expected)
     np.testing.assert_array_equal(values, np.take_along_axis(distance, expected, axis=1))

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from flows.charging.foresee import Known, events_of, foreseen_figures, least_people, require_releasable, stops
 from flows.cli.main import app
-from pipeline.audit.scene import CondensedScene, Crowd
+from pipeline.audit.foreseen import Crowd
+from pipeline.audit.scene import CondensedScene
 from pipeline.audit.sets.linkage_inference import Linkability
 from pipeline.audit.sets.membership import Membership
 from pipeline.audit.sets.near_copies import NearCopies

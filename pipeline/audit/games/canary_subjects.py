@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, final
 
+from pipeline.audit.foreseen import Crowd
 from pipeline.audit.games.release_game import CANARIES, CONFIDENCE, ROUNDS, Game, is_gaussian, play
 from pipeline.audit.once import Piece
 from pipeline.audit.result import Controls, Figure, result
-from pipeline.audit.scene import CondensedScene, Crowd
+from pipeline.audit.scene import CondensedScene
 from pipeline.core.codec import from_plain, to_plain
 from pipeline.core.types import AttackResult, AuditPiece, ThreatModel
 

@@ -15,7 +15,8 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from pipeline.audit.excess import STATISTIC, Arms, Excess, Hits, Told, best_variant, excess_result
-from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene, Crowd
+from pipeline.audit.foreseen import Crowd
+from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene
 from pipeline.audit.sets.population import squared_distances
 from pipeline.audit.sets.singling_out import foreseen_excess, planted, strangers, unsupported_people
 from pipeline.audit.sets.summary_table import Columns, Table, Tables, tables

@@ -14,9 +14,10 @@ from typing import Any, ClassVar, Final, final
 import numpy as np
 from scipy import stats
 
+from pipeline.audit.foreseen import Crowd
 from pipeline.audit.once import Piece
 from pipeline.audit.result import Controls, result
-from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene, Crowd
+from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene
 from pipeline.audit.sets.distances import channel_scale
 from pipeline.audit.sets.population import (
     REFERENCE_SHARE,

@@ -23,8 +23,9 @@ from typing import ClassVar, Final, final
 import numpy as np
 from scipy import stats
 
+from pipeline.audit.foreseen import Crowd
 from pipeline.audit.result import Controls, Figure, result
-from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene, Crowd
+from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene
 from pipeline.audit.sets.disguises.reference import PLAIN, Found, Reference, found_among, reference
 from pipeline.audit.sets.disguises.views import disguised, space_of
 from pipeline.audit.sets.distances import EXACT, MAX_LAG, channel_scale

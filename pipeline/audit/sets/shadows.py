@@ -18,8 +18,9 @@ from typing import ClassVar, final
 
 import numpy as np
 
+from pipeline.audit.foreseen import Crowd
 from pipeline.audit.result import Controls, Figure, result
-from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene, Crowd, Level, Recondense
+from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene, Level, Recondense
 from pipeline.audit.sets.distances import channel_scale
 from pipeline.audit.sets.membership import FOUND, foreseen_of_halves, halves, judge
 from pipeline.audit.sets.population import REFERENCE_SHARE, Asked, flattened, population_of, scores

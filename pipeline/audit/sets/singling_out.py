@@ -16,7 +16,8 @@ import numpy as np
 from scipy import stats
 
 from pipeline.audit.excess import STATISTIC, Arms, Excess, Hits, Told, best_variant, excess_result, reported
-from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene, Crowd
+from pipeline.audit.foreseen import Crowd
+from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene
 from pipeline.audit.sets.summary_table import Table, Tables, tables
 from pipeline.core.seeds import generator
 from pipeline.core.types import AttackResult, ThreatModel

@@ -25,10 +25,11 @@ from typing import ClassVar, Final, final
 
 import numpy as np
 
+from pipeline.audit.foreseen import Crowd
 from pipeline.audit.once import Piece
 from pipeline.audit.result import Controls, Figure, result
-from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene, Crowd
-from pipeline.audit.sets.distances import channel_scale
+from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene
+from pipeline.audit.sets.distances import channel_scale, k_nearest
 from pipeline.audit.sets.population import by_subject, squared_distances
 from pipeline.audit.sets.views import VIEWS, seen
 from pipeline.audit.statistics import auroc
@@ -277,7 +278,7 @@ def _by_samples(given: np.ndarray, distance: np.ndarray, subjects: np.ndarray) -
     Args:
         given: `(subject, relabelling)` who is called a member; distance: `(record, sample)`.
     """
-    near, who = _nearest(np.ascontiguousarray(distance.T), min(NEIGHBOURS, len(distance)))
+    near, who = k_nearest(np.ascontiguousarray(distance.T), min(NEIGHBOURS, len(distance)))
     who = subjects[who]
     gaps = np.zeros(given.shape[1])
     for own, far in zip(who, near, strict=True):
@@ -285,21 +286,6 @@ def _by_samples(given: np.ndarray, distance: np.ndarray, subjects: np.ndarray) -
         first = [np.where(side.any(axis=0), far[side.argmax(axis=0)], far[-1]) for side in (inside, ~inside)]
         gaps += np.tanh(first[1] - first[0])
     return gaps / max(len(near), 1)
-
-
-def _nearest(distance: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k smallest of each row in order, and their places, the first ones of equals: `(row, k)` each.
-
-    The k-th of some of a row is no smaller than the row's, so what is up to it holds the k smallest: little to sort.
-    """
-    some = distance[:, :: 4 if distance.shape[1] >= 8 * k else 1]
-    last = np.partition(some, k - 1, axis=1)[:, k - 1 : k]
-    rows, places = np.nonzero(distance <= last)
-    values = distance[rows, places]
-    order = np.lexsort((places, values, rows))
-    first = np.searchsorted(rows, np.arange(len(distance)))  # rows are in order, and stay so
-    kept = order[first[:, None] + np.arange(k)]
-    return values[kept], places[kept]
 
 
 def planted_sets(people: People, rng: np.random.Generator) -> dict[str, np.ndarray]:
