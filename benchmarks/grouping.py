@@ -7,7 +7,7 @@ the first 48 hours as input.
   summary features with the same trunk, 20 epochs of joint training in batches of 128 with Adam, the lookahead at every
   step or at every tenth; contestants alternate within a round, ratios are taken within a round.
 * agreement: Spearman of the 21 pairs between runs with different seeds (mean over pairs of runs), and with the
-  label-only control, for one-step heads (what Decoct uses), random heads, the literal shared head, and TAG.
+  label-only control, for one-step heads (what Decoct uses) and TAG.
 * null cohorts: 40 of 400 stays with six unrelated tasks of prevalence 5 % to 70 %: how many pass each check.
 
 Seconds are the process's own CPU time on one thread: on a shared machine the wall clock measures the neighbours. No
@@ -32,7 +32,7 @@ from reference import machine, reference_split
 from threadpoolctl import threadpool_limits
 
 from pipeline.core.types import EncodedCohort, Split
-from pipeline.grouping.affinity.samplewise import label_hamming, samplewise_multihead, samplewise_shared_head, summarise
+from pipeline.grouping.affinity.samplewise import label_hamming, samplewise_multihead, summarise
 from pipeline.grouping.checks import NOT_IDENTIFIABLE, note_on_halves, note_on_shuffles, rank_correlation
 from pipeline.grouping.partition import exact_partition
 from pipeline.grouping.run import group_tasks
@@ -166,8 +166,8 @@ def measure(rounds: int) -> dict[str, Any]:
     features, labels = train.features[rows], train.labels[rows]
     control = label_hamming(labels)
 
-    def affinity(seed: int, **more: Any) -> np.ndarray:
-        return samplewise_multihead(features, labels, n_inits=N_INITS, seed=seed, **more)
+    def affinity(seed: int) -> np.ndarray:
+        return samplewise_multihead(features, labels, n_inits=N_INITS, seed=seed)
 
     contestants: dict[str, Callable[[], object]] = {
         "samplewise_multihead": lambda: affinity(0),
@@ -202,10 +202,6 @@ def measure(rounds: int) -> dict[str, Any]:
         ),
         "agreement": {
             "one_step_heads": agreement(affinity, control, 8),
-            "random_heads": agreement(lambda seed: affinity(seed, heads="random"), control, 8),
-            "shared_head": agreement(
-                lambda seed: samplewise_shared_head(features, labels, n_inits=N_INITS, seed=seed), control, 8
-            ),
             "tag_every_tenth_step": agreement(lambda seed: tag(features, labels, every=10, seed=seed), control, 4),
         },
         "spearman_one_step_with_tag": round(rank_correlation(affinity(0), tag(features, labels, every=1, seed=0)), 4),

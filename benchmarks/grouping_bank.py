@@ -1,14 +1,13 @@
 """The gradient bank against TAG, in one run: `python benchmarks/grouping_bank.py truth-800.npz`.
 
-Eight tasks of PhysioNet 2012 (first 24 hours), the first 800 training stays, for a dense trunk on summaries and a
-convolutional one on the hourly series.
+Eight tasks of PhysioNet 2012 (first 24 hours), the first 800 training stays, on summaries.
 
 * time: filling the bank, its short training included, and reading `samplewise`, against TAG (Fifty et al. 2021) with
   the same trunk: 20 epochs of joint training in batches of 128 with the lookahead at every step, or at every tenth; the
   contestants alternate within a round and ratios are taken within a round.
 * agreement with what training shows: Spearman of the 28 pairs with the gains of trained pairs (mean of both directions,
   8 seeds, dense networks, in the truth file), over seeds of the affinity; the difference to TAG with a 95 % interval
-  from drawing pairs again. For the convolutional trunk, too, the trained pairs are dense networks.
+  from drawing pairs again.
 
 Seconds are the process's own CPU time on one thread.
 """
@@ -31,10 +30,8 @@ from reference import machine
 from scipy.stats import spearmanr
 
 from pipeline.core.types import Split
-from pipeline.grouping.affinity.bank import BATCH, LEARNING_RATE, GradientBank, fill_bank
-from pipeline.grouping.affinity.bank_affinities import samplewise
+from pipeline.grouping.affinity.bank import BATCH, HIDDEN, LEARNING_RATE, Trunk, fill_bank, samplewise
 from pipeline.grouping.affinity.samplewise import label_hamming
-from pipeline.grouping.affinity.taped import TapedTrunk, TrunkKind
 from pipeline.grouping.batched_trainer import task_losses
 from pipeline.grouping.gains import gains, values
 from pipeline.grouping.reliability import table_of_pairs
@@ -43,13 +40,13 @@ from pipeline.grouping.validated import trainer_inputs
 N_STAYS, EPOCHS, BAR, STEP = 800, 20, 20, 1e-3
 
 
-def tag(inputs: np.ndarray, labels: np.ndarray, trunk: TrunkKind, *, every: int, seed: int) -> np.ndarray:
+def tag(inputs: np.ndarray, labels: np.ndarray, *, every: int, seed: int) -> np.ndarray:
     """TAG as a distance: minus the mean of Z[i, j] and Z[j, i] over the lookaheads of one joint training."""
     draws = torch.Generator().manual_seed(seed)
     x, y = torch.tensor(inputs, dtype=torch.float32), torch.tensor(labels, dtype=torch.float32)
     known, y = y.isfinite().float(), y.nan_to_num(0.0)
-    network = TapedTrunk(trunk, x.shape[-1], draws)
-    heads = ((torch.rand(network.n_units, y.shape[1], generator=draws) * 2 - 1) / network.n_units**0.5).requires_grad_()
+    network = Trunk(x.shape[-1], draws)
+    heads = ((torch.rand(HIDDEN[-1], y.shape[1], generator=draws) * 2 - 1) / HIDDEN[-1] ** 0.5).requires_grad_()
     bias = torch.zeros(y.shape[1], requires_grad=True)
     optimiser = torch.optim.Adam([*network.parameters, heads, bias], lr=LEARNING_RATE, fused=True)
     seen, step = [], 0
@@ -71,7 +68,7 @@ def tag(inputs: np.ndarray, labels: np.ndarray, trunk: TrunkKind, *, every: int,
 
 
 def _ahead(
-    network: TapedTrunk, now: torch.Tensor, task: int, rows: torch.Tensor, losses: Callable[[torch.Tensor], Any]
+    network: Trunk, now: torch.Tensor, task: int, rows: torch.Tensor, losses: Callable[[torch.Tensor], Any]
 ) -> torch.Tensor:
     """1 - loss after a step on one task / loss before, for every task; the trunk is put back."""
     slopes = torch.autograd.grad(now[task], network.parameters, retain_graph=True)
@@ -93,29 +90,24 @@ def agreement(distance: np.ndarray, truth: np.ndarray, pairs: np.ndarray | None 
     return float(spearmanr(near[chosen], gain[chosen]).statistic)
 
 
-def compared(
-    trunk: TrunkKind, inputs: np.ndarray, labels: np.ndarray, truth: np.ndarray, *, rounds: int, seeds: int
-) -> dict[str, Any]:
-    """Times and agreements of one trunk."""
-    stays = np.arange(len(labels), dtype=np.int32)
+def compared(inputs: np.ndarray, labels: np.ndarray, truth: np.ndarray, *, rounds: int, seeds: int) -> dict[str, Any]:
+    """Times and agreements."""
     found: dict[str, list[np.ndarray]] = {name: [] for name in ("samplewise", "tag_every_step", "tag_every_tenth_step")}
     times: dict[str, list[float]] = {name: [] for name in ("bank", "tag_every_step", "tag_every_tenth_step")}
 
-    banks: list[GradientBank] = []
-
     def banked(seed: int) -> None:
-        banks.append(fill_bank(inputs, labels, stays, trunk=trunk, seed=seed))
-        found["samplewise"].append(samplewise(banks[-1], np.ones(len(banks[-1].stays))))
+        bank = fill_bank(inputs, labels, seed=seed)
+        found["samplewise"].append(samplewise(bank, np.ones(len(bank.stays))))
 
     def peer(every: int, seed: int, name: str) -> None:
-        found[name].append(tag(inputs, labels, trunk, every=every, seed=seed))
+        found[name].append(tag(inputs, labels, every=every, seed=seed))
 
-    fill_bank(inputs, labels, stays, trunk=trunk, seed=0)  # the first call of a process loads things
+    fill_bank(inputs, labels, seed=0)  # the first call of a process loads things
     for seed in range(rounds):
         times["bank"].append(seconds(lambda seed=seed: banked(seed)))
         times["tag_every_step"].append(seconds(lambda seed=seed: peer(1, seed, "tag_every_step")))
         times["tag_every_tenth_step"].append(seconds(lambda seed=seed: peer(10, seed, "tag_every_tenth_step")))
-        print(trunk, seed, {name: round(value[-1], 3) for name, value in times.items()}, flush=True)
+        print(seed, {name: round(value[-1], 3) for name, value in times.items()}, flush=True)
     for seed in range(rounds, seeds):
         banked(seed)
     agreements = {name: spread([agreement(one, truth) for one in runs]) for name, runs in found.items()}
@@ -145,7 +137,6 @@ def main() -> None:
     parser.add_argument("truth", type=Path, help="file of grouping_truth.py with the same number of training stays")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--trunks", nargs="+", default=["mlp", "tcn"])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "grouping_bank.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -153,17 +144,7 @@ def main() -> None:
     truth = table_of_pairs(gains(values(whole)[0], whole.groups), whole.groups)
     truth = (truth + truth.T) / 2
     train = eight_tasks().part(Split.TRAIN).take(np.arange(N_STAYS))
-    found = {
-        trunk: compared(
-            trunk,
-            trainer_inputs(train.features) if trunk == "mlp" else train.features,
-            train.labels,
-            truth,
-            rounds=options.rounds,
-            seeds=options.seeds,
-        )
-        for trunk in options.trunks
-    }
+    row = compared(trainer_inputs(train.features), train.labels, truth, rounds=options.rounds, seeds=options.seeds)
     result = {
         "benchmark": "grouping_bank",
         "machine": {**machine(np, scipy, torch), "threads_used": 1},
@@ -172,18 +153,13 @@ def main() -> None:
             "tasks": train.labels.shape[1],
             "label_hamming": round(agreement(label_hamming(train.labels), truth), 4),
         },
-        "trunks": found,
+        **row,
         "bars": {
-            trunk: {
-                f">= {BAR} x faster than TAG at every step": {
-                    "met": row["times_faster"]["tag_every_step"]["mean"] >= BAR
-                },
-                "agreement not lower than TAG's": {
-                    "met": row["samplewise_less_tag"]["difference"] >= 0,
-                    "shown": row["samplewise_less_tag"]["interval_95"][0] >= 0,
-                },
-            }
-            for trunk, row in found.items()
+            f">= {BAR} x faster than TAG at every step": {"met": row["times_faster"]["tag_every_step"]["mean"] >= BAR},
+            "agreement not lower than TAG's": {
+                "met": row["samplewise_less_tag"]["difference"] >= 0,
+                "shown": row["samplewise_less_tag"]["interval_95"][0] >= 0,
+            },
         },
     }
     options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -51,7 +51,6 @@ def _on_stays(job: Job, table: GroupConfig, cohort: EncodedCohort, seed: int) ->
     training = cohort.part(Split.TRAIN)
     options: dict[str, Any] = {
         "affinity": table.affinity,
-        "trunk": table.trunk,
         "max_groups": table.max_groups,
         "n_inits": table.n_inits,
         "limits": _limits(table),

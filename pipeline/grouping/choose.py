@@ -13,8 +13,9 @@ from typing import Final, final
 import numpy as np
 from jaxtyping import Float64
 
-from pipeline.grouping.cover import Cover, Limits, best_cover
+from pipeline.grouping.cover import Cover, best_cover
 from pipeline.grouping.gains import GroupLosses, alone, gains, subject_weights, values
+from pipeline.grouping.partition import Limits
 
 CONVINCED: Final = 0.8  # share of bootstrap draws in which a task gains, from which it may join
 N_DRAWS: Final = 200
@@ -44,14 +45,10 @@ def choose(
     *,
     max_groups: int,
     seed: int,
-    price: float = 0.0,
-    convinced: float = CONVINCED,
     limits: Limits | None = None,
     n_replicates: int = N_REPLICATES,
 ) -> Choice:
     """The best cover by at most `max_groups` of the trained groups, on the selection stays `losses`.
-
-    `price`: what one more network to serve must be worth, as a share of a task's null log-loss.
 
     Raises:
         DataError: a task was not trained alone, or no cover exists within the limits.
@@ -64,8 +61,8 @@ def choose(
     barred = np.zeros(len(losses.groups), dtype=bool) if limits is None else ~limits.allow(losses.groups)
 
     def cover_of(worth: np.ndarray) -> Cover:
-        shown = np.where(barred[:, None], np.nan, credited(worth, share, single, convinced))
-        return best_cover(shown, max_groups=max_groups, price=price)
+        shown = np.where(barred[:, None], np.nan, credited(worth, share, single))
+        return best_cover(shown, max_groups=max_groups)
 
     share[single, np.arange(len(single))] = 1.0
     cover = cover_of(observed)
@@ -77,7 +74,7 @@ def choose(
     return Choice(cover, np.asarray(served), together)
 
 
-def credited(observed: np.ndarray, share: np.ndarray, single: np.ndarray, convinced: float) -> np.ndarray:
+def credited(observed: np.ndarray, share: np.ndarray, single: np.ndarray) -> np.ndarray:
     """Values `(group, task)`, cut to just below the task's value alone where a gain is not convincing."""
     own = observed[single, np.arange(len(single))]
-    return np.where(share >= convinced, observed, np.minimum(observed, own - _NO_BETTER))
+    return np.where(share >= CONVINCED, observed, np.minimum(observed, own - _NO_BETTER))

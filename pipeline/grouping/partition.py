@@ -9,18 +9,45 @@ ties). How many groups are worth having is a question for validation, not for th
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, final
 
 import numpy as np
 from jaxtyping import Bool, Float64
 
 from pipeline.core.errors import DataError
-from pipeline.grouping.cover import Limits
 
 MAX_TASKS: Final = 15
 _TIE: Final = 1e-12
 
 Groups = tuple[tuple[int, ...], ...]
+
+
+@final
+@dataclass(frozen=True)
+class Limits:
+    """What a group may be: its size, pairs of tasks that are learned together, and pairs that never are."""
+
+    largest: int | None = None
+    must_link: tuple[tuple[int, int], ...] = ()
+    cannot_link: tuple[tuple[int, int], ...] = ()
+
+    def allow(self, groups: Bool[np.ndarray, "group task"]) -> Bool[np.ndarray, " group"]:
+        """Which groups keep to them."""
+        allowed = np.ones(len(groups), dtype=bool) if self.largest is None else groups.sum(axis=1) <= self.largest
+        for first, second in self.must_link:
+            allowed &= groups[:, first] == groups[:, second]
+        for first, second in self.cannot_link:
+            allowed &= ~(groups[:, first] & groups[:, second])
+        return np.asarray(allowed)
+
+    def smallest(self, n_tasks: int) -> tuple[tuple[int, ...], ...]:
+        """The smallest groups there can be: every task with those that it must be with."""
+        group = list(range(n_tasks))
+        for first, second in self.must_link:
+            old, new = group[second], group[first]
+            group = [new if one == old else one for one in group]
+        return tuple(tuple(t for t in range(n_tasks) if group[t] == one) for one in dict.fromkeys(group))
 
 
 def subset_costs(distance: Float64[np.ndarray, "task task"]) -> Float64[np.ndarray, " subset"]:
@@ -86,7 +113,7 @@ def cheapest_partition(cost: Float64[np.ndarray, " subset"], *, max_groups: int)
         choice[1:, subset] = groups[pick]
     least = best[:, full].min()
     if not np.isfinite(least):
-        raise DataError(f"no {max_groups} of the groups with a finite cost make up all {n_tasks} tasks")
+        raise DataError(f"no {max_groups} of the candidate groups cover all {n_tasks} tasks")
     used = int(np.argmax(best[:, full] <= least + _TIE))
     return _read_back(choice, used, full), float(best[used, full])
 

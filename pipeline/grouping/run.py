@@ -16,18 +16,14 @@ from pipeline.core.errors import DataError
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import generator
 from pipeline.core.types import EncodedCohort, Grouping, GroupValidation
-from pipeline.grouping.affinity.bank import fill_bank
-from pipeline.grouping.affinity.bank_affinities import samplewise
+from pipeline.grouping.affinity.bank import fill_bank, samplewise
 from pipeline.grouping.affinity.samplewise import label_hamming, samplewise_multihead, summarise
-from pipeline.grouping.affinity.taped import TrunkKind
 from pipeline.grouping.checks import N_SHUFFLES, note_on_halves, note_on_shuffles, rank_correlation, smaller_class
-from pipeline.grouping.cover import Limits
-from pipeline.grouping.partition import Groups, exact_partition
+from pipeline.grouping.partition import Groups, Limits, exact_partition
 from pipeline.grouping.trainings import Trainer, train_here
 from pipeline.grouping.validated import validate_groups
 
 AffinityKind = Literal["samplewise_multihead", "label_hamming", "samplewise"]
-"""`samplewise` is read from a gradient bank, by whichever trunk."""
 
 FEW: Final = 20  # a task with fewer stays in its smaller class is flagged, without its count
 LIKE_CONTROL: Final = 0.9  # rank correlation from which the affinity adds nothing to comparing labels
@@ -44,7 +40,7 @@ OUTSIDE_ACCOUNT: Final = (
 @final
 @dataclass(frozen=True)
 class NamedLimits:
-    """`pipeline.grouping.cover.Limits`, tasks by their names."""
+    """`pipeline.grouping.partition.Limits`, tasks by their names."""
 
     largest: int | None = None
     must_link: tuple[tuple[str, str], ...] = ()
@@ -66,7 +62,6 @@ def group_tasks(
     max_groups: int,
     n_inits: int,
     seed: int,
-    trunk: TrunkKind = "mlp",
     limits: NamedLimits | None = None,
     max_stays: int = 2000,
     on_step: OnStep = ignore_step,
@@ -100,7 +95,6 @@ def group_tasks(
             features[part],
             part_labels,
             n_inits=inits,
-            trunk=trunk,
             seed=seed,
             on_step=lambda _step, _steps, value: on_step(next(steps), 3 * n_inits + N_SHUFFLES + 1, value),
         )
@@ -137,7 +131,6 @@ def measured(
     *,
     n_inits: int,
     seed: int,
-    trunk: TrunkKind = "mlp",
     on_step: OnStep = ignore_step,
 ) -> Float64[np.ndarray, "task task"]:
     """The affinity of these stays, `(stay, step, channel)` and `(stay, task)`, by its name.
@@ -149,9 +142,7 @@ def measured(
         return label_hamming(labels)
     if affinity == "samplewise_multihead":
         return samplewise_multihead(features, labels, n_inits=n_inits, seed=seed, on_step=on_step)
-    inputs = summarise(features) if trunk == "mlp" else features
-    stays = np.arange(len(labels), dtype=np.int32)
-    bank = fill_bank(inputs, labels, stays, trunk=trunk, n_points=n_inits, seed=seed, on_step=on_step)
+    bank = fill_bank(summarise(features), labels, n_points=n_inits, seed=seed, on_step=on_step)
     return samplewise(bank, np.ones(len(bank.stays)))
 
 
@@ -164,7 +155,6 @@ def validate_grouping(
     n_inits: int,
     max_groups: int,
     seed: int,
-    trunk: TrunkKind = "mlp",
     limits: NamedLimits | None = None,
     device: str = "cpu",
     trainer: Trainer = train_here,
@@ -177,7 +167,7 @@ def validate_grouping(
     """
     training, tuning = _with_tasks(training, proposed.tasks), _with_tasks(tuning, proposed.tasks)
 
-    measure = _resampled(affinity, training, n_inits=n_inits, trunk=trunk, seed=seed)
+    measure = _resampled(affinity, training, n_inits=n_inits, seed=seed)
     within = (limits or NamedLimits()).of(proposed.tasks)
     validation = validate_groups(
         training,
@@ -200,13 +190,12 @@ def validate_grouping(
 
 
 def _resampled(
-    affinity: AffinityKind, training: EncodedCohort, *, n_inits: int, trunk: TrunkKind, seed: int
+    affinity: AffinityKind, training: EncodedCohort, *, n_inits: int, seed: int
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """The affinity as a function of drawn rows and their labels; a bank is filled once and read with weights."""
     if affinity in ("label_hamming", "samplewise_multihead"):
         return lambda rows, labels: measured(affinity, training.features[rows], labels, n_inits=n_inits, seed=seed)
-    inputs = summarise(training.features) if trunk == "mlp" else training.features
-    bank = fill_bank(inputs, training.labels, training.subject_index, trunk=trunk, n_points=n_inits, seed=seed)
+    bank = fill_bank(summarise(training.features), training.labels, n_points=n_inits, seed=seed)
     return lambda rows, _: samplewise(bank, bank.weights(rows))
 
 

@@ -25,9 +25,9 @@ from pipeline.grouping.affinity.samplewise import label_hamming, summarise
 from pipeline.grouping.batched_trainer import log_losses
 from pipeline.grouping.checks import smaller_class
 from pipeline.grouping.choose import Choice, choose
-from pipeline.grouping.cover import Limits, best_cover
+from pipeline.grouping.cover import best_cover
 from pipeline.grouping.gains import GroupLosses, alone, gain_of, gains, null_log_losses, values
-from pipeline.grouping.partition import exact_partition
+from pipeline.grouping.partition import Limits, exact_partition
 from pipeline.grouping.reliability import Reliability, pair_reliability
 from pipeline.grouping.trainings import Trainer, Training, train_here
 

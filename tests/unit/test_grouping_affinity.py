@@ -11,8 +11,8 @@ from scipy.special import expit
 
 from pipeline.core.errors import DataError
 from pipeline.core.seeds import generator
-from pipeline.grouping.affinity.heads import one_step_heads, random_heads
-from pipeline.grouping.affinity.samplewise import label_hamming, samplewise_multihead, samplewise_shared_head, summarise
+from pipeline.grouping.affinity.heads import one_step_heads
+from pipeline.grouping.affinity.samplewise import label_hamming, samplewise_multihead, summarise
 from pipeline.grouping.affinity.trunk import Trunk, activations, input_sizes, random_trunk, step_l1, trunk_deltas
 
 
@@ -85,33 +85,6 @@ def test_multihead_affinity_is_gradient_descents_second_step() -> None:
         for s, t in combinations(range(3), 2):
             expected[s, t] += np.nanmean(np.abs(steps[s] - steps[t]).sum(-1)) / 2
     np.testing.assert_allclose(found, expected + expected.T, rtol=1e-6)
-
-
-def test_shared_head_is_a_weighted_label_distance() -> None:
-    """The literal form, all parameters and one head, by autograd: it equals the gradient-weighted Hamming distance."""
-    features, labels = toy(n_stays=30, n_tasks=3)
-    inputs = summarise(features)
-    trunk = random_trunk(inputs.shape[1], generator(3, "grouping", "trunk", 0))
-    head = random_heads(activations(trunk, inputs)[-1], labels[:, :1], generator(3, "grouping", "heads", 0)).weights[0]
-    expected = np.zeros((3, 3))
-    for i, row in enumerate(inputs):
-        steps = [autograd_gradient(trunk, head, 0.0, row, labels[i, t], True) for t in range(3)]
-        expected += [[np.abs(a - b).sum() / len(inputs) for b in steps] for a in steps]
-    found = samplewise_shared_head(features, labels, n_inits=1, seed=3)
-    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
-
-
-def test_random_heads_cannot_tell_a_label_from_its_opposite() -> None:
-    """(w, y) and (-w, 1 - y) give one and the same trunk gradient: why heads are not drawn."""
-    features, labels = toy()
-    trunk = random_trunk(features.shape[1], np.random.default_rng(0))
-    layers = activations(trunk, features)
-    heads = random_heads(layers[-1], labels, np.random.default_rng(1))
-    one = trunk_deltas(trunk, layers, heads.weights, heads.residuals)
-    mirrored = expit(layers[-1] @ -heads.weights.T) - (1 - labels)
-    other = trunk_deltas(trunk, layers, -heads.weights, mirrored)
-    for a, b in zip(one, other, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
 
 
 def test_one_step_heads_are_class_mean_differences() -> None:

@@ -8,7 +8,7 @@ import pytest
 from pipeline.core.errors import DataError
 from pipeline.core.types import EncodedCohort, Provenance, Split, Task
 from pipeline.grouping.affinity.samplewise import label_hamming
-from pipeline.grouping.cover import Limits
+from pipeline.grouping.partition import Limits
 from pipeline.grouping.reliability import agreement, pair_reliability
 from pipeline.grouping.run import group_tasks, validate_grouping
 from pipeline.grouping.validated import Effort, _parts, candidates, validate_groups

@@ -21,7 +21,6 @@ class GroupConfig(Model):
 
     decide: Literal["affinity", "validation", "private_moments", "fixed"] = "affinity"
     affinity: Literal["samplewise_multihead", "label_hamming", "samplewise"] = "samplewise_multihead"
-    trunk: Literal["mlp", "tcn", "gru"] = "mlp"  # of samplewise
     max_groups: PositiveInt = 3
     n_inits: PositiveInt = 3
     largest: PositiveInt | None = None  # tasks in a group

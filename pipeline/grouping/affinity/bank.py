@@ -1,18 +1,21 @@
-"""One bank of per-sample, per-task trunk gradients that every gradient-based affinity reads.
+"""The affinity that is read from one bank of per-sample, per-task trunk gradients.
 
 The gradient of stay i's loss on task t by the trunk is residual[i, t] * J_i^T w_t: a number that holds the label, times
-a direction that does not. One backward pass for each task gives all directions (`affinity.taped`). They are
-kept as sketches that preserve inner products: the tensor sketch (Pham and Pagh 2013), which never forms the outer
-product, for maps that run once per stay; random signs summed in buckets (the count sketch of Charikar et al. 2002) for
-maps that run at every step. Resampling patients is then a change of weights and costs no further gradient.
+a direction that does not. The gradient by the weights of a dense layer is the outer product of what went in and what
+comes back, so that one backward pass for each task gives all directions. They are kept as sketches that preserve inner
+products, the tensor sketch (Pham and Pagh 2013), which never forms the outer product. Resampling patients is then a
+change of weights and costs no further gradient.
 
 The bank is filled after a short joint training of all tasks from a random start; more starts can be averaged over.
+`samplewise` is [Group]'s mean over stays of the distance between two tasks' steps (Thakur et al., arXiv 2412.04413),
+in L2, each task's steps scaled to mean length 1: symmetric, 0 on the diagonal, smaller = more alike.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, final
 
 import numpy as np
@@ -20,16 +23,46 @@ import torch
 from jaxtyping import Bool, Float32, Float64, Int32, Shaped
 from torch import Tensor
 
-from pipeline.core.errors import ConfigError, DataError
+from pipeline.core.errors import DataError
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import child_seed
-from pipeline.grouping.affinity.taped import Tape, TapedTrunk, TrunkKind
 from pipeline.grouping.batched_trainer import null_losses, task_losses
 
-SKETCH: Final = 256  # numbers that stand for the gradient by one affine map
-MAX_STAYS: Final = {"mlp": 800, "tcn": 256, "gru": 256}  # a gradient over time costs that much more
+HIDDEN: Final = (64, 64)
+SKETCH: Final = 256  # numbers that stand for the gradient by one layer
+MAX_STAYS: Final = 800  # trained on are all, gradients are kept of so many
 BATCH: Final = 128
 LEARNING_RATE: Final = 2e-3  # Adam
+
+
+@final
+class Trunk:
+    """Dense tanh layers that give what went into and came out of each of them."""
+
+    def __init__(self, n_inputs: int, draws: torch.Generator) -> None:
+        shapes = list(pairwise((n_inputs, *HIDDEN)))
+        self.weights = [_uniform(into, out, draws) for into, out in shapes]
+        self.biases = [torch.zeros(out, requires_grad=True) for _, out in shapes]
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """Everything that tasks share."""
+        return [*self.weights, *self.biases]
+
+    def run(self, inputs: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """`(stay, feature)` to the embedding `(stay, unit)`, and of each layer what went in and the sum before tanh."""
+        now, layers = inputs, []
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            out = torch.addmm(bias, now, weight)
+            layers.append((now, out))
+            now = torch.tanh(out)
+        return now, layers
+
+
+def _uniform(into: int, out: int, draws: torch.Generator) -> Tensor:
+    """Glorot and Bengio (2010)."""
+    bound = math.sqrt(6 / (into + out))
+    return ((torch.rand(into, out, generator=draws) * 2 - 1) * bound).requires_grad_(True)
 
 
 @final
@@ -40,7 +73,6 @@ class GradientBank:
     directions: Float32[np.ndarray, "point task stay number"]  # sketches of d logit / d trunk
     residuals: Float32[np.ndarray, "point task stay"]  # d loss / d logit, losses in units of the task's null loss
     known: Bool[np.ndarray, "task stay"]
-    subjects: Int32[np.ndarray, " stay"]
     stays: Int32[np.ndarray, " stay"]  # which of the stays that it was filled from
 
     def weights(self, rows: Int32[np.ndarray, " drawn"]) -> Float64[np.ndarray, " stay"]:
@@ -49,42 +81,35 @@ class GradientBank:
 
 
 def fill_bank(
-    inputs: Shaped[np.ndarray, "stay ..."],
+    inputs: Shaped[np.ndarray, "stay feature"],
     labels: Shaped[np.ndarray, "stay task"],
-    subjects: Int32[np.ndarray, " stay"],
     *,
-    trunk: TrunkKind = "mlp",
     n_points: int = 1,
     epochs: int = 1,
-    max_stays: int | None = None,
     seed: int,
     on_step: OnStep = ignore_step,
 ) -> GradientBank:
     """Train all tasks together for `epochs` from `n_points` starts and keep the gradients at the end of each.
 
     Args:
-        inputs: `(stay, feature)` for "mlp", `(stay, step, channel)` for "tcn" and "gru".
         labels: in [0, 1]; NaN = missing.
-        max_stays: trained on are all stays, gradients are kept of so many of them; None = as `MAX_STAYS` says.
 
     Raises:
-        ConfigError: an unknown trunk. DataError: a task has fewer than two different labels.
+        DataError: a task has fewer than two different labels.
     """
-    if trunk not in MAX_STAYS:
-        raise ConfigError(f"no trunk is named {trunk!r}; there are: {', '.join(MAX_STAYS)}")
     values = np.asarray(labels, dtype=np.float32)
     if any(len(np.unique(column[np.isfinite(column)])) < 2 for column in values.T):
         raise DataError("a task has fewer than two different labels: it has no gradient to compare")
     null = null_losses(values, np.arange(len(values))).astype(np.float32)
     x, y = torch.tensor(np.asarray(inputs, dtype=np.float32)), torch.tensor(values)
     known, y = y.isfinite(), y.nan_to_num(0.0)
-    kept = torch.randperm(len(x), generator=_draws(seed, "stays"))[: max_stays or MAX_STAYS[trunk]].sort().values
+    kept = torch.randperm(len(x), generator=_draws(seed, "stays"))[:MAX_STAYS].sort().values
     found = list[tuple[Tensor, Tensor]]()
     for point in range(n_points):
         draws = _draws(seed, "point", point)
-        network = TapedTrunk(trunk, x.shape[-1], draws)
+        network = Trunk(x.shape[-1], draws)
         mean = torch.tensor(np.nanmean(values, axis=0)).clamp(1e-6, 1 - 1e-6)
-        heads = (torch.rand(network.n_units, values.shape[1], generator=draws) * 2 - 1) / math.sqrt(network.n_units)
+        heads = (torch.rand(HIDDEN[-1], values.shape[1], generator=draws) * 2 - 1) / math.sqrt(HIDDEN[-1])
         bias = torch.log(mean / (1 - mean))
         _train(network, heads.requires_grad_(True), bias.requires_grad_(True), (x, y, known), null, epochs, draws)
         found.append(_gradients(network, heads.detach(), bias.detach(), x[kept], _draws(seed, "sketch", point)))
@@ -97,7 +122,6 @@ def fill_bank(
         directions=directions.numpy(),
         residuals=residuals.numpy(),
         known=seen.numpy(),
-        subjects=np.asarray(subjects, dtype=np.int32)[kept.numpy()],
         stays=kept.numpy().astype(np.int32),
     )
 
@@ -107,7 +131,7 @@ def _draws(seed: int, *names: str | int) -> torch.Generator:
 
 
 def _train(
-    network: TapedTrunk,
+    network: Trunk,
     heads: Tensor,
     bias: Tensor,
     data: tuple[Tensor, Tensor, Tensor],
@@ -128,53 +152,26 @@ def _train(
             optimiser.step()
 
 
-def _gradients(
-    network: TapedTrunk, heads: Tensor, bias: Tensor, x: Tensor, draws: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def _gradients(network: Trunk, heads: Tensor, bias: Tensor, x: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
     """Sketched directions `(task, stay, number)` and logits `(stay, task)`; stays do not meet, so one pass for all."""
-    embedding, tapes = network.run(x)
-    outputs = [out for tape in tapes for out in tape.outputs]
+    embedding, layers = network.run(x)
+    outputs = [out for _, out in layers]
     asked = [torch.autograd.grad(embedding, outputs, head.expand_as(embedding), retain_graph=True) for head in heads.T]
-    sketched, start = torch.empty(heads.shape[1], len(x), SKETCH * len(tapes)), 0
-    for tape, whole in zip(tapes, torch.split(sketched, SKETCH, dim=2), strict=True):
-        end = start + len(tape.outputs)
-        delta = torch.stack([_by_position(one[start:end]) for one in asked])
-        sketch(delta, tape, draws, whole)
-        start = end
+    sketched = torch.empty(heads.shape[1], len(x), SKETCH * len(layers))
+    for nth, ((inputs, _), whole) in enumerate(zip(layers, torch.split(sketched, SKETCH, dim=2), strict=True)):
+        sketch(inputs.detach(), torch.stack([one[nth] for one in asked]), draws, whole)
     return sketched, (embedding @ heads + bias).detach()
 
 
-def _by_position(deltas: tuple[Tensor, ...]) -> Tensor:
-    """`(stay, position, unit out)`, however the map ran."""
-    if len(deltas) > 1:
-        return torch.stack(deltas, dim=1)
-    return deltas[0] if deltas[0].dim() == 3 else deltas[0][:, None]
-
-
-def sketch(delta: Tensor, tape: Tape, draws: torch.Generator, into: Tensor) -> None:
-    """Of the gradients by weights and bias of one map: `(task, stay, position, unit out)` into `(task, stay, size)`.
+def sketch(inputs: Tensor, delta: Tensor, draws: torch.Generator, into: Tensor) -> None:
+    """Of the gradients by weights and bias of one layer: `(stay, unit in)`, `(task, stay, unit out)` into
+    `(task, stay, size)`, `size` even.
 
     Inner products are preserved on average over `draws`, with a deviation of about |g| |g'| sqrt(2 / size).
-    """
-    inputs = tape.inputs.detach()
-    inputs = torch.cat([inputs, torch.ones_like(inputs[..., :1])], dim=-1)
-    n_in, n_out, size = inputs.shape[-1], delta.shape[-1], into.shape[-1]
-    if inputs.shape[1] > 1:
-        # signs on both sides and zeros on the small one, so that the large product is touched once
-        fill = -n_in % (size // math.gcd(n_out, size))
-        signed = torch.nn.functional.pad(inputs * _signs(n_in, draws), (0, fill))
-        outer = (delta * _signs(n_out, draws)).transpose(2, 3) @ signed  # (task, stay, out, in), summed over positions
-        torch.sum(outer.view(*outer.shape[:2], -1, size), dim=2, out=into)
-    else:
-        _tensor_sketch(inputs[..., 0, :], delta[..., 0, :], draws, into)
-
-
-def _tensor_sketch(inputs: Tensor, delta: Tensor, draws: torch.Generator, into: Tensor) -> None:
-    """Of the outer products of `(stay, unit in)` and `(task, stay, unit out)`, into `(task, stay, size)`, `size` even.
-
     The count sketch of an outer product is the convolution of two count sketches, a product of their spectra. It stays
     a spectrum, scaled so that inner products are those of the sketch (Parseval): nothing is transformed back.
     """
+    inputs = torch.cat([inputs, torch.ones_like(inputs[:, :1])], dim=-1)
     size = into.shape[-1]
     scale = torch.full((size // 2 + 1,), math.sqrt(2 / size))
     scale[[0, -1]] = math.sqrt(1 / size)  # the two frequencies that come once
@@ -197,3 +194,26 @@ def _hashed(n_units: int, size: int, draws: torch.Generator) -> tuple[Tensor, Te
 
 def _signs(size: int, draws: torch.Generator) -> Tensor:
     return torch.randint(2, (size,), generator=draws).float() * 2 - 1
+
+
+def samplewise(bank: GradientBank, weights: Float64[np.ndarray, " stay"]) -> Float64[np.ndarray, "task task"]:
+    """Mean L2 distance of steps on the same stay, over stays where both labels are known.
+
+    `weights` counts how often each of the bank's stays is there: ones, or a draw of a patient bootstrap.
+    """
+    n_tasks = len(bank.known)
+    shared = bank.known[:, None] & bank.known[None]
+    counted = shared * weights
+    total = np.zeros((n_tasks, n_tasks))
+    for point, gradient in enumerate(bank.directions):
+        inner = np.einsum("sin,tin->sti", gradient, gradient, optimize=True)
+        residual = bank.residuals[point]
+        inner *= residual[:, None] * residual[None]
+        square = inner[np.arange(n_tasks), np.arange(n_tasks)]
+        length = (np.sqrt(square) * bank.known * weights).sum(axis=1) / (bank.known * weights).sum(axis=1)
+        scale = 1 / np.maximum(length, 1e-12)
+        apart = square[:, None] * scale[:, None, None] ** 2 + square[None] * scale[None, :, None] ** 2
+        apart = apart - 2 * inner * scale[:, None, None] * scale[None, :, None]
+        total += (np.sqrt(np.maximum(apart, 0)) * counted).sum(axis=2) / np.maximum(counted.sum(axis=2), 1e-12)
+    np.fill_diagonal(total, 0.0)
+    return np.asarray(total / len(bank.directions))

@@ -1,4 +1,4 @@
-"""One linear head per task on a random trunk: one gradient step from zero (the default), or drawn at random.
+"""One linear head per task on a random trunk: one gradient step from zero.
 
 Why not random. With zero bias and a head law that is symmetric, (head w, label y) and (head -w, label 1 - y) give the
 same trunk gradient, (sigma(w.h) - y) w: the gradient's law does not depend on the label. With independent random heads
@@ -18,13 +18,10 @@ groups of tasks that share their signal at different thresholds were no longer f
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import final
 
 import numpy as np
 from jaxtyping import Float64
-from scipy.special import expit
-
-HeadKind = Literal["one_step", "random"]
 
 
 @final
@@ -42,12 +39,3 @@ def one_step_heads(embedding: Float64[np.ndarray, "stay unit"], labels: Float64[
     residuals = np.nanmean(labels, axis=0) - labels
     sums = np.where(known, -residuals, 0.0).T @ embedding
     return Heads(sums / known.sum(axis=0)[:, None], residuals)
-
-
-def random_heads(
-    embedding: Float64[np.ndarray, "stay unit"], labels: Float64[np.ndarray, "stay task"], rng: np.random.Generator
-) -> Heads:
-    """Independent N(0, 1 / unit) heads without bias, residuals at their own predictions."""
-    n_units = embedding.shape[1]
-    weights = rng.standard_normal((labels.shape[1], n_units)) / np.sqrt(n_units)
-    return Heads(weights, np.asarray(expit(embedding @ weights.T) - labels))

@@ -4,8 +4,8 @@
 initialisation, theta*_t = theta_0 - grad l_t, and calls two tasks alike where these points lie close in L1 on average
 over samples. All affinities here are distances: 0 on the diagonal, symmetric, smaller = more alike.
 
-The literal form with one shared head is a weighted label distance and no more (`samplewise_shared_head`); the
-multi-head form keeps a head per task and looks at the trunk's step alone. Networks, data and cluster counts of the
+The literal form with one shared head is a weighted label distance and no more (docs/grouping.md); the multi-head form
+keeps a head per task and looks at the trunk's step alone. Networks, data and cluster counts of the
 paper are not public, hence "SCA-style".
 """
 
@@ -19,7 +19,7 @@ from jaxtyping import Float64, Shaped
 from pipeline.core.errors import DataError
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import generator
-from pipeline.grouping.affinity.heads import HeadKind, one_step_heads, random_heads
+from pipeline.grouping.affinity.heads import one_step_heads
 from pipeline.grouping.affinity.trunk import activations, input_sizes, random_trunk, step_l1, trunk_deltas
 
 BLOCK: Final = 256  # stays
@@ -53,7 +53,6 @@ def samplewise_multihead(
     *,
     n_inits: int,
     seed: int,
-    heads: HeadKind = "one_step",
     on_step: OnStep = ignore_step,
 ) -> Float64[np.ndarray, "task task"]:
     """SCA-style affinity with a head per task and trunk gradients only, averaged over `n_inits` random trunks.
@@ -64,9 +63,6 @@ def samplewise_multihead(
     changes nothing, as it should: what the trunk has to learn is the same.
     Missing labels (NaN): a pair of tasks is compared on the stays where both are known.
 
-    `heads="random"` is the form with a random head per task; its expectation does not depend on the labels (see
-    `pipeline.grouping.affinity.heads`), so it is kept for comparison only.
-
     Raises:
         DataError: a task has one class only, two tasks share no stay with both labels known, or no feature varies.
     """
@@ -76,10 +72,7 @@ def samplewise_multihead(
     for start in range(n_inits):
         trunk = random_trunk(inputs.shape[1], generator(seed, "grouping", "trunk", start))
         layers = activations(trunk, inputs)
-        if heads == "one_step":
-            head = one_step_heads(layers[-1], known)
-        else:
-            head = random_heads(layers[-1], known, generator(seed, "grouping", "heads", start))
+        head = one_step_heads(layers[-1], known)
         deltas = trunk_deltas(trunk, layers, head.weights, head.residuals)
         sizes = input_sizes(layers)
         length = np.nanmean(step_l1(deltas, sizes), axis=1)
@@ -90,31 +83,6 @@ def samplewise_multihead(
     return total
 
 
-def samplewise_shared_head(
-    features: Shaped[np.ndarray, "stay ..."], labels: Shaped[np.ndarray, "stay task"], *, n_inits: int, seed: int
-) -> Float64[np.ndarray, "task task"]:
-    """The literal form, one head shared by all tasks: a gradient-weighted Hamming distance between label columns.
-
-    With a shared head and shared inputs the prediction is the same for every task, and grad l_s - grad l_t =
-    (y_t - y_s) grad f(x): affinity(s, t) = mean_i |y_is - y_it| * ||grad f(x_i)||_1. Kept to show what it reduces to.
-
-    Raises:
-        DataError: as `samplewise_multihead`.
-    """
-    known = _checked(labels)
-    inputs = summarise(features)
-    weight = np.zeros(len(inputs))
-    for start in range(n_inits):
-        trunk = random_trunk(inputs.shape[1], generator(seed, "grouping", "trunk", start))
-        layers = activations(trunk, inputs)
-        rng = generator(seed, "grouping", "heads", start)
-        head = random_heads(layers[-1], known[:, :1], rng)
-        deltas = trunk_deltas(trunk, layers, head.weights, np.ones((len(inputs), 1)))
-        head_step = np.abs(layers[-1]).sum(axis=1) + 1
-        weight += (step_l1(deltas, input_sizes(layers))[0] + head_step) / n_inits
-    return _mean_difference(known, weight)
-
-
 def label_hamming(labels: Shaped[np.ndarray, "stay task"]) -> Float64[np.ndarray, "task task"]:
     """The control that never looks at a feature: share of stays, both labels known, on which two tasks differ.
 
@@ -122,7 +90,7 @@ def label_hamming(labels: Shaped[np.ndarray, "stay task"]) -> Float64[np.ndarray
         DataError: as `samplewise_multihead`.
     """
     known = _checked(labels)
-    return _mean_difference(known, np.ones(len(known)))
+    return np.asarray(np.nanmean(np.abs(known[:, :, None] - known[:, None, :]), axis=0))
 
 
 def _checked(labels: np.ndarray) -> np.ndarray:
@@ -150,8 +118,3 @@ def _pairwise(deltas: tuple[np.ndarray, ...], sizes: tuple[np.ndarray, ...]) -> 
             apart[first, first + 1 :, block] = step_l1(gaps, inside)
     distance = np.nanmean(apart, axis=2)
     return np.asarray(distance + distance.T)
-
-
-def _mean_difference(labels: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    apart = np.abs(labels[:, :, None] - labels[:, None, :]) * weight[:, None, None]
-    return np.asarray(np.nanmean(apart, axis=0))
