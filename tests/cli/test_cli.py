@@ -23,7 +23,7 @@ VERBS = [
     *("config+init", "config+check", "config+schema", "ledger", "log+show", "log+verify", "log+lost"),
     *("release+propose", "release+review", "release+approve", "release+publish"),
     *("trust+init", "trust+key", "trust+draft", "trust+sign", "trust+show", "trust+revoke"),
-    *(f"keys+{verb}" for verb in ("new", "show", "rotate", "identity", "share", "import", "split", "join")),
+    *(f"keys+{verb}" for verb in ("new", "show", "rotate", "identity", "share", "import")),
 ]
 
 

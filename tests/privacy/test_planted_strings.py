@@ -237,8 +237,6 @@ CALLS: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
     "keys identity": (("keys", "identity", *OUT),),
     "keys share": (("keys", "share", "for-b.age", "--to", "B", "--recipient", "age1wrong", *OUT),),
     "keys import": (("keys", "import", "for-b.age", *OUT),),
-    "keys split": (("keys", "split", "author", "--needed", "2", "--shares", "3", "--to", "shares", *OUT),),
-    "keys join": (("keys", "join", "author", "shares/absent.txt", *OUT),),
     "trust key": (("trust", "key", "approver", "ann.key"),),
     "trust draft": (("trust", "draft", "absent.toml", "drafted.json"),),
     "trust sign": (("trust", "sign", "root.json", "--key", "ann.key"),),

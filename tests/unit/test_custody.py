@@ -1,11 +1,8 @@
-"""Custody: passphrases, shares and shared keys work for whom they are meant, and for nobody else."""
+"""Custody: passphrases and shared keys work for whom they are meant, and for nobody else."""
 
 from __future__ import annotations
 
-import itertools
-import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,8 +11,6 @@ from pathlib import Path
 
 import pyrage
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from flows.workspace.job import KEY_PURPOSES
 from pipeline.core.errors import EnvironmentProblem, UsageError
@@ -25,7 +20,6 @@ from pipeline.core.keys import passphrase as phrases
 from pipeline.core.keys.custody.institutions import IDENTITY_FILE, import_key, new_identity, public_identity, share_key
 from pipeline.core.keys.custody.keyring import PURPOSES, listed_keys, make_key, rotate_key
 from pipeline.core.keys.custody.log import LOG_FILE, append_log, read_log
-from pipeline.core.keys.custody.shares import join_shares, split_key, write_shares
 from pipeline.core.keys.secrets import Secret, key_text, read_secret, write_secret
 
 PHRASE = "correct horse battery"
@@ -419,115 +413,3 @@ def test_files_open_to_the_group_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).chmod(0o640)
     with pytest.raises(EnvironmentProblem, match="open to group or others"):
         import_key(tmp_path, tmp_path / "f")
-
-
-# Custodians
-
-
-@pytest.fixture
-def five(tmp_path: Path) -> tuple[Path, list[Path], Secret]:
-    """A folder of keys, and five shares of its encoder key, any three of which are enough."""
-    key = make_key(tmp_path / "keys", "encoder")
-    paths = write_shares(tmp_path / "shares", "encoder", split_key(tmp_path / "keys", "encoder", 3, 5))
-    return tmp_path / "keys", list(paths), key
-
-
-def test_any_three_of_five_bring_the_key_back(five: tuple[Path, list[Path], Secret], tmp_path: Path) -> None:
-    _, paths, key = five
-    assert all(path.stat().st_mode & 0o777 == 0o600 for path in paths)
-    for number, chosen in enumerate(itertools.combinations(paths, 3)):
-        place = tmp_path / f"site-{number}"
-        joined = join_shares(place, "encoder", list(chosen))
-        assert joined.reveal() == read_secret(place / "encoder.key", "encoder").reveal() == key.reveal()
-        assert joined.made == key.made
-    assert join_shares(tmp_path / "all", "encoder", paths).reveal() == key.reveal()
-
-
-def test_two_of_five_do_not(five: tuple[Path, list[Path], Secret], tmp_path: Path) -> None:
-    _, paths, _ = five
-    for chosen in itertools.combinations(paths, 2):
-        with pytest.raises(EnvironmentProblem, match="3 different shares are needed, and 2 were given"):
-            join_shares(tmp_path / "site", "encoder", [*chosen, chosen[0]])
-    assert not (tmp_path / "site").exists()
-
-
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data())
-def test_any_k_of_n_are_enough_and_fewer_are_not(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    folder = tmp_path_factory.mktemp("custody")
-    of = data.draw(st.integers(2, 16))
-    needed = data.draw(st.integers(2, of))
-    material = data.draw(st.binary(min_size=32, max_size=32))
-    purpose = data.draw(st.sampled_from(PURPOSES))
-    write_secret(folder / f"{purpose}.key", Secret(material, purpose))
-    paths = write_shares(folder / "shares", purpose, split_key(folder, purpose, needed, of))
-    chosen = data.draw(st.permutations(paths))[:needed]
-    assert join_shares(folder / "site", purpose, chosen).reveal() == material
-    with pytest.raises(EnvironmentProblem, match=f"{needed} different shares"):
-        join_shares(folder / "other", purpose, chosen[1:])
-
-
-@pytest.mark.parametrize(("needed", "of"), [(1, 1), (1, 3), (4, 3), (2, 17), (0, 2)])
-def test_splits_that_make_no_sense_are_refused(tmp_path: Path, needed: int, of: int) -> None:
-    make_key(tmp_path, "encoder")
-    with pytest.raises(UsageError, match="at least 2 are needed"):
-        split_key(tmp_path, "encoder", needed, of)
-
-
-def test_bare_words_from_paper_need_the_fingerprint(five: tuple[Path, list[Path], Secret], tmp_path: Path) -> None:
-    _, paths, key = five
-    for path in paths:
-        words = path.read_text().splitlines()[-1].split()
-        path.write_text("\n".join(" ".join(words[at : at + 7]).upper() for at in range(0, len(words), 7)))
-    with pytest.raises(UsageError, match="give the key's --fingerprint"):
-        join_shares(tmp_path / "site", "encoder", paths[:3])
-    with pytest.raises(EnvironmentProblem, match="do not give the key"):
-        join_shares(tmp_path / "site", "encoder", paths[:3], fingerprint="0" * 16)
-    with pytest.raises(EnvironmentProblem, match="do not give the key"):
-        join_shares(tmp_path / "site", "noise", paths[:3], fingerprint=key.fingerprint)
-    joined = join_shares(tmp_path / "site", "encoder", paths[:3], fingerprint=key.fingerprint)
-    assert joined.reveal() == key.reveal()
-
-
-def test_a_misspelt_word_a_foreign_share_and_another_key_are_told(
-    five: tuple[Path, list[Path], Secret], tmp_path: Path
-) -> None:
-    keys, paths, _ = five
-    others = write_shares(tmp_path / "again", "encoder", split_key(keys, "encoder", 3, 5))
-    with pytest.raises(EnvironmentProblem, match="different splits"):
-        join_shares(tmp_path / "site", "encoder", [*paths[:2], others[2]])
-    with pytest.raises(EnvironmentProblem, match="different keys, by the fingerprints"):
-        join_shares(tmp_path / "site", "encoder", paths[:3], fingerprint="0" * 16)
-    with pytest.raises(EnvironmentProblem, match="not of a key for purpose 'noise'"):
-        join_shares(tmp_path / "site", "noise", paths[:3])
-    rotate_key(keys, "encoder")
-    with pytest.raises(EnvironmentProblem, match="never overwritten"):
-        join_shares(keys, "encoder", paths[:3])
-
-    text = paths[0].read_text()
-    last = text.split()[-1]
-    paths[0].write_text(re.sub(rf"{last}\n$", "academic\n" if last != "academic" else "acid\n", text))
-    with pytest.raises(EnvironmentProblem, match=r"share-1-of-5\.txt is damaged") as caught:
-        join_shares(tmp_path / "site", "encoder", paths[:3])
-    assert "academic" not in str(caught.value)
-    assert caught.value.__cause__ is None
-    paths[1].chmod(0o644)
-    with pytest.raises(EnvironmentProblem, match="open to group or others"):
-        join_shares(tmp_path / "site", "encoder", paths[1:4])
-    assert not (tmp_path / "site").exists()
-
-
-def test_a_key_of_version_1_comes_back_as_such(tmp_path: Path) -> None:
-    old = Secret(bytes(range(32)), "noise", version=1)
-    write_secret(tmp_path / "noise.key", old)
-    paths = write_shares(tmp_path / "shares", "noise", split_key(tmp_path, "noise", 2, 2))
-    joined = join_shares(tmp_path / "site", "noise", paths)
-    assert (joined.version, joined.derive("x")) == (1, old.derive("x"))
-
-
-def test_every_line_of_the_log_is_plain_json_without_a_secret(five: tuple[Path, list[Path], Secret]) -> None:
-    keys, paths, key = five
-    text = (keys / LOG_FILE).read_text()
-    assert [json.loads(line)["what"] for line in text.splitlines()] == ["new", "split"]
-    assert key.reveal().hex() not in text
-    assert paths[0].read_text().splitlines()[-1].split()[5] not in text

@@ -15,7 +15,6 @@ from pipeline.core.digest import digest_bytes
 from pipeline.core.keys import keystream
 from pipeline.core.keys import passphrase as phrases
 from pipeline.core.keys.custody.log import LOG_FILE, read_log
-from pipeline.core.keys.custody.shares import join_shares
 from pipeline.core.keys.discrete import keystream_discrete_normal
 from pipeline.core.keys.keystream import keystream_normal, keystream_uniform, keystream_words, normal_quantile
 from pipeline.core.keys.noise import NoiseSource
@@ -136,20 +135,11 @@ def test_the_sealed_file_of_the_page_opens_with_the_standard_library_and_one_cip
     assert opened == block("key-file").encode()
 
 
-def test_the_shares_of_the_page_join(tmp_path: Path) -> None:
-    texts = [f"decoct-share{text}" for text in block("share-files").split("decoct-share")[1:]]
-    files = [tmp_path / f"{number}.txt" for number in range(len(texts))]
-    for file, text in zip(files, texts, strict=True):
-        file.write_text(text)
-        file.chmod(0o600)
-    assert join_shares(tmp_path / "keys", "encoder", files).reveal().hex() == printed("vectors")["key"]
-
-
 def test_the_log_of_the_page_holds_together(tmp_path: Path) -> None:
     (tmp_path / LOG_FILE).write_text(block("log"))
     log = read_log(tmp_path)
     assert log.head == printed("vectors")["log head"]
-    assert [entry["what"] for entry in log.entries] == ["new", "split"]
+    assert [entry["what"] for entry in log.entries] == ["new", "new"]
 
 
 def test_the_page_names_every_verb_and_variable() -> None:

@@ -203,7 +203,7 @@ def test_a_bare_machine_expands_keys() -> None:
     code = (
         "import sys\nfrom pipeline.core.keys.noise import NoiseSource\nfrom pipeline.core.keys.secrets import Secret\n"
         "NoiseSource(Secret(bytes(32), 'noise'), 'c').normal(1, 1.0, (3,))\n"
-        "heavy = {'scipy', 'torch', 'pyrage', 'cryptography', 'pydantic', 'shamir_mnemonic'} & set(sys.modules)\n"
+        "heavy = {'scipy', 'torch', 'pyrage', 'cryptography', 'pydantic'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)

@@ -1,7 +1,4 @@
-"""`decoct keys`: making, showing, rotating, sharing and splitting a workspace's secrets.
-
-No verb prints a secret, but `split --print`, which prints shares because it was asked to.
-"""
+"""`decoct keys`: making, showing, rotating and sharing a workspace's secrets. No verb prints one."""
 
 from __future__ import annotations
 
@@ -198,58 +195,6 @@ def keys_import(
             print(f"retired  {found.retired}")
     if not fingerprint:
         _say("the file does not prove who made it: compare this fingerprint with the sender's by telephone before use")
-
-
-@keys_app.command("split")
-def keys_split(
-    purpose: OneKey,
-    needed: Annotated[int, typer.Option(help="How many custodians are needed to bring the key back.")],
-    shares: Annotated[int, typer.Option(help="How many custodians get a share, at most 16.")],
-    to: Annotated[Path | None, typer.Option(help="Folder for one file per custodian.")] = None,
-    print_shares: Annotated[bool, typer.Option("--print", help="Print the shares, secrets that they are.")] = False,
-    out: Out = None,
-    as_json: AsJson = False,
-) -> None:
-    """Divide a key among custodians as words (SLIP-39): any NEEDED of them bring it back, fewer learn nothing.
-
-    Example: decoct keys split encoder --needed 3 --shares 5 --to shares --out decoct-work
-    """
-    if (to is None) != print_shares:
-        raise UsageError("say where the shares go: either --to FOLDER, or --print")
-    from pipeline.core.keys.custody.shares import split_key, write_shares
-
-    made = split_key(_keys(out), purpose, needed, shares)
-    paths = write_shares(to, purpose, made) if to is not None else ()
-    if as_json:
-        texts: dict[str, Any] = {"shares": list(made.texts)} if print_shares else {"files": [str(p) for p in paths]}
-        _print_json({"purpose": purpose, "fingerprint": made.fingerprint, "needed": needed, **texts})
-    else:
-        print("\n".join(made.texts) if print_shares else "\n".join(map(str, paths)))
-    _say(f"the key itself is still in the workspace; {needed} of these {shares} shares are as good as the key")
-
-
-@keys_app.command("join")
-def keys_join(
-    purpose: OneKey,
-    files: Annotated[list[Path], typer.Argument(help="Share files, or files with bare words.", show_default=False)],
-    fingerprint: Fingerprint = "",
-    passphrase: Sealed = False,
-    out: Out = None,
-    as_json: AsJson = False,
-) -> None:
-    """Bring a key back from custodians' shares, if it has the fingerprint it should have; never replaces another key.
-
-    Example: decoct keys join encoder shares/one.txt shares/four.txt shares/five.txt --out decoct-work
-    """
-    from pipeline.core.keys.custody.keyring import key_file
-    from pipeline.core.keys.custody.shares import join_shares
-
-    secret = join_shares(_keys(out), purpose, files, fingerprint=fingerprint, passphrase=_new_passphrase(passphrase))
-    path = key_file(_keys(out), purpose)
-    if as_json:
-        _print_json({"purpose": purpose, "fingerprint": secret.fingerprint, "path": str(path)})
-    else:
-        print(f"{purpose:<8} {secret.fingerprint}  {path}")
 
 
 def _workspace(out: Path | None) -> Path:
