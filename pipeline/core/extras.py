@@ -18,7 +18,6 @@ EXTRA_OF: Final[Mapping[str, str]] = {
             "dp_accounting",
             "fastapi",
             "great_expectations",
-            "highspy",
             "jinja2",
             "packaging",
             "pandas",
