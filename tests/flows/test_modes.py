@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from flows.environment import for_owner_alone
 
 CONFIG = """
 name = "small"
@@ -50,11 +53,22 @@ def decoct(folder: Path, umask: int, *words: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("umask", [0o000, 0o022, 0o002])
-def test_a_runs_workspace_is_its_owners_alone(umask: int, tmp_path: Path) -> None:
+def test_a_runs_workspace_is_its_owners_alone(tmp_path: Path) -> None:
+    """Under the umask that takes nothing away; any other only adds to what a run sets for itself (the test below)."""
     (tmp_path / "run.toml").write_text(CONFIG)
-    decoct(tmp_path, umask, "encode", "run.toml")
+    decoct(tmp_path, 0o000, "encode", "run.toml")
     assert open_to_others(tmp_path / "work", 0o077) == []
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o022, 0o027, 0o077])
+@pytest.mark.parametrize("readable", [False, True])
+def test_a_users_umask_is_added_to_ours(umask: int, readable: bool) -> None:
+    before = os.umask(umask)
+    try:
+        for_owner_alone(readable=readable)
+        assert os.umask(0) == umask | (0o022 if readable else 0o077)
+    finally:
+        os.umask(before)
 
 
 def test_no_verb_makes_what_others_could_change(tmp_path: Path) -> None:
