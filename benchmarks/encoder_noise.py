@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import scipy
 import sklearn
+from encoder_calibrate import calibrate
 from encoder_limits import key, real_stays
 from encoder_noise_attacks import DITHER, WIDTH, dithered_levels, inversion, prior_levels, prior_windows, with_noise
 from encoder_noise_figure import draw
@@ -36,7 +37,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from encoders.calibrate import calibrate
 from encoders.leakage import bayes_rmse, exposure
 from encoders.projection import RandomProjectionEncoder
 from encoders.quantum import QuantumEncoder

@@ -12,8 +12,9 @@ import numpy as np
 from reference import reference_split
 from sklearn.model_selection import train_test_split
 
-from encoders.projection import RandomProjectionEncoder
+from encoders.projection import SCHEME, RandomProjectionEncoder
 from encoders.quantum import QuantumEncoder
+from encoders.windows import encoding_of, window_blocks
 from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import EncodedCohort, Split
 from pipeline.ingest.cohort.build import build_cohort
@@ -104,6 +105,25 @@ def _projection(**options: Any) -> Encoding:
     return encode
 
 
+def _redrawn(cohort: EncodedCohort, key: Secret) -> np.ndarray:
+    """As the published notebook: a matrix for every window of four variables, here by the stay's and window's place."""
+    fitted = RandomProjectionEncoder(axis="variables").fit(cohort, key)
+    features, geometry, law = cohort.features, fitted.geometry, fitted.law
+    stream = key.derive(f"{SCHEME}/variables/gaussian/{law.width}/{geometry.stride}/{law.components}/fresh")
+    encoded = encoding_of(features, geometry, law.components)
+    slots = geometry.slots(encoded, law.components)
+    n_lanes = slots.shape[3]
+    at_once = max(1, (1 << 16) // max(1, law.components * law.width * n_lanes))
+    for stay in range(len(features)):
+        alone = features[stay : stay + 1]
+        for _, columns, block in window_blocks(alone, geometry, at_once * law.width * n_lanes, "constant"):
+            count = block.shape[1] * n_lanes
+            matrices = law.draw(stream, f"stay {stay} window {columns.start}", count)
+            products = matrices.astype(features.dtype) @ block[0].transpose(0, 2, 1).reshape(count, law.width, 1)
+            slots[stay, columns] = products.reshape(-1, n_lanes, law.components).transpose(0, 2, 1)
+    return encoded
+
+
 INPUTS: Final[Mapping[str, Encoding]] = {
     RAW: lambda cohort, key: cohort.features,
     "RQE (0, 1)": _quantum(0.0, 1.0),
@@ -112,7 +132,7 @@ INPUTS: Final[Mapping[str, Encoding]] = {
     "RP time, orthogonal": _projection(distribution="orthogonal"),
     "RP variables": _projection(axis="variables"),
     "RP variables, orthogonal": _projection(axis="variables", distribution="orthogonal"),
-    "RP fresh": _projection(axis="variables", fresh=True),
+    "RP fresh": _redrawn,
 }
 """Name -> encoding. "RQE (0, 1)" is the paper's; "RP fresh" its notebook's, a new matrix for every window."""
 

@@ -26,7 +26,7 @@ from typing import Final, Literal, final
 import numpy as np
 from jaxtyping import Float64
 
-from encoders.fisher import Slopes, WindowMap, affine_slopes, jacobian, mean_information, output_information, slopes_at
+from encoders.fisher import Slopes, WindowMap, affine_slopes, mean_information, slopes_at
 from encoders.randomise import OutputNoise
 from encoders.windows import Geometry
 from pipeline.core.types import Json
@@ -169,12 +169,6 @@ def unbiased_rmse(seen: Exposure, how: OutputNoise) -> float:
     """1 / sqrt(dFIL), dFIL averaged over the prior; infinite where the outputs tell nothing."""
     leakage = float(np.trace(total_information(seen, how))) / seen.n_unknowns
     return math.inf if leakage == 0 else 1.0 / math.sqrt(leakage)
-
-
-def dfil(window_map: WindowMap, windows: Float64[np.ndarray, "n width"], how: OutputNoise) -> Float64[np.ndarray, " n"]:
-    """trace I(x) / width of each window."""
-    outputs, slopes = jacobian(window_map, windows)
-    return np.asarray((output_information(outputs, how)[:, :, None] * slopes**2).sum((1, 2)) / windows.shape[1])
 
 
 def total_information(seen: Exposure, how: OutputNoise) -> Float64[np.ndarray, "unknown unknown"]:

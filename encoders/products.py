@@ -16,14 +16,12 @@ import torch
 from jaxtyping import Float
 from threadpoolctl import ThreadpoolController
 
-from encoders.random_matrices import MatrixLaw
-from encoders.windows import EncodeBlock, Geometry, encode_windows, encoding_of, window_blocks
+from encoders.windows import EncodeBlock, Geometry, encode_windows
 from pipeline.core.options.encoders import Axis
 
 _MOST_THREADS: Final = 8  # each holds a few blocks
 _BLOCK_VALUES: Final = 1 << 20
 _ROW_VALUES: Final = 1 << 16  # of rows held in float64
-_FRESH_VALUES: Final = 1 << 16  # matrix entries drawn at once; part of the definition of a fresh projection
 _TENSOR_VALUES: Final = 1 << 22
 
 
@@ -107,29 +105,6 @@ def _row_products(
         filled[: len(some)] = some
         products = filled.reshape(-1, tile, width) @ transposed
         out[start : start + at_once] = products.reshape(-1, len(weights))[: len(some)]
-
-
-def fresh_products(
-    features: Float[np.ndarray, "stay step channel"], geometry: Geometry, law: MatrixLaw, stream: bytes
-) -> Float[np.ndarray, "stay row column"]:
-    """A matrix for every window, drawn by its place: the label has the stay and the first window of a draw.
-
-    A draw holds the matrices of as many consecutive windows of a stay as make `_FRESH_VALUES` entries, lane after lane
-    of each window.
-    """
-    encoded = encoding_of(features, geometry, law.components)
-    slots = geometry.slots(encoded, law.components)
-    n_lanes = slots.shape[3]
-    at_once = max(1, _FRESH_VALUES // max(1, law.components * law.width * n_lanes))
-    for stay in range(len(features)):
-        alone = features[stay : stay + 1]
-        for _, columns, block in window_blocks(alone, geometry, at_once * law.width * n_lanes, "constant"):
-            count = block.shape[1] * n_lanes
-            matrices = law.draw(stream, f"stay {stay} window {columns.start}", count)
-            windows = block[0].transpose(0, 2, 1).reshape(count, law.width, 1)
-            products = matrices.astype(features.dtype) @ windows
-            slots[stay, columns] = products.reshape(-1, n_lanes, law.components).transpose(0, 2, 1)
-    return encoded
 
 
 def tensor_products(

@@ -1,7 +1,7 @@
 """Random projection (RP), after [Enc] (Thakur et al., Nat Commun 15:1582, 2024, arXiv 2305.03710).
 
-One matrix, drawn from the key, multiplies every window. The authors' notebook draws a new matrix for every window and
-keeps none, so that only norms survive; `fresh=True` does that, for comparison.
+One matrix, drawn from the key, multiplies every window. (The authors' notebook draws a new matrix for every window and
+keeps none: no encoder that two sites could share; `benchmarks/encoding_paper_inputs.py` has it for comparison.)
 
 What it is and is not: a linear map, hence a pseudonymisation by key that `window` independent known windows undo
 completely, unless noise that is not in the key is added (docs/encoders.md).
@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Float64
 
 from encoders.leakage import encoder_bound
-from encoders.products import fresh_products, products, tensor_products
+from encoders.products import products, tensor_products
 from encoders.random_matrices import MatrixLaw
 from encoders.randomise import OutputNoise
 from encoders.windows import Geometry, Sealed, check_features, encoded_cohort, encoded_names
@@ -39,8 +39,8 @@ class RandomProjectionEncoder(ProjectionOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         Geometry(self.window, self.stride or 1, self.axis)
-        if self.key_scope == "per_channel" and (self.axis != "time" or self.fresh):
-            raise ConfigError("a matrix per channel needs windows along time, and not a fresh matrix for every window")
+        if self.key_scope == "per_channel" and self.axis != "time":
+            raise ConfigError("a matrix per channel needs windows along time")
         if self.axis == "record" and self.stride is not None:
             raise ConfigError("a record is one window and has no stride")
         wide = max(self.window, self.n_components or 1) if self.axis == "record" else self.window
@@ -68,7 +68,7 @@ class RandomProjectionEncoder(ProjectionOptions):
             raise ConfigError("a record without steps or channels cannot be projected")
         geometry = self.geometry(steps, channels)
         law = self.law(geometry.width)
-        owners: tuple[str | None, ...] = names if self.key_scope == "per_channel" else () if self.fresh else (None,)
+        owners: tuple[str | None, ...] = names if self.key_scope == "per_channel" else (None,)
         weights = np.zeros((len(owners), law.components, law.width))
         for place, owner in enumerate(owners):
             weights[place] = self.matrix(key, width=law.width, channel=owner)
@@ -80,7 +80,6 @@ class RandomProjectionEncoder(ProjectionOptions):
             geometry=geometry,
             law=law,
             weights=weights,
-            stream=self.subkey(key, geometry.width) if self.fresh else b"",
             leakage_bound=encoder_bound(
                 [functools.partial(_mapped, matrix) for matrix in weights],
                 geometry,
@@ -107,8 +106,6 @@ class RandomProjectionEncoder(ProjectionOptions):
         label = f"{SCHEME}/{self.axis}/{self.distribution}/{width}/{self.stride or width}/{law.components}"
         if law.share is not None:
             label += f"/density {law.share.hex()}"
-        if self.fresh:
-            label += "/fresh"
         return key.derive(label if channel is None else f"{label}/channel {channel}")
 
 
@@ -123,9 +120,8 @@ class FittedProjectionEncoder(Sealed):
     channels: tuple[str, ...]
     geometry: Geometry
     law: MatrixLaw
-    weights: Float64[np.ndarray, "matrix component position"]  # one, one per channel, or none (fresh)
-    stream: bytes  # of a fresh projection, else empty
-    leakage_bound: Json | None  # `encoders.leakage`; None without noise and for a fresh projection
+    weights: Float64[np.ndarray, "matrix component position"]  # one, or one per channel
+    leakage_bound: Json | None  # `encoders.leakage`; None without noise
 
     def public_spec(self) -> Json:
         """Options, key fingerprint, and how many zero positions were added to fill the last window."""
@@ -147,8 +143,8 @@ class FittedProjectionEncoder(Sealed):
 
     @property
     def stays_apart(self) -> bool:
-        """Noise and fresh matrices are drawn by a stay's place in the cohort; a product has the same bits anywhere."""
-        return not self.shape.fresh and self.shape.noise_sd == 0
+        """Noise is drawn by a stay's place in the cohort; a product has the same bits anywhere."""
+        return self.shape.noise_sd == 0
 
     def encode(self, cohort: EncodedCohort, noise: NoiseSource | None = None, device: str = "cpu") -> EncodedCohort:
         """Encode a prepared cohort; names, hours per step and released channels: see `encoded_cohort`.
@@ -178,7 +174,7 @@ class FittedProjectionEncoder(Sealed):
         """Encode bare features of any number of steps and channels, in their own precision, without noise.
 
         On the CPU by numpy: besides input and output a few megabytes are held (for up to a million values in a window's
-        lanes under 256 MiB). On any other device by torch, in blocks; a fresh projection always on the CPU.
+        lanes under 256 MiB). On any other device by torch, in blocks.
 
         Raises:
             DataError: not float32 or float64 `(stay, step, channel)`, or other channels than there are matrices for.
@@ -187,8 +183,6 @@ class FittedProjectionEncoder(Sealed):
         check_features(features)
         self._check_channels(features.shape[2])
         weights = self.weights.astype(features.dtype)
-        if self.shape.fresh:
-            return fresh_products(features, self.geometry, self.law, self.stream)
         if not _is_cpu(device):
             tensor = torch.from_numpy(np.require(features, requirements="W"))  # torch takes no read-only array quietly
             return tensor_products(tensor, self.geometry, torch.from_numpy(weights), device).numpy()
@@ -203,21 +197,13 @@ class FittedProjectionEncoder(Sealed):
         if features.ndim != 3 or features.dtype not in (torch.float32, torch.float64):
             raise DataError("an encoder takes float32 or float64 features (stay, step, channel)")
         self._check_channels(features.shape[2])
-        if self.shape.fresh:
-            return torch.from_numpy(self.encode_array(features.cpu().numpy())).to(features.device)
         weights = torch.from_numpy(self.weights).to(features)
         return tensor_products(features, self.geometry, weights, features.device)
 
     def window_map(
         self, windows: Float[np.ndarray, "n position"], channel: int = 0
     ) -> Float64[np.ndarray, "n component"]:
-        """What one window encodes to, without noise; `channel` says whose window, where every one has its own matrix.
-
-        Raises:
-            ConfigError: a fresh projection has no map that all windows share.
-        """
-        if self.shape.fresh:
-            raise ConfigError("a fresh random projection has no map that two windows share")
+        """What one window encodes to, without noise; `channel` says whose, where each has its own matrix."""
         return _mapped(self.weights[channel if self.shape.key_scope == "per_channel" else 0], windows)
 
     def _check_channels(self, channels: int) -> None:

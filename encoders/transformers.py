@@ -211,7 +211,6 @@ class RandomProjectionTransformer(_KeyedTransformer):
         density: float | None = None,
         n_components: int | None = None,
         stride: int | None = None,
-        fresh: bool = False,
         noise_sd: float = 0.0,
         keys: str | os.PathLike[str] | None = None,
     ) -> None:
@@ -221,7 +220,6 @@ class RandomProjectionTransformer(_KeyedTransformer):
         self.density = density
         self.n_components = n_components
         self.stride = stride
-        self.fresh = fresh
         self.noise_sd = noise_sd
         self.keys = keys
 

@@ -209,11 +209,6 @@ def encoded_names(cohort: EncodedCohort) -> tuple[str, ...]:
     return tuple(name for name in cohort.channels if name not in released)
 
 
-def encoded_channels(cohort: EncodedCohort) -> int:
-    """How many channels an encoder has to encode."""
-    return len(encoded_names(cohort))
-
-
 def encoded_cohort(
     cohort: EncodedCohort,
     *,

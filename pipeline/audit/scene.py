@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, final, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 from pipeline.audit.once import Keep, Piece
 from pipeline.core.errors import DataError
@@ -71,14 +71,13 @@ class EncodingScene(ArrayRecord):
     `encode` applies the encoder with its key and without noise; only attacks under T4 call it on chosen series. `own`
     are the attacker's prepared series (the tuning part), `targets` those of training subjects, which only score the
     attack. `window_steps` inputs, neighbours along `axis`, are encoded together, a window every `stride` (None: every
-    `window_steps`) positions, by one map shared by all windows, or by all of a channel (`key_scope` "per_channel"), or
-    by none (`fresh`: redrawn for every window). `noise_sd` or `shots` say what `encoded_targets` hold beside it.
+    `window_steps`) positions, by one map shared by all windows, or by all of a channel (`key_scope` "per_channel").
+    `noise_sd` or `shots` say what `encoded_targets` hold beside it.
     Channels that the release shows in plain are in `released`, not among the others.
 
     `surrogates`: the same public encoder under keys that the attacker made up. `observed_targets`, `observed_own`:
     which cells of the first channels were measured; the former only scores. `not_understood`: why the noise is none
-    that the attacks know, or None. `target_rows`: the targets' places in the array that was encoded, which a fresh map
-    may depend on. `angle`: radians by which a circuit turns for an input of 1.
+    that the attacks know, or None. `angle`: radians by which a circuit turns for an input of 1.
     """
 
     artefact: str
@@ -97,13 +96,11 @@ class EncodingScene(ArrayRecord):
     key_scope: str = "shared"
     noise_sd: float = 0.0
     shots: int | None = None
-    fresh: bool = False
     not_understood: str | None = None
     surrogates: tuple[Encode, ...] = ()
     observed_targets: Bool[np.ndarray, "stay step variable"] | None = None
     observed_own: Bool[np.ndarray, "own_stay step variable"] | None = None
     released: Float[np.ndarray, "stay encoded_step variable"] | None = None
-    target_rows: Int[np.ndarray, " stay"] | None = None
     angle: float = math.pi
     encode_under: Callable[[bytes], Encode] | None = None
 
@@ -116,9 +113,8 @@ class EncodingScene(ArrayRecord):
         for masks, series in ((self.observed_targets, self.targets), (self.observed_own, self.own)):
             if masks is not None and (masks.shape[:2] != series.shape[:2] or masks.shape[2] > channels):
                 raise DataError(f"scene {self.artefact}: the masks do not fit the series")
-        for name, rows in (("released masks", self.released), ("places", self.target_rows)):
-            if rows is not None and len(rows) != stays:
-                raise DataError(f"scene {self.artefact}: {stays} targets need as many {name}")
+        if self.released is not None and len(self.released) != stays:
+            raise DataError(f"scene {self.artefact}: {stays} targets need as many released masks")
 
     @property
     def hop(self) -> int:
@@ -180,13 +176,11 @@ def encoding_scene(
         key_scope=str(spec.get("key_scope", "shared")),
         noise_sd=float(noise.get("noise_sd", 0.0)),
         shots=None if shots is None else int(shots),
-        fresh=bool(spec.get("fresh", False)),
         not_understood=None if known else f"the attacks do not know noise of the kind {kind}",
         surrogates=tuple(surrogates),
         observed_targets=None if observed is None else observed[targets],
         observed_own=None if observed is None else observed[own],
         released=series.features[:, :, shown] if shown else None,
-        target_rows=np.flatnonzero(encoded.split == int(Split.TRAIN)),
         angle=math.pi * float(high - low),
         encode_under=encode_under,
     )

@@ -312,7 +312,7 @@ def too_small(scene: Scene) -> Scene:
     if isinstance(scene, TableScene):
         return dataclasses.replace(scene, columns={name: column[:1] for name, column in scene.columns.items()})
     few: dict[str, Any] = {"window_steps": STEPS + 1, "encode_under": None}
-    names = ("own", "targets", "encoded_targets", "target_subjects", "observed_targets", "observed_own", "target_rows")
+    names = ("own", "targets", "encoded_targets", "target_subjects", "observed_targets", "observed_own")
     if isinstance(scene, CondensedScene):
         one, samples = np.zeros(1, np.int64), scene.condensed
         features, labels = samples.features[one], samples.labels[one]

@@ -20,7 +20,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
-from encoders.windows import encoded_channels
+from encoders.windows import encoded_names
 from pipeline.core.digest import canonical_json
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.keys.noise import NoiseSource
@@ -56,8 +56,6 @@ EXTREMES: dict[str, list[dict[str, Any]]] = {
         {"axis": "record", "n_components": 1},
         {"key_scope": "per_channel", "stride": 2, "n_components": 2},
         {"noise_sd": 0.5},
-        {"fresh": True},
-        {"fresh": True, "axis": "variables", "distribution": "orthogonal"},
     ],
 }
 CASES = [
@@ -192,10 +190,7 @@ def test_a_stay_is_encoded_alone_exactly_as_among_others(name: str, options: dic
     assert not np.shares_memory(whole, features)
     for stay in (0, 123, 299):
         alone = fitted.encode_array(features[stay : stay + 1])
-        if stay == 0 or not fitted.public_spec().get("fresh"):
-            np.testing.assert_array_equal(alone[0], whole[stay])
-        else:  # a fresh projection goes by the stay's place, which is why it is no encoder
-            assert np.abs(alone[0] - whole[stay]).max() > 0.1
+        np.testing.assert_array_equal(alone[0], whole[stay])
     strided = np.asfortranarray(features[::50])
     expected = fitted.encode_array(features[::50].copy())
     strided.setflags(write=False)
@@ -205,8 +200,7 @@ def test_a_stay_is_encoded_alone_exactly_as_among_others(name: str, options: dic
 @pytest.mark.parametrize(("name", "options"), CASES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_number_of_threads_does_not_show(name: str, options: dict[str, Any], dtype: Any) -> None:
-    stays = 20 if options.get("fresh") else 560  # more than one block of each that shares blocks among threads
-    features = np.random.default_rng(2).random((stays, 48, 44)).astype(dtype)
+    features = np.random.default_rng(2).random((560, 48, 44)).astype(dtype)
     fitted = make(name, options).fit(cohort_of((1, 48, 44)), KEY)
     results, threads = [], torch.get_num_threads()
     try:
@@ -274,7 +268,7 @@ def test_released_masks_pass_unchanged_or_are_refused(name: str, options: dict[s
     found = encoded.features[:, :, [encoded.channels.index(channel) for channel in RELEASED]]
     np.testing.assert_array_equal(found[:, :26], masks)
     assert not found[:, 26:].any()  # steps that were filled up were not observed
-    assert encoded_channels(encoded) == len(encoded.channels) - 2
+    assert len(encoded_names(encoded)) == len(encoded.channels) - 2
     if name == "identity":
         return
     assert encoded.channels[-2:] == RELEASED
@@ -296,8 +290,6 @@ def test_memory_is_input_plus_output_plus_little(
 ) -> None:
     if options.get("key_scope") == "per_channel":
         shape = (shape[0], shape[1], min(shape[2], 500))  # a matrix for every channel takes its time
-    if options.get("fresh"):
-        shape = (min(shape[0], 100), min(shape[1], 5000), min(shape[2], 10_000))  # as does one for every window
     features = np.zeros(shape, np.float32)
     fitted_to = (1, 2, shape[2]) if options.get("key_scope") == "per_channel" else (1, 2, 2)
     if options.get("axis") == "record":

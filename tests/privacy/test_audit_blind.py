@@ -72,6 +72,6 @@ def test_a_release_of_noise_gives_nothing() -> None:
 
 
 def test_what_it_cannot_do_is_said() -> None:
-    assert "single map" in str(BlindSeparation().unsupported(dataclasses.replace(scene(), fresh=True)))
+    assert "single map" in str(BlindSeparation().unsupported(dataclasses.replace(scene(), key_scope="per_channel")))
     wide = dataclasses.replace(scene(), window_steps=12)
     assert BlindSeparation().unsupported(wide) is not None

@@ -73,10 +73,6 @@ def test_rows_of_other_people_are_not_found() -> None:
         assert result.high < 0.05
 
 
-def test_a_map_for_every_window_has_no_profile() -> None:
-    assert "afresh" in str(ProfileLinkage().unsupported(dataclasses.replace(scene(), fresh=True)))
-
-
 def test_ties_find_nobody() -> None:
     assert not comes_first(np.ones((2, 3)), np.array([0, 1])).any()
     assert comes_first(np.eye(3), np.arange(3)).all()

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from encoder_calibrate import calibrate
 from scipy.special import xlog1py, xlogy
 
-from encoders.calibrate import calibrate
 from encoders.fisher import jacobian, prior_quantile
 from encoders.leakage import bayes_rmse, exposure
 from encoders.projection import RandomProjectionEncoder

@@ -261,29 +261,6 @@ def test_finite_shots_are_noise() -> None:
     assert output_noise(dataclasses.replace(given, noise_sd=0.1), np.zeros((5, 4))) == pytest.approx(np.sqrt(0.02))
 
 
-def redrawn(series: np.ndarray) -> np.ndarray:
-    """A matrix for every window, drawn by its place in the array."""
-    rows = Layout(series.shape[1], series.shape[2], 4, 4).cut(series)
-    maps = np.random.default_rng(11).normal(0, 0.5, (len(rows), 4, 4))
-    out = np.einsum("ni,nij->nj", rows, maps).reshape(len(series), series.shape[2], -1)
-    return np.swapaxes(out, 1, 2).astype(np.float32)
-
-
-def test_redrawing_for_every_window_hides_nothing_from_who_can_redraw() -> None:
-    places = np.arange(80)
-    known = scene(redrawn, fresh=True, target_rows=places)
-    assert KnownKeyInversion().unsupported(known) is None
-    (result,) = KnownKeyInversion().run(known, 0)
-    assert result.detail["method"] == "maps computed again"
-    assert result.rate >= 0.95
-    assert result.controls_held
-    (norms,) = KnownKeyInversion().run(dataclasses.replace(known, target_rows=None), 0)
-    assert 0.1 < norms.rate < result.rate
-    assert norms.detail["method"].startswith("norms")
-    assert norms.controls_held
-    assert "afresh" in str(AlignedPairs().unsupported(known))
-
-
 def test_unknown_noise_is_not_run() -> None:
     given = scene(on_series(lambda w: w), not_understood="the attacks do not know noise of the kind laplace")
     assert "laplace" in str(KnownKeyInversion().unsupported(given))

@@ -163,7 +163,6 @@ def test_what_cannot_be_looked_for_has_a_reason() -> None:
     given = scene("drop")
     attack = MissingnessPattern()
     assert "not given" in str(attack.unsupported(dataclasses.replace(given, observed_targets=None)))
-    assert "afresh" in str(attack.unsupported(dataclasses.replace(given, fresh=True)))
     odd = dataclasses.replace(given, encoded_targets=given.encoded_targets[:, :13])
     assert "window map" in str(attack.unsupported(odd))
     with pytest.raises(DataError, match="masks do not fit"):

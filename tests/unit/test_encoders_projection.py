@@ -107,29 +107,6 @@ def test_a_matrix_per_channel_goes_by_the_channels_name() -> None:
         fitted.encode_array(features[:, :, :2])
 
 
-@pytest.mark.parametrize("distribution", ["gaussian", "orthogonal", "rademacher", "sparse"])
-@pytest.mark.parametrize("axis", ["time", "variables", "record"])
-def test_fresh_redraws_for_every_window_by_its_place(axis: Axis, distribution: Distribution) -> None:
-    features = np.tile(np.random.default_rng(5).random(4), (2, 6, 2, 1)).reshape(2, 6, 8)  # equal windows of variables
-    if axis == "time":
-        features = features.transpose(0, 2, 1).copy()
-    fitted = RandomProjectionEncoder(axis=axis, distribution=distribution, fresh=True).fit(cohort_of(features), KEY)
-    encoded = fitted.encode_array(features)
-    assert encoded.tobytes() == fitted.encode_array(features).tobytes()
-    by_window = (
-        fitted.geometry.slots(encoded, fitted.law.components).transpose(0, 1, 3, 2).reshape(-1, fitted.law.width)
-    )
-    assert len(np.unique(by_window.round(9), axis=0)) > 0.9 * len(by_window)  # equal windows, encoded differently
-    assert fitted.public_spec()["fresh"] is True
-    assert not fitted.weights.size  # kept nowhere
-    assert np.array_equal(fitted.encode_tensor(torch.from_numpy(features)).numpy(), encoded)
-    if distribution == "orthogonal":  # norms are what survives
-        plain = fitted.geometry.slots(features, fitted.law.width).transpose(0, 1, 3, 2).reshape(-1, fitted.law.width)
-        np.testing.assert_allclose(np.linalg.norm(by_window, axis=1), np.linalg.norm(plain, axis=1), rtol=1e-12)
-    with pytest.raises(ConfigError, match="no map"):
-        fitted.window_map(np.zeros((1, 4)))
-
-
 def test_noise_is_added_to_every_output_and_told() -> None:
     cohort = cohort_of(np.random.default_rng(6).random((300, 12, 5)))
     fitted = RandomProjectionEncoder(noise_sd=0.25).fit(cohort, KEY)
@@ -266,7 +243,6 @@ def test_four_independent_known_windows_undo_it() -> None:
         {"noise_sd": -1.0},
         {"key_scope": "per_site"},
         {"key_scope": "per_channel", "axis": "variables"},
-        {"key_scope": "per_channel", "fresh": True},
     ],
     ids=str,
 )

@@ -232,8 +232,6 @@ class AlignedPairs:
         """As the inversion, and twice as many stays are needed: some are known, others are scored."""
         if len(scene.targets) < 40:
             return "fewer than 40 stays to divide into known and scored ones"
-        if scene.fresh:
-            return "the map is drawn afresh for every window: known pairs say nothing about other windows"
         reason = unsupported_encoding(scene)
         if reason is None and _windows_to_know(scene) < scene.window_steps:
             return f"a window holds {scene.window_steps} values, more than there are windows to know"

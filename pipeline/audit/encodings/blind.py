@@ -166,7 +166,7 @@ class BlindSeparation:
         if (reason := unsupported_encoding(scene)) is not None:
             return reason
         layout = known_layout(scene)
-        if scene.fresh or scene.key_scope != "shared":
+        if scene.key_scope != "shared":
             return "there is no single map whose moments could be matched"
         if layout.width != layout.window or not 2 <= layout.window <= MAX_WINDOW:
             return f"only maps of 2 to {MAX_WINDOW} values onto as many are separated blindly"

@@ -14,7 +14,6 @@ import numpy as np
 
 from pipeline.audit.encodings.denoising import averaged_runs, output_noise, smoothed
 from pipeline.audit.encodings.inverse import Dictionary, Windows, distinct, inverses, posterior_mean
-from pipeline.audit.encodings.redrawn import planted_redraws, redrawn_inversions
 from pipeline.audit.encodings.scoring import Target, by_channel, most_exposed_decile, r2, r2_interval
 from pipeline.audit.encodings.windows import Forward, Layout, forward_map, is_one_map, layout_of, moving
 from pipeline.audit.result import Controls, Figure, result
@@ -43,7 +42,7 @@ def unsupported_encoding(scene: EncodingScene) -> str | None:
     layout = layout_of(scene)
     if layout is None:
         return "the encoded shape is not one window map per slot"
-    if not scene.fresh and not is_one_map(scene, layout, np.random.default_rng(0)):
+    if not is_one_map(scene, layout, np.random.default_rng(0)):
         return "the encoder does not apply one repeatable map to every window"
     return None
 
@@ -77,7 +76,6 @@ def with_targets(scene: EncodingScene, rows: np.ndarray) -> EncodingScene:
         target_subjects=scene.target_subjects[rows],
         observed_targets=None if scene.observed_targets is None else scene.observed_targets[rows],
         released=None if scene.released is None else scene.released[rows],
-        target_rows=None if scene.target_rows is None else scene.target_rows[rows],
     )
 
 
@@ -256,9 +254,6 @@ class Attempts:
 def inversions(scene: EncodingScene, seed: int) -> Attempts:
     """Every method's estimate of the scene's targets by somebody who holds the key."""
     layout = known_layout(scene)
-    if scene.fresh:
-        noise, found = redrawn_inversions(scene, layout)
-        return Attempts(found, noise, len(scene.own) * layout.lanes * layout.slots)
     per_channel = scene.key_scope == "per_channel"
     forward = forward_map(scene.encode, layout, per_channel)
     own = own_windows(scene, layout, generator(seed, "audit", "dictionary"))
@@ -273,26 +268,17 @@ def _planted(scene: EncodingScene, seed: int) -> dict[str, float]:
     few = with_targets(scene, np.arange(min(PLANTED_TARGETS, len(scene.targets))))
     layout = known_layout(scene)
     planted = {name: (encode, few.targets) for name, encode in planted_encoders(layout).items()}
-    if scene.fresh:
-        planted = planted_redraws(few, layout)
     return {name: _planted_score(few, encode, targets, seed) for name, (encode, targets) in planted.items()}
 
 
 def _planted_score(few: EncodingScene, encode: Encode, targets: np.ndarray, seed: int) -> float:
-    whole = few.target_rows
-    if few.fresh and whole is not None:
-        array = np.zeros((int(whole.max()) + 1, *targets.shape[1:]), np.float32)
-        array[whole] = targets
-        encoded = encode(array)[whole]
-    else:
-        encoded = encode(targets)
     leak = dataclasses.replace(
         few,
         encode=encode,
         own=few.own[:PLANTED_OWN],
         observed_own=None,
         targets=targets,
-        encoded_targets=encoded,
+        encoded_targets=encode(targets),
         noise_sd=0.0,
         shots=None,
     )

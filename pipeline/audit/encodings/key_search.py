@@ -75,11 +75,9 @@ def search(pair: _Pair, encode_under: Callable[[bytes], Encode], numbers: int) -
 
 
 def unsupported_search(scene: EncodingScene) -> str | None:
-    """Nobody said how to make an encoder from a key, or the key does not show in one stay."""
+    """Nobody said how to make an encoder from a key, or its noise is none that is known."""
     if scene.encode_under is None:
         return "no way to make an encoder under a chosen key was given"
-    if scene.fresh:
-        return "the map is drawn afresh for every window: one stay alone does not show the key"
     return scene.not_understood
 
 

@@ -195,8 +195,6 @@ class MissingnessPattern:
             return f"fewer than {MIN_SUBJECTS} subjects"
         if scene.released is not None:
             return None
-        if scene.fresh:
-            return "the map is drawn afresh for every window: consecutive windows cannot be compared"
         layout = layout_of(scene)
         if layout is None:
             return "the encoded shape is not one window map per slot"

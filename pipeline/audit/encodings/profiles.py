@@ -113,8 +113,6 @@ def unsupported_profiles(scene: EncodingScene) -> str | None:
     """Why rows have no profile, or None."""
     if len(np.unique(scene.target_subjects)) < 10 * MIN_SUBJECTS or len(scene.own) < MIN_SUBJECTS:
         return f"fewer than {10 * MIN_SUBJECTS} targets or {MIN_SUBJECTS} own patients"
-    if scene.fresh:
-        return "the map is drawn afresh for every window: windows of a row cannot be compared"
     layout = layout_of(scene)
     if layout is None:
         return "the encoded shape is not one window map per slot"
@@ -148,7 +146,6 @@ def _rows(scene: EncodingScene, seed: int) -> _Rows:
         target_subjects=scene.target_subjects[rows],
         observed_targets=None,
         released=None,
-        target_rows=None,
     )
     return _Rows(few, known_layout(few), np.sort(rng.permutation(len(rows))[:MAX_TARGETS]))
 

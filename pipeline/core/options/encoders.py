@@ -56,9 +56,6 @@ class ProjectionOptions(KeyedOptions):
     distribution: Distribution = "gaussian"
     density: Annotated[float, Gt(0), Le(1)] | None = None  # of a sparse matrix; none = 1 / sqrt(window)
     n_components: PositiveInt | None = None  # below the window it compresses; none = window, a square matrix
-    fresh: bool = False
-    """The published notebook's behaviour, a new matrix for every window that is kept nowhere: no consistent encoder
-    (equal windows encode differently, by their position), for comparison only, refused by the gate."""
 
 
 ENCODERS: Final[Mapping[str, type[Options]]] = MappingProxyType(
