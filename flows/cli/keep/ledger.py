@@ -88,8 +88,3 @@ def _print_plan(policy: str | None, *, as_json: bool) -> None:
         if limit < budget:
             print(f"{name}: every night's set claims the price of all nights, so a stream above {limit:g} is refused")
             print(f"{' ' * len(name)}  before anything is spent, though the budget is {budget:g}")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command()(ledger)

@@ -64,7 +64,7 @@ def audit_tables(
         enforce(found.decision)
 
 
-def history(
+def audit_history(
     artefact: Annotated[str | None, typer.Option(help="Only this artefact.")] = None,
     last: Annotated[int, typer.Option(min=1, help="So many audits, the newest.")] = 30,
     out: Out = None,
@@ -94,7 +94,7 @@ def history(
     _print_columns(cells)
 
 
-def diff(
+def audit_diff(
     before: Annotated[int, typer.Argument(help="Number of an audit, from decoct audit-history.")],
     after: Annotated[int, typer.Argument(help="Number of a later one.")],
     out: Out = None,
@@ -123,13 +123,6 @@ def diff(
         f"{len(moved)} of {len(found)} figures differ beyond their intervals; of {both} unchanged ones about "
         f"{both * CHANCE:.1f} would look worse by chance"
     )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verbs."""
-    app.command("audit-tables")(audit_tables)
-    app.command("audit-history")(history)
-    app.command("audit-diff")(diff)
 
 
 def _workspace(out: Path | None, url: str | None) -> Path:
