@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 
+from flows.cli.main import app, config_app, keys_app, log_app, main, release_app, store_app, trust_app
 from flows.workspace.locks import workspace_lock
 
 STAGE_VERBS = ["ingest", "encode", "group", "condense", "validate"]
@@ -28,14 +31,20 @@ VERBS = [
 
 
 def decoct(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "flows.cli", *words],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=cwd,
-        check=False,
-    )
+    """The command line in this process, from its `main` on: what is printed, and the code that it ends with."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err), chdir(cwd or Path.cwd()):
+        patch.setattr(sys, "argv", ["decoct", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    code = ended.value.code
+    return subprocess.CompletedProcess(words, code if isinstance(code, int) else -1, out.getvalue(), err.getvalue())
+
+
+def apart(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The command line as a user starts it."""
+    command = [sys.executable, "-m", "flows.cli", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd, check=False)
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -45,9 +54,13 @@ def test_every_verb_explains_itself_with_an_example(verb: str) -> None:
     assert f"Example: decoct {verb.replace('+', ' ')}" in " ".join(answer.stdout.split())
 
 
-def test_the_list_of_verbs_in_this_test_is_complete() -> None:
-    from flows.cli.main import app, config_app, keys_app, log_app, release_app, store_app, trust_app
+def test_a_process_of_its_own_explains_itself_too() -> None:
+    answer = apart("verify", "--help")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert "Example: decoct verify" in " ".join(answer.stdout.split())
 
+
+def test_the_list_of_verbs_in_this_test_is_complete() -> None:
     names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
     groups = {
         "config": config_app,
@@ -87,6 +100,12 @@ def test_failures_are_one_sentence_and_a_code(words: tuple[str, ...], code: int,
     assert sentence in answer.stderr
     assert answer.stderr.count("\n") == 1
     assert "Traceback" not in answer.stderr
+
+
+def test_a_process_of_its_own_ends_with_the_code_and_the_sentence(tmp_path: Path) -> None:
+    answer = apart("audit-tables", "--real", "r", "--shared", "s", "--holdout", "h", cwd=tmp_path)
+    assert (answer.returncode, answer.stdout) == (11, "")
+    assert answer.stderr == "decoct: the real table r is not a file\n"
 
 
 def written_config(folder: Path) -> Path:

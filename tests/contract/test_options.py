@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -88,10 +89,15 @@ def by_table(kind: str, **options: Any) -> Any:
     return config.encode["raw"] if kind in ENCODERS else config.condense["c"]
 
 
-def by_class(kind: str, **options: Any) -> Options:
-    made = registry.load(GROUP[kind], kind, options)
+@cache
+def class_of(kind: str) -> type[Options]:
+    made = registry.load(GROUP[kind], kind, {})
     assert isinstance(made, Options)
-    return made
+    return type(made)
+
+
+def by_class(kind: str, **options: Any) -> Options:
+    return class_of(kind)(**options)
 
 
 def test_every_registered_name_has_its_options_and_no_other_has() -> None:

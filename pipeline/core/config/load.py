@@ -7,6 +7,7 @@ table as keyword arguments (`options`).
 from __future__ import annotations
 
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -125,6 +126,7 @@ class Config(Model):
         return self
 
 
+@cache
 def schema() -> dict[str, Any]:
     """The JSON schema of a configuration file, for editors; rules between tables are in the models alone."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
@@ -159,7 +161,7 @@ def parse_config(raw: dict[str, Any], where: str, base: Path) -> Config:
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(f"{where}: {told(error, raw, Config.model_json_schema())}") from None
+        raise ConfigError(f"{where}: {told(error, raw, schema())}") from None
     return _resolve_paths(config, base)
 
 
