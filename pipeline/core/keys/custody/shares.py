@@ -87,9 +87,9 @@ def join_shares(
     read = [_read_share(file, purpose) for file in files]
     told = {found.fingerprint for found in read if found.fingerprint} | ({fingerprint} if fingerprint else set())
     if len(told) > 1:
-        raise EnvironmentProblem("the shares are of different keys, by the fingerprints that were told")
+        raise EnvironmentProblem("the shares are of different keys, by the given fingerprints")
     if not told:
-        raise UsageError("bare words do not tell whose they are: give the key's --fingerprint")
+        raise UsageError("words alone do not name their key: give its --fingerprint")
     secret = _recovered([found.words for found in read], purpose, told.pop(), max(found.made for found in read))
     if path.exists() and read_secret(path, purpose).fingerprint == secret.fingerprint:
         return secret
