@@ -55,6 +55,8 @@ def judged(policy_name: str) -> dict[str, Any]:
     reports = from_plain(tuple[LeakageReport, ...], shown["leakage"])
     return {
         **shown,
+        "policy": policy_name,
+        "decision": {**shown["decision"], "policy": policy_name},
         "terms": to_plain(policy_terms(policy_name, reports)),
         "awaits_approval": policy.approvals > 0,
     }

@@ -81,7 +81,9 @@ def as_site_sees_it(
         or encoded.tasks != given.tasks
         or encoded.transforms[:-1] != given.transforms
     ):
-        raise ConfigError(f"encode.{name} changed labels, subjects, the split, tasks or what was told before it")
+        raise ConfigError(
+            f"encode.{name} changed labels, subjects, the split, tasks or the public description before it"
+        )
     plain = encoded.channels == given.channels and digest_array(encoded.features) == digest_array(given.features)
     believed = {"kind": registered, "public": False, "key_fingerprint": None if plain else key.fingerprint}
     return dataclasses.replace(encoded, transforms=(*given.transforms, {**encoded.transforms[-1], **believed}))

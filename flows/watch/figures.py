@@ -77,10 +77,12 @@ def _of_run(run: str, nights: Sequence[Night], config: Config | None) -> Iterato
     released = {BUNDLE, config.release.artefact} if config else {BUNDLE}
     for report in nights[-1].reports:
         verdicts = attack_verdicts(policy, (report,)) if policy else ()
-        judged = {_key(item.result): item for item in verdicts}
+        judged = {id(item.result): item for item in verdicts}
         for model in dict.fromkeys(result.threat_model for result in report.results if result.gates):
             mine = [result for result in report.results if result.gates and result.threat_model == model]
-            mine.sort(key=lambda result: _nearness(result, judged.get(_key(result))), reverse=True)
+            mine.sort(key=lambda result: _nearness(result, judged.get(id(result))), reverse=True)
+            # an attack that gives a figure several times, with more and more known pairs, counts by its worst
+            mine = list({_key(result): result for result in reversed(mine)}.values())[::-1]
             alone = report.artefact in released  # of what is up for release every figure is drawn, of others one
             for told in mine[:PANELS] if alone else mine[:1]:
                 yield {
@@ -90,9 +92,9 @@ def _of_run(run: str, nights: Sequence[Night], config: Config | None) -> Iterato
                     "threat_model": model,
                     "attack": told.attack,
                     "statistic": told.statistic,
-                    "limit": judged[_key(told)].max_upper if _key(told) in judged else None,
+                    "limit": judged[id(told)].max_upper if id(told) in judged else None,
                     "points": [_point(night, report.artefact, told) for night in nights],
-                    "latest": [_latest(result, judged.get(_key(result))) for result in ([told] if alone else mine)],
+                    "latest": [_latest(result, judged.get(id(result))) for result in ([told] if alone else mine)],
                     "controls_held": report.controls_held,
                     "not_run": len({item.attack for item in report.not_run if item.threat_model == model}),
                 }
@@ -122,7 +124,7 @@ def _latest(result: AttackResult, verdict: AttackVerdict | None) -> Data:
 
 def _point(night: Night, artefact: str, told: AttackResult) -> Data:
     found = [result for report in night.reports if report.artefact == artefact for result in report.results]
-    row = next((result for result in found if _key(result) == _key(told)), None)
+    row = max((result for result in found if _key(result) == _key(told)), key=lambda result: result.high, default=None)
     figures = {"rate": None, "low": None, "high": None, "n": None} if row is None else _shown(row)
     return {"audit": night.id, "at": night.recorded_at, **figures, "accepted": _accepted(night, artefact)}
 

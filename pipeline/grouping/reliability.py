@@ -83,7 +83,7 @@ def pair_reliability(
     """
     n_tasks = labels.shape[1]
     if n_tasks < 4:
-        raise DataError("four tasks at least are needed to tell a grouping from chance")
+        raise DataError("a grouping needs at least four tasks, or it cannot be distinguished from chance")
     groups, asked = pairs_and_singles(n_tasks), list[Training]()
     for split in range(n_splits):
         order = generator(seed, "grouping", "halves", split).permutation(np.unique(subjects))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 
 from pipeline.core.types.found import OF_TEACHER
+from pipeline.core.wording import guarantee_words
 from pipeline.report.leakage import judged_reports, limits_held, limits_of, missed_attacks, untested
 from pipeline.report.utility import FULL, utility_view
 from pipeline.report.words import IMPLAUSIBLE, LEAVES, STATISTICS
@@ -59,8 +60,8 @@ def guarantee_sentence(data: Data) -> str:
     guarantee = next((c["guarantee"] for c in data["condensed"] if c["name"] == data["release_artefact"]), None)
     if data["release_kind"] == "encoded" or guarantee is None:
         return "no privacy guarantee"
-    unit = {"subject": "patient"}.get(guarantee["unit"], guarantee["unit"])
-    return f"differential privacy: epsilon {guarantee['epsilon']:g}, delta {guarantee['delta']:g}, per {unit}"
+    said = guarantee_words(guarantee)
+    return f"differential privacy: epsilon {said['epsilon']}, delta {said['delta']}, per {said['unit']}"
 
 
 def implausible_sentence(found: int | None, n: int) -> str:
@@ -102,7 +103,7 @@ def _of_teacher(data: Data, task: str) -> list[str]:
     if not all(rows and rows[0]["mean"] is not None for rows in found):
         return []
     auroc, error = (rows[0]["mean"] for rows in found)
-    return [f"the teacher in it, nothing trained: AUROC {auroc:.2f}, calibration error {error:.2f}"]
+    return [f"its teacher model, used as it is: AUROC {auroc:.2f}, calibration error {error:.2f}"]
 
 
 def leaks(data: Data) -> Answer:
@@ -159,7 +160,7 @@ def condition(data: Data) -> str:
         says = "must not leave the site"
     elif data["awaits_approval"]:
         asked = terms["approvals"] if terms else 1
-        says = f"may leave the site once {asked} other{'s' if asked > 1 else ''} approve"
+        says = f"may leave the site once {f'{asked} others approve' if asked > 1 else 'another person approves'}"
     else:
         says = "may leave the site"
     if terms is None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.core.wording import THREAT_MODELS
 from pipeline.report.leakage import leakage_section
 from pipeline.report.render import environment
-from pipeline.report.words import GLOSSARY, LIMITS, THREAT_MODELS, VERDICTS
+from pipeline.report.words import GLOSSARY, LIMITS, VERDICTS
 
 _TERMS = ("member", "TPR at 1 % FPR", "AUROC", "control", "positive control", "ceiling", "interval", "digest")
 _MEANINGS = {

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
+from pipeline.core.wording import THREAT_MODELS
 from pipeline.report.plots import strip
 from pipeline.report.threats import curves, reconstructions, residual, threat_sentences
-from pipeline.report.words import STATISTICS, THREAT_MODELS, mapping
+from pipeline.report.words import STATISTICS, mapping
 
 Data = dict[str, Any]
 BUNDLE: Final = "bundle"  # the artefact name of the scan of released bytes
@@ -24,6 +25,7 @@ def leakage_section(data: Data, guarantees: list[Data]) -> Data:
     return {
         "leakage": leakage_views(data),
         **gaps(data),
+        "missed": missed_attacks(data),
         "untested": untested(data),
         "not_applicable": not_applicable(data),
         "judged_audited": bool(judged_reports(data)),

@@ -14,6 +14,8 @@ from typing import Any, Final, final
 
 from markupsafe import Markup, escape
 
+from pipeline.core.wording import most_found
+
 WIDTH: Final = 340
 LABEL_CHARACTERS: Final = 26
 NOT_SHARES: Final = ("count", "telling_views", "epsilon_above_claim")  # have no place on a scale from 0 to 1
@@ -81,7 +83,7 @@ def curve_panel(
 ) -> Markup:
     """Lines `(css class, x, y)` over shared axes; `x_name`, `x_step` between ticks, `log` for the y axis.
 
-    With `points` each value has a dot, so that a line of one value is seen.
+    With `points` each value has a dot, so that a line of one value is seen; equal values of zero lie on the axis.
     """
     height, left, bottom = 190, 46, 34
     log = bool(axes.get("log"))
@@ -89,7 +91,7 @@ def curve_panel(
     all_x = [value for _, xs, _ in drawn for value in xs]
     all_y = [value for _, _, ys in drawn for value in ys]
     x = Scale(*_spread(min(all_x), max(all_x), 0), left, WIDTH - 10)
-    y = Scale(*_spread(min(all_y), max(all_y), 0.08), height - bottom, 12)
+    y = Scale(*(_spread(min(all_y), max(all_y), 0.08) if log or any(all_y) else (0.0, 1.0)), height - bottom, 12)
     parts: list[Markup] = [_text(WIDTH - 10, height - 3, str(axes.get("x_name", "")), "tick end")]
     step = axes.get("x_step")
     for tick in _ticks(x.low, x.high, step) if step else _nice_ticks(x.low, x.high, 5):
@@ -133,10 +135,7 @@ def roc_panel(
     parts.append(line("roc-chance", [(value, value) for value in steps]))
     if limits is not None:
         epsilon, delta = limits
-        factor = math.exp(min(epsilon, 700.0))
-        parts.append(
-            line("roc-allowed", [(a, min(factor * a + delta, 1 - (1 - delta - a) / factor, 1)) for a in steps])
-        )
+        parts.append(line("roc-allowed", [(a, most_found(epsilon, delta, a)) for a in steps]))
     parts.append(line("roc-found", points))
     parts.append(_text((left + WIDTH - 12) / 2, height - 6, "others wrongly named (log)", "tick mid"))
     told = "; ".join(f"at {a:.3g} false alarms {b:.3g} of the members" for a, b in points[:: max(1, len(points) // 4)])

@@ -49,10 +49,10 @@ def environment() -> Environment:
 
 
 def _count(value: Any) -> str:
-    """A whole number with thin spaces between thousands; a suppressed cell as it is."""
+    """A whole number with commas between thousands, as the terminal has it; a suppressed cell as it is."""
     if value is None:
         return NONE
-    return f"{value:,}".replace(",", "\u202f") if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _fixed(value: Any, digits: int = 3) -> str:
@@ -65,7 +65,9 @@ def _fixed(value: Any, digits: int = 3) -> str:
 
 
 def _figure(value: Any, statistic: str) -> str:
-    """An attack's figure; counts are whole numbers."""
+    """An attack's figure; counts are whole numbers, a suppressed cell is as it is."""
+    if isinstance(value, str):
+        return value
     is_count = statistic in ("count", "telling_views") and value is not None and value == int(value)
     return _count(int(value)) if is_count else _fixed(value)
 

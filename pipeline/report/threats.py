@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from pipeline.core.wording import THREAT_MODELS
 from pipeline.report.plots import roc_panel
-from pipeline.report.words import THREAT_MODELS
 
 Data = dict[str, Any]
 SMALL: Final = 10  # a point of a curve that rests on fewer people is not drawn

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from markupsafe import Markup
 
+from pipeline.core.wording import MISSINGNESS, SAMPLES, THREAT_MODELS, guarantee_words
 from pipeline.report.answers import answers, condition, implausible_sentence, released_summary
 from pipeline.report.grouping import grouping_view
 from pipeline.report.leakage import leakage_section
 from pipeline.report.plots import curve_panel, sample_panel
 from pipeline.report.utility import utility_view
-from pipeline.report.words import (
-    GLOSSARY,
-    LEAVES,
-    LIMITS,
-    METRICS,
-    MISSINGNESS,
-    SAMPLES,
-    STAYS,
-    THREAT_MODELS,
-    VERDICTS,
-)
+from pipeline.report.words import GLOSSARY, LEAVES, LIMITS, METRICS, STAYS, VERDICTS
 
 Data = dict[str, Any]
 
@@ -33,7 +23,11 @@ def page_view(data: Data) -> Data:
     verdict = decision["verdict"] if decision else "NOT JUDGED"
     css, meaning = VERDICTS[verdict]
     released = released_summary(data)
-    guarantees = [guarantee_view(item) for item in data["condensed"] if item["guarantee"]]
+    guarantees = [
+        {**item["guarantee"], "name": item["name"], "said": guarantee_words(item["guarantee"])}
+        for item in data["condensed"]
+        if item["guarantee"]
+    ]
     return {
         "data": data,
         "verdict": {"word": verdict, "css": css, "condition": condition(data), "meaning": meaning},
@@ -69,25 +63,6 @@ def sample_view(data: Data) -> Markup | None:
     """One sample of what was judged, drawn."""
     drawn = data["sample"]
     return sample_panel("sample", f"One sample of {data['release_artefact']}", drawn["variables"]) if drawn else None
-
-
-def guarantee_view(item: Data) -> Data:
-    """What (epsilon, delta) means for one person.
-
-    From the definition, an adversary who names members with false-positive rate a reaches a true-positive rate of at
-    most min(e^eps a + delta, 1 - e^-eps (1 - delta - a)) (Kairouz, Oh, Viswanath 2015, theorem 2.1); even odds become
-    at most e^eps to 1, but for delta.
-    """
-    guarantee = item["guarantee"]
-    epsilon, delta, rate = guarantee["epsilon"], guarantee["delta"], 0.01
-    factor = math.exp(min(epsilon, 700.0))
-    return {
-        **guarantee,
-        "name": item["name"],
-        "factor": factor,
-        "belief": factor / (1 + factor),
-        "tpr": min(factor * rate + delta, 1 - (1 - delta - rate) / factor, 1.0),
-    }
 
 
 def gate_reasons(data: Data) -> list[tuple[str, str]]:

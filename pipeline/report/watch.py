@@ -14,10 +14,11 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
+from pipeline.core.wording import THREAT_MODELS
 from pipeline.report.leakage import BUNDLE, limits_held
 from pipeline.report.plots import curve_panel
 from pipeline.report.render import environment
-from pipeline.report.words import METRICS, STATISTICS, THREAT_MODELS
+from pipeline.report.words import METRICS, STATISTICS
 
 SCHEMA: Final = "decoct/watch/1"
 _TICKS: Final = 6
@@ -96,7 +97,9 @@ def _todo(data: Data, waiting: Sequence[Data], limits: Sequence[Data]) -> tuple[
         return "Read the report", f"{broken[0]['run']}: {', '.join(broken[0]['broken'])} did not hold"
     if waiting:
         return "Approve or refuse", f"{len(waiting)} waiting: {waiting[0]['name']} v{waiting[0]['version']}"
-    return "Nothing", "no proposal waits and no run failed" if data["runs"] else "start with: decoct run run.toml"
+    if not data["runs"]:
+        return "Start a first run", "decoct run run.toml"
+    return "Nothing", "no proposal waits and no run failed"
 
 
 def _audit_panel(trend: Data, number: int) -> Data:

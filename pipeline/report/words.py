@@ -4,18 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-THREAT_MODELS: Final = {
-    "T0": "holds only the released artefact",
-    "T1": "holds the artefact and patients of their own, as every receiving hospital does",
-    "T2": "also knows part of the record of the patient they look for",
-    "T3": "holds some pairs of a record and its encoding",
-    "T4": "knows the encoder and can encode what they like, as every receiving hospital can",
-    "T5": "holds several releases of the same site, or releases under several keys",
-    "T6": "holds the condensed set and a record, and asks whether it was used",
-    "T7": "holds a model trained on the released set",
-    "bytes": "reads every byte of the released files",
-}
-
 STATISTICS: Final = {
     "r2": "R² of reconstruction",
     "auroc": "AUROC",
@@ -30,7 +18,7 @@ STATISTICS: Final = {
     "auroc_advantage": "AUROC gained",
     "auroc_excess": "AUROC over unrelated people",
     "linkage_rate": "share linked",
-    "telling_views": "views that tell members",
+    "telling_views": "views that separate members from others",
     "epsilon_above_claim": "ε above the claim",
 }
 
@@ -68,18 +56,7 @@ STAYS: Final = (
     "this report",
 )
 
-SAMPLES: Final = "Samples are teaching vectors, not patients."
-
 IMPLAUSIBLE: Final = "{found} of {n} samples hold a value outside its plausible clinical range."
-
-MISSINGNESS: Final = {
-    "drop": "Which values were measured was dropped: no channel tells it, and yet it is not hidden, because values are "
-    "carried forward and so are flat where nothing was measured (attack missingness pattern).",
-    "encode": "Which values were measured was encoded, in channels of its own: whoever can undo the encoding reads it, "
-    "and others see when it changes (attack missingness pattern).",
-    "release": "Which values were measured is released as it is: its channels go through no encoder, and they tell how "
-    "closely somebody was watched (attack missingness pattern).",
-}
 
 LIMITS: Final = (
     "An audit shows what the attacks in this run found, with these data and this effort. It bounds what those attacks "
@@ -158,7 +135,7 @@ TERMS: Final = (
         "Extraction, membership inference",
         "EDPB Opinion 28/2024 on AI models",
         ("density_membership", "two_sample", "canary_subjects", "shadow_condensation", "model_membership"),
-        "whether the release, or a model trained on it, tells whose records it was made from",
+        "whether the release, or a model trained on it, shows whose records it was made from",
     ),
     (
         "Very small risk of identification by an anticipated recipient",

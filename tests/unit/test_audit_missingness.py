@@ -20,9 +20,10 @@ from pipeline.audit.encodings.windows import Layout
 from pipeline.audit.scene import EncodingScene, encoding_scene
 from pipeline.core.errors import DataError
 from pipeline.core.types import Cohort, Provenance, Task, Variable
+from pipeline.core.wording import MISSINGNESS
 from pipeline.ingest.cohort.scaling import prepare
-from pipeline.report import words
-from pipeline.sharing.bundle.card import MISSINGNESS, _limits_of_kind
+from pipeline.report import views
+from pipeline.sharing.bundle.card import _limits_of_kind
 
 STEPS, VARIABLES, WINDOW = 16, 3, 4
 MIX = np.random.default_rng(3).normal(0, 0.5, (WINDOW, WINDOW))
@@ -188,5 +189,5 @@ def test_card_and_report_tell_the_choice_in_one_sentence(mode: Any) -> None:
     assert sentence == MISSINGNESS[mode]
     assert sentence.count(".") == 1
     assert len({*MISSINGNESS.values()}) == 3
-    assert MISSINGNESS.keys() == words.MISSINGNESS.keys()
+    assert views.MISSINGNESS is MISSINGNESS
     assert "not hide" in MISSINGNESS["drop"]

@@ -322,6 +322,6 @@ def test_the_report_tells_the_teachers_calibration_beside_its_auroc(made: Conden
         )
         what = {"release_kind": "condensed", "release_artefact": "p", "condensed": [{"name": "p", "soft_labels": True}]}
         found = worth(what | {"utility": to_plain(report)})
-        lines = [line for line in found.more if line.startswith("the teacher in it, nothing trained: AUROC 0.")]
+        lines = [line for line in found.more if line.startswith("its teacher model, used as it is: AUROC 0.")]
         assert len(lines) == (risks is not None)
         assert all("calibration error 0.0" in line for line in lines)

@@ -53,7 +53,7 @@ def verify(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check the log's chain, hold it against the releases here and receivers' receipts: cut, rewritten or split?
+    """Check the log's chain, the releases here and receivers' receipts: was the log cut, rewritten or split?
 
     Example: decoct log verify --receipt from-st-b/receipt.json --out decoct-work
     """

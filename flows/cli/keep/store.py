@@ -89,7 +89,7 @@ def gc(
 
 @store_app.command("verify")
 def verify(out: Out = None, as_json: AsJson = False) -> None:
-    """Read every artefact and hold it against its name; tells which are damaged and which notes lead nowhere.
+    """Read every artefact and compare it with its name; list damaged artefacts and notes that lead nowhere.
 
     Example: decoct store verify --out decoct-work
     """

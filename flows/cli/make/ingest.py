@@ -53,7 +53,7 @@ def ingest(
     as_json: AsJson = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Read the source into a cohort on a grid and hold it against its data contract.
+    """Read the source into a cohort on a grid and check it against its data contract.
 
     Example: decoct ingest run.toml --report
 

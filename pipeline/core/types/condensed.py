@@ -94,7 +94,9 @@ class CondensedSet(ArrayRecord):
         if (self.teacher is None) != (self.teacher_features is None):
             raise DataError("a teacher is its numbers and their description: one is there without the other")
         if self.guarantee is None and not (self.teacher is None and self.label_shift is None):
-            raise DataError("a teacher and the balance of labels tell of all patients: only a guarantee lets them out")
+            raise DataError(
+                "a teacher and the balance of labels describe all patients: only a set with a guarantee may hold them"
+            )
         for name, array, shape in (
             ("label_shift", self.label_shift, (len(self.tasks),)),
             ("teacher", self.teacher, (len(self.tasks), 1 + len(self.channels))),

@@ -7,7 +7,6 @@ It may hold accounted or public values, the policy's limits and bounds rounded u
 from __future__ import annotations
 
 import functools
-import math
 import re
 from collections.abc import Mapping
 from importlib import resources
@@ -16,25 +15,13 @@ from typing import Any, Final
 import jinja2
 
 from pipeline.core.data_use import data_use_words
+from pipeline.core.wording import MISSINGNESS, SAMPLES, THREAT_MODELS, guarantee_words
 from pipeline.sharing.bundle.facts import ReleaseFacts
 from pipeline.sharing.layout import SHIFT, TEACHER
 
-THREAT_MODELS: Final[Mapping[str, str]] = {
-    "T0": "has this release only",
-    "T1": "also has patients of their own",
-    "T2": "also knows part of a patient's record",
-    "T3": "has some series both plain and encoded",
-    "T4": "has the encoder and its key, as every recipient who is to use a model",
-    "T5": "has several releases",
-    "T6": "has this release and records to look up",
-    "T7": "has a model trained on it",
-    "bytes": "reads the files byte by byte",
-    "*": "any of those the policy names",
-}
-
 STATISTICS: Final[Mapping[str, str]] = {
     "r2": "share of the variation that can be recovered (R²)",
-    "auroc": "telling members from others (AUROC; 0.5 is chance)",
+    "auroc": "separating members from others (AUROC; 0.5 is chance)",
     "tpr_at_1pct_fpr": "members found at 1 % false alarms",
     "tpr_at_smallest_fpr": "members found at the fewest false alarms that could be measured",
     "tpr_at_01pct_fpr": "members found at 0.1 % false alarms",
@@ -46,20 +33,11 @@ STATISTICS: Final[Mapping[str, str]] = {
 }
 
 KINDS: Final[Mapping[str, str]] = {
-    "condensed": "A condensed set: a few synthetic series with labels. Samples are teaching vectors, not patients.",
+    "condensed": f"A condensed set: a few synthetic series with labels. {SAMPLES}",
     "encoded": "An encoded cohort: one row per stay, encoded. Every row belongs to a person.",
     "moments": "Noisy sums over a cohort, to be added to those of other institutions. No row of a person.",
 }
 
-MISSINGNESS: Final[Mapping[str, str]] = {
-    "drop": "Which values were measured is in no channel, which does not hide it: values are carried forward, so that "
-    "they are flat where nothing was measured.",
-    "encode": "Which values were measured went through the encoder like the values themselves: whoever can undo the "
-    "encoding reads it, and others see when it changes.",
-    "release": "Which values were measured is shown as it is, in the channels whose names begin with observed; it "
-    "tells how closely somebody was watched.",
-}
-"""The transform `missingness` in a sentence, by its mode."""
 TASKS_CHOSEN: Final[Mapping[str, str]] = {
     "real_stays": "Which tasks are in it was chosen on real patients' records, which no account covers.",
     "private_moments": "Which tasks are in it was chosen from the private moments alone, at no further cost.",
@@ -69,14 +47,14 @@ TASKS_CHOSEN: Final[Mapping[str, str]] = {
 
 
 BALANCED: Final = (
-    "Labels of the first task are balanced. What a model learns from them ranks patients; it is a risk only once the "
-    "log odds in label_shift are added, as risk(predicted, task) does."
+    "Labels of the first task are balanced, so a model trained on them ranks patients. Its outputs are risks only after "
+    "the log odds in label_shift are added, as risk(predicted, task) does."
 )
 TAUGHT: Final = (
-    "The teacher weighs each channel's late level, and its risks are calibrated on the site's patients under the same "
-    "guarantee. Use score(series) where that risk is wanted as it is, the samples to train a model of your own; "
-    "decoct evaluate compares both on your patients, as the site's own figures are not published. The audit attacks "
-    "the samples and, of a single release, the noisy answers behind the teacher; not its numbers themselves."
+    "The teacher weighs each channel's late level. Its risks are calibrated on the site's patients under the same "
+    "guarantee. Use score(series) for that risk as it is, and the samples to train a model of your own. The site's own "
+    "figures are not published: decoct evaluate compares both on your patients. The audit attacks the samples and, for a "
+    "single release, the noisy answers behind the teacher, but not the teacher's numbers themselves."
 )
 
 
@@ -101,7 +79,7 @@ def _context(facts: ReleaseFacts) -> dict[str, Any]:
         "facts": facts,
         "m": manifest,
         "kind_words": KINDS[manifest["release"]["kind"]],
-        "guarantee": guarantee_words(manifest["guarantee"]),
+        "guarantee": manifest["guarantee"] and {**manifest["guarantee"], **guarantee_words(manifest["guarantee"])},
         "rows": attack_rows(facts),
         "limits": limits_of(facts),
         "data_use": data_use_words(manifest["data_use"]),
@@ -110,23 +88,6 @@ def _context(facts: ReleaseFacts) -> dict[str, Any]:
             for name, array in sorted(manifest["data"]["arrays"].items())
         ],
         "transforms": [_transform_row(step) for step in manifest["data"]["transforms"]],
-    }
-
-
-def guarantee_words(guarantee: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The guarantee's figures as they are told, rounded to the unfavourable side; None without one."""
-    if guarantee is None:
-        return None
-    factor = math.exp(min(guarantee["epsilon"], 50.0))
-    found = min(100.0, factor + 100 * guarantee["delta"])  # true positives <= e^epsilon * false positives + delta
-    return {
-        "epsilon": f"{guarantee['epsilon']:g}",
-        "delta": f"{guarantee['delta']:g}",
-        "unit": {"subject": "patient", "stay": "stay"}[guarantee["unit"]],
-        "factor": f"{math.ceil(100 * factor) / 100:g}",
-        "found": f"{math.ceil(10 * found) / 10:g}",
-        "accountant": guarantee["accountant"],
-        "assumed_public": guarantee["assumed_public"],
     }
 
 
@@ -145,7 +106,7 @@ def _attack_row(row: Mapping[str, Any], is_published: bool) -> dict[str, str]:
     limit, bound = row["limit"], row["upper_bound"] if is_published else None
     return {
         "attack": "every attack" if row["attack"] == "*" else row["attack"].replace("_", " "),
-        "attacker": THREAT_MODELS.get(row["threat_model"], "unnamed"),
+        "attacker": THREAT_MODELS.get(row["threat_model"], "any of those the policy names"),
         "threat_model": row["threat_model"],
         "figure": STATISTICS.get(row["statistic"], row["statistic"]),
         "bound": "not published" if bound is None else f"{bound:g}",
@@ -170,7 +131,9 @@ def _limits_of_kind(manifest: Mapping[str, Any]) -> tuple[str, ...]:
             "The guarantee covers the payload; nothing else in these files is computed from patients' records. Further "
             "releases about the same people add to epsilon."
         )
-        limits.append("That this release was made, and when, was judged on patients' data, outside the guarantee.")
+        limits.append(
+            "The decision to release was made on patients' data. The guarantee does not cover that it was made, nor when."
+        )
     if release["kind"] == "encoded":
         limits.append("Encoding is pseudonymisation by a key: whoever holds the encoder can undo most of it.")
     modes = [str(step.get("mode")) for step in data["transforms"] if step.get("kind") == "missingness"]

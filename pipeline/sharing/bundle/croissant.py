@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pipeline.core.data_use import TERMS, data_use_address
-from pipeline.sharing.bundle.card import KINDS, MISSINGNESS, attack_rows, guarantee_words, limits_of
+from pipeline.core.wording import MISSINGNESS, guarantee_words
+from pipeline.sharing.bundle.card import KINDS, attack_rows, limits_of
 from pipeline.sharing.bundle.facts import ReleaseFacts
 from pipeline.sharing.canonical import canonical
 from pipeline.sharing.layout import SHIFT, TEACHER
@@ -204,9 +205,9 @@ def _responsible(facts: ReleaseFacts) -> dict[str, Any]:
 
 
 def _guarantee_sentence(facts: ReleaseFacts) -> str:
-    guarantee = guarantee_words(facts.manifest["guarantee"])
-    if guarantee is None:
+    if facts.manifest["guarantee"] is None:
         return "No differential-privacy guarantee is given."
+    guarantee = guarantee_words(facts.manifest["guarantee"])
     return (
         f"Differential privacy: epsilon {guarantee['epsilon']}, delta {guarantee['delta']}, add or remove one "
         f"{guarantee['unit']}."

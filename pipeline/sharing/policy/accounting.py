@@ -148,7 +148,7 @@ def _event(event: dict[str, Any]) -> Any:
         return dp_event.PoissonSampledDpEvent(probability, _event(dict(event.get("inner", ()))))
     if kind == "ComposedDpEvent":
         return dp_event.ComposedDpEvent([_event(dict(inner)) for inner in event.get("events", ())])
-    raise Unpriced(f"nobody here can price an event of the kind {kind}")
+    raise Unpriced(f"the cost of an event of the kind {kind} is not known")
 
 
 def _positive(event: Mapping[str, Any], name: str) -> float:

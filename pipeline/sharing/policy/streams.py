@@ -124,7 +124,7 @@ def enter(
         if nights and night < max(nights):
             raise BudgetError(
                 f"nothing was drawn: night {night} was not asked in its time, and night {max(nights)} has been "
-                "answered: nobody can enter the past"
+                "answered: no stay can enter a past night"
             )
         admitted, left_out = _admitted(workspace, ledger.chain, stream, night, waiting, budget)
         added = np.ascontiguousarray(increment(admitted), np.float64)

@@ -102,7 +102,7 @@ def require_fresh(revocations: Revocations | None, max_days: int, today: datetim
     if revocations is None:
         raise ReleaseRefused(
             "INCONCLUSIVE: the trust root asks for a revocation list, and none was given; without one nobody can say "
-            "whether the release still stands"
+            "whether the release is still valid"
         )
     age = (today - revocations.issued).days
     if age > max_days:
