@@ -14,6 +14,7 @@ from flows.workspace.job import Job
 from flows.workspace.removing.withdrawals import withdrawn_of
 from pipeline.core.config import Config, TablesSource, reader_options
 from pipeline.core.digest import digest_json
+from pipeline.ingest.containers import holder
 from pipeline.ingest.engine.event_tables import layout_files
 from pipeline.ingest.kept.pieces import Pieces
 from pipeline.ingest.kept.watermarks import Watermarks, files_below
@@ -76,7 +77,7 @@ def _source_digest(config: Config, digest: Callable[[Path], str]) -> str:
     if not isinstance(source, TablesSource) or layout is None or not source.folder.is_dir():
         return _content_digest(reader_options(source), digest)
     files = layout_files(source.folder, layout)
-    return digest_json({path.relative_to(source.folder).as_posix(): digest(path) for path in files})
+    return digest_json({path.relative_to(source.folder).as_posix(): digest(holder(path)) for path in files})
 
 
 def _content_digest(options: Mapping[str, Any], digest: Callable[[Path], str]) -> str:

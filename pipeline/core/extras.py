@@ -40,6 +40,7 @@ EXTRA_OF: Final[Mapping[str, str]] = {
     "dask": "cluster",
     "distributed": "cluster",
     "lightgbm": "lightgbm",
+    "fastexcel": "excel",
 }
 """Import name -> the extra of pyproject.toml that installs it."""
 

@@ -9,14 +9,15 @@ from typing import Final
 from urllib.parse import unquote
 
 from pipeline.core.errors import DataError
+from pipeline.ingest.containers import CONTAINERS, holder, is_container, tables_in
 
 SUFFIXES: Final = (".parquet", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".psv", ".psv.gz")
 _NAMED_SUFFIXES: Final = (*SUFFIXES, ".txt", ".txt.gz")  # a text file is a table only where it is named
 _UNREADABLE: Final = {
-    ".xlsx": "Excel files are not read; save the sheet as CSV",
-    ".xls": "Excel files are not read; save the sheet as CSV",
+    ".xls": "this form of Excel is not read; save it as xlsx or the sheet as CSV",
     ".ods": "spreadsheets are not read; save the sheet as CSV",
-    ".zip": "zip archives are not read; unpack it",
+    ".7z": "such archives are not read; unpack it",
+    ".rar": "such archives are not read; unpack it",
     ".sas7bdat": "SAS files are not read; write it as CSV or parquet",
     ".dta": "Stata files are not read; write it as CSV or parquet",
     ".feather": "feather files are not read; write it as parquet",
@@ -27,6 +28,8 @@ _SHOWN: Final = 10
 
 def find_files(folder: Path, pattern: str, *, optional: bool = False) -> list[Path]:
     """The files that `pattern` names under `folder`: a file with or without suffix, a folder of shards, or a glob.
+
+    An archive or a workbook is a folder, too; by its own name it is the one table that it holds.
 
     Raises:
         DataError: there is none, and it is not `optional`; or the name fits several tables.
@@ -70,7 +73,7 @@ def files_under(folder: Path) -> list[Path]:
 
 def unread_note(folder: Path, read: Iterable[Path]) -> tuple[str, ...]:
     """A sentence that names the files under `folder` that are not among those read; none where all are."""
-    plainly = set(read)
+    plainly = {holder(path) for path in read}
     unread = [path for path in files_under(folder) if path not in plainly]
     known = {path.resolve() for path in plainly} if unread else set()
     unread = [path for path in unread if path.resolve() not in known]
@@ -101,8 +104,11 @@ def _named(folder: Path, pattern: str) -> list[Path]:
     for part in above:
         inside = _children(here, (part,))
         here = inside[0] if inside else here / part
-    exact = [path for path in _children(here, (last,)) if path.is_dir() or _is_table(path, _NAMED_SUFFIXES)]
-    found = exact or _children(here, tuple(last + suffix for suffix in _NAMED_SUFFIXES))
+    if is_container(holder(here)):
+        return _children(here, (last, *(last + suffix for suffix in _NAMED_SUFFIXES)))
+    every = (*_NAMED_SUFFIXES, *CONTAINERS)
+    exact = [path for path in _children(here, (last,)) if path.is_dir() or _is_table(path, every)]
+    found = exact or _children(here, tuple(last + suffix for suffix in every))
     if exact and exact[0].is_dir():
         found += [path for path in _children(here, tuple(last + suffix for suffix in SUFFIXES)) if path.is_file()]
     if len(found) > 1:
@@ -110,15 +116,30 @@ def _named(folder: Path, pattern: str) -> list[Path]:
         raise DataError(f"{folder.name}: the table {pattern} is there {len(found)} times ({names}); leave one")
     if found and found[0].is_dir():
         return tables_under(found[0])
+    if found and is_container(found[0]):
+        return _only_table(found[0])
     return [path for path in found if _is_table(path, _NAMED_SUFFIXES)]
+
+
+def _only_table(container: Path) -> list[Path]:
+    inside = tables_in(container, _NAMED_SUFFIXES)
+    if len(inside) != 1:
+        names = ", ".join(path.relative_to(container).as_posix() for path in inside[:_SHOWN])
+        what = f"{len(inside)} tables ({names})" if inside else "no table"
+        raise DataError(f'{container} holds {what}; name one: file = "{container.name}/NAME"')
+    return inside
 
 
 def _children(folder: Path, names: tuple[str, ...]) -> list[Path]:
     """What lies in a folder under one of the names, in any case."""
-    wanted = {name.lower() for name in names}
-    if not folder.is_dir():
-        return []
-    return [path for path in sorted(folder.iterdir()) if path.name.lower() in wanted]
+    wanted, container = {name.lower() for name in names}, holder(folder)
+    if is_container(container):
+        depth = len(folder.parts)
+        inside = [path for path in tables_in(container, _NAMED_SUFFIXES) if path.parts[:depth] == folder.parts]
+        lying = dict.fromkeys(Path(*path.parts[: depth + 1]) for path in inside)
+    else:
+        lying = dict.fromkeys(sorted(folder.iterdir()) if folder.is_dir() else ())
+    return [path for path in lying if path.name.lower() in wanted]
 
 
 def _beside(folder: Path, pattern: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Final, final
 import pyarrow as pa
 
 from pipeline.core.errors import DataError
+from pipeline.ingest.containers import holder, open_member
 
 _HEADER_BYTES: Final = 1 << 20
 _DELIMITERS: Final = (",", ";", "\t", "|")
@@ -131,7 +132,7 @@ def _outside_quotes(text: str) -> str:
 
 
 def _bytes(path: Path) -> Any:
-    file = pa.OSFile(str(path))
+    file = pa.OSFile(str(path)) if holder(path) == path else pa.PythonFile(open_member(path), mode="r")
     return pa.CompressedInputStream(file, "gzip") if path.name.lower().endswith(".gz") else file
 
 

@@ -1,6 +1,7 @@
-"""Small-cell suppression: a count of one to nine stays is shown as "<10", as disclosure control in hospitals asks.
+"""Small-cell suppression: a count of one to nine people is shown as "<10", as disclosure control in hospitals asks.
 
-Suppressed are counts of people: stays without series or labels, shares that stand for fewer than ten stays on either
+Where a person has several stays or predictions, the ingest says which counts are of fewer than ten people. Suppressed
+are stays without series or labels, shares that stand for fewer than ten stays on either
 side, few stays or subjects in a note, per-variable dropped rows, broken contract values, and class means of fewer than
 ten stays. Dropped rows are totalled exactly by reason (the account of rows must add up), so per variable a lone small
 cell takes its next smallest neighbour with it (shown as "withheld"): it cannot be found by subtraction.
@@ -14,7 +15,7 @@ from typing import Any, Final
 THRESHOLD = 10
 SUPPRESSED = f"<{THRESHOLD}"
 WITHHELD = "withheld"
-_FEW: Final = re.compile(r"(?<![\d.,])[1-9](?= (?:stays?|subjects?)\b)")
+_FEW: Final = re.compile(r"(?<![\d.,])[1-9](?= (?:of \d+ )?(?:stays?|subjects?)\b)")
 
 
 def suppress_small_cells(data: dict[str, Any]) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def _cell(count: int) -> int | str:
     return SUPPRESSED if is_small(count) else count
 
 
-def _share(share: float | None, stays: int) -> float | str | None:
+def _share(share: float | None, stays: int, *, few: bool) -> float | str | None:
     """A share of `stays`, suppressed when it or its complement stands for fewer than ten of them.
 
     Rounded to three digits: an exact fraction would tell its denominator, and with it a suppressed count.
@@ -53,21 +54,27 @@ def _share(share: float | None, stays: int) -> float | str | None:
     if share is None:
         return None
     count = round(share * stays)
-    return SUPPRESSED if is_small(count) or is_small(stays - count) else round(share, 3)
+    return SUPPRESSED if few or is_small(count) or is_small(stays - count) else round(share, 3)
 
 
 def _ingest(ingest: dict[str, Any]) -> dict[str, Any]:
     stays: int = ingest["stays"]
     missing: dict[str, int] = ingest["labels_missing"]
+    few = set(ingest["few_people"])
     return {
         **ingest,
         "dropped_by_variable": _dropped_by_variable(ingest["dropped_by_variable"]),
-        "stays_without_series": _cell(ingest["stays_without_series"]),
-        "coverage": {name: _share(share, stays) for name, share in ingest["coverage"].items()},
-        "prevalence": {
-            task: _share(share, stays - missing.get(task, 0)) for task, share in ingest["prevalence"].items()
+        "stays_without_series": SUPPRESSED if "series" in few else _cell(ingest["stays_without_series"]),
+        "coverage": {
+            name: _share(share, stays, few=f"coverage:{name}" in few) for name, share in ingest["coverage"].items()
         },
-        "labels_missing": {task: _cell(count) for task, count in missing.items()},
+        "prevalence": {
+            task: _share(share, stays - missing.get(task, 0), few=f"prevalence:{task}" in few)
+            for task, share in ingest["prevalence"].items()
+        },
+        "labels_missing": {
+            task: SUPPRESSED if f"missing:{task}" in few else _cell(count) for task, count in missing.items()
+        },
         "notes": [_FEW.sub(SUPPRESSED, note) for note in ingest["notes"]],
     }
 

@@ -19,7 +19,7 @@ from pipeline.ingest.engine.event_tables import read_event_tables
 from pipeline.ingest.mapping.load import SourceMapping, parse_mapping
 from pipeline.ingest.source_tables import SourceTables, as_text_ids
 
-HINT = "name one whose id differs only by zeros in front, `.0` behind, case, blanks or Unicode form"
+HINT = "name one whose id differs only by zeros in front, `.0` behind, case, blanks, marks or Unicode form"
 
 
 def mapping(**more: Any) -> SourceMapping:

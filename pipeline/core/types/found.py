@@ -48,6 +48,7 @@ class IngestReport:
     notes: tuple[str, ...] = ()
     units: tuple[UnitUse, ...] = ()
     tables: tuple[TableUse, ...] = ()
+    few_people: tuple[str, ...] = ()  # figures of one to nine people's stays: "coverage:HR", "series", ...
 
     def __post_init__(self) -> None:
         if self.rows_read != self.rows_used + sum(self.rows_dropped.values()):

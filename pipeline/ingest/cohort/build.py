@@ -94,7 +94,7 @@ def build_cohort(
         subjects_known=tables.subjects_known,
         sites=_sites(tables),
     )
-    _check(cohort, mapping, tables.source, dropped_rows(tables, mapping, account))
+    _check(cohort, mapping, tables, dropped_rows(tables, mapping, account))
     notes = (*tables.notes, *slips.notes(), *notes, *added_up(label_notes), *clipped)
     return cohort, report_rows(cohort, tables, mapping, account, notes)
 
@@ -282,7 +282,8 @@ def _provenance(
     return Provenance(stage="ingest", config=config)
 
 
-def _check(cohort: Cohort, mapping: SourceMapping, source: str, dropped: CountsByVariable) -> None:
+def _check(cohort: Cohort, mapping: SourceMapping, tables: SourceTables, dropped: CountsByVariable) -> None:
+    source, joined = tables.source, [note for note in tables.notes if "name no stay" in note]
     seen = [*np.any(cohort.observed, axis=(0, 1)).tolist(), *np.any(np.isfinite(cohort.static), axis=0).tolist()]
     rows: tuple[Variable | StaticVariable, ...] = (*cohort.variables, *cohort.static_variables)
     never = [row.name for row, any_seen in zip(rows, seen, strict=True) if not any_seen]
@@ -301,9 +302,10 @@ def _check(cohort: Cohort, mapping: SourceMapping, source: str, dropped: CountsB
         labels = cohort.labels[chosen, 0]
         classes = np.unique(labels[np.isfinite(labels)] >= 0.5)  # of a number: the halves of its public range
         if chosen.any() and len(classes) < 2:
+            why = f"; {'; '.join(joined)}" if joined and not len(classes) else ""
             raise DataError(
                 f"{source}: the first task, {cohort.tasks[0].name}, has {len(classes)} of 2 classes among {part} "
-                f"stays ({int(chosen.sum())})"
+                f"stays ({int(chosen.sum())}){why}"
             )
     unknown = [
         task.name for task, known in zip(cohort.tasks, np.isfinite(cohort.labels).any(axis=0), strict=True) if not known

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import final
+from typing import Final, final
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from pipeline.core.types import Cohort, IngestReport
 from pipeline.ingest.cohort.events import REASONS, USED, FlatEvents, printable
 from pipeline.ingest.mapping.load import SourceMapping
 from pipeline.ingest.source_tables import OUTSIDE_WINDOW, Counts, CountsByVariable, SourceTables, totals
+
+_FEW: Final = 10
 
 
 @final
@@ -92,4 +94,23 @@ def report_rows(
         notes=notes,
         units=tables.units,
         tables=tables.tables,
+        few_people=_few_people(cohort),
+    )
+
+
+def _few_people(cohort: Cohort) -> tuple[str, ...]:
+    """The figures that rest on fewer than ten people, though it may be on more of their stays or predictions."""
+    names, subject = np.unique(cohort.subject_ids, return_inverse=True)
+    if len(names) == len(subject):
+        return ()
+    measured: np.ndarray = np.any(cohort.observed, axis=1)
+    known = np.isfinite(cohort.labels)
+    sides: dict[str, tuple[np.ndarray, ...]] = {"series": (~np.any(measured, axis=1),)}
+    sides |= {f"coverage:{v.name}": (there, ~there) for v, there in zip(cohort.variables, measured.T, strict=True)}
+    for index, task in enumerate(cohort.tasks):
+        sides[f"missing:{task.name}"] = (~known[:, index],)
+        positive = cohort.labels[:, index] == 1
+        sides[f"prevalence:{task.name}"] = (positive, known[:, index] & ~positive)
+    return tuple(
+        name for name, stays in sides.items() if any(0 < len(np.unique(subject[some])) < _FEW for some in stays)
     )

@@ -1,21 +1,22 @@
 """Slips that a distribution gives away: reported with what would mend them, never mended by themselves.
 
-Two signs. Many of a variable's implausible values would be ordinary in another unit of the same quantity (98.6 degrees
+Many of a variable's implausible values would be ordinary in another unit of the same quantity (98.6 degrees
 Celsius). Or the middle of all its values lies beyond the clinical range, and would lie inside in another unit (a
-glucose of 6 mg/dL). And codes for "missing" that a plausible range lets pass: a number such as 999, there ten times as
-often as any value near it. Only counts are told, and only of ten values or more.
+glucose of 6 mg/dL). Or some values lie apart from the others, at the distance of another unit or of a lost decimal
+mark: of one hospital, one device, one year. And codes for "missing" that a plausible range lets pass: a number such as
+999, there ten times as often as any value near it. Only counts are told, and only of ten values or more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final, final
 
 import numpy as np
 
 from pipeline.core.types import Variable
 from pipeline.ingest.cohort.events import IMPLAUSIBLE, OUTSIDE, USED, FlatEvents
+from pipeline.ingest.cohort.heaps import Values, heap_notes, moved_within
 from pipeline.ingest.mapping.load import SourceMapping
 from pipeline.ingest.mapping.units import Line, conversion
 
@@ -26,6 +27,7 @@ _CANDIDATES: Final[Mapping[str, tuple[str, ...]]] = {  # unit -> units that such
     "mmol/L": ("mg/dL",),
     "g/dL": ("g/L",),
     "ug/L": ("ng/L",),
+    "mL/h": ("L/h",),
     "fraction": ("%",),
     "%": ("fraction",),
     "kg": ("lb", "g"),
@@ -44,37 +46,6 @@ _OFTENER: Final = 10
 _LEAST_SHARE: Final = 0.005
 _FEWEST: Final = 10
 _MOST: Final = 0.5
-
-
-@final
-@dataclass(frozen=True, eq=False, repr=False)
-class Values:
-    """Distinct values in order and how often each occurs: what is held grows with the values there are, not the rows.
-
-    A measurement has few: it is rounded before anybody stores it.
-    """
-
-    distinct: np.ndarray  # (value,) float64
-    counts: np.ndarray  # (value,) int64
-
-    def __len__(self) -> int:
-        return int(self.counts.sum())
-
-    def __add__(self, other: Values) -> Values:
-        values, place = np.unique(np.concatenate([self.distinct, other.distinct]), return_inverse=True)
-        counts = np.zeros(len(values), np.int64)
-        np.add.at(counts, place, np.concatenate([self.counts, other.counts]))
-        return Values(values, counts)
-
-    def within(self, line: Line, variable: Variable) -> int:
-        """How many would be ordinary, in the variable's clinical range, once moved by `line`."""
-        return int(self.counts[_within(self.distinct, line, variable)].sum())
-
-    def middle(self) -> np.ndarray:
-        """The median, `(1,)`."""
-        upto = np.cumsum(self.counts)
-        halves = self.distinct[np.searchsorted(upto, [(upto[-1] + 1) // 2, upto[-1] // 2 + 1])]
-        return np.asarray(np.mean(halves, keepdims=True))
 
 
 @final
@@ -102,7 +73,12 @@ class Slips:
     def notes(self) -> tuple[str, ...]:
         """A sentence for each likely slip of unit, then for each likely code, in the order of the variables."""
         units = slip_notes((variable, lines, self._bad[i], self._good[i]) for i, variable, lines in self._looked)
-        return (*units, *(note for i, variable, _ in self._looked for note in code_notes(variable, self._good[i])))
+        heaps = (note for i, variable, lines in self._looked for note in heap_notes(variable, lines, self._good[i]))
+        return (
+            *units,
+            *heaps,
+            *(note for i, variable, _ in self._looked for note in code_notes(variable, self._good[i])),
+        )
 
 
 def _counted(values: np.ndarray) -> Values:
@@ -133,13 +109,13 @@ def slip_notes(looked: Iterable[tuple[Variable, list[tuple[str, Line]], Values, 
 def code_notes(variable: Variable, values: Values) -> tuple[str, ...]:
     """The sentences on plausible values that may be a code for missing.
 
-    Zero is none where the clinical range begins with it, and a variable of 0 and 1 has none.
+    Zero is none of a volume or a sum, and a variable of 0 and 1 has none.
     """
     notes, width = list[str](), _NEAR * (variable.scale_high - variable.scale_low)
     looked = () if variable.plausible_low >= 0 and variable.plausible_high <= 1 else _CODES
     for code in looked:
         at = np.flatnonzero(values.distinct == np.float64(np.float32(code)))
-        if not len(at) or (code == 0 and variable.scale_low <= 0):
+        if not len(at) or (code == 0 and _may_be_none(variable)):
             continue
         rows = int(values.counts[at[0]])
         beside = [place for place in (at[0] - 1, at[0] + 1) if 0 <= place < len(values.distinct)]
@@ -154,19 +130,18 @@ def code_notes(variable: Variable, values: Values) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _may_be_none(variable: Variable) -> bool:
+    """Whether zero is a measurement: no urine, no water in a drain."""
+    return variable.scale_low <= 0 and (variable.aggregation == "sum" or variable.unit.split("/")[0] in ("mL", "L"))
+
+
 def other_units(variable: Variable) -> list[tuple[str, Line]]:
     """The units that values of a variable are mistaken in, each with its way to the variable's own."""
     found = [(unit, conversion(variable.name, unit, variable.unit)) for unit in _CANDIDATES.get(variable.unit, ())]
     return [(unit, line) for unit, line in found if line is not None]
 
 
-def _within(values: np.ndarray, line: Line, variable: Variable) -> np.ndarray:
-    moved = values * line[0] + line[1]
-    inside: np.ndarray = (moved >= variable.scale_low) & (moved <= variable.scale_high)
-    return inside
-
-
 def _misplaced(values: Values, line: Line, variable: Variable) -> bool:
     middle = values.middle()
     outside = not variable.scale_low <= middle[0] <= variable.scale_high
-    return outside and bool(_within(middle, line, variable).all())
+    return outside and bool(moved_within(middle, line, variable).all())

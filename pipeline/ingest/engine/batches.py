@@ -19,6 +19,7 @@ import pyarrow.csv as arrow_csv
 import pyarrow.parquet as arrow_parquet
 
 from pipeline.core.errors import DataError
+from pipeline.ingest.containers import holder, is_sheet, sheet
 from pipeline.ingest.engine.coded import Batch
 from pipeline.ingest.mapping.toml_table import did_you_mean
 from pipeline.ingest.number_text import NO_VALUE
@@ -63,7 +64,9 @@ def header(path: Path, encoding: str = UTF8) -> list[str]:
 
 
 def _own_names(path: Path, encoding: str) -> list[str]:
-    if path.stat().st_size == 0:
+    if is_sheet(path):
+        return sheet(path)[0]
+    if holder(path).stat().st_size == 0:
         raise DataError(f"{path} is an empty file")
     try:
         if path.suffix.lower() == ".parquet":
@@ -146,11 +149,13 @@ def _tables(
     dictionaries = {there[name.lower()] for name in coded if name not in constants}
     rows, before = 0, tally.malformed
     try:
-        tables = (
-            _parquet(path, list(wanted), dictionaries)
-            if path.suffix.lower() == ".parquet"
-            else _text(path, wanted, dictionaries, tally, encoding, [text for text in _EMPTY if text not in codes])
-        )
+        empty = [text for text in _EMPTY if text not in codes]
+        if is_sheet(path):
+            tables = _sheet(path, list(wanted), empty)
+        elif path.suffix.lower() == ".parquet":
+            tables = _parquet(path, list(wanted), dictionaries)
+        else:
+            tables = _text(path, wanted, dictionaries, tally, encoding, empty)
         for table in tables:
             rows += table.num_rows
             yield table.select(list(wanted)).rename_columns(list(wanted.values()))
@@ -168,9 +173,24 @@ def require_mostly_well_formed(path: Path, malformed: int, rows: int) -> None:
 
 
 def _parquet(path: Path, wanted: list[str], dictionaries: set[str]) -> Iterator[Any]:
-    with arrow_parquet.ParquetFile(path, read_dictionary=sorted(dictionaries)) as file:
+    kinds = {field.name: field.type for field in arrow_parquet.read_schema(path) if field.name in wanted}
+    nested = [name for name, kind in kinds.items() if pa.types.is_nested(kind)]
+    if nested:
+        raise DataError(f"{path}: column {nested[0]} holds lists or records; text, numbers and times are read")
+    bytes_ = {name for name, kind in kinds.items() if pa.types.is_binary(kind) or pa.types.is_large_binary(kind)}
+    with arrow_parquet.ParquetFile(path, read_dictionary=sorted(dictionaries - bytes_)) as file:
         for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
-            yield pa.Table.from_batches([batch])
+            table = pa.Table.from_batches([batch])
+            for name in bytes_:  # how some programs write text
+                table = table.set_column(table.column_names.index(name), name, table[name].cast(pa.string()))
+            yield table
+
+
+def _sheet(path: Path, wanted: list[str], empty: list[str]) -> Iterator[Any]:
+    names, rows = sheet(path)
+    filled = rows.filter(~pl.all_horizontal(pl.all().is_null()))  # blank lines are no lines
+    columns = {name: filled.to_series(names.index(name)) for name in wanted}
+    yield pl.DataFrame({name: column.set(column.is_in(empty), None) for name, column in columns.items()}).to_arrow()
 
 
 def _text(

@@ -15,7 +15,7 @@ from pipeline.ingest.mapping.toml_table import id_columns
 from pipeline.ingest.source_tables import require_exact
 
 ABSENT: Final = -1
-ID_FORMS: Final = "zeros in front, `.0` behind, case, blanks or Unicode form"
+ID_FORMS: Final = "zeros in front, `.0` behind, case, blanks, marks or Unicode form"
 """What `loose_ids` does not look at."""
 LOOSE_HINT: Final = f"name one whose id differs only by {ID_FORMS}"
 
@@ -97,6 +97,8 @@ def plain_text(column: pl.Series) -> pl.Series:
     """Ids, codes and times as trimmed text in one Unicode form; whole numbers stored as floats lose their `.0`."""
     if column.dtype.is_float() and bool((column.drop_nulls() == column.drop_nulls().round()).all()):
         column = column.cast(pl.Int64, strict=False)
+    if isinstance(column.dtype, pl.Duration):
+        column = column.cast(pl.Int64)
     text = column.cast(pl.String).str.strip_chars()
     return text.str.normalize("NFC") if text.str.contains(r"[^\x00-\x7f]").any() else text
 
@@ -112,9 +114,9 @@ def id_text(column: pl.Series, where: str) -> pl.Series:
 
 
 def loose_ids(texts: pl.Series) -> pl.Series:
-    """Ids without what typing and programs change: case, form, blanks, zeros in front and `.0` behind."""
-    plain = texts.cast(pl.String).str.normalize("NFKC").str.strip_chars().str.to_lowercase()
-    return plain.str.replace(r"\.0+$", "").str.replace(r"^0+(.)", "${1}").str.replace_all(r"[\s_-]", "")
+    """Ids without what typing and programs change: case, form, blanks, marks, zeros in front and `.0` behind."""
+    plain = texts.cast(pl.String).str.normalize("NFKC").str.replace_all(r"[\s\pC_',-]", "").str.to_lowercase()
+    return plain.str.replace(r"\.0+$", "").str.replace(r"^0+(.)", "${1}")
 
 
 def _series(array: Any) -> pl.Series:

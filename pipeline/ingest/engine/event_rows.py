@@ -13,7 +13,7 @@ from pipeline.ingest.cohort.events import IMPLAUSIBLE, REASONS, plausible
 from pipeline.ingest.engine.coded import ABSENT, Batch, Coded, id_text, loose_ids, plain_text
 from pipeline.ingest.engine.event_stays import BETWEEN, FOUND, UNKNOWN
 from pipeline.ingest.engine.event_units import UNIT_REASONS, UNIT_UNKNOWN, Conversions, in_units
-from pipeline.ingest.engine.event_values import VALUE_REASONS, mend, numbers
+from pipeline.ingest.engine.event_values import VALUE_LIMIT, VALUE_REASONS, mend, numbers
 from pipeline.ingest.engine.instants import MICROSECONDS_PER_HOUR, ClockKinds, instants
 from pipeline.ingest.engine.reading import Reading
 from pipeline.ingest.engine.row_fates import FilePart, RowFates
@@ -40,6 +40,8 @@ TIME_UNREADABLE: Final = "unreadable time"
 
 _CLOCKS: Final = ((r"^(\d{1,2})(\d{2})$", "${1}:${2}"), (r"^(\d{1,2})(\d{2})(\d{2})$", "${1}:${2}:${3}"))  # 905
 _MIDNIGHT: Final = r"^(\S+?)[T ]00:00(?::00(?:\.0+)?)?$"
+_LIMITS: Final = ("<", "<=", "=<", ">", ">=", "=>", "\u2264", "\u2265", "4171756", "4171754", "4172704", "4171755")
+"""What a column of operators says of limits: the sign, or OMOP's concept of it."""
 _HOURS: Final = {"hours": 1.0, "minutes": 1.0 / 60.0, "days": 24.0}
 
 
@@ -244,6 +246,10 @@ def use(
         found.take(~outside)
     raw = pl.Series("value", np.ones(len(rows))) if table.presence else batch.series(column, rows)
     found.value, why = numbers(raw, reading.layout, reading.is_flag[found.name])
+    if table.operator is not None and table.operator in batch.arrays and not reading.layout.take_limits:
+        said = _at(batch, table.operator, rows)
+        limits = plain_text(said.distinct).is_in(_LIMITS).fill_null(False).to_numpy()
+        why[said.look_up(limits, False) & (why == 0)] = VALUE_REASONS.index(VALUE_LIMIT)
     if why.any():
         for code in np.unique(why[why > 0]):
             here = why == code

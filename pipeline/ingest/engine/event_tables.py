@@ -21,6 +21,7 @@ import polars as pl
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.ingest.cohort.stay_blocks import added_up
+from pipeline.ingest.containers import holder
 from pipeline.ingest.engine.batches import Tally, coded_batches, header
 from pipeline.ingest.engine.coded import Batch, id_text
 from pipeline.ingest.engine.event_rows import Usable, locate, names_of, use
@@ -114,7 +115,7 @@ def read_event_tables(
 
 def _may_be_large(work: list[tuple[EventsLayout, Group]]) -> bool:
     """Whether the usable rows could be more than memory should hold, judged by the files' sizes before reading."""
-    return are_large(sum(path.stat().st_size for _, group in work for path in group) * _MOST_UNPACKED)
+    return are_large(sum(holder(path).stat().st_size for _, group in work for path in group) * _MOST_UNPACKED)
 
 
 def layout_files(folder: Path, layout: Layout) -> list[Path]:
@@ -212,8 +213,8 @@ def part_of(usable: Usable, reading: Reading) -> pl.DataFrame:
 
 def _columns(table: EventsLayout, path: Path, reading: Reading) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The columns to read, and those of them that are read as codes."""
-    subject = _subject(table, path, reading)
-    coded = [name for name in (*id_columns(table.key), table.code, table.unit, subject) if name]
+    beside = _if_there(table.operator, table, path), _subject(table, path, reading)
+    coded = [name for name in (*id_columns(table.key), table.code, table.unit, *beside) if name]
     columns = [name for name in (*coded, table.time, table.clock, table.date, table.available, table.value) if name]
     columns += [] if table.code is not None else _wanted(table, path, reading)[0]
     return tuple(dict.fromkeys(columns)), tuple(dict.fromkeys(coded))
@@ -224,6 +225,12 @@ def _subject(table: EventsLayout, path: Path, reading: Reading) -> str | None:
     name = reading.subject
     read = (*id_columns(table.key), table.time, table.code, table.value, table.unit)
     if table.link != "stay" or name is None or name in read:
+        return None
+    return _if_there(name, table, path)
+
+
+def _if_there(name: str | None, table: EventsLayout, path: Path) -> str | None:
+    if name is None:
         return None
     return name if name.lower() in (column.lower() for column in header(path, table.encoding)) else None
 

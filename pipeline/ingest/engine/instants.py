@@ -31,6 +31,8 @@ _REWRITTEN: Final = (  # to the form of `_FORMATS`, in this order
 _MONTHS: Final = 12
 _MINUTES: Final = 60
 _FEWEST: Final = 20
+_MOST_MIDNIGHTS: Final = 0.05
+_MOST_USUAL: Final = 8  # times as many as of another hour: charting by the hour, or every six, is less
 _LOCK: Final = threading.Lock()
 _MIDNIGHT: Final = r" 24:00(?::00(?:\.0+)?)?$"
 _ORDERED: Final = {"day_first": "${3}-${2}-${1}", "month_first": "${3}-${1}-${2}"}
@@ -53,6 +55,9 @@ class ClockKinds:
     contrary: int = 0  # dates that can be read only in the other order than the layout's
     hourly: int = 0  # times in hours since the start, other than 0
     sixtieths: int = 0  # of these the multiples of 60
+    clocks: int = 0  # local times with a time of day
+    midnights: int = 0  # of these exactly midnight
+    hours: int = 0  # of these any other whole hour; not counted where none is midnight
 
     def add(self, other: ClockKinds) -> None:
         """Also what another part of the source has shown."""
@@ -64,6 +69,17 @@ class ClockKinds:
         self.contrary += other.contrary
         self.hourly += other.hourly
         self.sixtieths += other.sixtieths
+        self.clocks += other.clocks
+        self.midnights += other.midnights
+        self.hours += other.hours
+
+    def look(self, local: pl.Series) -> None:
+        """Count the local times that may be a date to which a program has put a midnight."""
+        since = local.dt.epoch("us") % (24 * MICROSECONDS_PER_HOUR)
+        midnights = int((since == 0).sum())
+        self.clocks += len(local) - local.null_count()
+        self.midnights += midnights
+        self.hours += int((since % MICROSECONDS_PER_HOUR == 0).sum()) - midnights if midnights else 0
 
     def note_dated(self, rows: int) -> None:
         """Also so many rows that have a date and no time; files are read by several threads."""
@@ -93,6 +109,10 @@ class ClockKinds:
             f"{self.contrary} dates are none in the order that layout.dates says, and some in the other: which is it?"
         )
         minutes = f"all {self.hourly} times in hours since the start are multiples of 60: are they minutes?"
+        midnights = (
+            f"{self.midnights} of {self.clocks} times are exactly midnight: are they dates without a time of day?"
+        )
+        usual = max(_MOST_USUAL * self.hours / 23, _MOST_MIDNIGHTS * self.clocks, _FEWEST)
         few = self.hourly < _FEWEST or self.sixtieths < self.hourly
         told = (
             (self.days, days),
@@ -100,6 +120,7 @@ class ClockKinds:
             (self.dated, dated),
             (self.contrary, contrary),
             (not few, minutes),
+            (self.midnights > usual, midnights),
         )
         return tuple(note for count, note in told if count)
 
@@ -131,6 +152,8 @@ def _parsed(column: pl.Series, zone: str | None, seen: ClockKinds, dates: str | 
     if isinstance(column.dtype, pl.Datetime):
         seen.offset |= column.dtype.time_zone is not None
         seen.local |= column.dtype.time_zone is None
+        if column.dtype.time_zone is None:
+            seen.look(column)
         return _utc(column.cast(pl.Datetime("us", column.dtype.time_zone)), zone, seen)
     if column.dtype == pl.Date:
         seen.local = True
@@ -142,6 +165,7 @@ def _parsed(column: pl.Series, zone: str | None, seen: ClockKinds, dates: str | 
 def _from_text(column: pl.Series, zone: str | None, seen: ClockKinds, dates: str | None) -> pl.Series:
     plain = _of_four_digits(column.str.to_datetime(_COMMON, strict=False, time_unit="us", exact=True))
     others = plain.is_null() & column.is_not_null()
+    seen.look(plain)
     if not others.any():  # by far the most columns; what is below looks at every text several times
         seen.local |= plain.null_count() < len(plain)
         return _utc(plain, zone, seen)

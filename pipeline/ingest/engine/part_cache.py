@@ -18,6 +18,7 @@ import polars as pl
 
 from pipeline.core.codec import to_plain
 from pipeline.core.digest import digest_bytes
+from pipeline.ingest.containers import holder
 from pipeline.ingest.engine.batches import FILE_STEM
 from pipeline.ingest.engine.event_units import Seen
 from pipeline.ingest.engine.instants import ClockKinds
@@ -69,8 +70,8 @@ class PartCache:
         until = repr(self._reading.until_hours)
         files = [
             [
-                self._pieces.marks.digest(path),
-                path.suffixes,
+                self._pieces.marks.digest(holder(path)),
+                path.suffixes if holder(path) == path else path.relative_to(holder(path)).as_posix(),
                 stem(path) if table.key == FILE_STEM else "",
                 partitions(path),
             ]

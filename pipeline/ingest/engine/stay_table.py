@@ -86,7 +86,12 @@ def read_stays(folder: Path, layout: Layout, needed: Iterable[str], clock: Clock
     frame = frame.with_columns(_excluded(frame, stays, layout.inclusion).alias(EXCLUDED))
     frame = frame.drop(_END_LOST, strict=False)
     out = frame[EXCLUDED].drop_nulls().value_counts().sort(EXCLUDED)
-    notes += [*_twins(frame, stays), *(f"{rows} stays excluded: {reason}" for reason, rows in out.iter_rows())]
+    notes += [
+        *_twins(frame, stays),
+        *_odd_sites(frame),
+        *_overlaps(frame),
+        *(f"{rows} stays excluded: {reason}" for reason, rows in out.iter_rows()),
+    ]
     if frame[EXCLUDED].null_count() == 0:
         raise DataError(f"{folder.name}: no stay is left; {'; '.join(notes) or 'the table of stays is empty'}")
     return StayTable(frame, stays.subject is not None, tuple(notes))
@@ -110,6 +115,27 @@ def _twins(frame: pl.DataFrame, stays: StaysLayout) -> list[str]:
     return notes
 
 
+def _odd_sites(frame: pl.DataFrame) -> list[str]:
+    """Stays without a site, and sites that may be one: each would be held out, or not, on its own."""
+    if "site" not in frame.columns:
+        return []
+    sites = plain_text(frame["site"]).fill_null("")
+    named = sites.filter(sites != "").unique()
+    alike, without = len(named) - loose_ids(named).n_unique(), int((sites == "").sum())
+    return [
+        *([f"{without} of {len(sites)} stays have no site"] if without else []),
+        *([f"{alike} sites have a name that differs from another's only by {ID_FORMS}"] if alike else []),
+    ]
+
+
+def _overlaps(frame: pl.DataFrame) -> list[str]:
+    """Stays of one person at the same time: nested ones of a hierarchy, or one stay under two ids."""
+    known = frame.filter(pl.col(START).is_not_null(), pl.col(END) > pl.col(START)).sort("subject_id", START)
+    before = pl.col(END).cum_max().shift(1).over("subject_id")
+    rows = known.select((before > pl.col(START)).fill_null(False).sum()).item() if known.height else 0
+    return [f"{rows} stays begin before another stay of the same subject has ended: are they one?"] if rows else []
+
+
 def _rows(folder: Path, layout: Layout, needed: set[str], tally: Tally, told: list[str]) -> pl.DataFrame:
     stays = layout.stays
     assert stays.file is not None
@@ -122,18 +148,28 @@ def _rows(folder: Path, layout: Layout, needed: set[str], tally: Tally, told: li
     wanted = sorted((columns | set(stays.where)) - joined - {ROW_NUMBER})
     made = joined | {item.name for item in stays.derived} | set(wanted)
     wanted += sorted(name for name in needed - made if name.lower() in there)
-    parts, alike = [], 0
+    parts, alike, rows = [], 0, 0
     for path in files:
         for frame in batches(path, tuple(wanted), tally, stays.encoding):
+            rows += frame.height
+            _refuse_durations(frame, path)
             parts.append(frame.filter(*(_matches(name, kept) for name, kept in stays.where.items())))
             loose = frame.filter(*(_matches(name, kept, loosely=True) for name, kept in stays.where.items()))
             alike += loose.height - parts[-1].height
     if alike:
         told.append(f"{alike} rows of {stays.file} hold a text of `where` but for its case, and were not selected")
     frame = pl.concat(parts, how="vertical_relaxed") if parts else pl.DataFrame()
+    if frame.height < rows:
+        told.append(f"{frame.height} of {rows} rows of {stays.file} were selected by `where`")
     if frame.height == 0:
         raise DataError(f"{folder.name}: {stays.file} holds no stay that the layout's `where` selects")
     return frame.unique(maintain_order=True) if stays.distinct else frame
+
+
+def _refuse_durations(frame: pl.DataFrame, path: Path) -> None:
+    spans = [name for name, kind in frame.schema.items() if isinstance(kind, pl.Duration)]
+    if spans:
+        raise DataError(f"{path}: column {spans[0]} holds durations; write it as a number, or as two times")
 
 
 def _matches(column: str, kept: tuple[str, ...], *, loosely: bool = False) -> pl.Expr:
@@ -162,6 +198,7 @@ def _joined(frame: pl.DataFrame, folder: Path, join: Join, tally: Tally, told: l
     loose = _loose(wanted, names)
     for path in find_files(folder, join.file):
         for batch in batches(path, columns, tally, join.encoding):
+            _refuse_durations(batch, path)
             batch = batch.filter(*(_matches(name, kept) for name, kept in join.where.items()))
             rows += batch.height
             met = keyed(batch)

@@ -138,6 +138,7 @@ class EventsLayout:
     code: str | None
     value: str  # "" with `presence`: a row says that its code is there, and counts as 1
     unit: str | None
+    operator: str | None  # a column that says "<" or ">" of limits, in the files that have it
     presence: bool
     optional: bool  # a source without the table is read without it, and the report says so
     encoding: str
@@ -294,6 +295,7 @@ def _events(raw: Any, where: str, encoding: str) -> EventsLayout:
         code=code,
         value=table.take("value", str) if code and not presence else "",
         unit=table.take("unit", str, "") or None,
+        operator=table.take("operator", str, "") or None,
         presence=presence,
         optional=table.take("optional", bool, False),
         encoding=_encoding(table, encoding),

@@ -107,7 +107,7 @@ _OMOP: Final[Mapping[str, str]] = {  # unit_concept_id of the OMOP vocabulary
 def plain(text: str) -> str:
     """The text without case, blanks, annotations and trailing marks, in one form of each sign."""
     text = unicodedata.normalize("NFKC", text.translate(_RAISED)).replace("\u03bc", "u").replace("\u00d7", "x")
-    text = re.sub(r"\s+", "", text.replace("\u00b7", "*")).casefold()
+    text = re.sub(r"[\s\ufeff\u200b-\u200f\u2060]+", "", text.replace("\u00b7", "*")).casefold()
     for pattern, by in _REWRITTEN:
         text = re.sub(pattern, by, text)
     return text

@@ -47,14 +47,14 @@ TASKS_CHOSEN: Final[Mapping[str, str]] = {
 
 
 BALANCED: Final = (
-    "Labels of the first task are balanced, so a model trained on them ranks patients. Its outputs are risks only after "
-    "the log odds in label_shift are added, as risk(predicted, task) does."
+    "Labels of the first task are balanced, so a model trained on them ranks patients. Its outputs are risks only "
+    "after the log odds in label_shift are added, as risk(predicted, task) does."
 )
 TAUGHT: Final = (
     "The teacher weighs each channel's late level. Its risks are calibrated on the site's patients under the same "
     "guarantee. Use score(series) for that risk as it is, and the samples to train a model of your own. The site's own "
-    "figures are not published: decoct evaluate compares both on your patients. The audit attacks the samples and, for a "
-    "single release, the noisy answers behind the teacher, but not the teacher's numbers themselves."
+    "figures are not published: decoct evaluate compares both on your patients. The audit attacks the samples and, for "
+    "a single release, the noisy answers behind the teacher, but not the teacher's numbers themselves."
 )
 
 
@@ -132,7 +132,8 @@ def _limits_of_kind(manifest: Mapping[str, Any]) -> tuple[str, ...]:
             "releases about the same people add to epsilon."
         )
         limits.append(
-            "The decision to release was made on patients' data. The guarantee does not cover that it was made, nor when."
+            "The decision to release was made on patients' data. "
+            "The guarantee does not cover that it was made, nor when."
         )
     if release["kind"] == "encoded":
         limits.append("Encoding is pseudonymisation by a key: whoever holds the encoder can undo most of it.")

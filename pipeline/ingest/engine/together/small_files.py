@@ -14,6 +14,7 @@ from typing import Final
 import pyarrow as pa
 
 from pipeline.core.errors import DataError
+from pipeline.ingest.containers import holder
 from pipeline.ingest.engine.batches import FILE_STEM, Tally, damaged, parsed_text, require_mostly_well_formed
 from pipeline.ingest.engine.coded import Batch
 from pipeline.ingest.number_text import NO_VALUE
@@ -34,7 +35,9 @@ def grouped(paths: Sequence[Path], *, apart: bool) -> list[Group]:
     joins = not apart and len(paths) >= _FEWEST
     was_small = False
     for path in paths:
-        small = joins and path.suffix.lower() in _PLAIN and not partitions(path) and path.stat().st_size <= _LARGEST
+        small = (
+            joins and path.suffix.lower() in _PLAIN and not partitions(path) and holder(path).stat().st_size <= _LARGEST
+        )
         begins = zlib.crc32(path.name.encode()) % 256 == 0  # a place that does not depend on how many there are
         if groups and small and was_small and not begins and len(groups[-1]) < _MOST:
             groups[-1].append(path)

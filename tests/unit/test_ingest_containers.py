@@ -1,0 +1,188 @@
+"""Zip archives and Excel workbooks as folders of tables: the same cohort as from the CSV files in them."""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+from xml.sax.saxutils import escape
+
+import numpy as np
+import pytest
+
+from pipeline.core.errors import DataError, NotInstalled
+from pipeline.core.types import Cohort, IngestReport
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.engine.event_tables import read_event_tables
+from pipeline.ingest.mapping.load import parse_mapping
+from pipeline.ingest.table_files import find_files
+
+STAYS: Final = "stay,person,start,died\n" + "".join(f"{i},P{i},2024-03-0{i} 08:00,{i % 2}\n" for i in range(1, 5))
+LAB: Final = "stay,time,code,value,unit\n" + "".join(
+    f"{i},2024-03-0{i} {8 + h:02d}:15,{code},{value},{unit}\n"
+    for i in range(1, 5)
+    for h, (code, value, unit) in enumerate([("HR", 80 + i, "/min"), ("Glucose", 5.5, "mmol/L"), ("HR", "<30", "")])
+)
+OFFICE: Final = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+SHEETS: Final = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+LINKS: Final = "http://schemas.openxmlformats.org/package/2006/relationships"
+Cell = str | float | datetime | None
+
+
+def _cell(value: Cell) -> str:
+    if value is None:
+        return "<c/>"
+    if isinstance(value, str):
+        return f'<c t="inlineStr"><is><t>{escape(value)}</t></is></c>'
+    if isinstance(value, datetime):
+        return f'<c s="1"><v>{(value - datetime(1899, 12, 30)).total_seconds() / 86400!r}</v></c>'
+    return f"<c><v>{value}</v></c>"
+
+
+def workbook(path: Path, sheets: Mapping[str, Sequence[Sequence[Cell]]]) -> None:
+    """As Excel writes one: numbers as numbers, dates as serial numbers with a format."""
+    links = [("styles", "styles.xml"), *(("worksheet", f"worksheets/{i}.xml") for i in range(len(sheets)))]
+    named = "".join(f'<sheet name="{n}" sheetId="{i}" r:id="r{i}"/>' for i, n in enumerate(sheets, 1))
+    parts = {
+        "_rels/.rels": f'<Relationships xmlns="{LINKS}"><Relationship Id="r" Type="{OFFICE}/officeDocument" '
+        'Target="xl/workbook.xml"/></Relationships>',
+        "xl/styles.xml": f'<styleSheet xmlns="{SHEETS}"><cellXfs><xf numFmtId="0"/><xf numFmtId="22"/></cellXfs>'
+        "</styleSheet>",
+        "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{LINKS}">'
+        + "".join(f'<Relationship Id="r{i}" Type="{OFFICE}/{k}" Target="{t}"/>' for i, (k, t) in enumerate(links))
+        + "</Relationships>",
+        "xl/workbook.xml": f'<workbook xmlns="{SHEETS}" xmlns:r="{OFFICE}"><sheets>{named}</sheets></workbook>',
+    }
+    for i, rows in enumerate(sheets.values()):
+        lines = "".join(f"<row>{''.join(map(_cell, row))}</row>" for row in rows)
+        parts[f"xl/worksheets/{i}.xml"] = f'<worksheet xmlns="{SHEETS}"><sheetData>{lines}</sheetData></worksheet>'
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in parts.items():
+            archive.writestr(name, text)
+
+
+def cells(text: str) -> list[list[Cell]]:
+    """A CSV as a person types it into a sheet: what looks like a number or a time becomes one."""
+
+    def typed(entry: str) -> Cell:
+        for read in (float, datetime.fromisoformat):
+            try:
+                return read(entry)
+            except ValueError:
+                continue
+        return entry or None
+
+    return [[typed(entry) for entry in line.split(",")] for line in text.splitlines()]
+
+
+def ingest(folder: Path, stays: str = "stays", lab: str = "lab", **keys: Any) -> tuple[Cohort, IngestReport]:
+    wide = {"plausible": [1, 3000], "scale": [30, 400], "normal": 100}
+    raw = {
+        "variables": {"HR": {"unit": "/min", **wide}, "Glucose": {"unit": "mg/dL", **wide}},
+        "unknown_variables": "drop",
+        "tasks": {"died": {"kind": "binary", "column": "died"}},
+        "layout": {
+            "timezone": "UTC",
+            "stays": {"file": stays, "stay": "stay", "subject": "person", "start": "start"},
+            "events": [
+                {"file": lab, "key": "stay", "time": "time", "code": "code", "value": "value", "unit": "unit", **keys}
+            ],
+        },
+    }
+    mapping = parse_mapping(raw, "t", "t.toml", "0" * 64)
+    tables = read_event_tables(folder=folder, mapping=mapping, until_hours=6.0)
+    return build_cohort(tables, mapping, step_hours=1.0, n_steps=6, split=np.zeros(tables.stays.height, np.int8))
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cohort, IngestReport]:
+    folder = tmp_path_factory.mktemp("truth")
+    (folder / "stays.csv").write_text(STAYS)
+    (folder / "lab.csv").write_text(LAB)
+    return ingest(folder)
+
+
+def same(made: tuple[Cohort, IngestReport], truth: tuple[Cohort, IngestReport]) -> None:
+    assert np.array_equal(made[0].values, truth[0].values, equal_nan=True)
+    assert made[0].stay_ids.tolist() == truth[0].stay_ids.tolist()
+    assert made[1].rows_dropped == truth[1].rows_dropped == {"a limit (< or >) instead of a number": 4}
+    assert made[1].notes == truth[1].notes
+
+
+@pytest.mark.parametrize(
+    ("encoding", "member", "name"),
+    [
+        ("utf-8", "lab.csv", "lab"),
+        ("utf-8", "deep/Lab.CSV", "LAB.zip"),
+        ("utf-16", "lab.txt", "lab.zip/lab"),
+        ("cp1252", "deep/x/lab.csv", "lab.zip/deep/x/lab.csv"),
+    ],
+)
+def test_a_table_in_an_archive(
+    tmp_path: Path, truth: tuple[Cohort, IngestReport], encoding: str, member: str, name: str
+) -> None:
+    (tmp_path / "stays.csv").write_text(STAYS)
+    with zipfile.ZipFile(tmp_path / "lab.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(member, LAB.encode(encoding))
+        archive.writestr("__MACOSX/._lab.csv", b"\0")
+        archive.writestr("readme.md", "about")
+    same(ingest(tmp_path, lab=name, encoding=encoding.replace("utf-16", "utf-8")), truth)
+
+
+def test_archives_that_cannot_be_read_say_so(tmp_path: Path) -> None:
+    (tmp_path / "stays.csv").write_text(STAYS)
+    with zipfile.ZipFile(tmp_path / "lab.zip", "w") as archive:
+        archive.writestr("a.csv", LAB)
+        archive.writestr("b.csv", LAB)
+    with pytest.raises(DataError, match=r'holds 2 tables \(a.csv, b.csv\); name one: file = "lab.zip/NAME"'):
+        ingest(tmp_path)
+    whole = (tmp_path / "lab.zip").read_bytes()
+    (tmp_path / "lab.zip").write_bytes(whole.replace(b"2024-03-01", b"2025-03-01"))
+    with pytest.raises(DataError, match="is damaged"):
+        ingest(tmp_path, lab="lab.zip/a")
+    (tmp_path / "lab.zip").write_bytes(whole[:-30])
+    with pytest.raises(DataError, match="cannot be read as a zip archive"):
+        ingest(tmp_path)
+    (tmp_path / "lab.csv").write_text(LAB)
+    with pytest.raises(DataError, match="is there 2 times"):
+        ingest(tmp_path)
+
+
+def test_workbooks_without_the_extra_ask_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workbook(tmp_path / "lab.xlsx", {"lab": cells(LAB)})
+    monkeypatch.setitem(sys.modules, "fastexcel", None)
+    with pytest.raises(NotInstalled, match=r"pip install 'decoct\[excel\]'"):
+        find_files(tmp_path, "lab")
+
+
+def test_a_sheet_is_what_its_csv_is(tmp_path: Path, truth: tuple[Cohort, IngestReport]) -> None:
+    """Ids, times, limits and units that Excel has typed, in two workbooks and in one."""
+    pytest.importorskip("fastexcel")
+    workbook(tmp_path / "stays.xlsx", {"Sheet1": cells(STAYS), "Sheet2": []})
+    workbook(tmp_path / "lab.xlsm", {"Sheet1": [*cells(LAB)[:3], [None] * 5, *cells(LAB)[3:]]})
+    same(ingest(tmp_path), truth)
+    workbook(tmp_path / "export.xlsx", {"Stays": cells(STAYS), "Lab 2024": cells(LAB)})
+    for name in ("stays.xlsx", "lab.xlsm"):
+        (tmp_path / name).unlink()
+    same(ingest(tmp_path, "export.xlsx/stays", "export.xlsx/Lab 2024"), truth)
+    with pytest.raises(DataError, match=r'2 tables \(Stays, Lab 2024\); name one: file = "export.xlsx/NAME"'):
+        ingest(tmp_path, "export", "export")
+
+
+def test_ids_that_excel_has_rounded_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("fastexcel")
+    (tmp_path / "stays.csv").write_text(STAYS)
+    rows = cells(LAB)
+    rows[5][0] = 12345678901234567.0
+    workbook(tmp_path / "lab.xlsx", {"lab": rows})
+    with pytest.raises(DataError, match="column stay holds whole numbers beyond 2\\^53, which Excel has rounded"):
+        ingest(tmp_path)
+    rows[5][0] = "12345678901234567"
+    workbook(tmp_path / "lab.xlsx", {"lab": rows})
+    assert ingest(tmp_path)[1].rows_dropped["no such stay or subject"] == 1
+    (tmp_path / "lab.xlsx").write_bytes(b"PK\x03\x04 no workbook")
+    with pytest.raises(DataError, match="cannot be read as a workbook"):
+        ingest(tmp_path)
