@@ -60,7 +60,7 @@ def night(config: Path, prefect: bool) -> dict[str, Any]:
     command = [
         sys.executable,
         "-m",
-        "flows.cli.main",
+        "flows.cli",
         "night",
         str(config),
         "--json",

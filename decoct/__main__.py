@@ -5,7 +5,7 @@ from __future__ import annotations
 
 def main() -> None:
     """Run the command line."""
-    from flows.cli.main import main as command_line
+    from flows.cli.start import main as command_line
 
     command_line()
 

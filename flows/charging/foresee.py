@@ -142,9 +142,11 @@ def _attacks(config: Config, policy: Policy, known: Known) -> Iterator[str]:
     told = f"with {_said(members)} subjects in train and {_said(others)} held out"
     for name in policy.required[config.release.kind]:
         attack, _, statistic = name.partition(":")
-        if attack in figures and not figures[attack]:
+        if attack not in figures:
+            yield f"required attack {attack} {_unforeseen(attack)}"
+        elif not figures[attack]:
             yield f"required attack {attack} cannot run {told}"
-        elif attack in figures and statistic and statistic not in figures[attack]:
+        elif statistic and statistic not in figures[attack]:
             yield f"required attack {attack} gives no {statistic} {told}"
     asked = {name.partition(":")[0] for name in policy.required[config.release.kind]}
     for attack, table in figures.items():
@@ -154,6 +156,16 @@ def _attacks(config: Config, policy: Policy, known: Known) -> Iterator[str]:
             limit = policy.limit(attack, statistic)
             if limit is not None and limit.max_upper is not None and n < limit.min_n:
                 yield f"attack {attack}, {statistic}, has n = {n} {told}, and the policy asks for {limit.min_n}"
+
+
+def _unforeseen(name: str) -> str:
+    """Why nothing is foreseen of an attack that the policy demands, in words."""
+    found = {attack.name: attack for attack in registry.attacks()}.get(name)
+    if found is None or found.scene_type is not CondensedScene:
+        return "is no installed attack on sets"
+    if isinstance(found, Foresees):
+        return "is part of the full audit only: set level = 'full' in the [audit] table"
+    return "does not say beforehand how many people it needs, so nobody can foresee whether it will decide"
 
 
 def _said(count: int) -> str:

@@ -1,5 +1,5 @@
 """`python -m flows.cli`: the command line where the script `decoct` is not on the path."""
 
-from flows.cli.main import main
+from flows.cli.start import main
 
 main()

@@ -1,12 +1,10 @@
 """`decoct`: one command, one verb per stage. Data goes to stdout, everything for a person's eyes to stderr.
 
-Heavy libraries are imported inside the verbs: `--help`, `show`, `verify`, `keys` and `config` need neither torch nor
-Prefect.
+Heavy libraries are imported inside the verbs: `--help`, `show`, `keys` and `config` need neither torch nor Prefect.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -43,44 +41,16 @@ from flows.cli.make.condense import condense
 from flows.cli.make.config import config_app
 from flows.cli.make.ingest import ingest
 from flows.cli.make.night import night, schedule
-from flows.cli.panels import PanelGroup, tell_version
+from flows.cli.panels import new_app
 from flows.cli.receive.evaluate import evaluate
 from flows.cli.receive.pool import pool
 from flows.cli.receive.receive import receive, verify
 from flows.cli.receive.transport import fetch, send
 from flows.cli.release.release import release_app
-from flows.environment import for_owner_alone, no_core_dumps, quiet
-from flows.stopping import SENTENCE, begun, exit_code, stop_in_time, tell
-from pipeline.core.errors import DecoctError, UsageError
-from pipeline.core.extras import explained
+from pipeline.core.errors import UsageError
 
 _STAGES: Final = ("ingest", "encode", "group", "condense", "validate", "audit")
-CTRL_C: Final = 130
-"""What Typer returns of a KeyboardInterrupt, whichever signal raised it."""
-
-app = typer.Typer(
-    name="decoct",
-    cls=PanelGroup,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    no_args_is_help=True,
-    add_completion=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    help="From a hospital's ICU time series to a small, audited, signed set that another institution can train on.\n\n"
-    "Start with: decoct demo. On your own data: decoct config init --to run.toml, then decoct run run.toml.\n\n"
-    "Exit codes: 0 done, 2 usage, 10 configuration, 11 input data, 12 utility floor, 13 leakage, 14 release refused, "
-    "15 environment, 16 drift, 17 privacy budget, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).",
-)
-
-
-@app.callback()
-def top(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", callback=tell_version, is_eager=True)
-    ] = False,
-) -> None:
-    """Nothing of its own: what every command has in common."""
-
+app = new_app()
 
 app.add_typer(config_app, name="config")
 app.add_typer(keys_app, name="keys")
@@ -250,38 +220,3 @@ def _show(job: Any, made: dict[str, Any], as_json: bool, verbose: int, *, is_dem
         print_json(outcome(job, made))
     else:
         print_run(job, made, verbose, is_demo=is_demo)
-
-
-def main() -> None:
-    """Run the command line; every failure is one sentence on stderr and its exit code."""
-    no_core_dumps()
-    stop_in_time()
-    quiet()
-    for_owner_alone(readable=True)
-    try:
-        code = app(standalone_mode=False)
-        if code == CTRL_C:
-            raise KeyboardInterrupt
-        sys.exit(code if isinstance(code, int) else 0)
-    except (KeyboardInterrupt, typer.Abort):
-        _stop(SENTENCE, exit_code())
-    except BaseException as problem:
-        if begun():  # what a library makes of the interruption, or of a server that the same signal has ended
-            _stop(SENTENCE, exit_code())
-        if not isinstance(problem, Exception):
-            raise
-        error = explained(problem) if isinstance(problem, ImportError) else problem
-        if isinstance(error, DecoctError):
-            _stop(str(error), error.exit_code)
-        if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # the command line's own usage errors
-            _stop(error.format_message(), int(error.exit_code))
-        _stop(f"failed with {type(error).__name__}: a bug in Decoct, please report it", DecoctError.exit_code)
-
-
-def _stop(sentence: str, code: int) -> None:
-    tell(sentence)
-    sys.exit(code)
-
-
-if __name__ == "__main__":
-    main()

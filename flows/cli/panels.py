@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
@@ -53,6 +53,13 @@ PANELS: Final[Mapping[str, Mapping[str, str]]] = {
 _TO: Final = (("config", "init"), ("receive",), ("pool",), ("fetch",), ("audit-tables",))
 """Commands that write to a place of their own, which they call `--to`; `--out` is a workspace everywhere."""
 
+_HELP: Final = (
+    "From a hospital's ICU time series to a small, audited, signed set that another institution can train on.\n\n"
+    "Start with: decoct demo. On your own data: decoct config init --to run.toml, then decoct run run.toml.\n\n"
+    "Exit codes: 0 done, 2 usage, 10 configuration, 11 input data, 12 utility floor, 13 leakage, 14 release refused, "
+    "15 environment, 16 drift, 17 privacy budget, 130 interrupted (143 by SIGTERM, 129 by SIGHUP)."
+)
+
 
 class PanelGroup(TyperGroup):
     """The help in panels; a command that is in none of them stands under "More"."""
@@ -86,6 +93,30 @@ def tell_version(asked: bool) -> None:
 
         print(f"decoct {version('decoct')}")
         raise typer.Exit
+
+
+def new_app() -> typer.Typer:
+    """A command line without commands yet, by the name of `decoct`."""
+    app = typer.Typer(
+        name="decoct",
+        cls=PanelGroup,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        no_args_is_help=True,
+        add_completion=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        help=_HELP,
+    )
+    app.callback()(_top)
+    return app
+
+
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=tell_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Nothing of its own: what every command has in common."""
 
 
 def require_there(path: Path | None, what: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from flows import registry
 from flows.workspace.job import REPORT_PAGE, STORE_KEY, key_path, open_job
@@ -20,7 +20,7 @@ from pipeline.core.keys.secrets import read_secret
 from pipeline.core.types import CondensedSet, EncodedCohort, LeakageReport, Moments, ReleaseRecord, UtilityReport
 from pipeline.sharing.bundle.encryption import decrypted
 from pipeline.sharing.bundle.payload import payload_bytes
-from pipeline.sharing.canonical import read_canonical, sha256_hex
+from pipeline.sharing.canonical import canonical, read_canonical, sha256_hex
 from pipeline.sharing.layout import ENVELOPE, LEAKAGE, MANIFEST, PAYLOAD_TYPE, POLICY, payload_name
 from pipeline.sharing.policy import gate
 from pipeline.sharing.policy.accounting import unreserved
@@ -29,13 +29,18 @@ from pipeline.sharing.policy.load import Policy
 from pipeline.sharing.policy.recovery import recovery
 from pipeline.sharing.policy.rules import LEDGER_QUERIES
 from pipeline.sharing.receive.verify import read_folder
-from pipeline.sharing.trust.dsse import open_envelope
+from pipeline.sharing.trust.dsse import Envelope, open_envelope, with_signature
+from pipeline.sharing.trust.keys import PublicKey
 from pipeline.sharing.trust.log import append_log, read_log
 from pipeline.sharing.trust.signing import statement_digest
 from pipeline.store import USES, Link, Store
 
+if TYPE_CHECKING:
+    from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]  # it lists no exports
+
 ACT: Final = "review"
 """What the log calls the line of a review in which nothing was refused."""
+SIGNED: Final = "application/vnd.decoct.review+json"
 
 SEALED: Final = "derived again, payload not opened"
 LEVELS: Final = ("none", SEALED, "derived again", "audited again")
@@ -130,6 +135,7 @@ def review(bundle: Path, workspace: Path, *, again: bool = False, identity: Path
     site = _Site(bundle, workspace, identity)
     checks: dict[str, Callable[[_Site], str]] = {
         "links": _links,
+        "files": _files,
         "payload": _payload,
         "ledger": _ledger,
         "audit": _audit,
@@ -141,25 +147,40 @@ def review(bundle: Path, workspace: Path, *, again: bool = False, identity: Path
     return Review(lines, None if folder is None else folder / REPORT_PAGE, level)
 
 
-def record(bundle: Path, workspace: Path, found: Review) -> None:
-    """Put a review in which nothing was refused on the log, for approvals to name.
+def record(bundle: Path, workspace: Path, found: Review, signer: CryptoSigner) -> None:
+    """Put a review in which nothing was refused on the log, signed by who made it, for their approval to name.
 
     Raises:
         EnvironmentProblem: the log cannot be written.
     """
-    statement = statement_digest(read_folder(bundle)[ENVELOPE])
-    append_log(workspace, ACT, {"statement": statement, "level": found.level})
+    told = {"statement": statement_digest(read_folder(bundle)[ENVELOPE]), "level": found.level}
+    ((keyid, signature),) = with_signature(_signed(told), signer).signatures.items()
+    append_log(workspace, ACT, {**told, "by": keyid, "signature": signature.hex()})
 
 
-def level_of(workspace: Path, statement: str) -> str:
-    """By which level the bundle of this statement was reviewed: the highest on the log, or "none".
+def level_of(workspace: Path, statement: str, key: PublicKey) -> str:
+    """By which level the holder of `key` has reviewed the bundle of this statement: the highest on the log, or "none".
+
+    A line that they did not sign is somebody else's word, and who is to be checked can write on the log.
 
     Raises:
         EnvironmentProblem: the log is damaged.
     """
     lines = [entry for entry in read_log(workspace).entries if entry["what"] == ACT]
-    found = [str(entry["level"]) for entry in lines if entry.get("statement") == statement]
+    found = [entry["level"] for entry in lines if entry.get("statement") == statement and _is_by(entry, key)]
     return max((level for level in found if level in LEVELS), key=LEVELS.index, default=LEVELS[0])
+
+
+def _signed(told: Mapping[str, Any], signatures: Mapping[str, bytes] | None = None) -> Envelope:
+    """What a review's line says, as its signature is over it."""
+    return Envelope(SIGNED, canonical({name: told.get(name) for name in ("statement", "level")}), signatures or {})
+
+
+def _is_by(entry: Mapping[str, Any], key: PublicKey) -> bool:
+    try:
+        return _signed(entry, {key.keyid: bytes.fromhex(entry["signature"])}).holds(key.keyid, key.public)
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def _looked_at(what: str, check: Callable[[_Site], str], site: _Site) -> Line:
@@ -198,8 +219,7 @@ def _payload(site: _Site) -> str:
     _, artefact = site.candidate()
     name = payload_name(site.manifest)
     if site.sealed:
-        _as_written(site)
-        return f"{name} is as the run wrote it; what it holds was NOT compared: give a recipient's --identity"
+        return f"{name} is encrypted; what it holds was NOT compared: give a recipient's --identity"
     data = site.files[name]
     opened = decrypted(data, site.manifest, site.identity) if site.manifest["encryption"] else data
     if sha256_hex(payload_bytes(artefact)) != sha256_hex(opened):
@@ -207,18 +227,14 @@ def _payload(site: _Site) -> str:
     return f"{name} is what the store's artefact gives, byte for byte"
 
 
-def _as_written(site: _Site) -> None:
-    """The bundle holds the files that the run is on record for, under the store's key, with its author's signature.
-
-    Raises:
-        ReleaseRefused: other files.
-    """
+def _files(site: _Site) -> str:
+    """Every file, card and licence among them, is the one that the run is on record for, as its author signed it."""
     written = site.store.get(site.needed().digests[0], ReleaseRecord).digest
     envelope = open_envelope(site.files[ENVELOPE], PAYLOAD_TYPE, ENVELOPE)
     for keyid, signature in envelope.signatures.items():  # approvers have added theirs since
         alone = replace(envelope, signatures={keyid: signature}).data()
         if digest_json({name: sha256_hex(data) for name, data in {**site.files, ENVELOPE: alone}.items()}) == written:
-            return
+            return f"all {len(site.files)} files are as the run wrote them"
     raise ReleaseRefused("the bundle holds other files than the run that made it is on record for")
 
 

@@ -8,7 +8,7 @@ then renames the folder, so that at any moment there is the proposal or the rele
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,9 @@ from pipeline.sharing.trust.signing import add_signature, open_statement, statem
 if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]  # it lists no exports
 
+Reviewed = Callable[[str], str]
+"""A statement's digest -> the level of its review."""
+
 
 def approve(
     proposal: Path,
@@ -35,11 +38,11 @@ def approve(
     today: datetime.date,
     workspace: Path,
     revocations: Revocations | None,
-    reviewed: str = "none",
+    reviewed: Reviewed = lambda statement: "none",
 ) -> PublicKey:
     """Check a proposal, add the approver's signature to it, and log that; returns the approver's key.
 
-    `reviewed`: by which level the site's store was looked at before, for the log (`flows.watch.review`).
+    `reviewed`: by which level the approver has looked at the site's store before, for the log (`flows.watch.review`).
 
     Raises:
         ReleaseRefused: the proposal does not verify, or the key is no approver's, revoked, of another site, the
@@ -57,7 +60,7 @@ def _approved(
     today: datetime.date,
     workspace: Path,
     revocations: Revocations | None,
-    reviewed: str,
+    reviewed: Reviewed,
 ) -> PublicKey:
     files = read_folder(proposal)
     key = next((key for key in root.keys if key.keyid == signer.public_key.keyid), None)
@@ -70,7 +73,8 @@ def _approved(
         raise ReleaseRefused(f"{key.name} has approved this release already")
     check_signers((*signers, key), manifest["site"], revocations)
     envelope = add_signature(files[ENVELOPE], signer)
-    _log(workspace, "approve", manifest, envelope, {"by": key.keyid, "review": reviewed})
+    level = reviewed(statement_digest(envelope))
+    _log(workspace, "approve", manifest, envelope, {"by": key.keyid, "review": level})
     _replace(proposal, envelope)
     return key
 

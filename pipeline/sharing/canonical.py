@@ -20,6 +20,12 @@ from pipeline.core.errors import ReleaseRefused
 _UNSEEN: Final = frozenset({*map(chr, range(0xFE00, 0xFE10)), "\u034f", "\u115f", "\u1160"})
 """Letters and marks that are drawn as nothing."""
 
+_DRAWN_AS: Final = str.maketrans(
+    "авекмнорстухіјѕԁԛԝһӏѵαβγεζηικμνορτυχօսհɑɡı01|",
+    "abekmhopctyxijsdqwhlvabyezhikmnoptyxouhagioll",
+)
+"""Small letters of Cyrillic, Greek and others that are drawn, small or capital, as a Latin one; 0 as o, 1 as l."""
+
 MAX_WORDS: Final = 200
 MAX_VERSION: Final = 10**9
 """Of a bundle, a root, a list: one that leaves no room for the next could never be replaced."""
@@ -36,9 +42,18 @@ def sha256_hex(data: bytes) -> str:
 
 
 def folded(text: str) -> str:
-    """`text` as a reader's eye takes it: without case, width, blanks and characters that cannot be seen (NFKC)."""
-    wide = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    """`text` as a reader's eye takes it: without case, width, alphabet, blanks and what cannot be seen (NFKC)."""
+    wide = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).translate(_DRAWN_AS)
     return "".join(letter for letter in wide if unicodedata.category(letter)[0] not in "CZ" and letter not in _UNSEEN)
+
+
+def is_printable(value: Any) -> bool:
+    """Nothing in parsed JSON moves a terminal's cursor or hides: each string and key consists of what can be seen."""
+    if isinstance(value, dict):
+        return all(is_printable(part) for item in value.items() for part in item)
+    if isinstance(value, list):
+        return all(map(is_printable, value))
+    return not isinstance(value, str) or value.isprintable()
 
 
 def iso_date(text: Any) -> datetime.date:

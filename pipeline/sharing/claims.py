@@ -1,8 +1,9 @@
 """Does a stated guarantee follow from the events that it states? Without dp-accounting, so that every receiver can ask.
 
 Composed Gaussian queries are one Gaussian query, whose delta at an epsilon is known in closed form (Balle and Wang
-2018; Dong, Roth and Su 2022): a claim over them is held against that. Events of other kinds, which the site's gate
-priced, must at least be some that it can price. Standard library only: the verifier imports it.
+2018; Dong, Roth and Su 2022): a claim over them is held against that. Laplace queries beside them are priced from
+below, by the chance that each loses as much as it can; what a ledger cannot price is refused. Standard library only:
+the verifier imports it.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 ROUNDING: Final = 1.001  # of an epsilon, as at the gate
-_PRICED: Final = frozenset(
-    {"GaussianDpEvent", "LaplaceDpEvent", "SelfComposedDpEvent", "PoissonSampledDpEvent", "ComposedDpEvent"}
-)
+LEAST_NOISE, MOST_NOISE = 2.0**-10, 2.0**60  # multipliers that no query goes beyond
+MOST_LAPLACE: Final = 16
+"""Beyond it nothing is said from below: each halves the chance that all lose the most."""
 
 Event = Mapping[str, Any]
 
@@ -41,16 +42,22 @@ def gaussian_delta(noise_multiplier: float, epsilon: float) -> float:
 
 
 def _covers(events: Sequence[Event], epsilon: float, delta: float) -> bool:
-    kinds = [event["event"] for event in events]
-    if not kinds or not set(kinds) <= _PRICED:
+    noise: dict[str, list[float]] = {"GaussianDpEvent": [], "LaplaceDpEvent": []}
+    for event in events:
+        value: Any = event.get("noise_multiplier")
+        if event["event"] not in noise or type(value) not in (int, float) or not LEAST_NOISE <= value <= MOST_NOISE:
+            return False
+        noise[event["event"]].append(value)
+    gaussian, laplace = noise.values()
+    if not events or len(laplace) > MOST_LAPLACE:
         return False
-    if set(kinds) != {"GaussianDpEvent"}:
-        return True
-    multipliers = [event["noise_multiplier"] for event in events]
-    if not all(type(value) in (int, float) and 0 < value < math.inf for value in multipliers):
-        return False
-    joined = 1 / math.sqrt(sum(value**-2.0 for value in multipliers))
-    return gaussian_delta(joined, epsilon * ROUNDING) <= delta
+    joined = 1 / math.sqrt(sum(value**-2.0 for value in gaussian)) if gaussian else None
+    left, chance, least = epsilon * ROUNDING, 1.0, []
+    for loss in (0.0, *sorted((1 / value for value in laplace), reverse=True)):
+        left -= loss
+        least.append(chance * (max(0.0, -math.expm1(left)) if joined is None else gaussian_delta(joined, left)))
+        chance /= 2
+    return max(least) <= delta
 
 
 def _normal(x: float) -> float:

@@ -178,7 +178,7 @@ def test_keys_are_made_once_and_only_fingerprints_are_shown(tmp_path: Path) -> N
 )
 def test_light_verbs_load_neither_torch_nor_prefect(words: tuple[str, ...], tmp_path: Path) -> None:
     code = (
-        "import sys\nsys.argv = ['decoct', *sys.argv[1:]]\nfrom flows.cli.main import main\n"
+        "import sys\nsys.argv = ['decoct', *sys.argv[1:]]\nfrom flows.cli.start import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "heavy = {'torch', 'prefect', 'pennylane', 'great_expectations', 'sklearn'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
@@ -197,7 +197,7 @@ def test_a_second_night_is_refused_before_anything_heavy_is_loaded(tmp_path: Pat
         'release = { artefact = "c", licence = "ODbL-1.0" }\n'
     )
     code = (
-        "import sys\nsys.argv = ['decoct', 'night', 'night.toml', *sys.argv[1:]]\nfrom flows.cli.main import main\n"
+        "import sys\nsys.argv = ['decoct', 'night', 'night.toml', *sys.argv[1:]]\nfrom flows.cli.start import main\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 15, end.code\n"
         "heavy = {'torch', 'prefect', 'pennylane', 'great_expectations', 'sklearn', 'pandas'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli.keep.keys import keys_app
-from flows.cli.main import main
+from flows.cli.start import main
 from pipeline.core.keys import passphrase as phrases
 from pipeline.core.keys.secrets import Secret, read_secret, write_secret
 

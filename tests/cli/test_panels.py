@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from flows.cli.look.artefacts import artefacts, size, table
 from flows.cli.main import app
 from flows.cli.panels import PANELS
+from flows.cli.start import ALONE, command_line
 from pipeline.core.config.load import Config, parse_config
 from pipeline.core.errors import ConfigError, EnvironmentProblem, UsageError
 from pipeline.core.types import LossCurve
@@ -51,6 +52,14 @@ def test_every_command_stands_in_one_panel_and_no_panel_names_what_is_not_there(
 @pytest.mark.parametrize("words", [("-h",), ("run", "-h"), ("keys", "-h"), ("release", "propose", "-h")])
 def test_short_help_is_help(words: tuple[str, ...]) -> None:
     assert asked(*words) == asked(*words[:-1], "--help")
+
+
+@pytest.mark.parametrize("verb", ALONE)
+def test_a_verb_that_starts_alone_is_the_same_verb(verb: str) -> None:
+    alone = CliRunner().invoke(command_line([verb]), [verb, "--help"])
+    assert alone.output == asked(verb, "--help")
+    assert set(typer.main.get_group(command_line([verb])).commands) <= set(ALONE)
+    assert command_line(["--help"]) is command_line([]) is command_line(["run", verb]) is app
 
 
 def test_the_version_is_the_distribution_s() -> None:

@@ -45,7 +45,7 @@ died = { kind = "binary", column = "died" }
 """
 LOADED = """
 import json, sys
-from flows.cli.main import main
+from flows.cli.start import main
 sys.argv[1:] = ["ingest", "run.toml"]
 try:
     main()

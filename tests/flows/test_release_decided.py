@@ -307,11 +307,14 @@ def test_a_review_derives_again_what_the_proposal_says_and_approve_names_it(copy
     named = [str(copy / POLICY)]
     first_root(workspace, root, "test site", today=today, approvers={"Ann": public}, policies=named)
     approving = ["release", "approve", str(proposal(copy)), "--key", str(copy / "ann.key"), "--json"]
-    answer = CliRunner().invoke(app, ["release", "review", str(proposal(copy))], catch_exceptions=False)
+    looking = ["release", "review", str(proposal(copy))]
+    assert CliRunner().invoke(app, looking, catch_exceptions=False).exit_code == 0
+    assert read_log(copy).entries[-1]["what"] == "propose"  # whose review it was nobody can say
+    answer = CliRunner().invoke(app, [*looking, "--key", str(copy / "ann.key")], catch_exceptions=False)
     assert answer.exit_code == 0, answer.output
     table = [line.split() for line in answer.stdout.splitlines()]
     assert [(row[0], row[1]) for row in table[:-1]] == [
-        (what, "OK") for what in ("links", "payload", "ledger", "audit")
+        (what, "OK") for what in ("links", "files", "payload", "ledger", "audit")
     ]
     assert Path(table[-1][1]) == copy / "runs" / "decided" / "report.html"
     assert Path(table[-1][1]).exists()
@@ -335,29 +338,38 @@ def test_a_review_of_an_encrypted_payload_says_what_it_compared(copy: Path) -> N
     found = review(sealed, copy)
     assert found.held, found.lines
     assert found.level == SEALED
-    assert "NOT compared" in found.lines[1].told
-    record(sealed, copy, found)
-    assert level_of(copy, statement_digest((sealed / ENVELOPE).read_bytes())) == SEALED
+    assert "NOT compared" in found.lines[2].told
     opened = review(sealed, copy, identity=copy / "Hospital B.txt")
     assert opened.held, opened.lines
     assert opened.level == "derived again"
-    assert "byte for byte" in opened.lines[1].told
+    assert "byte for byte" in opened.lines[2].told
     other = review(sealed, copy, identity=copy / "somebody else.txt")
     assert [line.what for line in other.lines if not line.held] == ["payload"]
     payload = sealed / ENCRYPTED_PAYLOAD
     payload.write_bytes(payload.read_bytes()[:-1] + b"x")
     for identity in (None, copy / "Hospital B.txt"):
         changed = review(sealed, copy, identity=identity)
-        assert [line.what for line in changed.lines if not line.held] == ["payload"]
+        assert [line.what for line in changed.lines if not line.held] == ["files", *(["payload"] if identity else [])]
 
 
 def test_an_approval_without_a_review_says_so_on_the_log(copy: Path) -> None:
-    assert level_of(copy, "0" * 64) == "none"
-    record(proposal(copy), copy, Review((), None, "audited again"))
-    record(proposal(copy), copy, Review((), None, "derived again"))
-    assert level_of(copy, statement_digest((proposal(copy) / ENVELOPE).read_bytes())) == "audited again"
-    append_log(copy, "review", {"statement": "1" * 64, "level": "by the light of day"})
-    assert level_of(copy, "1" * 64) == "none"
+    """A line that nobody signed was once believed: who proposes can write on the log."""
+    ann, bob = (role_signer(new_secret("approver")) for _ in range(2))
+    hers = public_key(ann, "Ann", role="approver")
+    statement = statement_digest((proposal(copy) / ENVELOPE).read_bytes())
+    assert level_of(copy, "0" * 64, hers) == "none"
+    record(proposal(copy), copy, Review((), None, "audited again"), bob)
+    append_log(copy, "review", {"statement": statement, "level": "audited again"})
+    assert level_of(copy, statement, hers) == "none"
+    record(proposal(copy), copy, Review((), None, SEALED), ann)
+    record(proposal(copy), copy, Review((), None, "none"), ann)
+    assert level_of(copy, statement, hers) == SEALED
+    genuine = next(entry for entry in read_log(copy).entries if entry.get("level") == SEALED)
+    told = {name: genuine[name] for name in ("statement", "level", "by", "signature")}
+    for forged in ({"level": "audited again"}, {"statement": "1" * 64}, {"signature": ""}, {"signature": None}):
+        append_log(copy, "review", {**told, **forged})
+    assert level_of(copy, statement, hers) == SEALED
+    assert level_of(copy, "1" * 64, hers) == "none"
 
 
 def test_a_review_may_attack_the_sealed_cohort_again(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -405,27 +417,58 @@ def other_array(workspace: Path) -> None:
     path.write_bytes(bytes(data))
 
 
+def hidden_words(workspace: Path) -> None:
+    """What no reader of the card sees."""
+    with (proposal(workspace) / "card.html").open("a") as page:
+        page.write("<!-- records -->")
+
+
+BOTH = {"files", "audit"}
+
+
 @pytest.mark.parametrize(
     ("tamper", "lines", "sentence"),
     [
-        (other_payload, {"payload"}, "holds other bytes than the artefact in the store gives"),
+        (other_payload, {"files", "payload"}, "holds other bytes than the artefact in the store gives"),
         (other_array, {"links", "payload", "ledger", "audit"}, "does not match its digest"),
         (renoted("condense"), {"links"}, "has no link under the store's key"),
         (renoted("audit"), {"links"}, "has no link under the store's key"),
         (renoted("ingest"), {"links"}, "has no link under the store's key"),
         (renoted("decide"), {"links", "audit"}, "has no link under the store's key"),
-        (renoted("release"), {"links", "payload", "ledger", "audit"}, "no link of the store's own says"),
+        (renoted("release"), {"links", "files", "payload", "ledger", "audit"}, "no link of the store's own says"),
         (lambda workspace: shutil.rmtree(workspace / "ledger"), {"ledger", "audit"}, "noise.seen has seen"),
-        (edited("manifest.json", lambda told: {**told, "guarantee": None}), {"ledger"}, "states another guarantee"),
+        (
+            edited("manifest.json", lambda told: {**told, "guarantee": None}),
+            {"files", "ledger"},
+            "states another guarantee",
+        ),
         (
             edited("manifest.json", lambda told: {**told, "guarantee": {**told["guarantee"], "epsilon": 0.5}}),
-            {"ledger"},
+            {"files", "ledger"},
             "states another guarantee than its artefact has",
         ),
-        (edited("leakage.json", lambda told: {**told, "verdict": "FAIL"}), {"audit"}, "states another verdict"),
-        (edited("leakage.json", lambda told: {**told, "policy": "strict"}), {"audit"}, "states another verdict"),
-        (edited("policy.json", lambda told: {**told, "max_epsilon": 9.0}), {"audit"}, "is not the policy whose digest"),
-        (edited("policy.json", lambda told: {}), {"audit"}, "other fields than this version's"),
+        (
+            edited("leakage.json", lambda told: {**told, "verdict": "FAIL"}),
+            BOTH,
+            "states another verdict",
+        ),
+        (
+            edited("leakage.json", lambda told: {**told, "policy": "strict"}),
+            BOTH,
+            "states another verdict",
+        ),
+        (
+            edited("policy.json", lambda told: {**told, "max_epsilon": 9.0}),
+            BOTH,
+            "is not the policy whose digest",
+        ),
+        (edited("manifest.json", lambda told: {**told, "licence": "none"}), {"files"}, "other files than the run"),
+        (
+            hidden_words,
+            {"files"},
+            "other files",
+        ),
+        (edited("policy.json", lambda told: {}), BOTH, "other fields than this version's"),
     ],
 )
 def test_what_was_changed_by_hand_does_not_come_out_the_same(

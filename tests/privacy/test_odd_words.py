@@ -187,13 +187,39 @@ def test_a_claim_below_what_its_events_give_is_false_without_dp_accounting() -> 
         {"events": []},
         {"events": honest["events"] * 2},
         {"events": [{"event": "Nothing", "noise_multiplier": 4.2247}]},
+        {"events": [{"event": "LaplaceDpEvent", "noise_multiplier": 0.99}]},
+        {"events": [{"event": "LaplaceDpEvent", "noise_multiplier": 4.0}] * 5},
+        {"events": [{"event": "LaplaceDpEvent", "noise_multiplier": 1e3}] * 17},  # nobody here can say
+        {"events": [*honest["events"], {"event": "LaplaceDpEvent", "noise_multiplier": 10.0}]},
+        {"events": [{"event": "SelfComposedDpEvent", "count": 1, "inner": honest["events"][0]}]},
+        {"events": [{"event": "ComposedDpEvent", "events": honest["events"]}]},
+        {"events": [{"event": "GaussianDpEvent", "noise_multiplier": 1e200}]},
+        {"events": [{"event": "GaussianDpEvent", "noise_multiplier": 5e-324}]},
         {"events": [{"event": "GaussianDpEvent", "noise_multiplier": True}]},
         {"events": [{"event": "parallel", "sites": []}]},
         {"events": [{"event": "parallel", "sites": [{"delta": 1e-6, "events": honest["events"] * 2}]}]},
     ):
         assert not follows({**honest, **false}), false
     assert follows({**honest, "events": [{"event": "parallel", "sites": [{**honest}, {**honest}]}]})
-    assert follows({**honest, "events": [{"event": "LaplaceDpEvent", "noise_multiplier": 1.0}]})  # the gate's to price
+    laplace = {"event": "LaplaceDpEvent", "noise_multiplier": 4.0}
+    assert follows({**honest, "events": [laplace] * 4})
+    assert follows({**honest, "epsilon": 1.3, "events": [*honest["events"], laplace]})
+
+
+@pytest.mark.parametrize("most", [1, 3, 16])
+def test_no_price_is_refused_that_the_gate_itself_would_give(most: int) -> None:
+    """The bound from below stays below the accountant's price, whatever is composed."""
+    from pipeline.core.types import PrivacyGuarantee
+    from pipeline.sharing.policy.accounting import recomputed_epsilon
+
+    for gaussian, laplace, delta in ((2.0, 3.0, 1e-6), (0.7, 30.0, 1e-5), (None, 1.5, 1e-9)):
+        events = ({"event": "LaplaceDpEvent", "noise_multiplier": laplace},) * most
+        if gaussian is not None:
+            events += ({"event": "GaussianDpEvent", "noise_multiplier": gaussian},)
+        told = PrivacyGuarantee(1.0, delta, "stay", "add-or-remove-one", "dp-accounting", events, ())
+        priced = {"epsilon": recomputed_epsilon(told), "delta": delta, "events": list(events)}
+        assert follows(priced)
+        assert not follows({**priced, "epsilon": priced["epsilon"] / 4})
 
 
 def test_a_site_whose_name_begins_with_anothers_is_no_second_reading(files: dict[str, bytes]) -> None:

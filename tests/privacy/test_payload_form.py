@@ -183,6 +183,19 @@ def test_a_value_that_says_more_than_it_means_is_refused(
     assert sentence in refused(sample, files, write(sorted_again(found)))
 
 
+def test_outcomes_have_no_decimals(sample: ModuleType, files: dict[str, bytes]) -> None:
+    """Ten bits once lay in each label of an encoded stay, and of a set whose labels are said not to be soft."""
+    found = of(files)
+    found["labels"][-1, 0] = 1 - 3 / 1024
+    payload, number = write(sorted_again(found)), {"kind": "regression", "low": 0, "high": 9, "unit": "d"}
+    assert "says that none is soft" in refused(sample, files, payload)
+    told = json.loads(files[MANIFEST])["data"]
+    for other in ({"soft_labels": True}, {"tasks": [{**told["tasks"][0], **number}]}):
+        require_canonical(
+            payload, {"data": {**told, **other}, "release": {"kind": "condensed"}, "guarantee": {"events": []}}
+        )
+
+
 @pytest.mark.parametrize("channel", [order_of_rows, order_within_equal_features])
 def test_another_order_of_rows_is_refused(
     sample: ModuleType, files: dict[str, bytes], channel: Callable[[Arrays], None]
@@ -280,6 +293,7 @@ def test_whatever_is_released_is_canonical_and_stays_near(features: np.ndarray, 
             "channels": ["a", "b"],
             "tasks": [{}, {}],
             "n_steps": 3,
+            "soft_labels": made.has_soft_labels,
         },
         "release": {"kind": "condensed"},
         "guarantee": None,

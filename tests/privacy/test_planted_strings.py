@@ -29,7 +29,8 @@ import numpy as np
 import pytest
 import typer
 
-from flows.cli.main import app, main
+from flows.cli.main import app
+from flows.cli.start import main
 from flows.run import walk_until
 from flows.workspace.job import KEY_PURPOSES, key_path, new_job
 from pipeline.core.config import load_config

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ from pipeline.sharing.canonical import canonical, sha256_hex
 from pipeline.sharing.layout import ENVELOPE, LEAKAGE, LEAKAGE_FORMAT, MANIFEST, PAYLOAD, POLICY, PREDICATE_KEYS
 from pipeline.sharing.policy.gate import AuditedRelease, admit, decide
 from pipeline.sharing.policy.load import Policy, load_policy
-from pipeline.sharing.policy.reevaluation import _audit_broken
+from pipeline.sharing.policy.reevaluation import _audit_broken, _audit_oversteps
 from pipeline.sharing.receive.receipt import read_receipt, receipt_bytes, require_consistent, require_in_log
 from pipeline.sharing.receive.state import load_state, memory_of, remember
 from pipeline.sharing.receive.verify import read_folder, verify, verify_files
@@ -529,7 +530,14 @@ def test_the_receiver_holds_the_bundle_against_its_policy_again(tmp_path: Path) 
         "epsilon or delta": ({"guarantee": {**manifest["guarantee"], "epsilon": 2.5}}, {}, {}),
         "asks for a guarantee": ({"guarantee": None}, {}, {}),
         "never releases sets made by": ({"release": {**manifest["release"], "method": "random_real"}}, {}, {}),
-        "does not release encoded": ({"release": {**manifest["release"], "kind": "encoded"}}, {}, {}),
+        "does not release encoded": (
+            {
+                "release": {**manifest["release"], "kind": "encoded"},
+                "data": {name: told for name, told in manifest["data"].items() if name != "soft_labels"},
+            },
+            {},
+            {},
+        ),
         "started from real stays": ({"release": {**manifest["release"], "starts_from_records": True}}, {}, {}),
         "it allows 365 days": ({"expires": "2029-01-01"}, {}, {}),
         "encrypted to their recipients only": ({}, {}, {"encrypted": True}),
@@ -576,6 +584,31 @@ def test_figures_without_a_guarantee_are_held_against_the_limits(changes: dict[s
     found = _audit_broken(policy, manifest, leakage, files)
     assert sentence in found
     assert bool(sentence) == bool(found)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"upper_bound": 0.5531},
+        {"upper_bound": 0.55, "limit": True},
+        {"upper_bound": "0.55"},
+        {"threat_model": "T6\x1b[2J"},
+        {"attack": "x" * 1000},
+        {"statistic": "count", "upper_bound": 2.5},
+        {"more": 1},
+        None,
+    ],
+)
+def test_figures_without_a_guarantee_have_no_room_for_more(changes: dict[str, object] | None) -> None:
+    """Decimals of a bound, words in a name, a figure given twice: what is rounded has one spelling."""
+    names = {"attack": "density_membership", "threat_model": "T6", "statistic": "auroc"}
+    row = {**names, "verdict": "PASS", "limit": 0.6, "upper_bound": 0.55}
+    told = {"format": LEAKAGE_FORMAT, "policy": "house", "verdict": "PASS", "controls_held": True, "rounding": 0.05}
+    leakage = {**told, "payload_sha256": "", "attacks": [row], "not_run": []}
+    assert not _audit_oversteps({"rounding": 0.05}, leakage)
+    changed = [row, row] if changes is None else [{**row, **changes}]
+    with suppress(TypeError):  # is refused where it is caught
+        assert _audit_oversteps({"rounding": 0.05}, {**leakage, "attacks": changed})
 
 
 def _signed(files: dict[str, bytes], manifest: dict, leakage: dict, policy: dict) -> dict[str, bytes]:

@@ -330,20 +330,41 @@ def people(sample: ModuleType, approver: str = "Ann", holder: str = "Rosa") -> l
 
 
 @pytest.mark.parametrize(
-    "name", ["Otto", "otto", " Otto", "Ot to", "Otto\u200b", "\uff2ftto", "OTTO\u00ad", "Ott\u043e"]
+    "name",
+    [
+        *("Otto", "otto", " Otto", "Ot to", "Otto\u200b", "\uff2ftto", "OTTO\u00ad"),
+        *("Ott\u043e", "\u041e\u0442\u0442\u043e", "\u039f\u03c4\u03c4\u03bf", "0tto", "\u0555tto"),
+    ],
 )
 def test_an_author_by_another_spelling_neither_approves_nor_holds_the_root_alone(
     sample: ModuleType, bundle: Path, name: str
 ) -> None:
     settings = {"threshold": 1, "expires": datetime.date(2100, 1, 1), "policies": shipped_digests()}
-    if name == "Ott\u043e":  # a letter of another alphabet is another letter: people compare names, too
-        draft_root(people(sample, approver=name), **settings)
-        return
     assert "more approvals than" in refusal(lambda: draft_root(people(sample, approver=name), **settings), UsageError)
     assert "by its authors alone" in refusal(lambda: draft_root(people(sample, holder=name), **settings), UsageError)
     keys = tuple(people(sample, approver=name))
     root = dataclasses.replace(sample.trusted(), keys=keys)
     assert "approved a release of their own" in refusal(lambda: accepted(sample, read_folder(bundle), root))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"approver": "Ann\x1b[2J\x1b[H"}, "cannot be seen"),  # writes another fingerprint over the one that is shown
+        ({"holder": "Rosa\nfingerprint"}, "cannot be seen"),
+        ({"holder": "Rosa\u202e"}, "cannot be seen"),
+        ({"site": "St. Elsewhere "}, "two sites that a reader cannot tell apart"),
+        ({"site": "St. Els\u0435where"}, "two sites that a reader cannot tell apart"),
+    ],
+)
+def test_a_root_has_no_words_that_read_otherwise_than_they_are(
+    sample: ModuleType, changes: dict[str, str], sentence: str
+) -> None:
+    keys = people(sample, **{name: value for name, value in changes.items() if name != "site"})
+    if "site" in changes:
+        keys[1] = dataclasses.replace(keys[1], site=changes["site"])
+    settings = {"threshold": 1, "expires": datetime.date(2100, 1, 1), "policies": shipped_digests()}
+    assert sentence in refusal(lambda: draft_root(keys, **settings), UsageError)
 
 
 def test_two_holders_of_one_name_are_one_when_they_sign(sample: ModuleType) -> None:

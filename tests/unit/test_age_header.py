@@ -29,8 +29,14 @@ def test_as_many_as_named(count: int) -> None:
         b"",
         b"-> ",
         b"age-encryption.org/v1\n-> ssh-ed25519 abc\nabc\n--- mac",
+        b"age-encryption.org/v1\n-> X25519 a\nb\n-> x-grease\n" + b"A" * 2**20 + b"\n-> X25519 hidden\nb\n--- mac",
+        b"age-encryption.org/v1\n-> X25519 a\nb\n" + b"-> x-grease\nAAAA\n" * 2 + b"--- mac",
+        b"age-encryption.org/v1\n-> X25519 a\nb\n",
     ],
-    ids=["one more", "a passphrase", "empty", "no age file", "another kind of key"],
+    ids=[
+        *("one more", "a passphrase", "empty", "no age file", "another kind of key"),
+        *("one more after what is read", "two stanzas of nonsense", "no end"),
+    ],
 )
 def test_anything_else_is_refused(data: bytes) -> None:
     with pytest.raises(ReleaseRefused, match="others than the recipients"):

@@ -126,7 +126,11 @@ ONLY_COPIES: dict[str, tuple[str, str]] = {
         ("linkability", "screen", 290, 5000, ""),
         ("inference:excess_risk", "screen", 250, 5000, "attack inference, excess_risk, has n = 175"),
         ("singling_out", "screen", 250, 99, "required attack singling_out cannot run"),
-        ("shadow_condensation", "screen", 250, 99, ""),  # of the other level: the audit says so itself
+        ("shadow_condensation", "screen", 2500, 990, "attack shadow_condensation is part of the full audit only"),
+        ("shadow_condensation", "full", 2500, 990, ""),
+        ("model_membership:auroc", "screen", 2500, 990, "attack model_membership does not say beforehand"),
+        ("byte_scan", "screen", 2500, 990, "attack byte_scan is no installed attack on sets"),
+        ("nobody_knows", "full", 2500, 990, "attack nobody_knows is no installed attack on sets"),
     ],
 )
 def test_every_attack_that_the_policy_judges_is_foreseen(
@@ -139,6 +143,33 @@ def test_every_attack_that_the_policy_judges_is_foreseen(
     found = stops(plan(release=release, audit={"level": level}), known(members, others))
     attacks = [each for each in found if "density_membership" not in each]
     assert any(sentence in each for each in attacks) if sentence else not attacks, found
+
+
+def test_a_demanded_attack_of_others_must_say_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plug-in that said nothing was taken to need nobody: the epsilon was paid, and then it could not run."""
+
+    class Silent:
+        name, scene_type, threat_model = "silent", CondensedScene, "T6"
+
+    class Foretelling(Silent):
+        name, holds_back = "foretelling", False
+
+        def foreseen(self, crowd: Crowd) -> dict[str, int]:
+            return {"auroc": crowd.members} if crowd.each(50) else {}
+
+    monkeypatch.setattr("flows.registry.attacks", lambda: (NearCopies(), Silent(), Foretelling()))
+    for name, members, sentence in (
+        ("silent", 5000, "required attack silent does not say beforehand"),
+        ("foretelling", 49, "required attack foretelling cannot run"),
+        ("foretelling:auroc", 199, "attack foretelling, auroc, has n = 199"),
+        ("foretelling:auroc", 5000, ""),
+    ):
+        required = ('["near_copies:count"]', f'["near_copies:count", "{name}"]')
+        policy = policy_that(tmp_path, **ONLY_COPIES, required=required)
+        asked = plan(release={"artefact": "private", "policy": policy, "site": "S", "licence": "ODbL-1.0"})
+        found = stops(asked, known(members, 5000))
+        assert any(sentence in each for each in found) if sentence else not found, found
+        assert (least_people(asked) is None) == (name == "silent")
 
 
 def test_too_few_samples_are_foreseen(tmp_path: Path) -> None:

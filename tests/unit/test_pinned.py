@@ -125,7 +125,7 @@ def test_a_crash_of_the_command_line_leaves_no_copy_of_its_memory() -> None:
     script = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_CORE, (resource.getrlimit(resource.RLIMIT_CORE)[1],) * 2)
-from flows.cli.main import main
+from flows.cli.start import main
 sys.argv = ["decoct", "--help"]
 try:
     main()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import multiprocessing
+import os
 import re
 import shutil
+import signal
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
@@ -350,6 +353,36 @@ def test_a_clock_that_leapt_or_went_back_gives_no_budget_back(
             ask(tmp_path, "more")
         append_log(tmp_path, "send", {})
     assert len(read_chain(ledger_path(tmp_path)).lines) == 4
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_kill_at_any_write_of_a_reservation_loses_none(tmp_path: Path, before: bool) -> None:
+    """kill -9 before, and after, each time that something reaches the disk: what was drawn is on the ledger, once."""
+    for number in itertools.count(1):
+        place = tmp_path / str(number)
+        place.mkdir()
+        ask(place, "earlier")
+        if (child := os.fork()) == 0:
+            synced, times = os.fsync, itertools.count(1)
+
+            def last(handle: int, synced: Callable[[int], None] = synced, times: Any = times, at: int = number) -> None:
+                if not before:
+                    synced(handle)
+                if next(times) == at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            os.fsync = last  # type: ignore[assignment]
+            ask(place, "asked")
+            (place / "drawn").touch()
+            os._exit(0)
+        killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        assert set(reserved_queries(place)) >= {"earlier", *(["asked"] if (place / "drawn").exists() else [])}
+        for query in ("asked", "asked", "later"):
+            ask(place, query)
+        assert [entry["query"] for entry in read_chain(ledger_path(place)).entries[1:]] == ["earlier", "asked", "later"]
+        if not killed:
+            break
+    assert number > 10  # the counter beside the keys, marks, ledger, log, folders
 
 
 def test_a_clock_that_went_on_as_clocks_do_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,6 +75,9 @@ def propose(
 @release_app.command("review")
 def review(
     proposal: Proposal,
+    key: Annotated[
+        Path | None, typer.Option(help="Your approver's key: puts the review on the log, for your approval to name.")
+    ] = None,
     again: Annotated[
         bool, typer.Option("--again", help="Also attack the sealed cohort again; takes as long as the audit.")
     ] = False,
@@ -88,17 +91,20 @@ def review(
 ) -> None:
     """For the approver: derive again, from the site's store and ledger, what the proposal says. Exit code 14: refused.
 
-    Example: decoct release review decoct-work/proposals/st-elsewhere-private-v1
+    Example: decoct release review decoct-work/proposals/st-elsewhere-private-v1 --key ann.key
     """
     from flows.watch.review import record
     from flows.watch.review import review as look
+    from pipeline.core.keys.secrets import read_secret
     from pipeline.core.redaction import scrubbed
+    from pipeline.sharing.trust.keys import role_signer
 
     place = workspace or workspace_of(proposal)
+    signer = None if key is None else role_signer(read_secret(key, "approver"))
     with scrubbed("review"):
         found = look(proposal, place, again=again, identity=identity)
-        if found.held:
-            record(proposal, place, found)
+        if found.held and signer is not None:
+            record(proposal, place, found, signer)
     if as_json:
         told = [{"what": line.what, "held": line.held, "told": line.told} for line in found.lines]
         print_json({"lines": told, "report": None if found.report is None else str(found.report), "level": found.level})
@@ -127,14 +133,15 @@ def approve(
     from pipeline.sharing.approval import approve as add_approval
     from pipeline.sharing.layout import ENVELOPE
     from pipeline.sharing.receive.verify import read_folder
-    from pipeline.sharing.trust.keys import role_signer
+    from pipeline.sharing.trust.keys import public_key, role_signer
     from pipeline.sharing.trust.signing import statement_digest
 
     trusted, revoked = _trusted(proposal, root, revocations)
     signer = role_signer(read_secret(key, "approver"))
     workspace = workspace_of(proposal)
     statement = statement_digest(read_folder(proposal)[ENVELOPE])
-    level = level_of(workspace, statement)
+    mine = public_key(signer, "", role="approver")
+    level = level_of(workspace, statement, mine)
     who = add_approval(
         proposal,
         signer=signer,
@@ -142,12 +149,12 @@ def approve(
         today=today(),
         workspace=workspace,
         revocations=revoked,
-        reviewed=level,
+        reviewed=lambda told: level_of(workspace, told, mine),
     )
     if as_json:
         print_json({"proposal": str(proposal), "approved_by": who.name, "statement": statement, "review": level})
     else:
-        print(f"{who.name} approved {proposal.name}, statement {statement}; review on the log: {level}")
+        print(f"{who.name} approved {proposal.name}, statement {statement}; your review: {level}")
         print(f"next: decoct release publish {proposal}")
 
 

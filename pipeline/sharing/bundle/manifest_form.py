@@ -12,7 +12,7 @@ from typing import Any, Final
 from pipeline.core.data_use import TERMS
 from pipeline.core.errors import ReleaseRefused
 from pipeline.sharing.bundle.age_header import SCHEME
-from pipeline.sharing.canonical import MAX_VERSION, is_spelt, iso_date
+from pipeline.sharing.canonical import MAX_VERSION, is_printable, is_spelt, iso_date
 from pipeline.sharing.layout import ARRAYS, BESIDE, FORMAT, MANIFEST, RELEASE_KINDS, TEACHER
 from pipeline.sharing.trust.log import parse_checkpoint
 
@@ -91,7 +91,7 @@ _DATA: Final[Mapping[str, Holds]] = {
 _CONDENSED: Final[Mapping[str, Holds]] = {**_DATA, "soft_labels": _is_flag}
 _DATA_OF: Final[Mapping[str, tuple[Mapping[str, Holds], ...]]] = {
     "condensed": (_CONDENSED, {**_CONDENSED, TEACHER: _is_table}),  # its own check looks into that table
-    "encoded": (_DATA, _CONDENSED),
+    "encoded": (_DATA,),
     "moments": ({**_DATA, "feature_map": _is_table, "feature_map_digest": _is_text},),
 }
 _GUARANTEE: Final[Mapping[str, Holds]] = {
@@ -119,6 +119,8 @@ def check_manifest(
         raise ReleaseRefused(f"{MANIFEST} is of another format than the signed statement says, {FORMAT}")
     if set(manifest) != _MANIFEST:
         raise ReleaseRefused(f"{MANIFEST} has missing or unknown keys")
+    if not is_printable(manifest):
+        raise ReleaseRefused(f"{MANIFEST} has words with characters that cannot be seen")
     described = set(expected) - {MANIFEST}
     listed = manifest["files"]
     if not isinstance(listed, dict) or set(listed) != described:

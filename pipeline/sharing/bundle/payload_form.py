@@ -6,7 +6,8 @@ allows, rows are sorted by their own bytes, and the header is the one that the m
 
 features  a multiple of 2^-12 of the channel's range, the power of two at or above its largest value, at least 1: finer
           than bedside measurements, and 11 bits coarser than float32
-labels    in [0, 1], a multiple of 2^-10; missing = the one quiet NaN 0x7fc00000
+labels    in [0, 1], a multiple of 2^-10, of a binary task 0 or 1 unless the manifest says that labels are soft;
+          missing = the one quiet NaN 0x7fc00000
 label_shift, teacher  multiples of 2^-10, at most 2^10 in size: far below the noise of what they were computed from
 moments   a multiple of 2^-10 of the noise that their guarantee states, rounded down to a power of two; a symmetric gram
 
@@ -122,7 +123,10 @@ def require_canonical(data: bytes, manifest: Mapping[str, Any]) -> None:
         raise ReleaseRefused(f"{PAYLOAD} has other samples, steps, channels or tasks than the manifest says")
     _require_teacher(parts, shapes, described, manifest["guarantee"])
     _require_features(parts["features"], shapes["features"][2])
-    _require_labels(parts["labels"])
+    hard = (
+        [] if described.get("soft_labels") else [task.get("kind", "binary") == "binary" for task in described["tasks"]]
+    )
+    _require_labels(parts["labels"], hard)
     _require_sorted(parts["features"], parts["labels"], shapes["features"][0])
 
 
@@ -136,12 +140,17 @@ def _require_features(part: memoryview, channels: int) -> None:
             )
 
 
-def _require_labels(part: memoryview) -> None:
-    values = _values(set(_words(part, "I")) - {MISSING}, "I", "labels")
+def _require_labels(part: memoryview, hard: Sequence[bool]) -> None:
+    """`hard`: of each task, whether its labels are outcomes, and not shares or numbers; empty = none are."""
+    words = _words(part, "I")
+    values = _values(set(words) - {MISSING}, "I", "labels")
     if not all(0 <= value <= 1 for value in values.values()):
         raise ReleaseRefused(f"{PAYLOAD} holds labels outside of 0 to 1")
     if not _on_grid(values, LABEL_STEP):
         raise ReleaseRefused(f"{PAYLOAD} is not in canonical form: labels have decimals below 2^-10")
+    for task, is_hard in enumerate(hard):
+        if is_hard and not {values[word] for word in {*words[task :: len(hard)]} - {MISSING}} <= {0.0, 1.0}:
+            raise ReleaseRefused(f"{PAYLOAD} holds labels between 0 and 1, and the manifest says that none is soft")
 
 
 def _require_teacher(

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any, Final, final
 
 from pipeline.core.types import PrivacyGuarantee
+from pipeline.sharing.claims import LEAST_NOISE, MOST_NOISE
 
 UNDERSTATED: Final = 1.001  # a claim below the recomputed value by more than rounding is a false claim
 OVERSTATED: Final = 1.05  # a claim well above it does not belong to these events
@@ -36,7 +37,7 @@ def recomputed_epsilon(guarantee: PrivacyGuarantee) -> float:
         raise Unpriced("it names no event")
     if any(event.get("event") == "parallel" for event in guarantee.events):
         return _parallel(guarantee)
-    return _priced(tuple(_frozen(event) for event in guarantee.events), guarantee.delta)
+    return _priced(tuple(map(_query, guarantee.events)), guarantee.delta)
 
 
 def mismatch(claimed: float, recomputed: float) -> str | None:
@@ -77,82 +78,38 @@ def _parallel(guarantee: PrivacyGuarantee) -> float:
         delta = site.get("delta")
         if not isinstance(delta, float) or not 0 <= delta <= guarantee.delta or not site.get("events"):
             raise Unpriced("a site that was added names no events, or a larger delta than the whole")
-        found.append(_priced(tuple(_frozen(event) for event in site["events"]), delta))
+        found.append(_priced(tuple(map(_query, site["events"])), delta))
     if not found:
         raise Unpriced("it adds sites and lists none")
     return max(found)
 
 
-Frozen = tuple[tuple[str, Any], ...]
-
-
-def _frozen(event: Mapping[str, Any]) -> Frozen:
-    """An event as something hashable: its parameters, inner events alike; what only names it is left out."""
-    if not isinstance(event, Mapping) or not isinstance(event.get("event"), str):
-        raise Unpriced("an event has no kind")
-    kept: list[tuple[str, Any]] = []
-    for name in ("event", "noise_multiplier", "sampling_probability", "count", "inner", "events"):
-        if name not in event:
-            continue
-        value = event[name]
-        if isinstance(value, Mapping):
-            value = _frozen(value)
-        elif isinstance(value, list | tuple):
-            value = tuple(_frozen(item) for item in value)
-        kept.append((name, value))
-    return tuple(kept)
+def _query(event: Event) -> tuple[str, float]:
+    """Kind and noise multiplier of an event of the two kinds that a ledger prices; what only names it is left out."""
+    kind, value = event.get("event"), event.get("noise_multiplier")
+    if kind not in ("GaussianDpEvent", "LaplaceDpEvent"):
+        raise Unpriced(f"nobody here can price an event of the kind {kind}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not LEAST_NOISE <= value <= MOST_NOISE:
+        raise Unpriced("an event has no noise_multiplier")
+    return str(kind), float(value)
 
 
 @lru_cache(maxsize=64)
-def _priced(events: tuple[Frozen, ...], delta: float) -> float:
-    """Epsilon of the events' composition; Gaussian queries are joined into one first (Dong, Roth and Su 2022)."""
+def _priced(queries: tuple[tuple[str, float], ...], delta: float) -> float:
+    """Epsilon of the queries' composition; Gaussian ones are joined into one first (Dong, Roth and Su 2022)."""
     from dp_accounting import dp_event
     from dp_accounting.pld import PLDAccountant
 
-    gaussian = [dict(event) for event in events if dict(event)["event"] == "GaussianDpEvent"]
-    composed = [_event(dict(event)) for event in events if dict(event)["event"] != "GaussianDpEvent"]
+    gaussian = [multiplier for kind, multiplier in queries if kind == "GaussianDpEvent"]
+    composed = [dp_event.LaplaceDpEvent(multiplier) for kind, multiplier in queries if kind == "LaplaceDpEvent"]
     if gaussian:
-        precision = sum(1 / _positive(event, "noise_multiplier") ** 2 for event in gaussian)
-        composed.append(dp_event.GaussianDpEvent(1 / math.sqrt(precision)))
-    rough = _epsilon(PLDAccountant(value_discretization_interval=1e-3), composed, delta)
-    fine = max(1e-4, min(rough, 100.0) / 1000)  # as fine as the calibration: the value is an upper bound either way
-    return _epsilon(PLDAccountant(value_discretization_interval=fine), composed, delta)
+        composed.append(dp_event.GaussianDpEvent(1 / math.sqrt(sum(value**-2.0 for value in gaussian))))
 
+    def epsilon(interval: float) -> float:
+        accountant = PLDAccountant(value_discretization_interval=interval)
+        for event in composed:
+            accountant.compose(event)
+        return float(accountant.get_epsilon(delta))
 
-def _epsilon(accountant: Any, composed: list[Any], delta: float) -> float:
-    for event in composed:
-        if not accountant.supports(event):
-            raise Unpriced(f"dp-accounting does not price a {type(event).__name__} here")
-        accountant.compose(event)
-    return float(accountant.get_epsilon(delta))
-
-
-def _event(event: dict[str, Any]) -> Any:
-    """A dp-accounting event of ours: the same names, the same meaning."""
-    from dp_accounting import dp_event
-
-    kind = event.get("event")
-    if kind == "GaussianDpEvent":
-        return dp_event.GaussianDpEvent(_positive(event, "noise_multiplier"))
-    if kind == "LaplaceDpEvent":
-        return dp_event.LaplaceDpEvent(_positive(event, "noise_multiplier"))
-    if kind == "SelfComposedDpEvent":
-        count = event.get("count")
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise Unpriced("an event is repeated an unknown number of times")
-        return dp_event.SelfComposedDpEvent(_event(dict(event.get("inner", ()))), count)
-    if kind == "PoissonSampledDpEvent":
-        probability = _positive(event, "sampling_probability")
-        if probability > 1:
-            raise Unpriced("a sampling probability is above 1")
-        return dp_event.PoissonSampledDpEvent(probability, _event(dict(event.get("inner", ()))))
-    if kind == "ComposedDpEvent":
-        return dp_event.ComposedDpEvent([_event(dict(inner)) for inner in event.get("events", ())])
-    raise Unpriced(f"the cost of an event of the kind {kind} is not known")
-
-
-def _positive(event: Mapping[str, Any], name: str) -> float:
-    value = event.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
-        raise Unpriced(f"an event has no {name}")
-    return float(value)
+    # as fine as the calibration: the value is an upper bound either way
+    return epsilon(max(1e-4, min(epsilon(1e-3), 100.0) / 1000))

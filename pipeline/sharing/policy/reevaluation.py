@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from pipeline.core.errors import ReleaseRefused
-from pipeline.sharing.canonical import canonical, read_canonical, sha256_hex
+from pipeline.sharing.canonical import canonical, is_spelt, read_canonical, sha256_hex
 from pipeline.sharing.claims import follows
 from pipeline.sharing.layout import LEAKAGE, LEAKAGE_FORMAT, POLICY, payload_name
 from pipeline.sharing.policy.published import ceiling, fixed_audit
@@ -19,6 +19,8 @@ from pipeline.sharing.policy.published import ceiling, fixed_audit
 _AUDIT: Final = frozenset(
     {"format", "verdict", "policy", "rounding", "controls_held", "attacks", "not_run", "payload_sha256"}
 )
+_NAMES: Final = ("attack", "threat_model", "statistic")
+ROOM: Final = 1e-6  # published bounds are written with six decimals
 _NOT_RUN: Final = frozenset({"attack", "threat_model"})
 _ROW: Final = frozenset({"attack", "threat_model", "statistic", "verdict", "limit", "upper_bound"})
 
@@ -42,7 +44,7 @@ def require_policy_kept(files: Mapping[str, bytes], manifest: Mapping[str, Any],
     try:
         broken = _broken(policy, manifest)
         leakage = read_canonical(files[LEAKAGE], LEAKAGE)
-        broken = broken or _audit_broken(policy, manifest, leakage, files) or _audit_oversteps(leakage)
+        broken = broken or _audit_broken(policy, manifest, leakage, files) or _audit_oversteps(policy, leakage)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise ReleaseRefused(f"{POLICY}, {LEAKAGE} and the manifest do not fit together") from None
     if broken:
@@ -80,11 +82,28 @@ def _broken(policy: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
     return next((rule for rule, kept in rules.items() if not kept), "")
 
 
-def _audit_oversteps(leakage: Mapping[str, Any]) -> str:
-    """That the audit has other fields than this version's, in words; empty = it has them."""
-    rows = all(set(row) == _ROW for row in leakage["attacks"])
-    rest = all(set(item) == _NOT_RUN for item in leakage["not_run"])
-    return "" if set(leakage) == _AUDIT and rows and rest else "its audit has missing or unknown fields"
+def _audit_oversteps(policy: Mapping[str, Any], leakage: Mapping[str, Any]) -> str:
+    """That the audit says more than this version's does, in words; empty = it does not."""
+    rows, rest = leakage["attacks"], leakage["not_run"]
+    if set(leakage) != _AUDIT or any(set(row) != _ROW for row in rows) or any(set(item) != _NOT_RUN for item in rest):
+        return "its audit has missing or unknown fields"
+    names = [tuple(row[name] for name in _NAMES) for row in rows]
+    words = [*(word for name in names for word in name), *(word for item in rest for word in item.values())]
+    if not all(map(is_spelt, words)) or names != sorted({*names}):
+        return "its audit must list each figure once, by name"
+    if canonical(leakage["rounding"]) not in (canonical(policy["rounding"]), canonical(None)):
+        return "its audit is rounded otherwise"
+    coarse = all(_is_coarse(row, policy["rounding"]) for row in rows)
+    return "" if coarse else "its audit has a figure that is not rounded as the policy says"
+
+
+def _is_coarse(row: Mapping[str, Any], step: float) -> bool:
+    """Whether the bound is the limit, or a multiple of the policy's rounding; of a count, a number of few digits."""
+    bound, limit = row["upper_bound"], row["limit"]
+    if bool in (type(bound), type(limit)):
+        return False
+    off = bound - round(bound) if row["statistic"] == "count" else bound - round(bound / step) * step
+    return bool(bound == limit or abs(off) < ROOM)
 
 
 def _unit_admitted(policy: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:

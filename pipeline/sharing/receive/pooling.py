@@ -16,6 +16,7 @@ from jaxtyping import Float32, Int16
 from pipeline.core.errors import DataError, UsageError
 from pipeline.core.transforms import require_same_space
 from pipeline.core.types import ArrayRecord
+from pipeline.sharing.canonical import folded
 from pipeline.sharing.layout import SHIFT, TEACHER, payload_name
 from pipeline.sharing.receive.received import Received
 
@@ -134,12 +135,13 @@ def require_disjoint(received: Sequence[Received]) -> None:
     Raises:
         UsageError: a site or a payload is there twice.
     """
-    sites = [str(one.manifest["site"]) for one in received]
+    sites = [folded(one.manifest["site"]) for one in received]
     payloads = [one.manifest["files"][payload_name(one.manifest)]["sha256"] for one in received]
     for number, site in enumerate(sites):
         if site in sites[:number] or payloads[number] in payloads[:number]:
+            twice = received[number].manifest["site"]
             raise UsageError(
-                f"{site} is there twice, and two releases of one site are about the same patients: "
+                f"{twice} is there twice, and two releases of one site are about the same patients: "
                 "give one bundle of each site"
             )
 

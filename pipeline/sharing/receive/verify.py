@@ -217,7 +217,7 @@ def _read(path: Path, limit: int) -> bytes:
 
 
 def _check_digests(found: Mapping[str, str], subjects: Any, expected: Sequence[str]) -> None:
-    """The statement names every file of the format, nothing else, and each has the digest it says."""
+    """The statement names every file of the format, in its order, nothing else, and each has the digest it says."""
     if not isinstance(subjects, list):
         raise ReleaseRefused("the signed statement lists no files")
     digests: dict[str, str] = {}
@@ -231,7 +231,7 @@ def _check_digests(found: Mapping[str, str], subjects: Any, expected: Sequence[s
         if set(subject) != {"name", "digest"} or not isinstance(digest, dict) or set(digest) != {"sha256"}:
             raise ReleaseRefused(f"the signed statement gives no SHA-256 of {name}")
         digests[name] = digest["sha256"]
-    if set(digests) != set(expected):
+    if list(digests) != list(expected):
         raise ReleaseRefused("the signed statement does not cover exactly the format's files")
     if set(found) != {*expected, ENVELOPE}:
         raise ReleaseRefused("the bundle does not hold exactly the format's files")

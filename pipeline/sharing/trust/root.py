@@ -213,6 +213,7 @@ def _broken(root: TrustRoot) -> str:
             0 <= root.min_approvals <= len(approvers - authors)
         ),
         "must give max_revocation_age_days between 0 and 3660": 0 <= root.max_revocation_age_days <= 3660,
+        "names two sites that a reader cannot tell apart": len({*map(folded, sites)}) == len(sites),
         "must pin at least one policy by its name and its SHA-256; a name alone says nothing": bool(root.policies)
         and all(type(digest) is str and _DIGEST.fullmatch(digest) for digest in root.policies.values()),
         "names a site that begins with another's name and a slash, so that site/name has two readings": not any(
@@ -220,6 +221,9 @@ def _broken(root: TrustRoot) -> str:
         ),
         "must give minimum_versions as whole numbers": all(
             type(least) is int for least in root.minimum_versions.values()
+        ),
+        "has names with characters that cannot be seen": all(
+            text.isprintable() for text in (*sites, *root.minimum_versions, *(key.name for key in root.keys))
         ),
     }
     return next((rule for rule, kept in rules.items() if not kept), "")
