@@ -7,7 +7,7 @@ attack will have, the device, the budget. What a set is worth and what leaks fro
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final
 
@@ -57,7 +57,12 @@ class Known:
 def stops(config: Config, known: Known) -> tuple[str, ...]:
     """What would keep the run from a release, a sentence each; none = nothing that can be seen now."""
     policy = load_policy(config.release.policy)
-    return (*_classes(config, known), *_policy(config, policy), *_attacks(config, policy, known), *_device(config))
+    return (
+        *_classes(config, known),
+        *_policy(config, policy),
+        *_attacks(config, policy, _foreseeing(config), crowd_of(config, known)),
+        *_device(config),
+    )
 
 
 def require_releasable(config: Config, known: Known, *, to_release: bool) -> None:
@@ -131,12 +136,11 @@ def _tasks(table: Condense, tasks: tuple[Task, ...]) -> tuple[Task, ...]:
     return tasks
 
 
-def _attacks(config: Config, policy: Policy, known: Known) -> Iterator[str]:
+def _attacks(config: Config, policy: Policy, attacks: Iterable[Foresees], crowd: Crowd) -> Iterator[str]:
     """Attacks whose figures, with so few subjects or samples, could decide nothing under the policy."""
     if config.release.kind == "encoded" or config.release.kind not in policy.release_kinds:
         return
-    crowd = crowd_of(config, known)
-    told_of = {attack.name: attack for attack in _foreseeing(config)}
+    told_of = {attack.name: attack for attack in attacks}
     figures = {name: attack.foreseen(crowd) for name, attack in told_of.items()}
     members, others = crowd.members, crowd.others
     told = f"with {_said(members)} subjects in train and {_said(others)} held out"
@@ -181,7 +185,10 @@ def foreseen_figures(config: Config, known: Known) -> Mapping[str, Mapping[str, 
 
 def crowd_of(config: Config, known: Known) -> Crowd:
     """How many subjects there are in the parts that an audit compares, and how many samples there will be."""
-    members, others = (known.people(part) for part in PARTS)
+    return _crowd(config, *(known.people(part) for part in PARTS))
+
+
+def _crowd(config: Config, members: int, others: int) -> Crowd:
     table = config.condense.get(config.release.artefact)
     return Crowd(members, others, 0 if table is None else N_CLASSES * table.n_per_class)
 
@@ -199,12 +206,10 @@ def least_people(config: Config) -> tuple[int, int] | None:
 
     None where no number of people is enough.
     """
-    policy = load_policy(config.release.policy)
+    policy, attacks = load_policy(config.release.policy), tuple(_foreseeing(config))
 
     def enough(members: int, others: int) -> bool:
-        people = np.concatenate([np.full(members, int(Split.TRAIN)), np.full(others, int(Split.HELD_OUT))])
-        known = Known(np.zeros((len(people), 0)), people, np.arange(len(people)), ())
-        return not any(_attacks(config, policy, known))
+        return not any(_attacks(config, policy, attacks, _crowd(config, members, others)))
 
     if not enough(PLENTY, PLENTY):
         return None

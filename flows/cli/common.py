@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,6 +37,27 @@ def walk(verb: str, job: Job, as_json: bool, verbose: int = 0) -> None:
         print_json(outcome(job, made))
     else:
         print_stage(job, verb, made, verbose)
+
+
+def stage_verb(stage: str, does: str, example: str) -> Callable[..., None]:
+    """The verb of a stage; what comes before it is taken from the store, or made if it is missing."""
+
+    def verb(
+        config: ConfigPath,
+        only: Only = None,
+        seed: Seed = None,
+        device: Device = None,
+        out: Out = None,
+        resume: Resume = False,
+        as_json: AsJson = False,
+        verbose: Verbose = 0,
+    ) -> None:
+        from pipeline.core.config import load_config
+
+        walk(stage, start(load_config(config), seed, device, out, verbose, only, resume=resume), as_json, verbose)
+
+    verb.__doc__ = f"{does}\n\nExample: {example}"
+    return verb
 
 
 def start(

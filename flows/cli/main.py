@@ -15,7 +15,6 @@ from flows.cli.common import (
     AsJson,
     ConfigPath,
     Device,
-    Only,
     Out,
     Resume,
     Seed,
@@ -23,6 +22,7 @@ from flows.cli.common import (
     check_release_terms,
     print_json,
     require_device,
+    stage_verb,
     start,
     today,
     walk,
@@ -127,24 +127,8 @@ def run(
 
 
 def _stage_verb(name: str, does: str) -> None:
-    """One verb per stage; what comes before it is taken from the store, or made if it is missing."""
-
-    def verb(
-        config: ConfigPath,
-        only: Only = None,
-        seed: Seed = None,
-        device: Device = None,
-        out: Out = None,
-        resume: Resume = False,
-        as_json: AsJson = False,
-        verbose: Verbose = 0,
-    ) -> None:
-        from pipeline.core.config import load_config
-
-        walk(name, start(load_config(config), seed, device, out, verbose, only, resume=resume), as_json)
-
-    verb.__doc__ = f"{does}\n\nExample: decoct {name} run.toml"
-    app.command(name, hidden=True)(verb)  # `decoct run --until` is the way that the help shows
+    """One verb per stage, hidden: `decoct run --until` is the way that the help shows."""
+    app.command(name, hidden=True)(stage_verb(name, does, f"decoct {name} run.toml"))
 
 
 app.command(hidden=True)(ingest)

@@ -8,20 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from flows.cli.common import (
-    AsJson,
-    ConfigPath,
-    Device,
-    Only,
-    Out,
-    Resume,
-    Seed,
-    Verbose,
-    print_json,
-    start,
-    today,
-    walk,
-)
+from flows.cli.common import AsJson, print_json, stage_verb, today
 from pipeline.core.errors import ReleaseRefused, UsageError
 
 Proposal = Annotated[Path, typer.Argument(help="The proposal's folder.", show_default=False)]
@@ -52,24 +39,13 @@ release_app = typer.Typer(
 )
 
 
-@release_app.command("propose")
-def propose(
-    config: ConfigPath,
-    only: Only = None,
-    seed: Seed = None,
-    device: Device = None,
-    out: Out = None,
-    resume: Resume = False,
-    as_json: AsJson = False,
-    verbose: Verbose = 0,
-) -> None:
-    """Gate, sign as the author and bundle; write the report. What comes before is taken from the store, or made.
-
-    Example: decoct release propose run.toml
-    """
-    from pipeline.core.config import load_config
-
-    walk("release", start(load_config(config), seed, device, out, verbose, only, resume=resume), as_json, verbose)
+release_app.command("propose")(
+    stage_verb(
+        "release",
+        "Gate, sign as the author and bundle; write the report. What comes before is taken from the store, or made.",
+        "decoct release propose run.toml",
+    )
+)
 
 
 @release_app.command("review")
