@@ -230,8 +230,8 @@ def _invented(kind: str, n: int, number: int) -> CondensedScene:
     else:
         series = np.round(rng.normal(size=(len(everybody), 1, 6)) @ rng.normal(size=(6, 6)), 1)
         series[:, :, 5] = series[:, :, 5] > 0
-        twins = rng.choice(len(everybody), len(everybody) // 20, replace=False)
-        series[twins] = series[rng.permutation(twins)]
+        twins, others = np.split(rng.permutation(len(everybody)), [len(everybody) // 20])
+        series[twins] = series[others[: len(twins)]]
     labels = (series[:, :1].mean(axis=(1, 2))[:, None] > np.median(series[:, :1])).astype(np.float32)
     series = series.astype(np.float32)
     names = tuple(f"c{number}" for number in range(series.shape[2]))

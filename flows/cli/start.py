@@ -25,7 +25,7 @@ def command_line(words: Sequence[str]) -> typer.Typer:
     """The app that a command line of these words needs."""
     if words and words[0] in ALONE:
         app = new_app()
-        import_module(ALONE[words[0]]).register(app)
+        app.command(words[0])(getattr(import_module(ALONE[words[0]]), words[0]))
         return app
     from flows.cli.main import app as whole
 

@@ -38,12 +38,18 @@ MakeRows = Callable[..., np.ndarray]
 """(job, slice of stays, ...) -> their rows of an array; a function of a module, so that a worker finds it."""
 
 
-def calls(job: Job, function: Callable[..., Any], told: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+def calls(
+    job: Job, function: Callable[..., Any], told: Sequence[tuple[Any, ...]], costs: Sequence[float] | None = None
+) -> Iterator[Any]:
     """`function` of each tuple of arguments, in order, by the engine that the [compute] table names.
 
     All are begun at once, and each is given out when it and those before it are there. `function` and its arguments
     travel to other machines: nothing among them may be secret or a patient's. Where the job is an argument, a worker
     is given the one that it opens itself.
+
+    Args:
+        costs: of each in any unit; processes of this machine begin with the dearest, so that none waits for one at the
+            end.
 
     Raises:
         EnvironmentProblem: there is no such scheduler, or a worker does not share the workspace or the code.
@@ -55,7 +61,8 @@ def calls(job: Job, function: Callable[..., Any], told: Sequence[tuple[Any, ...]
         away = [tuple(pieces.ItsJob.HERE if isinstance(one, Job) else one for one in call) for call in told]
         travelling = [(folder, checks, function, call) for call in away]
         if table.kind == "local":
-            yield from processes.by_processes(table.workers, pieces.checked, travelling)
+            begin = None if costs is None else sorted(range(len(told)), key=lambda place: -costs[place])
+            yield from processes.by_processes(table.workers, pieces.checked, travelling, begin)
         else:
             yield from cluster.by_workers(table.address, pieces.checked, travelling)
     elif table.workers == 1 or len(told) < 2 or pieces.in_a_worker():

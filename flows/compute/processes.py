@@ -47,15 +47,17 @@ def is_one() -> bool:
     return bool(_parent)
 
 
-def by_processes(workers: int, function: Callable[..., Any], told: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
-    """`function` of each tuple of arguments, in order, by as many processes as `workers`.
+def by_processes(
+    workers: int, function: Callable[..., Any], told: Sequence[tuple[Any, ...]], begin: Sequence[int] | None = None
+) -> Iterator[Any]:
+    """`function` of each tuple of arguments, in order, by as many processes as `workers`; `begin`: which first.
 
     Raises:
         EnvironmentProblem: workers died again and again.
         Exception: whatever a call raises; what is under way then is ended.
     """
     found: dict[int, tuple[bool, Any]] = {}
-    waiting, deaths = deque(range(len(told))), 0
+    waiting, deaths = deque(range(len(told)) if begin is None else begin), 0
     try:
         _enough(min(workers, len(told)))
         for place in range(len(told)):

@@ -25,6 +25,7 @@ from pipeline.core.types import (
     with_tasks,
 )
 from pipeline.core.types.found import OF_TEACHER
+from pipeline.probes.networks import NETWORKS
 from pipeline.store import Made
 from pipeline.validation.utility import Training, TrainingSet, measure_utility, predictions, trainings
 
@@ -32,6 +33,7 @@ FULL_DATA: Final = "full_data"
 
 
 RANDOM_REAL: Final = "random_real_stays"
+BESIDE_NETWORKS: Final = 10.0  # a network's training costs about so many of another model
 
 
 def utility(
@@ -85,11 +87,15 @@ def _by_workers(
     if not job.config.compute.by_workers:
         return None
     told = tuple(encoded.items()), tuple(condensed.items())
-    pieces = [(job, *told, one, seed) for one in trainings(sets, table.models, table.n_seeds)]
+    wanted = trainings(sets, table.models, table.n_seeds)
+    pieces = [(job, *told, one, seed) for one in wanted]
+    costs = [
+        len(sets[one.training_set].draws[0][0]) * (BESIDE_NETWORKS if one.model in NETWORKS else 1) for one in wanted
+    ]
 
     def there() -> Iterator[np.ndarray]:
         try:
-            yield from calls(job, _predicted, pieces)
+            yield from calls(job, _predicted, pieces, costs)
         finally:
             everywhere(job, _forget)
 

@@ -6,6 +6,7 @@ import functools
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Final, ParamSpec, TypeVar
 
 from threadpoolctl import threadpool_info, threadpool_limits
@@ -15,29 +16,36 @@ R = TypeVar("R")
 
 
 _held: Final = threading.local()
-"""`libraries`: how many modules were loaded when this thread was limited; not there while it is not."""
+"""`limits`: what undoes this thread's limits; `libraries`: how many modules were loaded when they were last set."""
 
 
 def single_threaded(function: Callable[P, R]) -> Callable[P, R]:
     """Run `function` with BLAS and OpenMP on one thread, so that sums are taken in one order everywhere.
 
-    Within another such function it does nothing, unless a library was loaded since: to set the limits costs a reading
-    of everything that the process has mapped.
+    Within another such function it does nothing, unless a library was loaded since, which is limited until the outer
+    one ends: to set the limits costs a reading of everything that the process has mapped.
     """
 
     @functools.wraps(function)
     def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-        before = getattr(_held, "libraries", None)
-        if before == len(sys.modules):
+        if getattr(_held, "limits", None) is not None:
+            _limit()
             return function(*args, **kwargs)
-        with threadpool_limits(limits=1):
-            _held.libraries = len(sys.modules)
+        with ExitStack() as _held.limits:
+            _held.libraries = 0
             try:
+                _limit()
                 return function(*args, **kwargs)
             finally:
-                _held.libraries = before
+                _held.limits = None
 
     return limited
+
+
+def _limit() -> None:
+    if _held.libraries != len(sys.modules):
+        _held.limits.enter_context(threadpool_limits(limits=1))
+        _held.libraries = len(sys.modules)
 
 
 @functools.cache

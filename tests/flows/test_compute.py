@@ -187,6 +187,20 @@ def test_a_scheduler_that_does_not_answer_is_one_sentence(job: Job, monkeypatch:
         map_calls(using(job, nowhere), str.upper, [("a",)])
 
 
+def test_processes_begin_with_the_dearest_and_answer_in_order(job: Job, cluster: ComputeConfig, tmp_path: Path) -> None:
+    processes.end()
+    one, begun = cluster.model_copy(update={"workers": 1}), tmp_path / "begun"
+    told = [(str(begun), name) for name in "abcd"]
+    assert list(maps.calls(using(job, one), _noted, told, [2, 5, 1, 5])) == list("abcd")
+    assert begun.read_text() == "bdac"
+
+
+def _noted(path: str, name: str) -> str:
+    with Path(path).open("a") as stream:
+        stream.write(name)
+    return name
+
+
 @pytest.mark.slow
 def test_what_a_worker_refuses_is_one_sentence(job: Job, cluster: ComputeConfig) -> None:
     with pytest.raises(DataError, match=r"^3 rows are broken$"):

@@ -358,5 +358,22 @@ def test_an_attacker_who_knows_everybody_else_counts_the_rest_without_noise() ->
             assert abs(noisy - there) > 0.01
 
 
+def test_a_shipped_teacher_and_label_shift_are_made_of_what_the_game_sees() -> None:
+    """Nothing but the noisy answers and public facts: so the game on the answers is one on the teacher's numbers."""
+    encoded = cohort()
+    found, _ = released(encoded)
+    answers, kinds = found.answers, [task.kind for task in encoded.tasks]
+    scaler = answers.scale.standardiser(CHANNELS, CHANNELS.half_range)
+    starts = logistic.starting_logits(kinds)
+    weights = logistic.descend(lambda number, _: answers.gradients[number], answers.scale.count, starts, len(NAMES))
+    taught = logistic.linear_teacher(weights, scaler.centre, scaler.gain)
+    np.testing.assert_array_equal(taught.numbers, found.teacher.numbers)
+    weighed = task_weights(2, LABEL_WEIGHT * moments.RAW_CLIP_SHARE * CHANNELS.half_range * np.sqrt(len(NAMES)))
+    known = answers.scale.beside.reshape(-1, 2) / weighed[:, None]
+    shares = logistic.shares_of_events(known, kinds, answers.scale.scale / weighed)
+    np.testing.assert_array_equal(shares, found.event_shares)
+    assert found.reliability is answers.reliability
+
+
 def test_row_length_is_that_of_the_rows() -> None:
     assert statistic_rows(CHANNELS, cohort().features).shape == (60, row_length(CHANNELS))

@@ -147,6 +147,38 @@ def test_where_nothing_can_be_undone_no_view_is_asked_for_it() -> None:
     assert found.detail["planted_in_disguise"] == {}
 
 
+def with_twins(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """1,000 people and n more, of rounded columns; one in twenty has the record of somebody else."""
+    rng = np.random.default_rng(seed)
+    rows = np.round(rng.normal(size=(1000 + n, 6)) @ rng.normal(size=(6, 6)), 1)
+    rows[:, 5] = rows[:, 5] > 0
+    twins, others = np.split(rng.permutation(len(rows)), [len(rows) // 20])
+    rows[twins] = rows[others[: len(twins)]]
+    return rows[:1000], rows[1000:]
+
+
+@pytest.mark.parametrize("n", [80, 800])
+def test_in_rounded_tables_with_twins_copies_are_counted_and_nobody_else(n: int) -> None:
+    """Five columns tell half of themselves from nobody, which is said; twins of strangers accuse no sample."""
+    for seed in range(2):
+        everybody, shared = with_twins(n, seed)
+        real, holdout = everybody[:600], everybody[600:]
+        found = count(shared, real, holdout, seed)
+        assert found.rate == 0
+        assert found.controls_held
+        assert found.detail["too_coarse"] == ["the half that agrees"]
+        assert "too coarse to seek halves" in found.summary
+    copied = count(real[:n], real, holdout)
+    assert copied.rate >= 0.9 * len(real[:n])
+    assert copied.controls_held
+
+
+def test_columns_that_tell_their_halves_are_asked_for_them() -> None:
+    found = count(people(N, 3))
+    assert found.detail["too_coarse"] == []
+    assert "half of the columns" in found.detail["planted_in_disguise"]
+
+
 @pytest.mark.parametrize("hidden", [N, 4])
 def test_a_mistake_of_units_fails_the_strict_policy(hidden: int) -> None:
     shared = people(N, 3)

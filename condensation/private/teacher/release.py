@@ -39,6 +39,7 @@ from condensation.private.moments import (
     Sums,
     ask_sums,
     require_public,
+    subject_shares,
 )
 from condensation.private.process_statistics import ProcessStatistics, row_clip, row_length, statistics_from_sums
 from condensation.private.teacher import logistic
@@ -124,7 +125,7 @@ def release_teacher(
             delta,
             multipliers,
             (process.scale, scale.scale, gradient_scale, counted_scale),
-            channels.digest(),
+            sums.channels_digest,
         ),
     )
 
@@ -207,7 +208,7 @@ def suspicion(known: EncodedCohort, suspect: EncodedCohort) -> Callable[[NoisyAn
     is taken off round by round, and what is left is held against the suspect's own gradients (a matched filter). The
     counts likewise, under the teacher that the rounds gave.
     """
-    sums, own_sums = exact_sums(known), exact_sums(suspect)
+    sums, own_sums = _sums_of_distinct(known), exact_sums(suspect)
     starts = starting_logits([task.kind for task in known.tasks])
 
     def held(answer: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
@@ -237,6 +238,15 @@ def exact_sums(encoded: EncodedCohort) -> ExactSums:
     """Of a cohort, by its public channels; nothing of it may leave."""
     shape = encoded.features.shape[1]
     return ExactSums(encoded, public_channels(encoded.channels, encoded.transforms, shape, encoded.step_hours))
+
+
+def _sums_of_distinct(encoded: EncodedCohort) -> ExactSums:
+    """The same sums, last bits apart, from each distinct stay once: a cohort that the audit makes up has few."""
+    rows = np.concatenate([encoded.features.reshape(len(encoded.labels), -1), encoded.labels], axis=1)
+    _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    sums = exact_sums(encoded.take(first))
+    sums.share = np.bincount(which.ravel(), subject_shares(encoded.subject_index))
+    return sums
 
 
 def public_constants() -> dict[str, float | list[float]]:

@@ -78,6 +78,11 @@ class ExactSums:
         return found
 
     @cached_property
+    def channels_digest(self) -> str:
+        """Of the public facts."""
+        return self.channels.digest()
+
+    @cached_property
     def digests(self) -> list[str]:
         """Of all that the sums depend on."""
         return [

@@ -137,10 +137,9 @@ class _Game:
         seed = child_seed(self.seed, "audit", "model membership", name)
         return log_likelihood(self.receiver(training.series, training.labels, asked.series, seed), asked.labels)
 
-    def judged(self, training: Records, members: Records, references: np.ndarray, name: str) -> Reached:
-        """Members against others under a model of `training`; `references` holds `(reference, member + other)`."""
-        asked = _both(members, self.parts.others)
-        found = scores(self.answers(training, asked, name), references)
+    def judged(self, model: np.ndarray, members: Records, references: np.ndarray, name: str) -> Reached:
+        """Members against others by a model's answers, `(member + other,)`, and those of references, a row each."""
+        found = scores(model, references)
         inside = {score: values[: len(members)] for score, values in found.items()}
         outside = {score: values[len(members) :] for score, values in found.items()}
         rng = generator(self.seed, "audit", "model membership", "halves", name)
@@ -163,8 +162,8 @@ def overfitted(parts: People, seed: int) -> Reached:
     """The planted leak: a small network that has learnt fifty members by heart, against the same attack."""
     game = _Game(by_heart, parts, seed)
     members = parts.members.take(np.arange(min(N_OVERFITTED, len(parts.members))))
-    nothing = np.zeros((1, len(members) + len(parts.others)))  # the loss alone must tell them
-    return game.judged(members, members, nothing, "overfitted")
+    answers = game.answers(members, _both(members, parts.others), "overfitted")
+    return game.judged(answers, members, np.zeros((1, len(answers))), "overfitted")  # the loss alone must tell them
 
 
 def by_heart(series: np.ndarray, labels: np.ndarray, asked: np.ndarray, seed: int) -> np.ndarray:
@@ -224,12 +223,14 @@ class ModelMembership:
         parts = people(scene, seed)
         usual = scene.piece(self, seed, REFERENCES)
         shared = Records(scene.condensed.features, scene.condensed.labels)
-        found = _Game(scene.receiver, parts, seed).judged(shared, parts.members, usual.numbers, "set")
+        game = _Game(scene.receiver, parts, seed)
+        answers = game.answers(shared, _both(parts.members, parts.others), "set")
+        found = game.judged(answers, parts.members, usual.numbers, "set")
         positive = from_plain(Reached, dict(scene.piece(self, seed, MEMORISED).facts))
         return _results(scene, found, positive, from_plain(Reached, dict(usual.facts)))
 
     def pieces(self, scene: CondensedScene, seed: int) -> Mapping[str, Piece]:
-        """The attacker's own models, of sets of the set's size, and what they make of one more; the planted leak.
+        """The attacker's own models, of sets of the set's size, and what the others make of one; the planted leak.
 
         The network that memorises is the attack's own, and takes no receiver.
         """
@@ -240,8 +241,7 @@ class ModelMembership:
             parts = people(scene, seed)
             game = _Game(scene.receiver, parts, seed)
             known = game.references(_both(parts.members, parts.others), n)
-            strangers = drawn(parts.own, n, generator(seed, "audit", "model membership", "strangers"))
-            return AuditPiece(to_plain(game.judged(strangers, parts.members, known, "strangers")), known)
+            return AuditPiece(to_plain(game.judged(known[0], parts.members, known[1:], "strangers")), known)
 
         def memorised() -> AuditPiece:
             return AuditPiece(to_plain(overfitted(people(scene, seed), seed)))

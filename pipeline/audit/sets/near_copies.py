@@ -27,7 +27,7 @@ from pipeline.audit.foreseen import Crowd
 from pipeline.audit.result import Controls, Figure, result
 from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene
 from pipeline.audit.sets.disguises.reference import PLAIN, Found, Reference, found_among, reference
-from pipeline.audit.sets.disguises.views import disguised, space_of
+from pipeline.audit.sets.disguises.views import HALF, disguised, space_of
 from pipeline.audit.sets.distances import EXACT, MAX_LAG, channel_scale
 from pipeline.audit.statistics import CONTROL_LEVEL, Interval, clopper_pearson
 from pipeline.core.seeds import generator
@@ -70,7 +70,7 @@ class NearCopies:
         space = space_of(members, holdout, None if scene.zero is None else scene.zero / scale)
         known, n = reference(members, holdout[order[len(apart) :]], space, len(samples)), len(samples)
         found, positive, negative = (found_among(rows, known, n) for rows in (samples, chosen, holdout[apart]))
-        hidden = disguised(chosen[:IN_DISGUISE], holdout[apart], space, rng)
+        hidden = disguised(chosen[positive.alone][:IN_DISGUISE], holdout[apart], space, rng, not known.too_coarse(n))
         seen = {name: found_among(rows, known, n).copies / len(rows) for name, rows in hidden.items()}
         return (
             _copies(scene, found, positive, negative, known, seen),
@@ -87,13 +87,14 @@ def _copies(
     known: Reference,
     seen: Mapping[str, float],
 ) -> AttackResult:
-    planted, quiet = positive.copies / positive.n, negative.copies / negative.n
+    planted, quiet = positive.share, negative.copies / negative.n
     held = planted >= FOUND and clopper_pearson(negative.copies, negative.n, CONTROL_LEVEL).low <= QUIET_SHARE
     by_view = {name: int(rows.sum()) for name, rows in found.flagged.items() if rows.any()}
     told = "".join(f"; seen by {name}: {rows}" for name, rows in by_view.items() if name != PLAIN)
     alarms, strangers = found.strangers(known)
     least = min(seen.values(), default=1.0)
     hidden = f" and in disguise {least:.0%} or more" if seen else ""
+    coarse = "; its columns are too coarse to seek halves of records" if known.too_coarse(found.n) else ""
     return result(
         scene,
         NearCopies,
@@ -109,16 +110,17 @@ def _copies(
         Controls(float(negative.copies), min(planted, least), held and least >= FOUND_IN_DISGUISE),
         summary=f"{found.copies} of the {found.n} samples of {scene.artefact} lie closer to one member than "
         f"unrelated people do{told}; of planted copies {planted:.0%} are found{hidden}, "
-        f"of holdout records {quiet:.0%}.",
+        f"of holdout records {quiet:.0%}{coarse}.",
         detail={
             "max_lag_steps": MAX_LAG,
             "n_members": len(scene.members),
             "n_null_records": strangers,
             "null_records_flagged": alarms,
             "views": list(known.looks),
+            "too_coarse": [HALF] if coarse else [],
             "found_by_view": by_view,
             "planted_in_disguise": {name: round(share, 4) for name, share in seen.items()},
-            "n_planted": positive.n,
+            "n_planted": int(positive.alone.sum()),
             "n_negative": negative.n,
         },
     )

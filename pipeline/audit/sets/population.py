@@ -25,10 +25,17 @@ def flattened(series: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return scaled
 
 
+def squares(queries: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """Squared distances `(query, reference)`, never negative, as fine as the arrays are."""
+    square = queries @ (-2 * references.T)
+    square += (queries**2).sum(axis=1)[:, None]
+    square += (references**2).sum(axis=1)
+    return np.asarray(np.maximum(square, 0, out=square))
+
+
 def squared_distances(queries: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """`(query, reference)`, never negative."""
-    square = (queries**2).sum(axis=1)[:, None] + (references**2).sum(axis=1)[None] - 2 * (queries @ references.T)
-    return np.asarray(np.maximum(square, 0), np.float64)
+    """The same as float64."""
+    return squares(queries, references).astype(np.float64)
 
 
 @final

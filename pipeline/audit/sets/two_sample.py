@@ -30,7 +30,7 @@ from pipeline.audit.once import Piece
 from pipeline.audit.result import Controls, Figure, result
 from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene
 from pipeline.audit.sets.distances import channel_scale, k_nearest
-from pipeline.audit.sets.population import by_subject, squared_distances
+from pipeline.audit.sets.population import BLOCK_NUMBERS, by_subject, squares
 from pipeline.audit.sets.views import VIEWS, seen
 from pipeline.audit.statistics import auroc
 from pipeline.core.codec import from_plain, to_plain
@@ -206,16 +206,17 @@ def _look(
     once more by subject. The mean over the blocks lets parts of one record in different samples add up.
     """
     near = np.zeros(records.shape[1])
-    between = np.zeros((records.shape[1], samples.shape[1]), np.float32)
+    between = np.zeros((samples.shape[1], records.shape[1]), np.float32)
     by_part = []
     for block, own, common in zip(records, samples, usual[0], strict=True):
-        distance = (0.5 * np.log(squared_distances(block, own) + TINY)).astype(np.float32)  # which sorts twice as fast
-        near += (common - distance.min(axis=1)) / len(records)
-        between += distance / len(records)
+        distance = _logs(squares(own, block))
+        near += (common - distance.min(axis=0)) / len(records)
         if len(records) > 1:
             by_part.append(_by_samples(labels[1], distance, people.subjects))
+        distance /= len(records)
+        between += distance
     score = by_subject(near, people.subjects)
-    further = np.bincount(people.subjects, between.mean(axis=1) - usual[1].mean(axis=0)) / np.bincount(people.subjects)
+    further = np.bincount(people.subjects, between.mean(axis=0) - usual[1].mean(axis=0)) / np.bincount(people.subjects)
     whole = [*_figures(labels[0], score, further), _by_samples(labels[1], between, people.subjects)]
     return score, np.stack([*whole, *by_part], axis=1)
 
@@ -252,11 +253,20 @@ def _usual(records: np.ndarray, strangers: np.ndarray) -> np.ndarray:
     """Log distance to the three nearest strangers and mean log distance to all: `(2, block, record)`."""
     found: list[list[np.ndarray]] = [[], []]
     for block, others in zip(records, strangers, strict=True):
-        square = squared_distances(block, others)
-        nearest = np.partition(square.astype(np.float32), min(2, len(others) - 1), axis=1)[:, :3].mean(axis=1)
-        found[0].append(0.5 * np.log(nearest + TINY))
-        found[1].append(0.5 * np.log(square + TINY).mean(axis=1))
-    return np.array(found)
+        rows = max(1, BLOCK_NUMBERS // len(others))
+        parts = [squares(block[at : at + rows], others) for at in range(0, len(block), rows)]
+        nearest = [np.partition(part, min(2, len(others) - 1), axis=1)[:, :3].mean(axis=1) for part in parts]
+        found[0].append(_logs(np.concatenate(nearest)))
+        found[1].append(np.concatenate([_logs(part).mean(axis=1) for part in parts]))
+    return np.array(found, np.float64)
+
+
+def _logs(square: np.ndarray) -> np.ndarray:
+    """Log of the distances, in place of their squares."""
+    square += TINY
+    np.log(square, out=square)
+    square *= 0.5
+    return square
 
 
 def _figures(labels: np.ndarray, score: np.ndarray, further: np.ndarray) -> list[np.ndarray]:
@@ -276,15 +286,17 @@ def _by_samples(given: np.ndarray, distance: np.ndarray, subjects: np.ndarray) -
     Gaps in log distance are bounded: a sample that is a copy says no more than one that is e times as near.
 
     Args:
-        given: `(subject, relabelling)` who is called a member; distance: `(record, sample)`.
+        given: `(subject, relabelling)` who is called a member; distance: `(sample, record)`.
     """
-    near, who = k_nearest(np.ascontiguousarray(distance.T), min(NEIGHBOURS, len(distance)))
+    near, who = k_nearest(distance, min(NEIGHBOURS, distance.shape[1]))
     who = subjects[who]
     gaps = np.zeros(given.shape[1])
-    for own, far in zip(who, near, strict=True):
+    by_place = np.tanh(near - near[:, :1])
+    by_place[:, 0] = by_place[:, -1]  # the first of the other kind is at no later place than the last one
+    for own, gap in zip(who, by_place, strict=True):
         inside = given[own]  # (neighbour, relabelling)
-        first = [np.where(side.any(axis=0), far[side.argmax(axis=0)], far[-1]) for side in (inside, ~inside)]
-        gaps += np.tanh(first[1] - first[0])
+        other = (inside != inside[0]).argmax(axis=0)  # 0: all are of one kind
+        gaps += np.where(inside[0], gap[other], -gap[other])
     return gaps / max(len(near), 1)
 
 

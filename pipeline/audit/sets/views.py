@@ -7,7 +7,7 @@ which only some may have leaked or which may come from different people.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 MAX_NUMBERS: Final = 96  # of a block; longer ones are projected at random, which keeps distances (and zeros exactly)
 TIME_BLOCKS: Final = 4
 MAX_CHANNEL_BLOCKS: Final = 64
+ROWS: Final = 256  # of stays at a time: two megabytes of 44 channels by the hour
 MIN_SPREAD: Final = 1e-6  # of a number over the people: what all have alike tells nobody from anybody
 
 View = Callable[[np.ndarray], np.ndarray]
@@ -89,24 +90,44 @@ def seen(
     """Groups of people and sets in one view, `(block, stay, number)` each, in one scale and one projection.
 
     Scale, projection and which channels have a block are the people's: what is seen of one set depends on no other.
+    A few rows at a time, which stay in the processor's cache.
     """
-    whole_ = np.concatenate(people).astype(np.float32)
-    kept = np.arange(whole_.shape[2])
-    if view is channels:
-        kept = np.sort(np.argsort(-whole_.var(axis=(0, 1)), kind="stable")[:MAX_CHANNEL_BLOCKS])
-    together = view(whole_[:, :, kept])
-    spread = together.std(axis=1, keepdims=True)
-    map_ = None
-    if together.shape[2] > MAX_NUMBERS:
-        map_ = rng.normal(size=(together.shape[2], MAX_NUMBERS)).astype(np.float32) / np.sqrt(MAX_NUMBERS)
+    kept = _kept(view, people)
+    groups = [_by_rows(view, series, kept) for series in people]
+    spread = _spread([rows for group in groups for rows in group])
+    inverse = np.divide(1, spread, out=np.zeros_like(spread), where=spread > MIN_SPREAD)
+    lens: np.ndarray | None = None
+    if spread.shape[2] > MAX_NUMBERS:
+        map_ = rng.normal(size=(spread.shape[2], MAX_NUMBERS)).astype(np.float32) / np.sqrt(MAX_NUMBERS)
+        lens = np.swapaxes(inverse, 1, 2) * map_
 
-    def scaled(blocks: np.ndarray) -> np.ndarray:
-        blocks = np.divide(blocks, spread, out=np.zeros_like(blocks), where=spread > MIN_SPREAD)
-        return blocks if map_ is None else blocks @ map_
+    def scaled(group: Sequence[np.ndarray]) -> np.ndarray:
+        return np.concatenate([rows * inverse if lens is None else rows @ lens for rows in group], axis=1)
 
-    edges = np.cumsum([len(series) for series in people])[:-1]
-    shown = {name: scaled(view(series.astype(np.float32)[:, :, kept])) for name, series in sets.items()}
-    return tuple(np.split(scaled(together), edges, axis=1)), shown
+    shown = {name: scaled(_by_rows(view, series, kept)) for name, series in sets.items()}
+    return tuple(scaled(group) for group in groups), shown
+
+
+def _kept(view: View, people: Sequence[np.ndarray]) -> slice | np.ndarray:
+    """Channels that are looked at: where each has a block, those in which people differ most."""
+    n = people[0].shape[2]
+    if view is not channels or n <= MAX_CHANNEL_BLOCKS:
+        return slice(None)
+    return np.sort(np.argsort(-np.concatenate(people).var(axis=(0, 1)), kind="stable")[:MAX_CHANNEL_BLOCKS])
+
+
+def _by_rows(view: View, series: np.ndarray, kept: slice | np.ndarray) -> list[np.ndarray]:
+    starts = range(0, max(len(series), 1), ROWS)
+    return [view(series[at : at + ROWS, :, kept].astype(np.float32)) for at in starts]
+
+
+def _spread(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Standard deviation over all rows of `(block, row, number)` each: `(block, 1, number)` float32."""
+    n = sum(part.shape[1] for part in parts)
+    mean = sum(part.sum(axis=1, keepdims=True, dtype=np.float64) for part in parts) / n
+    centre = np.asarray(mean, np.float32)
+    squares = sum(((part - centre) ** 2).sum(axis=1, keepdims=True) for part in parts)
+    return np.asarray(np.sqrt(squares / n), np.float32)
 
 
 def _one(series: np.ndarray) -> np.ndarray:

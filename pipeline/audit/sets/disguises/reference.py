@@ -20,6 +20,7 @@ NULL_OF_TABLES: Final = 2000  # of either, where a record is no series and costs
 FAMILY: Final = 0.02  # false alarms of all views together; half of it is the plain view's
 UNDONE: Final = 0.01  # of the second nearest distance: a scale that is undone leaves what rounding leaves
 AGREED: Final = 0.05  # likewise: what is left where a half agrees as finely as columns are recorded
+TELLS: Final = 0.8  # of halves that are the same must be flagged, or columns are too coarse to seek them
 PLAIN: Final = "as it is"
 ALIGNED: Final = "every column fitted"
 
@@ -33,6 +34,11 @@ class Reference:
     holdout: np.ndarray
     looks: dict[str, Callable[[np.ndarray], Nearest]]
     usual: dict[str, Usual]
+    agreed: float  # between records whose halves are the same
+
+    def too_coarse(self, n: int) -> bool:
+        """Whether columns are so coarse that of n samples not even the very half of a member would be flagged."""
+        return HALF in self.usual and self.usual[HALF].tells(self.agreed, self.level(HALF), n) < TELLS
 
     @property
     def member_share(self) -> float:
@@ -54,6 +60,7 @@ class Found:
     nearest_members: int  # distinct members that are the nearest record of a sample
     nearest_records: int  # distinct records that are
     n: int
+    alone: np.ndarray  # `(sample,)`: its nearest member has no twin
     to_member: np.ndarray
     to_holdout: np.ndarray
 
@@ -66,6 +73,11 @@ class Found:
     def copies(self) -> int:
         """How many."""
         return int(self.copied.sum())
+
+    @property
+    def share(self) -> float:
+        """Of those that can tell anything: a copy of one of twins identifies nobody."""
+        return float(self.copied[self.alone].mean()) if self.alone.any() else 0.0
 
     def strangers(self, reference: Reference) -> tuple[int, int]:
         """Strangers that come as near as a sample that was flagged does, in a view in which one was; of how many."""
@@ -105,7 +117,7 @@ def reference(members: np.ndarray, strangers: np.ndarray, space: Space, n: int) 
         null[ALIGNED] = joined([aligned(part, members, space) for part in parts])
     most = {name: {PLAIN: 1.0, HALF: AGREED}.get(name, UNDONE) for name in null}
     judged = {name: usual(item, name != ALIGNED, most[name]) for name, item in null.items()}
-    return Reference(members, strangers, looks, judged)
+    return Reference(members, strangers, looks, judged, space.agreed)
 
 
 def found_among(samples: np.ndarray, known: Reference, n: int) -> Found:
@@ -121,6 +133,7 @@ def found_among(samples: np.ndarray, known: Reference, n: int) -> Found:
         nearest_members=members,
         nearest_records=members + len(np.unique(to_others.argmin(axis=1)[~inside])),
         n=len(samples),
+        alone=near[PLAIN].second >= EXACT,
         to_member=near[PLAIN].first,
         to_holdout=to_holdout,
     )

@@ -48,22 +48,28 @@ class Usual:
     def flagged(self, found: Nearest, level: float, n: int) -> np.ndarray:
         """`(sample,)`: closer to one member than strangers get, of n samples at a family-wise level in this view.
 
-        One by one by the tail, half of the level; or all that are closer than `closer`, if these are more than chance
-        (Fisher's exact test against the strangers, the other half).
+        One by one by the tail, half of the level; or all that are as close as `closer`, if these are more than chance
+        (Fisher's exact test against the strangers, the other half), as where strangers have twins, too.
         """
         ratios = ratio(found)
         alone = (ratios <= self.most) & (self.chances(ratios, found.second) <= level / 2 / n)
         if self.exact:
             alone |= (found.first < EXACT) & (found.second >= EXACT)
-        many, strangers = ratios < self.closer, int((self.ratios < self.closer).sum())
+        many, strangers = ratios <= self.closer, int((self.ratios <= self.closer).sum())
         if self.crowd and p_of_hits(int(many.sum()), len(many), strangers + 1, len(self.ratios) + 1) <= level / 2:
             return np.asarray(alone | many)
         return np.asarray(alone)
 
+    def tells(self, first: float, level: float, n: int) -> float:
+        """Share of the places where strangers stand in which a sample this far from one member would be flagged."""
+        there = Nearest(np.full(len(self.second), first), self.second, np.zeros(len(self.second), np.intp))
+        return float(self.flagged(there, level, n).mean())
+
     def chances(self, ratios: np.ndarray, second: np.ndarray) -> np.ndarray:
         """How often a stranger comes as near, `(sample,)`, among strangers that stand as much alone.
 
-        Who stands alone has few neighbours in few directions: one of them is near by chance more often.
+        Who stands alone has few neighbours in few directions: one of them is near by chance more often. Twins stand
+        anywhere: how often a stranger is one is told by all of them.
         """
         parts = ISOLATED if len(self.ratios) * (1 - ISOLATED[-1]) >= MIN_STRANGERS else ()
         edges = np.quantile(self.second, parts) if parts else np.zeros(0)
@@ -71,6 +77,9 @@ class Usual:
         found = np.ones(len(ratios))
         for part in range(len(edges) + 1):
             found[own == part] = _chances(self.ratios[theirs == part], ratios[own == part])
+        twins = int((self.ratios <= SMALLEST).sum())
+        if twins:
+            found[ratios <= SMALLEST] = (twins + 1) / (len(self.ratios) + 1)
         return found
 
 

@@ -50,6 +50,11 @@ class Space:
     spread: np.ndarray
     resolution: np.ndarray  # how finely values are told apart
 
+    @property
+    def agreed(self) -> float:
+        """How far apart `_half` says that two records are whose halves are the same."""
+        return float(np.sqrt((self.resolution[self.free] ** 2).mean() / 12)) if self.free.size else 0.0
+
 
 def space_of(members: np.ndarray, holdout: np.ndarray, zero: np.ndarray | None) -> Space:
     """From members and strangers `(stay, step, channel)`; how fine values are is read off both."""
@@ -81,8 +86,10 @@ def views(space: Space, steps: int) -> Mapping[str, View]:
     return found
 
 
-def disguised(rows: np.ndarray, strangers: np.ndarray, space: Space, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Members as one might hide them: scaled from zero, mirrored, shifted, or half of their columns only."""
+def disguised(
+    rows: np.ndarray, strangers: np.ndarray, space: Space, rng: np.random.Generator, halves: bool
+) -> dict[str, np.ndarray]:
+    """Members as one might hide them: scaled from zero, mirrored, shifted, or (`halves`) half of their columns only."""
     free = space.free
     scaled, mirrored, shifted = rows.copy(), rows.copy(), rows.copy()
     scaled[..., free] = FACTOR * (rows[..., free] - space.zero[free]) + space.zero[free]
@@ -91,7 +98,7 @@ def disguised(rows: np.ndarray, strangers: np.ndarray, space: Space, rng: np.ran
     planted = (
         {"scaled": scaled, "mirrored": mirrored, "shifted": shifted} if free.size * rows.shape[1] >= MIN_NUMBERS else {}
     )
-    if free.size >= MIN_CHANNELS:
+    if halves and free.size >= MIN_CHANNELS:
         half = strangers[rng.integers(len(strangers), size=len(rows))].copy()
         kept = rng.permutation(free)[: (len(free) + 1) // 2]
         half[..., kept] = rows[..., kept]
@@ -197,7 +204,7 @@ def _half(a: np.ndarray, b: np.ndarray, space: Space) -> np.ndarray:
         one, other = a[place], b[place]
         apart = (one - other.T) ** 2 if one.shape[1] == 1 else _distances(one, other) ** 2
         square[..., place] = apart + space.resolution[channel] ** 2 / 12
-    kept = len(a) // 2
+    kept = (len(a) + 1) // 2
     square.partition(kept - 1, axis=2)
     return np.asarray(np.sqrt(square[..., :kept].mean(axis=2)))
 
