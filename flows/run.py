@@ -256,7 +256,7 @@ def walk(plan: Config, step: Walker) -> None:
     released = step(RELEASE, cohort, chosen, leakage, scores, decision)
     step(ACCEPT, cohort, judged, released)
     step(REPORT, step.made)
-    step(ENFORCE, chosen, leakage, scores, decision)
+    step(ENFORCE, chosen, leakage, scores, decision, released)
 
 
 def walk_until(job: Job, verb: str = VERBS[-1], made: dict[str, Made[Any]] | None = None) -> dict[str, Made[Any]]:

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 
 from flows import registry
 from flows.stages.artefacts import Candidate, Encoded, Prepared
-from flows.stages.attacks.model import receivers_choice
-from flows.stages.attacks.scenes import SceneOf, attack_all, has_key
 from flows.workspace import history
 from flows.workspace.job import Job
 from pipeline.core.types import (
@@ -35,24 +33,25 @@ def audit(
     options = {
         "audit": table.model_dump(mode="json"),
         "encoder_key": job.secret("encoder").fingerprint,
-        "receiver": [receivers_choice(job.config.utility), job.config.utility.epochs],
+        "receiver": [*job.config.utility.models, job.config.utility.epochs],
         **registry.brought(registry.ATTACKS),
     }
 
-    attacked = [
-        SceneOf(
-            "encoding", name, candidate.first if name == job.config.release.artefact else made.first, made, prepared
-        )
-        for name, made in encoded.items()
-        if has_key(job, made)
-    ]
-    for name, made in condensed.items():
-        source = encoded[job.config.condense[name].input]
-        for number, digest in enumerate(made.digests[::2]):
-            told = candidate.first if name == job.config.release.artefact else digest
-            attacked.append(SceneOf("set", name, told, made, source, number))
-
     def make(_: object) -> tuple[LeakageReport, ...]:
+        from flows.stages.attacks.scenes import SceneOf, attack_all, has_key
+
+        attacked = [
+            SceneOf(
+                "encoding", name, candidate.first if name == job.config.release.artefact else made.first, made, prepared
+            )
+            for name, made in encoded.items()
+            if has_key(job, made)
+        ]
+        for name, made in condensed.items():
+            source = encoded[job.config.condense[name].input]
+            for number, digest in enumerate(made.digests[::2]):
+                told = candidate.first if name == job.config.release.artefact else digest
+                attacked.append(SceneOf("set", name, told, made, source, number))
         return attack_all(job, attacked, seed)
 
     audited = job.once("audit", parents, options, seed, make)

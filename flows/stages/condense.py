@@ -9,15 +9,13 @@ from typing import Any, Final, Protocol, final, runtime_checkable
 
 import numpy as np
 
-from condensation.loop import StopCondensing
-from condensation.private.condenser import samples_from_moments
 from flows import registry
 from flows.charging.ledger import ledger_of
 from flows.compute.devices import device
 from flows.compute.maps import calls
 from flows.progress import say, steps
 from flows.stages.artefacts import Encoded
-from flows.streams.tonight import AnswersNightly, night_set, tonight
+from flows.streams.tonight import night_set, of_stream, tonight
 from flows.workspace.accounted import check_taken, noise_name, noise_source, with_queries
 from flows.workspace.job import Job
 from pipeline.core.config import Condense
@@ -87,8 +85,8 @@ def condense(
     if grouping is not None and table.by_group:
         parents = (encoded.first, grouping.first)
         options["tasks_chosen"] = job.only(grouping, Grouping).chosen
-    method = registry.condenser(table)
-    night = tonight(job, name, method) if isinstance(method, AnswersNightly) else None
+    stream = of_stream(table)
+    night = None if stream is None else tonight(job, name, stream)
     options |= {} if night is None else {"night": night}
 
     def make(provenance: Provenance) -> tuple[CondensedSet | LossCurve, ...]:
@@ -126,6 +124,8 @@ class _Sets:
         method = registry.condenser(self._table)
         if not self._table.makes_several or not isinstance(method, ReleasesMoments):
             return None
+        from condensation.private.condenser import samples_from_moments
+
         asked: list[str] = []
         noise = noise_source(self._job, self._training, ledger_of(self._job, self._encoded, asked))
         released = method.release(self._training, noise=noise)
@@ -198,6 +198,8 @@ def _condensed(
     job: Job, name: str, training: EncodedCohort, noise: NoiseSource, seed: int, asked: str, *, quiet: bool
 ) -> tuple[CondensedSet, list[float]]:
     """One set and the loss while it was made; with a checkpoint, and a file that stops it."""
+    from condensation.loop import StopCondensing
+
     table = job.config.condense[name]
     losses: list[float] = []
     checkpoint, stop = job.folder / f"{name}-{asked}.checkpoint", job.folder / f"stop-{name}"

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flows import registry
-from flows.charging.foresee import Known, require_releasable
 from flows.stages.artefacts import Candidate
-from flows.streams.tonight import AnswersNightly
+from flows.streams.tonight import of_stream
 from flows.workspace import accepted, history
 from flows.workspace.job import Job
 from pipeline.core.codec import record_digest
@@ -20,11 +19,13 @@ from pipeline.core.types import (
     GateDecision,
     LeakageReport,
     Moments,
+    ReleaseRecord,
     UtilityReport,
 )
 from pipeline.sharing.policy import gate
 from pipeline.sharing.policy.ledger import reserved_queries
 from pipeline.sharing.policy.load import load_policy
+from pipeline.sharing.policy.rules import expiry_findings
 from pipeline.store import Made
 
 
@@ -39,7 +40,9 @@ def releasable(job: Job, cohort: Made[Cohort]) -> None:
     """
     if not job.night or accepted.newest_content(job) == accepted.content_of(job, cohort):
         return
-    if not any(isinstance(registry.condenser(table), AnswersNightly) for table in job.config.condense.values()):
+    if not any(of_stream(table) for table in job.config.condense.values()):
+        from flows.charging.foresee import Known, require_releasable
+
         require_releasable(job.config, Known.of(job.only(cohort, Cohort)), to_release=job.to_release)
 
 
@@ -62,6 +65,7 @@ def decide(
         "countersigned": around.countersigned,
         "accepted": before,
         "ledger": digest_json(sorted(around.ledger)),
+        "expiry": [finding.verdict for finding in expiry_findings(policy)],
         **registry.brought(registry.RULES),
     }
     return job.once("decide", parents, options, None, make, [])
@@ -139,10 +143,12 @@ def enforce(
     leakage: Made[LeakageReport],
     utility: Made[UtilityReport],
     decision: Made[GateDecision],
+    released: Made[ReleaseRecord] | None,
 ) -> None:
     """Stop the run with its exit code when nothing was released; the report has been written by now.
 
     Raises:
         DecoctError: as `admitted`.
     """
-    admitted(job, candidate, leakage, utility, decision)
+    if released is None:
+        admitted(job, candidate, leakage, utility, decision)

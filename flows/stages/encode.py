@@ -8,8 +8,6 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from encoders.calibrate import Randomisable, calibrated
-from encoders.dense import static_channels, summaries
 from flows import registry
 from flows.compute.devices import device
 from flows.compute.maps import rows_by_blocks
@@ -91,6 +89,8 @@ def as_site_sees_it(
 
 def fitted_encoder(table: EncodeTable, given: EncodedCohort, key: Secret) -> FittedEncoder:
     """The encoder of an [encode.NAME] table with its key, and with the noise that its `target_rmse` asks for."""
+    from encoders.calibrate import Randomisable, calibrated
+
     encoder = registry.encoder(table)
     target = table.target_rmse if isinstance(table, KeyedEncode) else None
     if target is not None and isinstance(encoder, Randomisable):
@@ -103,6 +103,8 @@ def encoder_input(job: Job, name: str, prepared: Made[Prepared]) -> EncodedCohor
     series = job.only(prepared, EncodedCohort)
     if job.config.encode[name].data == "series":
         return series
+    from encoders.dense import static_channels, summaries
+
     return summaries(series, static_channels(cohort_of(job, series)))
 
 

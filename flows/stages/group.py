@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,12 +21,12 @@ from flows.stages.encode import encode
 from flows.workspace.job import Job
 from pipeline.core.config.group import GroupConfig
 from pipeline.core.types import EncodedCohort, Grouping, Moments, Provenance, Split
-from pipeline.grouping.accounted import fixed_groups, group_by_moments
-from pipeline.grouping.batched_trainer import Trained
-from pipeline.grouping.run import NamedLimits, group_tasks, validate_grouping
-from pipeline.grouping.trainings import Training, train_here, trained
-from pipeline.grouping.validated import MIN_VALIDATED
 from pipeline.store import Made
+
+if TYPE_CHECKING:
+    from pipeline.grouping.batched_trainer import Trained
+    from pipeline.grouping.run import NamedLimits
+    from pipeline.grouping.trainings import Training
 
 
 def group(job: Job, prepared: Made[Prepared]) -> Made[Grouping] | None:
@@ -41,6 +41,8 @@ def group(job: Job, prepared: Made[Prepared]) -> Made[Grouping] | None:
     def make(_: Provenance) -> tuple[Grouping]:
         cohort = job.only(prepared, EncodedCohort)
         if table.decide == "fixed":
+            from pipeline.grouping.accounted import fixed_groups
+
             return (fixed_groups(table.groups, tuple(task.name for task in cohort.tasks)),)
         return (_on_stays(job, table, cohort, seed),)
 
@@ -48,6 +50,10 @@ def group(job: Job, prepared: Made[Prepared]) -> Made[Grouping] | None:
 
 
 def _on_stays(job: Job, table: GroupConfig, cohort: EncodedCohort, seed: int) -> Grouping:
+    from pipeline.grouping.run import group_tasks, validate_grouping
+    from pipeline.grouping.trainings import train_here
+    from pipeline.grouping.validated import MIN_VALIDATED
+
     training = cohort.part(Split.TRAIN)
     options: dict[str, Any] = {
         "affinity": table.affinity,
@@ -74,6 +80,8 @@ def _by_moments(job: Job, table: GroupConfig, name: str, prepared: Made[Prepared
     released = moments(job, name, encoded)
 
     def make(_: Provenance) -> tuple[Grouping]:
+        from pipeline.grouping.accounted import group_by_moments
+
         given = job.only(released, Moments)
         return (group_by_moments(given, max_groups=table.max_groups, limits=_limits(table)),)
 
@@ -81,6 +89,8 @@ def _by_moments(job: Job, table: GroupConfig, name: str, prepared: Made[Prepared
 
 
 def _limits(table: GroupConfig) -> NamedLimits:
+    from pipeline.grouping.run import NamedLimits
+
     return NamedLimits(table.largest, table.must_link, table.cannot_link)
 
 
@@ -92,6 +102,8 @@ def train_by_workers(
     Raises:
         EnvironmentProblem: as `calls`. DataError: as `train_groups`. OSError: the disk is full.
     """
+    from pipeline.grouping.batched_trainer import Trained
+
     name = secrets.token_hex(8)
     try:
         np.savez(_training_file(job, name), inputs=inputs, labels=labels)
@@ -108,10 +120,12 @@ def train_by_workers(
 
 def _train_there(job: Job, name: str, number: int, one: Training, device: str) -> str:
     """On a worker: one training; the name of the file with what came of it, unless nobody waits for it any more."""
+    from pipeline.grouping.trainings import trained
+
     with np.load(_training_file(job, name)) as stays:
         found = trained(stays["inputs"], stays["labels"], one, device=device)
     made = f"{name}-{number}"
-    np.savez(_training_file(job, made), **{field.name: getattr(found, field.name) for field in fields(Trained)})
+    np.savez(_training_file(job, made), **{field.name: getattr(found, field.name) for field in fields(found)})
     if not _training_file(job, name).exists():  # another training failed, and its files were taken away
         _training_file(job, made).unlink(missing_ok=True)
     return made

@@ -6,8 +6,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from flows import registry
 from flows.progress import say, steps
 from flows.stages.source import SourceState
@@ -15,13 +13,8 @@ from flows.workspace.job import Job
 from pipeline.core.config import SplitConfig, reader_options
 from pipeline.core.digest import digest_file
 from pipeline.core.types import Cohort, ContractResult, IngestReport, Provenance
-from pipeline.ingest.cohort.build import build_cohort, latest_hour
-from pipeline.ingest.cohort.stay_blocks import stay_blocks
-from pipeline.ingest.kept.quarantine import write_quarantine
 from pipeline.ingest.mapping.load import load_mapping
 from pipeline.ingest.source_tables import SourceTables
-from pipeline.ingest.sources.readers import read_source
-from pipeline.ingest.splits import given_split, keyed_hash_split, site_split, time_split, with_tuning
 from pipeline.store import Made
 from pipeline.validation import contracts
 from pipeline.validation.site_contract import check_site_contract, read_contract
@@ -45,6 +38,13 @@ def ingest(job: Job) -> Made[Cohort]:
     }
 
     def make(provenance: Provenance) -> tuple[Cohort, IngestReport, ContractResult]:
+        import polars as pl
+
+        from pipeline.ingest.cohort.build import build_cohort, latest_hour
+        from pipeline.ingest.cohort.stay_blocks import stay_blocks
+        from pipeline.ingest.kept.quarantine import write_quarantine
+        from pipeline.ingest.sources.readers import read_source
+
         mapping = load_mapping(config.cohort.mapping)
         with steps("reading", "rows/s") as on_step:
             horizon = config.cohort.step_hours * config.cohort.n_steps
@@ -91,6 +91,8 @@ def ingest(job: Job) -> Made[Cohort]:
 
 
 def _split(job: Job, tables: SourceTables, split: SplitConfig) -> Any:
+    from pipeline.ingest.splits import given_split, site_split, time_split, with_tuning
+
     if split.kind == "given":
         return given_split(tables)
     if split.kind == "site":
@@ -102,6 +104,8 @@ def _split(job: Job, tables: SourceTables, split: SplitConfig) -> Any:
 
 
 def _hashed(job: Job, tables: SourceTables, tuning: float, held_out: float) -> Any:
+    from pipeline.ingest.splits import keyed_hash_split
+
     return keyed_hash_split(tables.stays["subject_id"].to_numpy(), job.secret("split"), tuning, held_out)
 
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import final
 
 from flows.stages.artefacts import Candidate
-from flows.stages.decide import admitted, reports_on
+from flows.stages.decide import admitted, reports_on, shortfall
 from flows.workspace import history, releases
 from flows.workspace.changes import keep_outline
 from flows.workspace.job import KEY_PURPOSES, STORE_KEY, Job
-from pipeline.audit.run import scan_bytes
-from pipeline.audit.scene import BytesScene
 from pipeline.core.codec import record_digest
 from pipeline.core.config import Config, attribution_of
 from pipeline.core.digest import digest_file, digest_json
-from pipeline.core.errors import LeakageError, ReleaseRefused, UtilityError
+from pipeline.core.errors import LeakageError, ReleaseRefused
 from pipeline.core.types import (
     Cohort,
     CondensedSet,
@@ -30,6 +29,11 @@ from pipeline.sharing.policy.gate import Artefact
 from pipeline.sharing.policy.load import load_policy
 from pipeline.store import Made
 from pipeline.validation.contracts import implausible_samples
+
+
+@final
+class _NotAdmitted(Exception):
+    """The gate does not let it pass."""
 
 
 def release(
@@ -48,10 +52,8 @@ def release(
     Raises:
         LeakageError: the scan found one.
     """
-    try:
-        audited = admitted(job, candidate, leakage, utility, decision)
-    except (UtilityError, LeakageError, ReleaseRefused):
-        return None  # the report is written first; then the last stage stops the run with this very error
+    if shortfall(job, job.only(utility, UtilityReport)) is not None:
+        return None
     workspace, settings = job.config.workspace, job.config.release
     scanned: list[LeakageReport] = []
 
@@ -62,6 +64,10 @@ def release(
             raise LeakageError(f"the bundle was not signed: {'; '.join(found) or 'the scan failed its own controls'}")
 
     def make(_: object) -> tuple[ReleaseRecord, LeakageReport]:
+        try:
+            audited = admitted(job, candidate, leakage, utility, decision)
+        except (LeakageError, ReleaseRefused):
+            raise _NotAdmitted from None
         notes = _notes(job.config, releases.next_version(workspace, settings), _said_of(audited.artefact))
         path = releases.write(job, audited, notes, scan)
         files = {file.name: digest_file(file) for file in sorted(path.iterdir())}
@@ -72,9 +78,12 @@ def release(
     def once(job: Job) -> Made[ReleaseRecord]:
         return job.once("release", (candidate.first, decision.first), terms, None, make)
 
-    made = once(job)
-    if releases.place(workspace, job.only(made, ReleaseRecord).name) is None:  # moved away: write the next one
-        made = once(dataclasses.replace(job, resume=False))
+    try:
+        made = once(job)
+        if releases.place(workspace, job.only(made, ReleaseRecord).name) is None:  # moved away: write the next one
+            made = once(dataclasses.replace(job, resume=False))
+    except _NotAdmitted:
+        return None  # the report is written first; then the last stage stops the run with the gate's own error
     for audit in reports_on(job, candidate, leakage):  # also of what was found: a kill may have come before this
         history.has_left(job, record_digest(audit), job.only(made, ReleaseRecord).name)
     keep_outline(job, cohort, job.only(made, ReleaseRecord).name)
@@ -109,6 +118,9 @@ def _notes(config: Config, version: int, limits: tuple[str, ...]) -> bundles.Rel
 
 def _scan(job: Job, cohort: Made[Cohort], candidate: Made[Candidate], files: Mapping[str, bytes]) -> LeakageReport:
     """Look for the site's ids, keys, seeds and folders in the bytes that are about to be signed."""
+    from pipeline.audit.run import scan_bytes
+    from pipeline.audit.scene import BytesScene
+
     stays = job.only(cohort, Cohort)
     secrets = [job.secret(purpose) for purpose in (*KEY_PURPOSES, STORE_KEY)]
     return scan_bytes(

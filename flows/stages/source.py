@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from flows.closure import stage_code
 from flows.progress import say
@@ -15,12 +15,13 @@ from flows.workspace.removing.withdrawals import withdrawn_of
 from pipeline.core.config import Config, TablesSource, reader_options
 from pipeline.core.digest import digest_json
 from pipeline.ingest.containers import holder
-from pipeline.ingest.engine.event_tables import layout_files
-from pipeline.ingest.kept.pieces import Pieces
 from pipeline.ingest.kept.watermarks import Watermarks, files_below
 from pipeline.ingest.mapping.load import load_mapping
-from pipeline.ingest.sources.readers import IN_PIECES
+from pipeline.ingest.table_files import layout_files
 from pipeline.ingest.withdrawn import Withdrawn
+
+if TYPE_CHECKING:
+    from pipeline.ingest.kept.pieces import Pieces
 
 PIECES: Final = "pieces"
 MARKS: Final = "marks"
@@ -45,6 +46,9 @@ class SourceState:
 
     @cached_property
     def pieces(self) -> Pieces | None:
+        from pipeline.ingest.kept.pieces import Pieces
+        from pipeline.ingest.sources.readers import IN_PIECES
+
         if self.job.config.source.kind not in IN_PIECES:
             return None
         folder = self.job.config.workspace / "store" / PIECES

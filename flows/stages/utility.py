@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -27,7 +27,9 @@ from pipeline.core.types import (
 from pipeline.core.types.found import OF_TEACHER
 from pipeline.probes.networks import NETWORKS
 from pipeline.store import Made
-from pipeline.validation.utility import Training, TrainingSet, measure_utility, predictions, trainings
+
+if TYPE_CHECKING:
+    from pipeline.validation.utility import Training, TrainingSet
 
 FULL_DATA: Final = "full_data"
 
@@ -47,6 +49,8 @@ def utility(
     parents = tuple(made.first for made in (*encoded.values(), *condensed.values()))
 
     def make(_: object) -> tuple[UtilityReport]:
+        from pipeline.validation.utility import measure_utility
+
         sets = _training_sets(job, encoded, condensed)
         with steps("training the panel", "") as on_step:
             report = measure_utility(
@@ -86,6 +90,8 @@ def _by_workers(
     job = for_much_work(job, max(len(one.test.labels) for one in sets.values()))
     if not job.config.compute.by_workers:
         return None
+    from pipeline.validation.utility import trainings
+
     told = tuple(encoded.items()), tuple(condensed.items())
     wanted = trainings(sets, table.models, table.n_seeds)
     pieces = [(job, *told, one, seed) for one in wanted]
@@ -104,6 +110,8 @@ def _by_workers(
 
 def _predicted(job: Job, encoded: _Named, condensed: _Sets, training: Training, seed: int) -> np.ndarray:
     """On a worker: one training."""
+    from pipeline.validation.utility import predictions
+
     sets = _sets_there(job, encoded, condensed)
     return predictions(sets[training.training_set], training, epochs=job.config.utility.epochs, seed=seed)
 
@@ -122,6 +130,8 @@ def _training_sets(
     job: Job, encoded: Mapping[str, Made[Encoded]], condensed: Mapping[str, Made[CondensedSet]]
 ) -> dict[str, TrainingSet]:
     """The condensed sets, then their ceiling and their baseline in the reference set's encoding and tasks."""
+    from pipeline.validation.utility import TrainingSet
+
     tables = job.config.condense
     sets: dict[str, TrainingSet] = {}
     for name, made in condensed.items():
@@ -146,6 +156,8 @@ def _training_sets(
 
 def trained_on(source: str, samples: CondensedSet, test: EncodedCohort) -> TrainingSet:
     """A condensed set as a receiver trains on it: risks corrected for its balanced labels, its teacher scored."""
+    from pipeline.validation.utility import TrainingSet
+
     risks = None
     if samples.teacher is not None and samples.teacher_features is not None:
         risks = teacher_risks(test.features, samples.teacher, samples.teacher_features, samples.channels)

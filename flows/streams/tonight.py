@@ -16,6 +16,7 @@ from flows.charging.ledger import require_related, training_ids, training_people
 from flows.progress import say
 from flows.workspace.accounted import check_taken, with_queries
 from flows.workspace.job import Job
+from pipeline.core.config import Condense
 from pipeline.core.digest import digest_json
 from pipeline.core.errors import ConfigError
 from pipeline.core.keys.noise import NoiseSource
@@ -77,6 +78,14 @@ class AnswersNightly(Protocol):
     ) -> CondensedSet:
         """The set of a night."""
         ...
+
+
+def of_stream(table: Condense) -> AnswersNightly | None:
+    """The table's condenser, if it is one of a stream; one of Decoct's own without a horizon is not even loaded."""
+    if table.kind != "plugin" and "horizon" not in table.options:
+        return None
+    method = registry.condenser(table)
+    return method if isinstance(method, AnswersNightly) else None
 
 
 def tonight(job: Job, name: str, method: AnswersNightly) -> int:

@@ -102,7 +102,7 @@ def gather(workspace: Path, *, now: datetime) -> Data:
         "audit": part("the audit history", lambda: audit_trends(workspace, configs, os.environ)),
         "utility": utility_trends(workspace, configs, _made(nights, logs, "utility")),
         "drift": drift_reports(workspace, _made(nights, logs, "drift")),
-        "ledger": part("the ledger", lambda: budget_spent(workspace)) or None,
+        "ledger": part("the ledger", lambda: budget_spent(workspace, keep=True)) or None,
         "unread": unread,
     }
 

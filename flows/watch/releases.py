@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from datetime import date
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+from flows.environment import code_version
 from flows.workspace.releases import PROPOSALS, RELEASES
+from pipeline.core.digest import canonical_json, digest_json
 from pipeline.core.errors import DecoctError
+from pipeline.core.files.whole import put_whole
 from pipeline.report.suppress import SUPPRESSED, is_small
 
 SHOWN: Final = 30  # cohorts
+COMPOSED: Final = Path("watch") / "composed.json"
+"""In a workspace: the epsilons that its page shows, each by a digest of the queries that it is of."""
 
 Data = dict[str, Any]
 
@@ -81,17 +88,30 @@ def _revoked(workspace: Path) -> frozenset[str] | None:
         return None
 
 
-def budget_spent(workspace: Path) -> Data | None:
+def budget_spent(workspace: Path, *, keep: bool = False) -> Data | None:
     """What each cohort's people have given at most, against the budget; None = nothing was ever reserved.
+
+    To compose queries loads libraries for two seconds, so what an earlier night composed is read, and kept with `keep`.
+    That is for the eye alone: what is charged is composed anew.
 
     Raises:
         BudgetError, EnvironmentProblem: the ledger cannot be trusted or read.
     """
-    from pipeline.sharing.policy.ledger import last_budget, spent_by_cohort
+    from pipeline.sharing.policy.ledger import composed_epsilon, last_budget, spent_by_cohort
 
     budget = last_budget(workspace)
     if budget is None:
         return None
+    path = workspace / COMPOSED
+    known = _composed_before(path)
+    made: dict[str, float] = {}
+
+    def price(events: Sequence[Mapping[str, Any]], delta: float) -> float:
+        asked = sorted(canonical_json(one).decode() for one in events)
+        key = digest_json([code_version(), metadata.version("dp-accounting"), delta, asked])
+        made[key] = known[key] if key in known else composed_epsilon(events, delta)
+        return made[key]
+
     rows = [
         {
             "cohort": row.cohort[:12],
@@ -102,7 +122,18 @@ def budget_spent(workspace: Path) -> Data | None:
             "epsilon": round(row.epsilon, 4),
             "left": round(row.left, 4),
         }
-        for row in spent_by_cohort(workspace, budget)
+        for row in spent_by_cohort(workspace, budget, price)
     ]
+    if keep and made != known:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        put_whole(path, json.dumps(made).encode())
+        path.chmod(0o600)
     told = {"epsilon": budget.epsilon, "delta": budget.delta, "period_days": budget.period_days}
     return {"budget": told, "cohorts": rows[-SHOWN:]}
+
+
+def _composed_before(path: Path) -> dict[str, float]:
+    try:
+        return {str(key): float(epsilon) for key, epsilon in json.loads(path.read_bytes()).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}  # nothing was, or nothing that can be read

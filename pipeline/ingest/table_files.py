@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 from pipeline.core.errors import DataError
 from pipeline.ingest.containers import CONTAINERS, holder, is_container, tables_in
+from pipeline.ingest.mapping.layout import Layout
 
 SUFFIXES: Final = (".parquet", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".psv", ".psv.gz")
 _NAMED_SUFFIXES: Final = (*SUFFIXES, ".txt", ".txt.gz")  # a text file is a table only where it is named
@@ -44,6 +45,18 @@ def find_files(folder: Path, pattern: str, *, optional: bool = False) -> list[Pa
         )
     _refuse_twins(folder, found)
     return found
+
+
+def layout_files(folder: Path, layout: Layout) -> list[Path]:
+    """Every file that the layout reads under `folder`, each once, in order.
+
+    Raises:
+        DataError: one of them is not there.
+    """
+    patterns = [join.file for join in layout.stays.joins]
+    patterns += [] if layout.stays.file is None else [layout.stays.file]
+    events = [path for table in layout.events for path in find_files(folder, table.file, optional=table.optional)]
+    return sorted({*events, *(path for pattern in patterns for path in find_files(folder, pattern))})
 
 
 def _refuse_twins(folder: Path, found: list[Path]) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
-import pandas as pd
 
 from pipeline.core.errors import DataError
 from pipeline.core.files.mapped import row_chunks
@@ -142,6 +141,8 @@ def implausible_cells(features: np.ndarray, channels: tuple[str, ...], transform
 
 def distinct_rows(features: np.ndarray) -> np.ndarray:
     """A code per row, equal for rows of equal bytes."""
+    import pandas as pd
+
     flat = np.ascontiguousarray(features).reshape(len(features), -1)
     return pd.factorize(np.array([row.tobytes() for row in flat], dtype=object))[0].astype(np.float64)
 
@@ -185,6 +186,8 @@ def _splits_of_subject(subjects: np.ndarray, split: np.ndarray) -> np.ndarray:
 
 def _coded(series: Any) -> tuple[np.ndarray, np.ndarray]:
     """Codes (-1 = missing or blank) and distinct values of a polars or pandas column."""
+    import pandas as pd
+
     values = series.to_pandas() if hasattr(series, "to_pandas") else series
     codes, distinct = pd.factorize(values)
     blank = np.array([str(value).strip() == "" for value in distinct], dtype=bool)
@@ -209,6 +212,8 @@ def _or_nan(codes: np.ndarray, there: np.ndarray) -> np.ndarray:
 
 def _row_codes(stay: np.ndarray, hours: np.ndarray, name: np.ndarray) -> np.ndarray:
     """A number per distinct triple; NaN where a part is missing. Exact while their product stays below 2^53."""
+    import pandas as pd
+
     moments, distinct = pd.factorize(hours)
     code = (stay * (int(name.max(initial=0)) + 1.0) + name) * (len(distinct) + 1.0) + moments
     return np.where((stay >= 0) & (name >= 0) & (moments >= 0), code, np.nan)

@@ -75,7 +75,7 @@ def test_one_release_of_moments_serves_the_groups_and_their_sets(
     told = {(row.training_set, row.task) for row in report.scores}
     assert {(name, task) for name in ("together", "grouped", "single") for task in TASKS} <= told
 
-    monkeypatch.setattr(audit_stage, "attack_all", partial(attack_all, attacks=(NearCopies(),)))
+    monkeypatch.setattr("flows.stages.attacks.scenes.attack_all", partial(attack_all, attacks=(NearCopies(),)))
     tables = {name: made[f"condense {name}"] for name in ("grouped", "together")}
     audit = audit_stage.audit(job, made["prepare"], {"raw": made["encode raw"]}, tables, tables["together"])
     reports = [job.store.get(digest, LeakageReport) for digest in audit.digests]

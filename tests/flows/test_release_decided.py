@@ -10,9 +10,12 @@ import dataclasses
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,7 @@ from flows.cli.main import app
 from flows.cli.make.plan import plan
 from flows.nights.scheduled import _looked
 from flows.stages.attacks.scenes import SceneOf
+from flows.watch.page import write_watch
 from flows.watch.review import SEALED, Review, level_of, record, review
 from flows.workspace.job import Job, new_job
 from flows.workspace.trust import first_root
@@ -48,6 +52,7 @@ from pipeline.sharing.canonical import canonical
 from pipeline.sharing.layout import ENCRYPTED_PAYLOAD, ENVELOPE, PAYLOAD
 from pipeline.sharing.policy.ledger import People, reserved_queries, spent_by_cohort, unrelated
 from pipeline.sharing.policy.load import load_policy
+from pipeline.sharing.policy.rules import expiry_findings
 from pipeline.sharing.trust.keys import public_key, role_signer
 from pipeline.sharing.trust.log import append_log, read_log
 from pipeline.sharing.trust.signing import statement_digest
@@ -110,14 +115,14 @@ def site(tmp_path_factory: pytest.TempPathFactory, fixed_keys: Callable[[Path], 
     workspace = tmp_path_factory.mktemp("site")
     fixed_keys(workspace)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flows.stages.audit.attack_all", small_audit)
+        patch.setattr("flows.stages.attacks.scenes.attack_all", small_audit)
         road.walk_until(new_job(told(PLAN, workspace)), "release")
     return workspace
 
 
 @pytest.fixture
 def copy(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("flows.stages.audit.attack_all", small_audit)
+    monkeypatch.setattr("flows.stages.attacks.scenes.attack_all", small_audit)
     return Path(shutil.copytree(site, tmp_path / "site"))
 
 
@@ -149,6 +154,55 @@ def test_what_nobody_touched_is_found_again(copy: Path) -> None:
     assert list(before) == [job.only(made["release"], ReleaseRecord).name] == ["test-site-private-v1"]
     assert all(made[stage].reused for stage in ("condense private", "audit", "decide", "release"))
     assert bundles(copy) == before
+
+
+UNCHANGED = """
+import json, sys
+from pathlib import Path
+from flows.nights.night import run_night
+from flows.run import walk_until
+from flows.watch.page import write_watch
+from pipeline.core.config import parse_config
+config = parse_config(json.loads(sys.argv[1]), "the test's configuration", Path(sys.argv[2]))
+night = run_night(config, lambda job, made: walk_until(job, made=made))
+write_watch(config.workspace)
+print(json.dumps([night.state, max(night.seconds.values()), sorted({name.partition(".")[0] for name in sys.modules})]))
+"""
+
+
+def test_a_night_that_makes_nothing_loads_nothing_to_make_it_with(copy: Path) -> None:
+    write_watch(copy)  # which composes the epsilons that the night then reads
+    plan = json.dumps({**PLAN, "workspace": str(copy)})
+    command = [sys.executable, "-c", UNCHANGED, plan, str(copy)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    state, most, loaded = json.loads(ended.stdout.splitlines()[-1])
+    assert (state, most) == ("proposed", 0.0), ended.stderr
+    heavy = {"torch", "sklearn", "scipy", "pandas", "pyarrow", "great_expectations", "prefect", "dp_accounting"}
+    assert not heavy & set(loaded)
+
+
+def test_a_release_that_is_there_is_found_without_the_gate_and_none_is_written_without_it(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(*_: object) -> None:
+        raise ReleaseRefused("the gate was asked")
+
+    monkeypatch.setattr("pipeline.sharing.policy.gate.decide", asked)
+    assert resumed(copy)[1]["release"].reused
+    shutil.rmtree(copy / "proposals")
+    with pytest.raises(ReleaseRefused, match="the gate was asked"):
+        resumed(copy)
+    assert not (copy / "proposals").exists()
+
+
+def test_a_policy_that_has_expired_shuts_the_gate_for_what_was_released_as_well(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = partial(expiry_findings, today=date(2999, 1, 1))
+    for module in ("flows.stages.decide", "pipeline.sharing.policy.rules", "pipeline.sharing.policy.gate"):
+        monkeypatch.setattr(f"{module}.expiry_findings", lambda policy, _=None: late(policy))
+    with pytest.raises(ReleaseRefused, match="expired on"):
+        resumed(copy)
 
 
 def forged(job: Job, made: Road) -> CondensedSet:
@@ -380,7 +434,7 @@ def test_a_review_may_attack_the_sealed_cohort_again(copy: Path, monkeypatch: py
         bad = dataclasses.replace(found[0].results[0], rate=3.0, low=3.0, high=3.0)
         return (dataclasses.replace(found[0], results=(bad, *found[0].results[1:])),)
 
-    monkeypatch.setattr("flows.stages.audit.attack_all", leaking)
+    monkeypatch.setattr("flows.stages.attacks.scenes.attack_all", leaking)
     told = refused(copy, again=True)
     assert list(told) == ["audit again"]
     assert "the gate says FAIL: attack near_copies" in told["audit again"]

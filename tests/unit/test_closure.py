@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
+from importlib.util import resolve_name
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,14 @@ IMPORTS = {
     "from .cohort.grid import x": {"pipeline.ingest.cohort.grid", "pipeline.ingest.cohort"},
     "from ..core.seeds import generator": {"pipeline.core.seeds"},
     "import numpy as np, pipeline.core.seeds as s": {"pipeline.core.seeds"},
+    "from pipeline.core.seeds import (  # (a\n  generator,  # b)\n child_seed)": {"pipeline.core.seeds"},
+    "from pipeline.core.seeds import(generator)": {"pipeline.core.seeds"},
+    "from pipeline.core \\\n  import \\\n  digest, seeds": {"pipeline.core.seeds"},
+    "from . import (\n    text_stream,\n    splits\n)": {"pipeline.ingest.splits"},
+    "from .import splits": {"pipeline.ingest.splits"},
+    "x = 1; import pipeline.core.seeds": {"pipeline.core.seeds"},
+    "import numpy; from pipeline.core import seeds; y = '#'": {"pipeline.core.seeds"},
+    "import pipeline . core . seeds as s": {"pipeline.core.seeds"},
     "from importlib import import_module; import_module('pipeline.core.seeds')": {"pipeline.core.seeds"},
 }
 AROUND = (
@@ -93,6 +103,19 @@ def test_an_import_counts_wherever_it_stands(line: str, around: str, tmp_path_fa
     assert {"pipeline", "pipeline.ingest"} <= found  # the packages that it lies in run first
 
 
+def test_what_is_found_in_the_text_of_our_modules_is_what_their_statements_import() -> None:
+    for name, path in modules().items():
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        source = path.read_text(encoding="utf-8")
+        told = set(closure._imported(source, package))
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                assert {alias.name for alias in node.names} <= told, name
+            elif isinstance(node, ast.ImportFrom):
+                base = resolve_name("." * node.level + (node.module or ""), package) if node.level else node.module
+                assert {f"{base}.{alias.name}" for alias in node.names if alias.name != "*"} | {base} <= told, name
+
+
 @pytest.mark.parametrize(
     ("line", "names"),
     [
@@ -107,8 +130,6 @@ def test_an_import_counts_wherever_it_stands(line: str, around: str, tmp_path_fa
     ],
 )
 def test_data_lie_where_a_module_says(line: str, names: set[str]) -> None:
-    import ast
-
     place = modules()["pipeline.ingest.mapping.load"]
     assert {path.name for path in closure._data(ast.walk(ast.parse(line)), place)} == names
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from flows.cli.main import app
 from flows.watch.page import FIGURES, PAGE, clean, gather, watched, write_watch
-from flows.watch.releases import releases
+from flows.watch.releases import COMPOSED, budget_spent, releases
 from flows.workspace.logs import logged
 from pipeline.audit.history import FILE_NAME, open_history
 from pipeline.core.config import parse_config
@@ -176,6 +176,25 @@ def test_nothing_of_patients_keys_or_places_is_on_it(workspace: Path) -> None:
         assert Secret(bytes(range(32)), "encoder").reveal().hex() not in text
         assert "/keys" not in text
         assert (workspace / "watch" / name).stat().st_mode & 0o077 == 0
+
+
+def test_epsilons_that_were_composed_are_read_until_the_queries_are_others(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_watch(workspace, now=NOW)
+    told, kept = budget_spent(workspace), workspace / COMPOSED
+    assert kept.stat().st_mode & 0o077 == 0
+    composed: list[float] = []
+    monkeypatch.setattr(
+        "pipeline.sharing.policy.ledger.composed_epsilon", lambda events, delta: composed.append(delta) or 9.0
+    )
+    assert (budget_spent(workspace), composed) == (told, [])
+    kept.write_text("[1]")  # damaged
+    assert budget_spent(workspace)["cohorts"][0]["epsilon"] == 9.0
+    before = kept.read_bytes()
+    assert composed
+    budget_spent(workspace)
+    assert kept.read_bytes() == before  # who only looks writes nothing
 
 
 def test_small_cells_are_held_back(workspace: Path) -> None:

@@ -38,12 +38,12 @@ from pipeline.ingest.kept.pieces import Pieces
 from pipeline.ingest.kept.quarantine import MOST_KEPT, Quarantine
 from pipeline.ingest.kept.rows import KeptRows
 from pipeline.ingest.kept.spilled import SpilledRows, are_large
-from pipeline.ingest.mapping.layout import EventsLayout, Layout
+from pipeline.ingest.mapping.layout import EventsLayout
 from pipeline.ingest.mapping.load import SourceMapping
 from pipeline.ingest.mapping.toml_table import id_columns
 from pipeline.ingest.source_tables import UNKNOWN_VARIABLE, UNNAMED, CountsByVariable, SourceTables, totals
 from pipeline.ingest.splits import START
-from pipeline.ingest.table_files import find_files, unread_note
+from pipeline.ingest.table_files import find_files, layout_files, unread_note
 from pipeline.ingest.text_stream import UTF8
 from pipeline.ingest.windows import LENGTH
 from pipeline.ingest.withdrawn import NOBODY, WITHDRAWN, Withdrawn
@@ -116,18 +116,6 @@ def read_event_tables(
 def _may_be_large(work: list[tuple[EventsLayout, Group]]) -> bool:
     """Whether the usable rows could be more than memory should hold, judged by the files' sizes before reading."""
     return are_large(sum(holder(path).stat().st_size for _, group in work for path in group) * _MOST_UNPACKED)
-
-
-def layout_files(folder: Path, layout: Layout) -> list[Path]:
-    """Every file that the layout reads under `folder`, each once, in order.
-
-    Raises:
-        DataError: one of them is not there.
-    """
-    patterns = [join.file for join in layout.stays.joins]
-    patterns += [] if layout.stays.file is None else [layout.stays.file]
-    events = [path for table in layout.events for path in find_files(folder, table.file, optional=table.optional)]
-    return sorted({*events, *(path for pattern in patterns for path in find_files(folder, pattern))})
 
 
 def needed_columns(mapping: SourceMapping) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
@@ -45,6 +45,9 @@ ANCHOR: Final = "ledger"  # what the log calls the line that names the ledger's 
 ATTEMPTS: Final = 3
 CODE_DIGITS: Final = 12
 MAX_PATTERNS: Final = 32  # beyond it, everybody is taken to have been in every overlapping cohort
+
+Price = Callable[[Sequence[Mapping[str, Any]], float], float]
+"""Events and delta -> their epsilon."""
 
 
 @final
@@ -187,8 +190,10 @@ def unrelated(workspace: Path, people: People) -> str:
     return sha256(marks.astype("<u8").tobytes()).hexdigest()[:CODE_DIGITS] if apart else ""
 
 
-def spent_by_cohort(workspace: Path, budget: Budget) -> tuple[CohortSpent, ...]:
+def spent_by_cohort(workspace: Path, budget: Budget, price: Price = composed_epsilon) -> tuple[CohortSpent, ...]:
     """What each cohort on the ledger has given in the budget's period; cohorts in the order of their first query.
+
+    `price`: as `composed_epsilon`, for who only looks.
 
     Raises:
         BudgetError: the ledger is older than the log says. EnvironmentProblem: it is damaged.
@@ -197,7 +202,7 @@ def spent_by_cohort(workspace: Path, budget: Budget) -> tuple[CohortSpent, ...]:
     rows = []
     for asked in _asked(ledger):
         marks = read_marks(workspace / FOLDER, asked.cohorts)
-        epsilon = _most_spent(workspace, ledger, marks, budget, ())
+        epsilon = _most_spent(workspace, ledger, marks, budget, (), price)
         count = 0 if marks is None else len(marks)
         left = max(0.0, budget.epsilon - epsilon)
         told = (asked.name, asked.entries[-1]["unit"], count, len(asked.entries), asked.last, epsilon, left)
@@ -276,14 +281,19 @@ def asked_in_period(workspace: Path, ledger: Chain, budget: Budget) -> list[Aske
 
 
 def _most_spent(
-    workspace: Path, ledger: Chain, marks: np.ndarray | None, budget: Budget, more: Sequence[Mapping[str, Any]]
+    workspace: Path,
+    ledger: Chain,
+    marks: np.ndarray | None,
+    budget: Budget,
+    more: Sequence[Mapping[str, Any]],
+    price: Price = composed_epsilon,
 ) -> float:
     """The largest epsilon of anybody with one of `marks` over the period's reservations, with `more` events."""
     recent = asked_in_period(workspace, ledger, budget)
     epsilons = [0.0]
     for pattern in _patterns(workspace, recent, marks):
         given = [event for asked, there in zip(recent, pattern, strict=True) if there for event in asked.events]
-        epsilons.append(composed_epsilon([*given, *more], budget.delta))
+        epsilons.append(price([*given, *more], budget.delta))
     return max(epsilons)
 
 
