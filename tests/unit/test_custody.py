@@ -479,7 +479,7 @@ def test_bare_words_from_paper_need_the_fingerprint(five: tuple[Path, list[Path]
     for path in paths:
         words = path.read_text().splitlines()[-1].split()
         path.write_text("\n".join(" ".join(words[at : at + 7]).upper() for at in range(0, len(words), 7)))
-    with pytest.raises(UsageError, match="give the key's --fingerprint"):
+    with pytest.raises(UsageError, match="give its --fingerprint"):
         join_shares(tmp_path / "site", "encoder", paths[:3])
     with pytest.raises(EnvironmentProblem, match="do not give the key"):
         join_shares(tmp_path / "site", "encoder", paths[:3], fingerprint="0" * 16)
@@ -496,7 +496,7 @@ def test_a_misspelt_word_a_foreign_share_and_another_key_are_told(
     others = write_shares(tmp_path / "again", "encoder", split_key(keys, "encoder", 3, 5))
     with pytest.raises(EnvironmentProblem, match="different splits"):
         join_shares(tmp_path / "site", "encoder", [*paths[:2], others[2]])
-    with pytest.raises(EnvironmentProblem, match="different keys, by the fingerprints"):
+    with pytest.raises(EnvironmentProblem, match="different keys, by the given fingerprints"):
         join_shares(tmp_path / "site", "encoder", paths[:3], fingerprint="0" * 16)
     with pytest.raises(EnvironmentProblem, match="not of a key for purpose 'noise'"):
         join_shares(tmp_path / "site", "noise", paths[:3])

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from flows.cli.panels import require_there
 from pipeline.core.errors import UsageError
 
 keys_app = typer.Typer(no_args_is_help=True, help="Secrets of a workspace, and who holds them.")
@@ -38,7 +39,7 @@ def keys_new(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a 256-bit secret with the operating system's generator, readable by its owner only; never overwrites.
+    """Make a 256-bit secret, readable by its owner only; never overwrites.
 
     Example: decoct keys new all --out decoct-work
     """
@@ -60,7 +61,7 @@ def keys_new(
 
 @keys_app.command("show")
 def keys_show(out: Out = None, as_json: AsJson = False) -> None:
-    """Fingerprints and ages of keys and retired keys, public keys, and the log, whose chain is checked; no secret.
+    """Show fingerprints and ages of all keys, public keys, and the checked log; no secret.
 
     Example: decoct keys show --out decoct-work
     """
@@ -69,6 +70,7 @@ def keys_show(out: Out = None, as_json: AsJson = False) -> None:
     from pipeline.core.keys.custody.log import read_log
 
     keys = _keys(out)
+    require_there(keys.parent, "workspace")
     entries, log, identity, author = list(listed_keys(keys)), read_log(keys), public_identity(keys), _author(keys)
     if as_json:
         listed = [
@@ -111,7 +113,7 @@ def keys_rotate(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Retire a key to keys/retired and make a new one; says what that means. A key under a passphrase stays so.
+    """Retire a key to keys/retired and make a new one. A key under a passphrase stays so.
 
     Example: decoct keys rotate encoder --out decoct-work
     """
@@ -135,7 +137,7 @@ def keys_rotate(
 
 @keys_app.command("identity")
 def keys_identity(passphrase: Sealed = False, out: Out = None, as_json: AsJson = False) -> None:
-    """Make this site's age identity and print its public key: hand that to whoever shares a key, compare by telephone.
+    """Make this site's age identity and print its public key, which a partner needs to share a key with you.
 
     Example: decoct keys identity --out decoct-work
     """
@@ -203,14 +205,14 @@ def keys_import(
 @keys_app.command("split")
 def keys_split(
     purpose: OneKey,
-    needed: Annotated[int, typer.Option(help="How many custodians are needed to bring the key back.")],
+    needed: Annotated[int, typer.Option(help="How many custodians are needed to restore the key.")],
     shares: Annotated[int, typer.Option(help="How many custodians get a share, at most 16.")],
     to: Annotated[Path | None, typer.Option(help="Folder for one file per custodian.")] = None,
-    print_shares: Annotated[bool, typer.Option("--print", help="Print the shares, secrets that they are.")] = False,
+    print_shares: Annotated[bool, typer.Option("--print", help="Print the shares, although they are secrets.")] = False,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Divide a key among custodians as words (SLIP-39): any NEEDED of them bring it back, fewer learn nothing.
+    """Divide a key among custodians as words (SLIP-39): any NEEDED of them can restore it, fewer learn nothing.
 
     Example: decoct keys split encoder --needed 3 --shares 5 --to shares --out decoct-work
     """
@@ -237,7 +239,7 @@ def keys_join(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring a key back from custodians' shares, if it has the fingerprint it should have; never replaces another key.
+    """Restore a key from custodians' shares and check its fingerprint; never replaces another key.
 
     Example: decoct keys join encoder shares/one.txt shares/four.txt shares/five.txt --out decoct-work
     """

@@ -22,11 +22,14 @@ def ledger(
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Workspace folder.")] = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="What nights a year would cost, with and without a stream; reads no ledger.")
+        bool,
+        typer.Option(
+            "--plan", help="Show what a number of nights a year would cost, with and without a stream; reads no ledger."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """What private queries about each cohort have cost together, composed, and what is left of the policy's budget.
+    """Show what all private queries about each cohort have cost, and what is left of the policy's budget.
 
     Example: decoct ledger --out decoct-work
     """

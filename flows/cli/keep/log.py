@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.common import AsJson, print_json
+from flows.cli.panels import require_there
 
 log_app = typer.Typer(no_args_is_help=True, help="The audit log: who did what with which release, and proof of it.")
 
@@ -20,7 +21,7 @@ def show(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """The last lines of the log, whose chain is checked.
+    """Check the log's chain and show its last lines.
 
     Example: decoct log show --out decoct-work
     """
@@ -83,12 +84,13 @@ def verify(
 @log_app.command("lost")
 def lost(
     names: Annotated[
-        list[str] | None, typer.Argument(help="What is lost for good, as the refusal calls it; none = only list it.")
+        list[str] | None,
+        typer.Argument(help="What is lost for good, as the refusal names it; without a name only the list is shown."),
     ] = None,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """What of the workspace is not as it was left; named, go on without what it said, which the log keeps on record.
+    """List what in the workspace was lost or put back; with its name, go on without it, on record in the log.
 
     Try a backup first: after a lost ledger, earlier queries count for nothing any more.
 
@@ -114,4 +116,6 @@ def lost(
 
 
 def _workspace(out: Path | None) -> Path:
-    return out or Path("decoct-work")
+    workspace = out or Path("decoct-work")
+    require_there(workspace, "workspace")
+    return workspace

@@ -11,14 +11,14 @@ import typer
 from flows.cli.common import AsJson, print_json
 from pipeline.core.errors import EnvironmentProblem, UsageError
 
-store_app = typer.Typer(no_args_is_help=True, help="The store of a workspace: what it holds, is it whole, clean it up.")
+store_app = typer.Typer(no_args_is_help=True, help="The store of a workspace: list, check, clean up.")
 
 Out = Annotated[Path | None, typer.Option(help="Workspace folder.")]
 
 
 @store_app.command("list")
 def show(out: Out = None, as_json: AsJson = False) -> None:
-    """How many artefacts of each kind there are, how large they are, and what is kept of sources.
+    """Count the artefacts of each kind with their sizes, and what is kept of sources.
 
     Example: decoct store list --out decoct-work
     """
@@ -42,19 +42,18 @@ def show(out: Out = None, as_json: AsJson = False) -> None:
 
 @store_app.command("gc")
 def gc(
-    yes: Annotated[bool, typer.Option("--yes", help="Take it out; without, only say what would go.")] = False,
-    runs: Annotated[int, typer.Option(help="Keep what the last so many runs of each name used.", min=1)] = 7,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; without this option it is only listed.")] = False,
+    runs: Annotated[int, typer.Option(help="Keep what this many of the last runs of each name used.", min=1)] = 7,
     pieces: Annotated[
-        bool, typer.Option("--pieces", help="Also all that is kept of sources: the next run reads everything again.")
+        bool,
+        typer.Option("--pieces", help="Also remove all that is kept of sources; the next run reads everything again."),
     ] = False,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take out what nobody needs: artefacts that neither the last runs nor a release or proposal came from, what
-    killed writes left a day ago, parsed records that no run uses.
+    """Remove artefacts behind no recent run, release or proposal, drafts of killed writes, and unused parsed records.
 
-    Says what would go and takes nothing out, without --yes. Waits for nobody: while a run or a night is on, it
-    refuses.
+    Without --yes it only lists what would go. It refuses while a run or a night works in the workspace.
 
     Example: decoct store gc --yes --runs 30 --out decoct-work
     """

@@ -25,7 +25,7 @@ STATISTICS: Final[Mapping[str, str]] = {
     "tpr_at_1pct_fpr": "members found at 1 % false alarms",
     "tpr_at_smallest_fpr": "members found at the fewest false alarms that could be measured",
     "tpr_at_01pct_fpr": "members found at 0.1 % false alarms",
-    "count": "samples closer to one person than unrelated people ever are, or identifiers found",
+    "count": "samples closer to one person than unrelated people ever are, or identifiers or keys found",
     "excess_risk": "how much oftener a guess is right about a member than about another person",
     "telling_views": "ways of looking in which the set is nearer to its members than chance allows",
     "epsilon_above_claim": "how far a test contradicts the guarantee",
@@ -47,14 +47,14 @@ TASKS_CHOSEN: Final[Mapping[str, str]] = {
 
 
 BALANCED: Final = (
-    "Labels of the first task are balanced, so a model trained on them ranks patients. Its outputs are risks only after "
-    "the log odds in label_shift are added, as risk(predicted, task) does."
+    "Labels of the first task are balanced, so a model trained on them ranks patients. Its outputs are risks only "
+    "after the log odds in label_shift are added, as risk(predicted, task) does."
 )
 TAUGHT: Final = (
     "The teacher weighs each channel's late level. Its risks are calibrated on the site's patients under the same "
     "guarantee. Use score(series) for that risk as it is, and the samples to train a model of your own. The site's own "
-    "figures are not published: decoct evaluate compares both on your patients. The audit attacks the samples and, for a "
-    "single release, the noisy answers behind the teacher, but not the teacher's numbers themselves."
+    "figures are not published: decoct evaluate compares both on your patients. The audit attacks the samples and, for "
+    "a single release, the noisy answers behind the teacher, but not the teacher's numbers themselves."
 )
 
 
@@ -82,6 +82,7 @@ def _context(facts: ReleaseFacts) -> dict[str, Any]:
         "guarantee": manifest["guarantee"] and {**manifest["guarantee"], **guarantee_words(manifest["guarantee"])},
         "rows": attack_rows(facts),
         "limits": limits_of(facts),
+        "attackers": THREAT_MODELS,
         "data_use": data_use_words(manifest["data_use"]),
         "shapes": [
             (name, " × ".join(str(size) for size in array["shape"]), array["dtype"])
@@ -132,7 +133,8 @@ def _limits_of_kind(manifest: Mapping[str, Any]) -> tuple[str, ...]:
             "releases about the same people add to epsilon."
         )
         limits.append(
-            "The decision to release was made on patients' data. The guarantee does not cover that it was made, nor when."
+            "The decision to release was made on patients' data. The guarantee does not cover that it was made, or "
+            "when."
         )
     if release["kind"] == "encoded":
         limits.append("Encoding is pseudonymisation by a key: whoever holds the encoder can undo most of it.")
