@@ -28,25 +28,25 @@ from flows.cli.common import (
     today,
     walk,
 )
-from flows.cli.keep.forget import register as register_forget
+from flows.cli.keep.forget import forget
 from flows.cli.keep.keys import keys_app
-from flows.cli.keep.ledger import register as register_ledger
+from flows.cli.keep.ledger import ledger
 from flows.cli.keep.log import log_app
 from flows.cli.keep.store import store_app
 from flows.cli.keep.trust import trust_app
-from flows.cli.look.audit import register as register_audit
-from flows.cli.look.doctor import register as register_doctor
-from flows.cli.look.status import register as register_status
-from flows.cli.look.watch import register as register_watch
+from flows.cli.look.audit import audit_diff, audit_history, audit_tables
+from flows.cli.look.doctor import doctor
+from flows.cli.look.status import status
+from flows.cli.look.watch import watch
 from flows.cli.make.condense import condense
 from flows.cli.make.config import config_app
 from flows.cli.make.ingest import ingest
-from flows.cli.make.night import register as register_night
+from flows.cli.make.night import night, schedule
 from flows.cli.panels import PanelGroup, tell_version
-from flows.cli.receive.evaluate import register as register_evaluate
-from flows.cli.receive.pool import register as register_pool
-from flows.cli.receive.receive import register as register_sharing
-from flows.cli.receive.transport import register as register_transport
+from flows.cli.receive.evaluate import evaluate
+from flows.cli.receive.pool import pool
+from flows.cli.receive.receive import receive, verify
+from flows.cli.receive.transport import fetch, send
 from flows.cli.release.release import release_app
 from flows.environment import for_owner_alone, no_core_dumps, quiet
 from flows.stopping import SENTENCE, begun, exit_code, stop_in_time, tell
@@ -185,17 +185,11 @@ _stage_verb("group", "Which tasks are alike: sample-wise convergence affinity an
 app.command(hidden=True)(condense)
 _stage_verb("validate", "Data contracts on every artefact, then train on condensed and test on real stays.")
 _stage_verb("audit", "Attack the artefacts of a run and print what was found; exit code 13 is FAIL, 14 INCONCLUSIVE.")
-register_audit(app)
-register_sharing(app)
-register_evaluate(app)
-register_pool(app)
-register_transport(app)
-register_ledger(app)
-register_night(app)
-register_forget(app)
-register_status(app)
-register_watch(app)
-register_doctor(app)
+for command in (
+    *(audit_tables, audit_history, audit_diff, verify, receive, evaluate, pool, send, fetch),
+    *(ledger, night, schedule, forget, status, watch, doctor),
+):
+    app.command(command.__name__.replace("_", "-"))(command)
 
 
 @app.command()

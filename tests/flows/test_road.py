@@ -177,6 +177,9 @@ def test_the_run_ends_with_one_screen_that_the_report_agrees_with(
     longer = capsys.readouterr().out
     assert longer.endswith(shown)
     assert "leak    private" in longer
+    missed = missed_attacks(json.loads((job.folder / REPORT_DATA).read_text(encoding="utf-8")))
+    assert f"not run private: {', '.join(name.replace('_', ' ') for name in missed)}\n" in longer
+    assert re.findall(r"eps\w* [\d.]+", longer) == re.findall(r"epsilon [\d.]+(?=, delta)", longer)
 
 
 def test_a_set_made_of_the_embedded_stays_names_their_source_and_licence(finished: Finished) -> None:

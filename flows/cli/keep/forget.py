@@ -68,11 +68,6 @@ def forget(
         print(f"next    delete {ids}, which still names them; then decoct run, for a release without them")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command()(forget)
-
-
 def _only_a_configuration(words: list[str]) -> Path:
     """The one argument there may be. Whatever else it is, it is not repeated: it may be an id."""
     if not words:

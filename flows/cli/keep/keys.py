@@ -5,20 +5,17 @@ No verb prints a secret, but `split --print`, which prints shares because it was
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
-from flows.cli.panels import require_there
+from flows.cli.common import AsJson, Out, print_json, workspace_of
 from pipeline.core.errors import UsageError
 
 keys_app = typer.Typer(no_args_is_help=True, help="Secrets of a workspace, and who holds them.")
 
-Out = Annotated[Path | None, typer.Option(help="Workspace folder; its keys are in the folder keys.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON on stdout.")]
 Sealed = Annotated[
     bool,
     typer.Option(
@@ -56,7 +53,7 @@ def keys_new(
         if not as_json:
             print(f"{name:<8} {secret.fingerprint}  {made[-1]['path']}")
     if as_json:
-        _print_json(made)
+        print_json(made)
 
 
 @keys_app.command("show")
@@ -69,8 +66,7 @@ def keys_show(out: Out = None, as_json: AsJson = False) -> None:
     from pipeline.core.keys.custody.keyring import listed_keys
     from pipeline.core.keys.custody.log import read_log
 
-    keys = _keys(out)
-    require_there(keys.parent, "workspace")
+    keys = _keys(workspace_of(out))
     entries, log, identity, author = list(listed_keys(keys)), read_log(keys), public_identity(keys), _author(keys)
     if as_json:
         listed = [
@@ -86,7 +82,7 @@ def keys_show(out: Out = None, as_json: AsJson = False) -> None:
             for entry in entries
         ]
         told = {"lines": len(log.entries), "head": log.head, "last": [dict(e) for e in log.entries[-_LAST_LINES:]]}
-        _print_json({"keys": listed, "identity": identity or None, "author_public_key": author or None, "log": told})
+        print_json({"keys": listed, "identity": identity or None, "author_public_key": author or None, "log": told})
         return
     if not entries:
         _say(f"there are no keys in {keys}; make them with: decoct keys new all")
@@ -129,7 +125,7 @@ def keys_rotate(
     new = rotate_key(keys, purpose, phrase, another_release=another_release).fingerprint
     kept = keys / RETIRED / f"{purpose}-{old}.key"
     if as_json:
-        _print_json({"purpose": purpose, "fingerprint": new, "retired": old, "kept": str(kept)})
+        print_json({"purpose": purpose, "fingerprint": new, "retired": old, "kept": str(kept)})
     else:
         print(f"{purpose:<8} {new}  {path}\nretired  {old}  {kept}")
     _say(f"this means: {ROTATION_MEANS[purpose]}")
@@ -146,7 +142,7 @@ def keys_identity(passphrase: Sealed = False, out: Out = None, as_json: AsJson =
     keys = _keys(out)
     public = new_identity(keys, _new_passphrase(passphrase))
     if as_json:
-        _print_json({"public_key": public, "path": str(keys / IDENTITY_FILE)})
+        print_json({"public_key": public, "path": str(keys / IDENTITY_FILE)})
     else:
         print(public)
     _say(f"wrote {keys / IDENTITY_FILE}; hand over the public key, and let them read it back to you by telephone")
@@ -169,7 +165,7 @@ def keys_share(
 
     shared = share_key(_keys(out), purpose, to, recipient, file)
     if as_json:
-        _print_json({**vars(shared), "file": str(file)})
+        print_json({**vars(shared), "file": str(file)})
     else:
         print(f"encoder  {shared.fingerprint}  {file}  for {to}\nlog: last line's digest {shared.log_head}")
     _say("they can now invert what this key encodes; let them read the fingerprint back to you by telephone")
@@ -193,7 +189,7 @@ def keys_import(
     phrase = _new_passphrase(passphrase)
     found = import_key(_keys(out), file, fingerprint=fingerprint, retire=retire, passphrase=phrase)
     if as_json:
-        _print_json({**vars(found), "path": str(found.path)})
+        print_json({**vars(found), "path": str(found.path)})
     else:
         print(f"encoder  {found.fingerprint}  {found.path}{'  (was there already)' if found.was_there else ''}")
         if found.retired:
@@ -224,7 +220,7 @@ def keys_split(
     paths = write_shares(to, purpose, made) if to is not None else ()
     if as_json:
         texts: dict[str, Any] = {"shares": list(made.texts)} if print_shares else {"files": [str(p) for p in paths]}
-        _print_json({"purpose": purpose, "fingerprint": made.fingerprint, "needed": needed, **texts})
+        print_json({"purpose": purpose, "fingerprint": made.fingerprint, "needed": needed, **texts})
     else:
         print("\n".join(made.texts) if print_shares else "\n".join(map(str, paths)))
     _say(f"the key itself is still in the workspace; {needed} of these {shares} shares are as good as the key")
@@ -249,19 +245,15 @@ def keys_join(
     secret = join_shares(_keys(out), purpose, files, fingerprint=fingerprint, passphrase=_new_passphrase(passphrase))
     path = key_file(_keys(out), purpose)
     if as_json:
-        _print_json({"purpose": purpose, "fingerprint": secret.fingerprint, "path": str(path)})
+        print_json({"purpose": purpose, "fingerprint": secret.fingerprint, "path": str(path)})
     else:
         print(f"{purpose:<8} {secret.fingerprint}  {path}")
-
-
-def _workspace(out: Path | None) -> Path:
-    return out or Path("decoct-work")
 
 
 def _keys(out: Path | None) -> Path:
     from pipeline.core.keys.custody.keyring import keys_of
 
-    return keys_of(_workspace(out))
+    return keys_of(out or Path("decoct-work"))
 
 
 def _new_passphrase(wanted: bool) -> str | None:
@@ -291,7 +283,3 @@ def _logged(line: Any) -> str:
 
 def _say(sentence: str) -> None:
     print(sentence, file=sys.stderr)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, sort_keys=True))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flows.cli.common import AsJson, print_json
+from flows.cli.common import AsJson, Out, print_json, workspace_of
 from pipeline.core.errors import UsageError
 
 
@@ -20,7 +19,7 @@ def ledger(
         bool,
         typer.Option("--clock-is-right", help="After a long pause: put on record that this machine's clock is right."),
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Workspace folder.")] = None,
+    out: Out = None,
     plan: Annotated[
         bool,
         typer.Option(
@@ -41,7 +40,7 @@ def ledger(
     if plan:
         _print_plan(policy, as_json=as_json)
         return
-    workspace = out or Path("decoct-work")
+    workspace = workspace_of(out)
     if clock_is_right:
         append_log(workspace, CLOCK, {})
     budget = last_budget(workspace) if policy is None else load_policy(policy).budget
@@ -91,8 +90,3 @@ def _print_plan(policy: str | None, *, as_json: bool) -> None:
         if limit < budget:
             print(f"{name}: every night's set claims the price of all nights, so a stream above {limit:g} is refused")
             print(f"{' ' * len(name)}  before anything is spent, though the budget is {budget:g}")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command()(ledger)

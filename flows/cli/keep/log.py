@@ -7,12 +7,9 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.common import AsJson, print_json
-from flows.cli.panels import require_there
+from flows.cli.common import AsJson, Out, print_json, workspace_of
 
 log_app = typer.Typer(no_args_is_help=True, help="The audit log: who did what with which release, and proof of it.")
-
-Out = Annotated[Path | None, typer.Option(help="Workspace folder.")]
 
 
 @log_app.command("show")
@@ -27,7 +24,7 @@ def show(
     """
     from pipeline.sharing.trust.log import checkpoint, read_log
 
-    log = read_log(_workspace(out))
+    log = read_log(workspace_of(out))
     if as_json:
         entries = [dict(entry) for entry in log.entries[-last:]]
         print_json({"checkpoint": checkpoint(log).plain() if log.lines else None, "entries": entries})
@@ -70,7 +67,7 @@ def verify(
     if not alone:
         from flows.workspace.log import checked_log
 
-        log, releases = checked_log(_workspace(out), receipts)
+        log, releases = checked_log(workspace_of(out), receipts)
         lines, head = len(log.lines), checkpoint(log).plain() if log.lines else None
     if as_json:
         print_json({"lines": lines, "checkpoint": head, "receipts": len(receipts), "releases": releases})
@@ -99,7 +96,7 @@ def lost(
     from flows.doctor.lost import declare_lost, missing
     from flows.workspace.locks import workspace_lock
 
-    workspace = _workspace(out)
+    workspace = workspace_of(out)
     if names:
         with workspace_lock(workspace, "decoct log lost"):
             declare_lost(workspace, names)
@@ -113,9 +110,3 @@ def lost(
         print(told)
     if not found:
         print("everything else is as it was left" if names else "everything is as it was left")
-
-
-def _workspace(out: Path | None) -> Path:
-    workspace = out or Path("decoct-work")
-    require_there(workspace, "workspace")
-    return workspace

@@ -8,12 +8,11 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.common import AsJson, print_json
+from flows.cli.common import AsJson, Out, print_json
+from flows.cli.look.artefacts import size
 from pipeline.core.errors import EnvironmentProblem, UsageError
 
 store_app = typer.Typer(no_args_is_help=True, help="The store of a workspace: list, check, clean up.")
-
-Out = Annotated[Path | None, typer.Option(help="Workspace folder.")]
 
 
 @store_app.command("list")
@@ -36,8 +35,8 @@ def show(out: Out = None, as_json: AsJson = False) -> None:
         print_json({"kinds": kinds, "kept_of_sources_bytes": kept["pieces"] + kept["marks"], "tmp_bytes": kept["tmp"]})
         return
     for kind in sorted(counts):
-        print(f"{kind:<18} {counts[kind]:>6}  {sizes[kind]:>14} bytes")
-    print(f"{'kept of sources':<18} {'':>6}  {kept['pieces'] + kept['marks']:>14} bytes")
+        print(f"{kind:<18} {counts[kind]:>6}  {size(sizes[kind]):>10}")
+    print(f"{'kept of sources':<18} {'':>6}  {size(kept['pieces'] + kept['marks']):>10}")
 
 
 @store_app.command("gc")
@@ -73,17 +72,17 @@ def gc(
             with steps("taking out", "") as on_step:
                 carry_out(workspace, found.plan, on_step)
     if as_json:
-        kinds = {kind: {"count": count, "bytes": size} for kind, (count, size) in found.kinds.items()}
+        kinds = {kind: {"count": count, "bytes": n_bytes} for kind, (count, n_bytes) in found.kinds.items()}
         print_json({"removed": yes, "bytes": found.size_bytes, "kinds": kinds})
         return
-    for kind, (count, size) in found.kinds.items():
-        print(f"{kind:<28} {count:>6}  {size:>14} bytes")
+    for kind, (count, n_bytes) in found.kinds.items():
+        print(f"{kind:<28} {count:>6}  {size(n_bytes):>10}")
     if not found.kinds:
         print("nothing can go")
     elif yes:
-        print(f"freed {found.size_bytes} bytes")
+        print(f"freed {size(found.size_bytes)}")
     else:
-        print(f"{found.size_bytes} bytes can go; nothing was taken out: decoct store gc --yes does it")
+        print(f"{size(found.size_bytes)} can go; nothing was taken out: decoct store gc --yes does it")
 
 
 @store_app.command("verify")

@@ -73,7 +73,7 @@ def audit_tables(
         enforce(found.decision)
 
 
-def history(
+def audit_history(
     artefact: Annotated[str | None, typer.Option(help="Only this artefact.")] = None,
     last: Annotated[int, typer.Option(min=1, help="Show only so many of the newest audits.")] = 30,
     out: Out = None,
@@ -103,7 +103,7 @@ def history(
     _print_columns(cells)
 
 
-def diff(
+def audit_diff(
     before: Annotated[int, typer.Argument(help="Number of an audit, from decoct audit-history.")],
     after: Annotated[int, typer.Argument(help="Number of a later one.")],
     out: Out = None,
@@ -132,13 +132,6 @@ def diff(
         f"{len(moved)} of {len(found)} figures differ beyond their intervals; of {both} unchanged ones about "
         f"{both * CHANCE:.1f} would look worse by chance"
     )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verbs."""
-    app.command("audit-tables")(audit_tables)
-    app.command("audit-history")(history)
-    app.command("audit-diff")(diff)
 
 
 def _workspace(out: Path | None, url: str | None) -> Path:

@@ -36,8 +36,3 @@ def doctor(
     broken = sum(finding.word == "FAIL" for finding in findings)
     if broken:
         raise EnvironmentProblem(f"{broken} of {len(findings)} checks failed")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command()(doctor)

@@ -59,8 +59,3 @@ def status(
         for finding in found.findings:
             print(f"{finding.level:<8}  {finding.what:<20}  {finding.told}")
     raise typer.Exit(EXIT_CODES[found.level])
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command()(status)

@@ -34,8 +34,3 @@ def watch(
         print_json({"page": str(page), "figures": str(figures)})
         return
     print(f"page    {page}\nfigures {figures}")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verbs."""
-    app.command()(watch)

@@ -98,12 +98,6 @@ def schedule(
     typer.echo(f"wrote   {write}; deploy it with: prefect deploy --all --prefect-file {write}", err=True)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs."""
-    app.command()(night)
-    app.command()(schedule)
-
-
 def _night(config: Path, plan: Any, no_prefect: bool) -> Any:
     from flows.progress import say
 

@@ -13,11 +13,6 @@ from flows.cli.receive.receive import Recipient
 from pipeline.core.errors import UsageError
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb to the command line."""
-    app.command()(evaluate)
-
-
 def evaluate(
     what: Annotated[
         Path,

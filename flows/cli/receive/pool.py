@@ -18,11 +18,6 @@ if TYPE_CHECKING:
     from pipeline.validation.paired import PairedScore
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb to the command line."""
-    app.command()(pool)
-
-
 def pool(
     bundles: Annotated[list[Path], typer.Argument(help="The bundles' folders, one of each site.", show_default=False)],
     root: Annotated[

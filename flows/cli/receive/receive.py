@@ -17,12 +17,6 @@ RevocationList = Annotated[
 Recipient = Annotated[str | None, typer.Option(help="Your institution's name, for bundles to named recipients.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs to the command line, in the order of their use."""
-    for verb in (verify, receive):
-        app.command()(verb)
-
-
 def verify(
     bundle: Annotated[Path, typer.Argument(help="A bundle's folder.", show_default=False)],
     root: Root,

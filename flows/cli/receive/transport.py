@@ -12,12 +12,6 @@ from flows.cli.panels import require_bundle, require_there
 from flows.cli.receive.receive import Recipient, RevocationList
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs to the command line, in the order of their use."""
-    for verb in (send, fetch):
-        app.command()(verb)
-
-
 def send(
     bundle: Annotated[Path, typer.Argument(help="A bundle's folder.", show_default=False)],
     address: Annotated[
