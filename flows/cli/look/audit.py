@@ -44,13 +44,13 @@ def audit_tables(
     """
     from pipeline.core.redaction import scrubbed
 
-    for file in (real, shared, holdout):
-        require_there(file, "table")
     with scrubbed("audit"):
         from flows.stages.attacks.tables import audit_tables as audited
         from flows.stages.attacks.tables import enforce, write
         from flows.workspace.history import history_of, remember
 
+        for file in (real, shared, holdout):
+            require_there(file, "table")
         found = audited(
             real,
             shared,
