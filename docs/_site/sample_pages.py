@@ -101,12 +101,12 @@ def pages_of(policy_name: str, place: Path) -> dict[str, str]:
         "card": card_html(facts),
         "card.md": card_markdown(facts),
         "croissant": croissant_bytes(facts, files, "payload.safetensors").decode(),
-        "watch": watch_page(gather(_workspace(place, report, policy_name), now=NOW)),
+        "watch": watch_page(gather(workspace_of(place, [report], policy_name), now=NOW)),
     }
 
 
-def _workspace(place: Path, report: LeakageReport, policy_name: str) -> Path:
-    """A workspace of one run with one audit on record."""
+def workspace_of(place: Path, reports: list[LeakageReport], policy_name: str, encoded: str = "") -> Path:
+    """A workspace of one run with one audit on record, of a condensed set or of the cohort that is named."""
     run = place / "runs" / "demo"
     run.mkdir(parents=True)
     config = parse_config(
@@ -114,14 +114,19 @@ def _workspace(place: Path, report: LeakageReport, policy_name: str) -> Path:
             "name": "demo",
             "workspace": str(place),
             "source": {"kind": "embedded"},
-            "encode": {"raw": {"kind": "identity"}},
+            "encode": {"raw": {"kind": "identity"}, "rqe": {"kind": "quantum"}},
             "condense": {"private": {"kind": "private_moments", "input": "raw"}},
-            "release": {"artefact": "private", "policy": policy_name, "licence": "ODC-By-1.0"},
+            "release": {
+                "kind": "encoded" if encoded else "condensed",
+                "artefact": encoded or "private",
+                "policy": policy_name,
+                "licence": "ODC-By-1.0",
+            },
         },
         "the recorded run's configuration",
         place,
     )
     (run / "config.json").write_text(json.dumps(config.model_dump(mode="json")), encoding="utf-8")
     (run / "report.html").write_text("the report", encoding="utf-8")
-    open_history(place / FILE_NAME).record([report], name="demo", source="run", now=NOW)
+    open_history(place / FILE_NAME).record(reports, name="demo", source="run", now=NOW)
     return place

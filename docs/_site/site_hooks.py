@@ -96,7 +96,7 @@ def _command(command: Any, name: str) -> Iterator[str]:
         if not getattr(param, "hidden", False) and param.name != "help"
     ]
     if rows and not children:
-        yield "| | |\n|---|---|"
+        yield "| option | meaning |\n|---|---|"
         yield from (f"| {left} | {_escaped(right)} |" for left, right in rows)
         yield ""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.cli.panels import require_there
 from flows.environment import quiet
 from pipeline.core.errors import EnvironmentProblem, UsageError
 
@@ -131,8 +132,19 @@ def _narrowed(config: Any, only: set[str]) -> dict[str, Any]:
     return {"encode": encode or dict(config.encode), "condense": condense}
 
 
+def workspace_of(out: Path | None) -> Path:
+    """The workspace that `--out` names, or the usual one.
+
+    Raises:
+        UsageError: there is none.
+    """
+    workspace = out or Path("decoct-work")
+    require_there(workspace, "workspace")
+    return workspace
+
+
 def today() -> date:
-    """The date that expiry and revocation are held against."""
+    """The date that decides about expiry and revocation."""
     return datetime.now(tz=UTC).date()
 
 

@@ -91,7 +91,10 @@ def run(
         str | None, typer.Option(help="Stop after this stage: ingest, encode, group, condense, validate or audit.")
     ] = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Only look ahead: can it end in a release, at what cost, what would stop it.")
+        bool,
+        typer.Option(
+            "--plan", help="Only predict: can the run end in a release, at what cost, and what would stop it?"
+        ),
     ] = False,
     seed: Seed = None,
     device: Device = None,
@@ -106,7 +109,7 @@ def run(
 
     Only the first stages, in this process: decoct run run.toml --until condense
 
-    With --plan it reads the source and stops before anything is drawn or charged: decoct run run.toml --plan
+    To read the source and predict the run without drawing or charging anything: decoct run run.toml --plan
     """
     from pipeline.core.config import load_config
 
@@ -147,11 +150,13 @@ for _verb in _VERBS:
 
 @app.command()
 def show(
-    digest: Annotated[str | None, typer.Argument(help="A digest or its beginning; none lists all artefacts.")] = None,
+    digest: Annotated[
+        str | None, typer.Argument(help="A digest or its beginning; without it all artefacts are listed.")
+    ] = None,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """What is in the store, newest last: names, dates and sizes; or one artefact's shapes and provenance, no values.
+    """List the store, newest last: names, dates, sizes; or show one artefact's shapes and provenance, no values.
 
     Example: decoct show 3f9c --out decoct-demo
     """

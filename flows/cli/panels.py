@@ -22,12 +22,12 @@ PANELS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "Look": {
         "show": "What is in the store: names, dates, sizes.",
-        "status": "How are the nights? For a monitoring system.",
+        "status": "State of the nights, for a monitoring system.",
         "watch": "Make the page over all runs and releases.",
         "audit-history": "The worst figure of every audit, over time.",
         "audit-diff": "What changed from one audit to another.",
         "audit-tables": "Attack a synthetic table of any tool.",
-        "doctor": "Is this machine fit, and this workspace?",
+        "doctor": "Check this machine and this workspace.",
     },
     "Release": {
         "release": "Propose, approve and publish a set.",
@@ -38,14 +38,14 @@ PANELS: Final[Mapping[str, Mapping[str, str]]] = {
         "verify": "Check a bundle offline against a trust root.",
         "receive": "Verify a bundle and unpack its arrays.",
         "pool": "Make one training set of several bundles.",
-        "evaluate": "What a bundle is worth on your own stays.",
+        "evaluate": "Test a bundle on your own stays.",
     },
     "Keep": {
         "keys": "Secrets of a workspace, and who holds them.",
         "trust": "Whose keys count for what.",
-        "ledger": "What privacy budget is spent and left.",
+        "ledger": "Privacy budget spent and left.",
         "log": "Who did what with which release.",
-        "store": "Is the store whole, and what can go?",
+        "store": "Check the store, and clean it up.",
         "forget": "Leave withdrawn subjects out from now on.",
     },
 }

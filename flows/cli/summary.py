@@ -156,12 +156,15 @@ def _marks(job: Job, made: MadeBy, name: str) -> str:
     if item is None:
         return ""
     samples = job.only(item, CondensedSet)
-    budget = "" if samples.guarantee is None else f", eps {samples.guarantee.epsilon:.2g}"
+    given = samples.guarantee
+    budget = "" if given is None else f", epsilon {given.epsilon:g}, delta {given.delta:g}"
     return (" (soft" if samples.has_soft_labels else " (hard") + budget + ")"
 
 
 def _print_leakage(job: Job, made: MadeBy) -> None:
     reports = [job.store.get(digest, LeakageReport) for digest in made["audit"].digests]
+    bundle = job.only(made["release"], LeakageReport, 1).results if "release" in made else ()
+    scanned = {(job.config.release.artefact, result.attack) for result in bundle}
     for report in reports:
         worst: dict[str, AttackResult] = {}
         for result in report.results:
@@ -169,9 +172,10 @@ def _print_leakage(job: Job, made: MadeBy) -> None:
                 worst[result.attack] = result
         for result in worst.values():
             print(f"leak    {report.artefact}, {result.threat_model}: {result.summary}")
-        skipped = len({item.attack for item in report.not_run})
-        if skipped:
-            print(f"        {report.artefact}: {skipped} attacks of the threat model were NOT RUN, see the report")
+        gaps = (item.attack for item in report.not_run if (report.artefact, item.attack) not in scanned)
+        missed = dict.fromkeys(name.replace("_", " ") for name in gaps)
+        if missed:
+            print(f"not run {report.artefact}: {', '.join(missed)}")
 
 
 _PRINTERS: Final[Mapping[str, Callable[[Job, MadeBy], None]]] = {

@@ -12,7 +12,16 @@ from typing import Any, Final, final
 
 from pipeline.core.types.found import OF_TEACHER
 from pipeline.core.wording import guarantee_words
-from pipeline.report.leakage import judged_reports, limits_held, limits_of, missed_attacks, untested
+from pipeline.report.leakage import (
+    BUNDLE,
+    judged_reports,
+    limits_held,
+    limits_of,
+    limits_sentence,
+    missed_attacks,
+    rebuilt,
+    untested,
+)
 from pipeline.report.utility import FULL, utility_view
 from pipeline.report.words import IMPLAUSIBLE, LEAVES, STATISTICS
 
@@ -74,7 +83,7 @@ def worth(data: Data) -> Answer:
     view = utility_view(data)
     headline = view["main_task"] and view["headline"]
     if not headline:
-        return Answer("not measured", ": no AUROC of a model trained on what is shared; the report shows the scores")
+        return Answer("not measured", ": no AUROC of a model trained on what is shared")
     stays = " to ".join(count(n) for n in view["n_test"])
     beside = [
         f"{count(headline[key]['best']['n_samples'])} {words} {_span(headline[key])}"
@@ -107,11 +116,12 @@ def _of_teacher(data: Data, task: str) -> list[str]:
 
 
 def leaks(data: Data) -> Answer:
-    """How many limits of the policy held, the nearest one, and what was kept at the site."""
+    """How many limits of the policy held, the nearest one, what is rebuilt, and what was kept at the site."""
+    results = [row for report in judged_reports(data) for row in report["results"]]
     found = limits_held(limits_of(data["terms"], data["release_artefact"]))
-    if not found["limited"]:
-        return Answer("not measured", ": no attack gave a figure that has a limit", tuple(_kept(data)))
-    head, near = f"{found['held']} of {found['limited']} limits held", found["nearest"]
+    if not results:
+        return Answer("not measured", ": no attack gave a figure", tuple(_kept(data)))
+    near, rebuilds = found["nearest"], rebuilt(results)
     more = [] if _controls_held(data) else ["the controls of the audit did not hold"]
     if found["broken"]:
         more.append(f"not held: {listed(found['broken'])}")
@@ -119,7 +129,9 @@ def leaks(data: Data) -> Answer:
         figure = STATISTICS.get(near["statistic"], words(near["statistic"]))
         bound = f"at most {near['high']:.3f}, limit {near['limit']:.3f}"
         more.append(f"nearest: {words(near['attack'])}, {figure} {bound}")
-    return Answer(head, "", (*more, *_kept(data)))
+    if rebuilds and data["bundle_path"] is not None:
+        more.append(rebuilds)
+    return Answer(limits_sentence(found), "", (*more, *_kept(data)))
 
 
 def _controls_held(data: Data) -> bool:
@@ -127,14 +139,14 @@ def _controls_held(data: Data) -> bool:
 
 
 def _kept(data: Data) -> list[str]:
-    """The other artefacts of the run, and how well the strongest attack rebuilds the series of one of them."""
-    judged = judged_reports(data)
-    aside = [report for report in data["leakage"] if report not in judged]
+    """The artefacts that do not leave, and how well the strongest attack rebuilds the series of one of them."""
+    leaves = () if data["bundle_path"] is None else judged_reports(data)
+    aside = [report for report in data["leakage"] if report["artefact"] != BUNDLE and report not in leaves]
     best = {}
     for report in aside:
-        rates = [row["rate"] for row in report["results"] if row["statistic"] == "r2" and row["rate"] is not None]
-        if rates:
-            best[report["artefact"]] = max(rates)
+        bounds = [row["high"] for row in report["results"] if row["statistic"] == "r2" and row["high"] is not None]
+        if bounds:
+            best[report["artefact"]] = max(bounds)
     if not aside:
         return []
     kept = f"kept at the site: {listed(short(report['artefact']) for report in aside)}"

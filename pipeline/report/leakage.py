@@ -146,6 +146,17 @@ def limits_held(rows: Iterable[Data]) -> Data:
     }
 
 
+def limits_sentence(found: Data) -> str:
+    """What `limits_held` found, for every page alike; a policy that accepts any value has held nothing back."""
+    return f"{found['held']} of {found['limited']} limits held" if found["limited"] else "no figure has a limit"
+
+
+def rebuilt(rows: Iterable[Data]) -> str:
+    """How well the strongest attack rebuilds the series; empty where none tries."""
+    bounds = [row["high"] for row in rows if row["statistic"] == "r2" and _known(row)]
+    return f"attacks rebuild its series (R2 up to {max(bounds):.2f})" if bounds else ""
+
+
 def limits_of(terms: Data | None, artefact: str) -> list[Data]:
     """The rows of one artefact; none where no policy was read."""
     return [row for row in terms["limits"] if row["artefact"] == artefact] if terms else []

@@ -90,7 +90,7 @@ def curve_panel(
     drawn = [(css, xs, [math.log10(v) for v in ys] if log else list(ys)) for css, xs, ys in curves if len(ys)]
     all_x = [value for _, xs, _ in drawn for value in xs]
     all_y = [value for _, _, ys in drawn for value in ys]
-    x = Scale(*_spread(min(all_x), max(all_x), 0), left, WIDTH - 10)
+    x = Scale(*_spread(min(all_x), max(all_x), 0.03 if axes.get("points") else 0), left, WIDTH - 10)
     y = Scale(*(_spread(min(all_y), max(all_y), 0.08) if log or any(all_y) else (0.0, 1.0)), height - bottom, 12)
     parts: list[Markup] = [_text(WIDTH - 10, height - 3, str(axes.get("x_name", "")), "tick end")]
     step = axes.get("x_step")

@@ -15,7 +15,7 @@ from typing import Any, Final
 from markupsafe import Markup
 
 from pipeline.core.wording import THREAT_MODELS
-from pipeline.report.leakage import BUNDLE, limits_held
+from pipeline.report.leakage import BUNDLE, limits_held, limits_sentence, rebuilt
 from pipeline.report.plots import curve_panel
 from pipeline.report.render import environment
 from pipeline.report.words import METRICS, STATISTICS
@@ -81,7 +81,11 @@ def _limits(judged: Sequence[Data]) -> list[Data]:
         if trend["artefact"] != BUNDLE:
             mine = rows.setdefault((trend["run"], trend["artefact"]), [])
             mine += [{**row, "threat_model": trend["threat_model"]} for row in trend["latest"]]
-    return [{"run": run, "artefact": artefact, **limits_held(mine)} for (run, artefact), mine in rows.items()]
+    return [
+        {"run": run, "artefact": artefact, "words": limits_sentence(found), "rebuilt": rebuilt(mine), **found}
+        for (run, artefact), mine in rows.items()
+        for found in (limits_held(mine),)
+    ]
 
 
 def _todo(data: Data, waiting: Sequence[Data], limits: Sequence[Data]) -> tuple[str, str]:
@@ -144,7 +148,7 @@ def _panel(key: str, title: str, description: str, curves: Sequence[Any]) -> Mar
         title,
         description,
         drawn,
-        x_name="scheduled runs, oldest first",
+        x_name="runs, oldest first",
         points=True,
         x_step=math.ceil(last / _TICKS),
     )

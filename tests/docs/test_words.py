@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import html
+import itertools
 import re
 import statistics
 from collections.abc import Iterator
@@ -142,6 +143,13 @@ def test_sentences_are_counted_as_a_reader_counts_them() -> None:
 )
 def test_a_sentence_of_a_page_is_short(page: Path) -> None:
     assert statistics.fmean(lengths(page.read_text(encoding="utf-8"))) <= LOOSER.get(page.name, MOST_WORDS)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in LOOSER], ids=lambda page: page.name)
+def test_every_column_of_a_table_has_a_name(page: Path) -> None:
+    lines = page.read_text(encoding="utf-8").splitlines()
+    heads = [line for line, rule in itertools.pairwise(lines) if re.fullmatch(r"\|(-{3,}:?\|)+", rule)]
+    assert [head for head in heads if "" in [cell.strip() for cell in head.strip("|").split("|")]] == []
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -20,15 +21,19 @@ from safetensors import SafetensorError
 
 from flows import run as road_module
 from flows import tasks
-from flows.cli.ending import MAX_LINES
+from flows.cli.ending import MAX_LINES, Places, ending
 from flows.cli.summary import print_run, print_stage
 from flows.receiving.evaluate import evaluate
+from flows.watch.page import gather
 from flows.workspace.job import KEY_PURPOSES, REPORT_DATA, REPORT_PAGE, Job, new_job, open_job
 from flows.workspace.trust import first_root
 from pipeline.core.config import Config
 from pipeline.core.errors import DataError, EnvironmentProblem, LeakageError, ReleaseRefused
 from pipeline.core.keys.secrets import new_secret, read_secret
 from pipeline.core.types import Cohort, CondensedSet, LossCurve, ReleaseRecord
+from pipeline.report.answers import condition
+from pipeline.report.leakage import limits_held, limits_of, limits_sentence, missed_attacks
+from pipeline.report.watch import watch_page
 from pipeline.sharing.approval import approve, publish
 from pipeline.sharing.policy.load import shipped_digests
 from pipeline.sharing.receive.received import Received, receive
@@ -172,6 +177,9 @@ def test_the_run_ends_with_one_screen_that_the_report_agrees_with(
     longer = capsys.readouterr().out
     assert longer.endswith(shown)
     assert "leak    private" in longer
+    missed = missed_attacks(json.loads((job.folder / REPORT_DATA).read_text(encoding="utf-8")))
+    assert f"not run private: {', '.join(name.replace('_', ' ') for name in missed)}\n" in longer
+    assert re.findall(r"eps\w* [\d.]+", longer) == re.findall(r"epsilon [\d.]+(?=, delta)", longer)
 
 
 def test_a_set_made_of_the_embedded_stays_names_their_source_and_licence(finished: Finished) -> None:
@@ -352,6 +360,41 @@ def test_each_kind_leaves_only_under_a_policy_that_says_so(
             road_module.walk_until(job, "release")
         assert not (other.workspace / "releases").exists()
     assert verdict in (job.folder / REPORT_PAGE).read_text(encoding="utf-8")
+    _pages_agree(job)
+
+
+def _pages_agree(job: Job) -> None:
+    """Terminal, report, watch page and bundle of one run say the same counts, bounds and condition."""
+    data = json.loads((job.folder / REPORT_DATA).read_text(encoding="utf-8"))
+    workspace, name = job.config.workspace, data["release_artefact"]
+    limits = limits_of(data["terms"], name)
+    pages = {
+        "terminal": "\n".join(ending(data, Places("report.html", "bundle", "root.json", is_demo=False))),
+        "report": re.sub(r"<(style|svg)\b.*?</\1>", " ", (job.folder / REPORT_PAGE).read_text(), flags=re.DOTALL),
+        "watch": watch_page(gather(workspace, now=datetime.now(tz=UTC))),
+    }
+    said = {
+        page: " ".join(html.unescape(re.sub(r"<[^>]+>", " ", text)).split()).lower() for page, text in pages.items()
+    }
+    missed = missed_attacks(data)
+    for page, text in said.items():
+        assert limits_sentence(limits_held(limits)) in text, page
+        if page != "watch":
+            assert condition(data).lower() in text, page
+            assert set(re.findall(r"(\d+) attacks? did not run", text)) <= {str(len(missed))}, page
+    for file in (workspace / "releases").glob(f"*-{name}-*/leakage.json") if data["bundle_path"] else ():
+        stated = json.loads(file.read_bytes())
+        if stated["rounding"] is not None:  # without a guarantee: what is published bounds what the report has
+            assert {row["attack"] for row in stated["not_run"]} == set(missed)
+            for row in limits:
+                key = (row["attack"], row["threat_model"], row["statistic"])
+                (bound,) = [
+                    (one["upper_bound"], one["limit"])
+                    for one in stated["attacks"]
+                    if (one["attack"], one["threat_model"], one["statistic"]) == key
+                ]
+                assert bound[0] >= row["high"] - 1e-9
+                assert bound[1] == row["limit"]
 
 
 def _published_and_received(workspace: Path, name: str, folder: Path, mine: pyrage.x25519.Identity) -> Received:

@@ -175,6 +175,9 @@ def test_the_page_on_other_peoples_data_makes_its_tables(tmp_path: Path, monkeyp
 
 
 def test_the_example_is_split_by_patient_the_same_way_everywhere() -> None:
+    for none in (0, -1):
+        with pytest.raises(UsageError, match="from 1 on"):
+            example_cohort(max_stays=none)
     small, larger = example_cohort(max_stays=300), example_cohort(max_stays=400)
     np.testing.assert_array_equal(small.split, larger.split[:300])
     shares = np.bincount(larger.split) / 400

@@ -59,7 +59,7 @@ def folder(tmp_path: Path) -> Path:
         ("keys", "identity", "--out", "work"),
         ("trust", "init", "--site", "A", "--trial", "--out", "work"),
         ("trust", "show", "root.json"),
-        ("log", "show", "--out", "work"),
+        ("log", "show", "--out", "."),
         ("--help",),
     ],
     ids=lambda words: words[0],

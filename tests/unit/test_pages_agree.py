@@ -10,9 +10,16 @@ import re
 from typing import Any
 
 import pytest
-from sample_pages import judged, pages_of, shared_set
+from sample_pages import NOW, judged, pages_of, shared_set, workspace_of
 
+from flows.cli.ending import Places, ending
+from flows.watch.page import gather
+from pipeline.core.codec import from_plain
+from pipeline.core.types import LeakageReport
+from pipeline.core.wording import guarantee_words
 from pipeline.report.leakage import limits_held, limits_of, missed_attacks
+from pipeline.report.render import render_json
+from pipeline.report.watch import watch_page
 from pipeline.sharing.policy.load import load_policy
 
 POLICIES = ("demo", "strict")  # a demo run, and a site's, which ends in a proposal
@@ -107,3 +114,44 @@ def test_who_is_asked_for_what_is_the_same_on_the_first_screen_and_in_the_termin
     for name in ("terminal", "report"):
         assert ("decoct release approve" in pages[name]) is asks_another, name
         assert ("decoct verify" in pages["terminal"]) is not asks_another
+
+
+def test_what_the_guarantee_allows_is_one_figure(pages: dict[str, str]) -> None:
+    said = guarantee_words({"epsilon": 1.0, "delta": 1e-6, "unit": "stay"})
+    assert said["found"] == "2.8"  # 2.718 found upwards: "at most" is never below the bound
+    for name, words in (("report", "{found}\u202f% of those inside"), ("card", "finds at most {found} of 100 members")):
+        assert words.format(**said).replace("\u202f", " ") in pages[name].replace("\u202f", " ")
+        assert f"factor of at most {said['factor']}" in pages[name]
+
+
+def test_an_encoding_that_a_policy_accepts_at_any_value_is_said_to_be_rebuilt(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """A site's run under an agreement: no limit holds anything back, and the attacks rebuild the series."""
+    shown = {**judged("agreement"), "release_kind": "encoded", "release_artefact": "rqe"}
+    reports = from_plain(tuple[LeakageReport, ...], shown["leakage"])
+    place = workspace_of(tmp_path_factory.mktemp("encoded") / "w", list(reports[:1]), "agreement", encoded="rqe")
+    made = {
+        "terminal": _words("\n".join(ending(shown, Places("report.html", "bundle", "root.json", is_demo=False)))),
+        "report": _words(render_json(shown)),
+        "watch": _words(watch_page(gather(place, now=NOW))),
+    }
+    bound = max(row.high for row in reports[0].results if row.statistic == "r2")
+    missed = missed_attacks(shown)
+    for name, text in made.items():
+        assert "o figure has a limit" in text, name
+        assert f"ttacks rebuild its series (R2 up to {bound:.2f})" in text, name
+        assert "of 0 limits" not in text, name
+    for name in ("terminal", "report"):
+        assert set(re.findall(r"(\d+) attacks? did not run", made[name])) == {str(len(missed))}, name
+    # an attack with more and more known pairs counts by its worst figure, on the watch page as at the gate
+    worst = max(row.high for row in reports[0].results if row.attack == "aligned_pairs")
+    (row,) = re.findall(r"aligned pairs: R² of reconstruction [\d.]+ \[[\d.]+, ([\d.]+)\]", made["watch"])
+    assert row == f"{float(f'{worst:.3g}'):.3f}"
+
+
+def test_nothing_shared_shows_no_sample_and_keeps_all_at_the_site() -> None:
+    shown = {**judged("demo"), "bundle_path": None, "bundle_digest": None}
+    page, terminal = render_json(shown), "\n".join(ending(shown, Places("r", "", "root.json", is_demo=False)))
+    assert "One sample, drawn" not in page
+    assert "kept at the site: rqe, rp, private" in " ".join(terminal.split())

@@ -127,6 +127,9 @@ def test_the_samples_carry_the_teachers_labels_less_the_shift(made: CondensedSet
     risks = received(made).score(made.features)
     np.testing.assert_allclose(shifted(made.labels, made.label_shift), risks, atol=0.01)
     np.testing.assert_allclose(received(made).risk(made.labels[:, 0], "death"), risks[:, 0], atol=0.01)
+    for wrong in (1.5, -0.1):  # log odds, say
+        with pytest.raises(UsageError, match="from 0 to 1"):
+            received(made).risk(np.array([0.5, wrong, np.nan]), "death")
 
 
 def test_it_comes_back_from_store_and_bundle(made: CondensedSet) -> None:

@@ -28,7 +28,7 @@ def forget(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Subjects withdraw: every later reading leaves them out, and all that was made with them here goes.
+    """Leave withdrawn subjects out of every later reading, and remove what was made with them.
 
     Ids come from a file or from standard input, one a line, as the source writes them; never as an argument. Epsilon
     that was spent stays spent, and a release that was published cannot be called back: the command names it and says

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
+from flows.cli.common import AsJson, Out, print_json, workspace_of
 from pipeline.core.errors import UsageError
 
 keys_app = typer.Typer(no_args_is_help=True, help="Secrets of a workspace, and who holds them.")
 
-Out = Annotated[Path | None, typer.Option(help="Workspace folder; its keys are in the folder keys.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON on stdout.")]
 Sealed = Annotated[
     bool,
     typer.Option(
@@ -35,7 +33,7 @@ def keys_new(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a 256-bit secret with the operating system's generator, readable by its owner only; never overwrites.
+    """Make a 256-bit secret, readable by its owner only; never overwrites.
 
     Example: decoct keys new all --out decoct-work
     """
@@ -52,12 +50,12 @@ def keys_new(
         if not as_json:
             print(f"{name:<8} {secret.fingerprint}  {made[-1]['path']}")
     if as_json:
-        _print_json(made)
+        print_json(made)
 
 
 @keys_app.command("show")
 def keys_show(out: Out = None, as_json: AsJson = False) -> None:
-    """Fingerprints and ages of keys and retired keys, public keys, and the log, whose chain is checked; no secret.
+    """Show fingerprints and ages of all keys, public keys, and the checked log; no secret.
 
     Example: decoct keys show --out decoct-work
     """
@@ -65,7 +63,7 @@ def keys_show(out: Out = None, as_json: AsJson = False) -> None:
     from pipeline.core.keys.custody.keyring import listed_keys
     from pipeline.core.keys.custody.log import read_log
 
-    keys = _keys(out)
+    keys = _keys(workspace_of(out))
     entries, log, identity, author = list(listed_keys(keys)), read_log(keys), public_identity(keys), _author(keys)
     if as_json:
         listed = [
@@ -81,7 +79,7 @@ def keys_show(out: Out = None, as_json: AsJson = False) -> None:
             for entry in entries
         ]
         told = {"lines": len(log.entries), "head": log.head, "last": [dict(e) for e in log.entries[-_LAST_LINES:]]}
-        _print_json({"keys": listed, "identity": identity or None, "author_public_key": author or None, "log": told})
+        print_json({"keys": listed, "identity": identity or None, "author_public_key": author or None, "log": told})
         return
     if not entries:
         _say(f"there are no keys in {keys}; make them with: decoct keys new all")
@@ -108,7 +106,7 @@ def keys_rotate(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Retire a key to keys/retired and make a new one; says what that means. A key under a passphrase stays so.
+    """Retire a key to keys/retired and make a new one. A key under a passphrase stays so.
 
     Example: decoct keys rotate encoder --out decoct-work
     """
@@ -124,7 +122,7 @@ def keys_rotate(
     new = rotate_key(keys, purpose, phrase, another_release=another_release).fingerprint
     kept = keys / RETIRED / f"{purpose}-{old}.key"
     if as_json:
-        _print_json({"purpose": purpose, "fingerprint": new, "retired": old, "kept": str(kept)})
+        print_json({"purpose": purpose, "fingerprint": new, "retired": old, "kept": str(kept)})
     else:
         print(f"{purpose:<8} {new}  {path}\nretired  {old}  {kept}")
     _say(f"this means: {ROTATION_MEANS[purpose]}")
@@ -132,7 +130,7 @@ def keys_rotate(
 
 @keys_app.command("identity")
 def keys_identity(passphrase: Sealed = False, out: Out = None, as_json: AsJson = False) -> None:
-    """Make this site's age identity and print its public key: hand that to whoever shares a key, compare by telephone.
+    """Make this site's age identity and print its public key, which a partner needs to share a key with you.
 
     Example: decoct keys identity --out decoct-work
     """
@@ -141,7 +139,7 @@ def keys_identity(passphrase: Sealed = False, out: Out = None, as_json: AsJson =
     keys = _keys(out)
     public = new_identity(keys, _new_passphrase(passphrase))
     if as_json:
-        _print_json({"public_key": public, "path": str(keys / IDENTITY_FILE)})
+        print_json({"public_key": public, "path": str(keys / IDENTITY_FILE)})
     else:
         print(public)
     _say(f"wrote {keys / IDENTITY_FILE}; hand over the public key, and let them read it back to you by telephone")
@@ -164,7 +162,7 @@ def keys_share(
 
     shared = share_key(_keys(out), purpose, to, recipient, file)
     if as_json:
-        _print_json({**vars(shared), "file": str(file)})
+        print_json({**vars(shared), "file": str(file)})
     else:
         print(f"encoder  {shared.fingerprint}  {file}  for {to}\nlog: last line's digest {shared.log_head}")
     _say("they can now invert what this key encodes; let them read the fingerprint back to you by telephone")
@@ -188,7 +186,7 @@ def keys_import(
     phrase = _new_passphrase(passphrase)
     found = import_key(_keys(out), file, fingerprint=fingerprint, retire=retire, passphrase=phrase)
     if as_json:
-        _print_json({**vars(found), "path": str(found.path)})
+        print_json({**vars(found), "path": str(found.path)})
     else:
         print(f"encoder  {found.fingerprint}  {found.path}{'  (was there already)' if found.was_there else ''}")
         if found.retired:
@@ -197,14 +195,10 @@ def keys_import(
         _say("the file does not prove who made it: compare this fingerprint with the sender's by telephone before use")
 
 
-def _workspace(out: Path | None) -> Path:
-    return out or Path("decoct-work")
-
-
 def _keys(out: Path | None) -> Path:
     from pipeline.core.keys.custody.keyring import keys_of
 
-    return keys_of(_workspace(out))
+    return keys_of(out or Path("decoct-work"))
 
 
 def _new_passphrase(wanted: bool) -> str | None:
@@ -234,7 +228,3 @@ def _logged(line: Any) -> str:
 
 def _say(sentence: str) -> None:
     print(sentence, file=sys.stderr)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, sort_keys=True))

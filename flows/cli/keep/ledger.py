@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flows.cli.common import AsJson, print_json
+from flows.cli.common import AsJson, Out, print_json, workspace_of
 from pipeline.core.errors import UsageError
 
 
@@ -20,13 +19,16 @@ def ledger(
         bool,
         typer.Option("--clock-is-right", help="After a long pause: put on record that this machine's clock is right."),
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Workspace folder.")] = None,
+    out: Out = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="What nights a year would cost, with and without a stream; reads no ledger.")
+        bool,
+        typer.Option(
+            "--plan", help="Show what a number of nights a year would cost, with and without a stream; reads no ledger."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """What private queries about each cohort have cost together, composed, and what is left of the policy's budget.
+    """Show what all private queries about each cohort have cost, and what is left of the policy's budget.
 
     Example: decoct ledger --out decoct-work
     """
@@ -38,7 +40,7 @@ def ledger(
     if plan:
         _print_plan(policy, as_json=as_json)
         return
-    workspace = out or Path("decoct-work")
+    workspace = workspace_of(out)
     if clock_is_right:
         append_log(workspace, CLOCK, {})
     budget = last_budget(workspace) if policy is None else load_policy(policy).budget

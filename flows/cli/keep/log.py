@@ -7,11 +7,9 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.common import AsJson, print_json
+from flows.cli.common import AsJson, Out, print_json, workspace_of
 
 log_app = typer.Typer(no_args_is_help=True, help="The audit log: who did what with which release, and proof of it.")
-
-Out = Annotated[Path | None, typer.Option(help="Workspace folder.")]
 
 
 @log_app.command("show")
@@ -20,13 +18,13 @@ def show(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """The last lines of the log, whose chain is checked.
+    """Check the log's chain and show its last lines.
 
     Example: decoct log show --out decoct-work
     """
     from pipeline.sharing.trust.log import checkpoint, read_log
 
-    log = read_log(_workspace(out))
+    log = read_log(workspace_of(out))
     if as_json:
         entries = [dict(entry) for entry in log.entries[-last:]]
         print_json({"checkpoint": checkpoint(log).plain() if log.lines else None, "entries": entries})
@@ -69,7 +67,7 @@ def verify(
     if not alone:
         from flows.workspace.log import checked_log
 
-        log, releases = checked_log(_workspace(out), receipts)
+        log, releases = checked_log(workspace_of(out), receipts)
         lines, head = len(log.lines), checkpoint(log).plain() if log.lines else None
     if as_json:
         print_json({"lines": lines, "checkpoint": head, "receipts": len(receipts), "releases": releases})
@@ -83,12 +81,13 @@ def verify(
 @log_app.command("lost")
 def lost(
     names: Annotated[
-        list[str] | None, typer.Argument(help="What is lost for good, as the refusal calls it; none = only list it.")
+        list[str] | None,
+        typer.Argument(help="What is lost for good, as the refusal names it; without a name only the list is shown."),
     ] = None,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """What of the workspace is not as it was left; named, go on without what it said, which the log keeps on record.
+    """List what in the workspace was lost or put back; with its name, go on without it, on record in the log.
 
     Try a backup first: after a lost ledger, earlier queries count for nothing any more.
 
@@ -97,7 +96,7 @@ def lost(
     from flows.doctor.lost import declare_lost, missing
     from flows.workspace.locks import workspace_lock
 
-    workspace = _workspace(out)
+    workspace = workspace_of(out)
     if names:
         with workspace_lock(workspace, "decoct log lost"):
             declare_lost(workspace, names)
@@ -111,7 +110,3 @@ def lost(
         print(told)
     if not found:
         print("everything else is as it was left" if names else "everything is as it was left")
-
-
-def _workspace(out: Path | None) -> Path:
-    return out or Path("decoct-work")

@@ -8,17 +8,16 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.common import AsJson, print_json
+from flows.cli.common import AsJson, Out, print_json
+from flows.cli.look.artefacts import size
 from pipeline.core.errors import EnvironmentProblem, UsageError
 
-store_app = typer.Typer(no_args_is_help=True, help="The store of a workspace: what it holds, is it whole, clean it up.")
-
-Out = Annotated[Path | None, typer.Option(help="Workspace folder.")]
+store_app = typer.Typer(no_args_is_help=True, help="The store of a workspace: list, check, clean up.")
 
 
 @store_app.command("list")
 def show(out: Out = None, as_json: AsJson = False) -> None:
-    """How many artefacts of each kind there are, how large they are, and what is kept of sources.
+    """Count the artefacts of each kind with their sizes, and what is kept of sources.
 
     Example: decoct store list --out decoct-work
     """
@@ -36,25 +35,24 @@ def show(out: Out = None, as_json: AsJson = False) -> None:
         print_json({"kinds": kinds, "kept_of_sources_bytes": kept["pieces"] + kept["marks"], "tmp_bytes": kept["tmp"]})
         return
     for kind in sorted(counts):
-        print(f"{kind:<18} {counts[kind]:>6}  {sizes[kind]:>14} bytes")
-    print(f"{'kept of sources':<18} {'':>6}  {kept['pieces'] + kept['marks']:>14} bytes")
+        print(f"{kind:<18} {counts[kind]:>6}  {size(sizes[kind]):>10}")
+    print(f"{'kept of sources':<18} {'':>6}  {size(kept['pieces'] + kept['marks']):>10}")
 
 
 @store_app.command("gc")
 def gc(
-    yes: Annotated[bool, typer.Option("--yes", help="Take it out; without, only say what would go.")] = False,
-    runs: Annotated[int, typer.Option(help="Keep what the last so many runs of each name used.", min=1)] = 7,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; without this option it is only listed.")] = False,
+    runs: Annotated[int, typer.Option(help="Keep what this many of the last runs of each name used.", min=1)] = 7,
     pieces: Annotated[
-        bool, typer.Option("--pieces", help="Also all that is kept of sources: the next run reads everything again.")
+        bool,
+        typer.Option("--pieces", help="Also remove all that is kept of sources; the next run reads everything again."),
     ] = False,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take out what nobody needs: artefacts that neither the last runs nor a release or proposal came from, what
-    killed writes left a day ago, parsed records that no run uses.
+    """Remove artefacts behind no recent run, release or proposal, drafts of killed writes, and unused parsed records.
 
-    Says what would go and takes nothing out, without --yes. Waits for nobody: while a run or a night is on, it
-    refuses.
+    Without --yes it only lists what would go. It refuses while a run or a night works in the workspace.
 
     Example: decoct store gc --yes --runs 30 --out decoct-work
     """
@@ -74,17 +72,17 @@ def gc(
             with steps("taking out", "") as on_step:
                 carry_out(workspace, found.plan, on_step)
     if as_json:
-        kinds = {kind: {"count": count, "bytes": size} for kind, (count, size) in found.kinds.items()}
+        kinds = {kind: {"count": count, "bytes": n_bytes} for kind, (count, n_bytes) in found.kinds.items()}
         print_json({"removed": yes, "bytes": found.size_bytes, "kinds": kinds})
         return
-    for kind, (count, size) in found.kinds.items():
-        print(f"{kind:<28} {count:>6}  {size:>14} bytes")
+    for kind, (count, n_bytes) in found.kinds.items():
+        print(f"{kind:<28} {count:>6}  {size(n_bytes):>10}")
     if not found.kinds:
         print("nothing can go")
     elif yes:
-        print(f"freed {found.size_bytes} bytes")
+        print(f"freed {size(found.size_bytes)}")
     else:
-        print(f"{found.size_bytes} bytes can go; nothing was taken out: decoct store gc --yes does it")
+        print(f"{size(found.size_bytes)} can go; nothing was taken out: decoct store gc --yes does it")
 
 
 @store_app.command("verify")

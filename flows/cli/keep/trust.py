@@ -68,7 +68,7 @@ def init(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """The first trust root of a site with one holder of the root key, signed; and an empty revocation list beside it.
+    """Write and sign a site's first trust root, for one holder of the root key, and an empty revocation list.
 
     Example: decoct trust init --site "St. Elsewhere" --author Otto --holder Ruth --approver Ann=PUBLIC
 
@@ -101,9 +101,9 @@ def init(
 @trust_app.command("draft")
 def draft(
     description: Annotated[Path, typer.Argument(help="A TOML file: threshold, days or expires, and [[keys]].")],
-    out: Annotated[Path, typer.Argument(help="The trust root to write; nobody has signed it yet.")],
+    out: Annotated[Path, typer.Argument(help="The trust root to write, still unsigned.")],
 ) -> None:
-    """A trust root to be signed: whose keys are authors', approvers' and root holders', for which site, until when.
+    """Write a trust root to be signed, from a list of the keys of authors, approvers and root holders.
 
     Example: decoct trust draft keys.toml decoct-work/trust/root.json
     """
@@ -124,7 +124,7 @@ def sign(
         Path | None, typer.Option(help="The trust root before this one, when a holder of that one signs.")
     ] = None,
 ) -> None:
-    """Sign a trust root or a revocation list with a root key; the file is replaced by one with a signature more.
+    """Add a root key's signature to a trust root or a revocation list.
 
     Example: decoct trust sign decoct-work/trust/root.json --key holder-one.key
     """
@@ -152,7 +152,7 @@ def show(
     file: Annotated[Path, typer.Argument(help="A signed trust root.")],
     as_json: AsJson = False,
 ) -> None:
-    """What a signed trust root says, and its fingerprint for people to compare by telephone.
+    """Show a signed trust root, and its fingerprint for people to compare by telephone.
 
     Example: decoct trust show root.json
     """
@@ -184,7 +184,7 @@ def revoke(
     release: Annotated[list[str] | None, typer.Option(help="A withdrawn release, as site/name/version.")] = None,
     previous: Annotated[Path | None, typer.Option(help="The list so far; what it revokes stays revoked.")] = None,
 ) -> None:
-    """The next revocation list, dated today; also without anything new: receivers want one that is not too old.
+    """Write the next revocation list, dated today. Receivers need a recent one even when nothing is new.
 
     Example: decoct trust revoke revocations.json --root root.json --release "St. Elsewhere/private/1"
     """

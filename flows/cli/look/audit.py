@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli.common import AsJson, Out, Seed, print_json
+from flows.cli.panels import require_there
 from pipeline.core.errors import UsageError
 
 Url = Annotated[
@@ -17,19 +18,25 @@ Url = Annotated[
 
 
 def audit_tables(
-    real: Annotated[Path, typer.Option(help="Table the set was made from (parquet or CSV).", show_default=False)],
+    real: Annotated[
+        Path, typer.Option(help="The table that the set was made from (parquet or CSV).", show_default=False)
+    ],
     shared: Annotated[Path, typer.Option(help="The synthetic or condensed table.", show_default=False)],
     holdout: Annotated[Path, typer.Option(help="Records of other people of the same kind.", show_default=False)],
-    subject_column: Annotated[str | None, typer.Option(help="Whose row it is; never audited as a value.")] = None,
-    time_column: Annotated[str | None, typer.Option(help="Long tables: the time; rows are summarised.")] = None,
-    policy: Annotated[str, typer.Option(help="Policy whose limits judge a table: a name, or a file.")] = "research",
-    name: Annotated[str, typer.Option(help="What the table is called in report and history.")] = "shared",
+    subject_column: Annotated[
+        str | None, typer.Option(help="The column that names the person; never audited as a value.")
+    ] = None,
+    time_column: Annotated[
+        str | None, typer.Option(help="The column of times in a long table; rows are summarised.")
+    ] = None,
+    policy: Annotated[str, typer.Option(help="The policy whose limits decide: a name or a file.")] = "research",
+    name: Annotated[str, typer.Option(help="The table's name in report and history.")] = "shared",
     url: Url = None,
     seed: Seed = None,
     to: Annotated[Path | None, typer.Option(help="Folder of page, JSON and history.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Attack anybody's synthetic table with the table it was made from and records of other people.
+    """Audit a synthetic table of any tool, with the table it was made from and records of other people.
 
     Exit code 13: the policy's limits say FAIL; 14: INCONCLUSIVE.
 
@@ -42,6 +49,8 @@ def audit_tables(
         from flows.stages.attacks.tables import enforce, write
         from flows.workspace.history import history_of, remember
 
+        for file in (real, shared, holdout):
+            require_there(file, "table")
         found = audited(
             real,
             shared,
@@ -66,12 +75,12 @@ def audit_tables(
 
 def audit_history(
     artefact: Annotated[str | None, typer.Option(help="Only this artefact.")] = None,
-    last: Annotated[int, typer.Option(min=1, help="So many audits, the newest.")] = 30,
+    last: Annotated[int, typer.Option(min=1, help="Show only so many of the newest audits.")] = 30,
     out: Out = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """A table per night and threat model: the worst figure that decides, and its change since the audit before.
+    """Show the worst deciding figure per night and threat model, and its change since the audit before.
 
     Example: decoct audit-history --out decoct-demo
     """
@@ -101,7 +110,7 @@ def audit_diff(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """What got worse from one audit to another beyond its interval, what got better, what is no longer measured.
+    """Compare two audits: what got worse beyond its interval, got better, or is no longer measured.
 
     Example: decoct audit-diff 3 7 --out decoct-demo
     """

@@ -13,14 +13,14 @@ from pipeline.core.errors import EnvironmentProblem
 
 def doctor(
     config: Annotated[
-        Path | None, typer.Argument(help="The TOML file of your nights: who may write it?", show_default=False)
+        Path | None, typer.Argument(help="Also check who may write this TOML file of your nights.", show_default=False)
     ] = None,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Is this machine fit: versions, disk, memory, device, telemetry; and the workspace: keys, access, clock, database.
+    """Check the machine (versions, disk, memory, device, telemetry) and the workspace (keys, access, clock, database).
 
-    A line that says warn is worth a look and fails nothing. Exit code 15 when a line says FAIL.
+    A line with warn is advice. Exit code 15 when a line says FAIL.
 
     Example: decoct doctor
     """

@@ -17,17 +17,17 @@ UNKNOWN: Final = 3
 def status(
     out: Out = None,
     max_age: Annotated[
-        float | None, typer.Option(help="Hours that the newest good end may be old; 26 if not given.", min=0.0)
+        float | None, typer.Option(help="How many hours ago the newest good end may be; 26 if not given.", min=0.0)
     ] = None,
     run: Annotated[
-        list[str] | None, typer.Option(help="Only this configuration (may be repeated): leaves retired ones out.")
+        list[str] | None, typer.Option(help="Only this configuration (may be repeated), to leave retired ones out.")
     ] = None,
     metrics: Annotated[
         Path | None, typer.Option(help="Also write this file, for Prometheus's textfile collector.", show_default=False)
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """How the scheduled runs of a workspace are, in a line for Icinga, Nagios or Checkmk; aggregates and names only.
+    """Report the state of a workspace's scheduled runs to Icinga, Nagios or Checkmk; aggregates and names only.
 
     Exit codes are a monitoring plugin's: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN. CRITICAL: a run was refused, failed or
     was killed, none has ended well for --max-age hours, the disk is full, or a record is damaged.

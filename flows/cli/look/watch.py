@@ -15,9 +15,9 @@ def watch(
     open_it: Annotated[bool, typer.Option("--open", help="Show the page in this machine's browser.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make the page that shows nights, releases, audit and utility over time, drift and the budget spent; aggregates.
+    """Make the page of nights, releases, audit and utility over time, drift and budget; aggregates only.
 
-    It is made anew at the end of every run; this makes it at once.
+    Every run makes it anew when it ends; this makes it at once.
 
     Example: decoct watch --out decoct-work --open
     """

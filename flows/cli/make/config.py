@@ -21,12 +21,12 @@ To = Annotated[Path | None, typer.Option(help="Write to this new file instead of
 @config_app.command("init")
 def config_init(
     to: To = None,
-    minimal: Annotated[bool, typer.Option("--minimal", help="Only the tables that a run cannot do without.")] = False,
+    minimal: Annotated[bool, typer.Option("--minimal", help="Only the tables that a run needs.")] = False,
     source: Annotated[
-        str | None, typer.Option("--for", help="The same for your source: eicu, mimic_iv, omop or own (tables).")
+        str | None, typer.Option("--for", help="Only the needed tables, for your source: eicu, mimic_iv, omop or own.")
     ] = None,
 ) -> None:
-    """A configuration to start from: every key with a comment, or with --minimal or --for the fewest.
+    """Write a configuration to start from: every key with a comment, or the fewest keys with --minimal or --for.
 
     Example: decoct config init --to run.toml
 
@@ -43,7 +43,7 @@ def config_init(
 
 @config_app.command("schema")
 def config_schema(to: To = None) -> None:
-    """The JSON schema of a configuration, for editors: they complete keys and mark what is not allowed.
+    """Write the JSON schema of a configuration: editors then complete keys and mark mistakes.
 
     Example: decoct config schema --to decoct.schema.json
 
@@ -74,7 +74,7 @@ def config_check(config: ConfigPath, as_json: AsJson = False) -> None:
 
     Example: decoct config check run.toml
 
-    With --json it is printed with all defaults filled in.
+    With --json the configuration is printed with all defaults.
     """
     from flows.charging.foresee import claims_too_much, least_people
     from flows.nights.clock import checked_schedule
@@ -101,10 +101,12 @@ def config_check(config: ConfigPath, as_json: AsJson = False) -> None:
     if as_json:
         print_json(resolved)
         return
-    print(f"{config}: fine; {len(resolved['encode'])} encodings, {len(resolved['condense'])} condensed sets")
+    counts = ((len(resolved["encode"]), "encoding"), (len(resolved["condense"]), "condensed set"))
+    print(f"{config}: fine; " + ", ".join(f"{n} {what}{'' if n == 1 else 's'}" for n, what in counts))
     if needed is None:
         print(f"its audit cannot meet policy {plan.release.policy}, with however many people: see decoct run --plan")
     elif max(needed):
         print(
-            f"to be released it needs at least {needed[0]} people in train and {needed[1]} held out: decoct run --plan"
+            f"a release needs at least {needed[0]} people in train and {needed[1]} held out; are there as many? "
+            f"decoct run {config} --plan"
         )

@@ -18,17 +18,20 @@ ConfigOption = Annotated[Path, typer.Option("--config", help="The night's TOML f
 def night(
     config: ConfigPath,
     no_prefect: Annotated[
-        bool, typer.Option("--no-prefect", help="In this process: ten seconds faster, no page of Prefect's.")
+        bool, typer.Option("--no-prefect", help="Run without Prefect: ten seconds faster, and not on its page.")
     ] = False,
     new_programs: Annotated[
-        bool, typer.Option("--new-programs", help="You have read the notice command and plug-ins that the file names.")
+        bool,
+        typer.Option(
+            "--new-programs", help="Accept the changed notice command and plug-ins, after you have read them."
+        ),
     ] = False,
     as_json: AsJson = False,
     verbose: Verbose = 0,
 ) -> None:
-    """One unattended run: resumed, one at a time in its workspace, recorded however it ends, reported as [night] says.
+    """Make one unattended run for a scheduler: resumed, recorded, and reported as [night] says.
 
-    The exit code is the night's: 0 released, proposed, unchanged or held; else that of the gate that refused.
+    Exit code 0: released, proposed, unchanged or held; otherwise the code of the gate that refused.
 
     Example: decoct night night.toml
     """
@@ -62,11 +65,11 @@ def schedule(
     ] = None,
     work_pool: Annotated[str, typer.Option(help="The work pool; with --write.")] = "decoct",
 ) -> None:
-    """A night whenever the schedule says: this process stays and starts them, until it is stopped.
+    """Keep running, and start a night whenever the schedule says.
 
-    With PREFECT_API_URL set that server plans the nights; without, this process does, and each night is kept in
+    With PREFECT_API_URL set, that server plans the nights. Without it this process does, and each night is kept in
     Prefect's own SQLite file. A worker does it instead after --write prefect.yaml and: prefect deploy --all. Without
-    Prefect, see docs/how-to/every-night.md. The programs that the file names now are pinned: a night refuses others.
+    Prefect, see docs/how-to/every-night.md. The programs that the file names are pinned: a night refuses changed ones.
 
     Example: decoct schedule --cron "0 2 * * *" --timezone Europe/Berlin --config night.toml
     """

@@ -38,7 +38,7 @@ def evaluate(
     as_json: AsJson = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Train on a received bundle or a pool, test on your own stays, prepared and encoded alike (keyed: the shared key).
+    """Train on a received bundle or a pool, and test on your own stays, prepared and encoded in the same way.
 
     Example: decoct evaluate run.toml --bundle st-elsewhere-private-v1 --root trust-root.json
 

@@ -35,10 +35,10 @@ def pool(
     seed: Annotated[int, typer.Option(help="Seed of the samples; of private moments only.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Several institutions' bundles become one training set: rows side by side, private moments added and condensed.
+    """Make one training set of several institutions' bundles; private moments are added and condensed.
 
-    Refused, with the first difference named: other channels, units, steps, label definitions, encoders or keys; two
-    bundles of one site.
+    Bundles with other channels, units, steps, label definitions, encoders or keys are refused, and so are two bundles
+    of one site.
 
     Example: decoct pool st-elsewhere-private-v1 county-general-private-v1 --root trust-root.json --to pooled
     """

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.common import AsJson, Root, print_json, today
-from flows.cli.panels import require_there
+from flows.cli.panels import require_bundle, require_there
 from flows.cli.receive.receive import Recipient, RevocationList
 
 
@@ -19,16 +19,17 @@ def send(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Put a bundle into a folder or an object store; never over another, and visible only when it is whole.
+    """Put a bundle into a folder or an object store; it appears only when complete and overwrites nothing.
 
-    Interrupted, the same command goes on where it stopped. Credentials and endpoint of an object store come from the
-    environment (AWS_..., GOOGLE_..., AZURE_...); it needs: pip install 'decoct[objects]'.
+    After an interruption, the same command goes on where it stopped. An object store takes its credentials and endpoint
+    from the environment (AWS_..., GOOGLE_..., AZURE_...) and needs: pip install 'decoct[objects]'.
 
     Example: decoct send decoct-work/releases/st-elsewhere-private-v1 s3://shared-bucket/inbox
     """
     from flows.workspace.log import log_sending
     from pipeline.sharing.receive.transport import send as carry
 
+    require_bundle(bundle)
     log_sending(bundle, address)
     sent = carry(bundle, address)
     if as_json:
@@ -48,7 +49,7 @@ def fetch(
     recipient: Recipient = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring a bundle here and verify it; it appears only when it is whole and your trust root accepts it.
+    """Bring a bundle here and verify it; it appears only when complete and accepted by your trust root.
 
     Example: decoct fetch s3://shared-bucket/inbox/st-elsewhere-private-v1 --root trust-root.json --to received
     """

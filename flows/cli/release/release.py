@@ -33,7 +33,7 @@ class _RunByDefault(TyperGroup):
 release_app = typer.Typer(
     cls=_RunByDefault,
     no_args_is_help=True,
-    help="Gate, sign and bundle what [release] names, as a proposal that others approve and that is then published.\n\n"
+    help="Check, sign and bundle what [release] names, as a proposal for others to approve.\n\n"
     "Under a policy that asks for no approval (demo, research) the proposal is published at once.\n\n"
     "Example: decoct release run.toml",
 )
@@ -42,7 +42,7 @@ release_app = typer.Typer(
 release_app.command("propose")(
     stage_verb(
         "release",
-        "Gate, sign as the author and bundle; write the report. What comes before is taken from the store, or made.",
+        "Check against the policy, sign as the author, bundle, and write the report. Missing stages are made first.",
         "decoct release propose run.toml",
     )
 )
@@ -55,7 +55,7 @@ def review(
         Path | None, typer.Option(help="Your approver's key: puts the review on the log, for your approval to name.")
     ] = None,
     again: Annotated[
-        bool, typer.Option("--again", help="Also attack the sealed cohort again; takes as long as the audit.")
+        bool, typer.Option("--again", help="Also make the audit again; takes as long as the first one.")
     ] = False,
     workspace: Annotated[
         Path | None, typer.Option(help="The site's workspace, to be read; none = the one in which the proposal lies.")
@@ -65,7 +65,7 @@ def review(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """For the approver: derive again, from the site's store and ledger, what the proposal says. Exit code 14: refused.
+    """For the approver: check a proposal against the site's store and ledger. Exit code 14: refused.
 
     Example: decoct release review decoct-work/proposals/st-elsewhere-private-v1 --key ann.key
     """
@@ -100,7 +100,7 @@ def approve(
     revocations: List = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a proposal and add an approver's signature. First: decoct release review, and read card and report.
+    """Check a proposal and add an approver's signature. First run decoct release review, and read card and report.
 
     Example: decoct release approve decoct-work/proposals/st-elsewhere-private-v1 --key ann.key
     """
@@ -136,7 +136,7 @@ def approve(
 
 @release_app.command("publish")
 def publish(proposal: Proposal, root: SignedRoot = None, revocations: List = None, as_json: AsJson = False) -> None:
-    """Verify an approved proposal as its receivers will, and move it among the releases.
+    """Verify an approved proposal as receivers will, and move it to the releases.
 
     Example: decoct release publish decoct-work/proposals/st-elsewhere-private-v1
     """

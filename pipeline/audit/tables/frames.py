@@ -37,4 +37,4 @@ def frame_of(table: Any, role: str) -> pl.DataFrame:
         raise
     except Exception:  # polars', pandas' and Arrow's own errors quote values
         raise DataError(f"the {role} table holds columns that are neither numbers, times nor words") from None
-    raise DataError(f"the {role} table is a {type(table).__name__}: give a pandas or polars frame, or an array")
+    raise DataError(f"the {role} table is of type {type(table).__name__}: give a pandas or polars frame, or an array")

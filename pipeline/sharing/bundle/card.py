@@ -25,7 +25,7 @@ STATISTICS: Final[Mapping[str, str]] = {
     "tpr_at_1pct_fpr": "members found at 1 % false alarms",
     "tpr_at_smallest_fpr": "members found at the fewest false alarms that could be measured",
     "tpr_at_01pct_fpr": "members found at 0.1 % false alarms",
-    "count": "samples closer to one person than unrelated people ever are, or identifiers found",
+    "count": "samples closer to one person than unrelated people ever are, or identifiers or keys found",
     "excess_risk": "how much oftener a guess is right about a member than about another person",
     "telling_views": "ways of looking in which the set is nearer to its members than chance allows",
     "epsilon_above_claim": "how far a test contradicts the guarantee",
@@ -82,6 +82,7 @@ def _context(facts: ReleaseFacts) -> dict[str, Any]:
         "guarantee": manifest["guarantee"] and {**manifest["guarantee"], **guarantee_words(manifest["guarantee"])},
         "rows": attack_rows(facts),
         "limits": limits_of(facts),
+        "attackers": THREAT_MODELS,
         "data_use": data_use_words(manifest["data_use"]),
         "shapes": [
             (name, " × ".join(str(size) for size in array["shape"]), array["dtype"])

@@ -186,11 +186,13 @@ class Received:
         """What a model trained on the samples predicts, as a risk: their labels are balanced, and events may be rare.
 
         Raises:
-            UsageError: no such task, or the bundle does not say how its labels were balanced.
+            UsageError: no such task, the bundle does not say how its labels were balanced, or no probabilities.
         """
         place, shift = self._task(task), self.label_shift
         if shift is None:
             raise UsageError("this bundle does not say how its labels were balanced: calibrate on your own patients")
+        if np.any((np.asarray(predicted) < 0) | (np.asarray(predicted) > 1)):
+            raise UsageError("what becomes a risk are predicted probabilities, from 0 to 1")
         return shifted(predicted, float(shift[place]))
 
     def torch_dataset(self, *tasks: str) -> TensorDataset:
