@@ -23,6 +23,7 @@ from typing import Final, Literal, final
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from condensation.loop import LoopSettings, Loss, Samples, class_batches
 from condensation.standard import Standard, standard_of
@@ -123,20 +124,23 @@ def random_network_loss(
         ).to(device)
         network.train().requires_grad_(False)
 
-        def f(series: Tensor) -> Tensor:
-            batch = series if z is None else z(series)
-            return network.embed(batch) if match == "embedding" else torch.sigmoid(network(batch))
+        at_once = not any(isinstance(module, _BatchNorm) for module in network.modules())
+
+        def class_means(series: Sequence[Tensor]) -> Tensor:
+            """`(class, value)`; both classes in one batch, unless the network would take its statistics over both."""
+            batches = [torch.cat(list(series))] if at_once else series
+            batches = batches if z is None else [z(batch) for batch in batches]
+            values = [network.embed(one) if match == "embedding" else torch.sigmoid(network(one)) for one in batches]
+            parts = torch.split(torch.cat(values), [len(one) for one in series])
+            return torch.stack([part.mean(dim=0) for part in parts])
 
         devices = [torch.device(device)] if device.startswith("cuda") else []
         with torch.random.fork_rng(devices=devices):  # dropout of the networks in train mode
             torch.default_generator.manual_seed(child_seed(seed, "condense", "dropout", step))
             if devices:
                 torch.cuda.manual_seed(child_seed(seed, "condense", "dropout", step))
-            terms = []
-            for batch, part in zip(batches(step), samples.per_class(), strict=True):
-                with torch.no_grad():
-                    target = f(batch).mean(dim=0)
-                terms.append((target - f(part).mean(dim=0)).square().sum())
-        return torch.stack(terms).sum()
+            with torch.no_grad():
+                targets = class_means(batches(step))
+            return (targets - class_means(samples.per_class())).square().sum()
 
     return loss

@@ -24,6 +24,7 @@ from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.protocols import OnStep
 from pipeline.core.seeds import generator
 from pipeline.core.types import EncodedCohort
+from pipeline.probes.training import rows_on
 
 REPORT_EVERY = 10  # steps between calls of on_step: reading a loss back would stall an accelerator
 WINDOW_STEPS = 50
@@ -103,11 +104,12 @@ def class_batches(
     encoded: EncodedCohort, rows: Sequence[np.ndarray], batch_size: int, seed: int, device: str
 ) -> Callable[[int], list[Tensor]]:
     """Step -> a batch of up to `batch_size` real stays of each class, without replacement within a batch."""
+    stays = rows_on(encoded.features, device)
 
     def batches(step: int) -> list[Tensor]:
         draws = generator(seed, "condense", "batch", step)
         chosen = [draws.choice(part, min(batch_size, len(part)), replace=False) for part in rows]
-        return [torch.from_numpy(encoded.features[part]).to(device) for part in chosen]
+        return [stays(torch.from_numpy(part)) for part in chosen]
 
     return batches
 

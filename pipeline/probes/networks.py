@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.core.errors import ConfigError
-from pipeline.probes.attention import AttentionBlock
+from pipeline.probes.attention import AttentionBlock, Dropout
 from pipeline.probes.published import PUBLISHED, Trunk
 
 TOKEN_WIDTH = 64
@@ -120,7 +120,7 @@ class _Transformer(nn.Module):
         )
         self.mlp = nn.Sequential(
             nn.LayerNorm(TOKEN_WIDTH),
-            *(nn.Linear(TOKEN_WIDTH, 128), nn.GELU(), nn.Dropout(dropout)),
+            *(nn.Linear(TOKEN_WIDTH, 128), nn.GELU(), Dropout(dropout)),
             *(nn.Linear(128, 64), nn.GELU()),
         )
 

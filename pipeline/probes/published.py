@@ -15,7 +15,7 @@ from typing import Final, cast, final
 import torch
 from torch import Tensor, nn
 
-from pipeline.probes.attention import AttentionBlock
+from pipeline.probes.attention import AttentionBlock, Dropout
 
 DROPOUT: Final = 0.5  # of every published network but the recurrent ones
 FEED_FORWARD: Final = 16
@@ -26,53 +26,77 @@ Trunk = tuple[nn.Module, int]
 
 
 @final
-class _Branch(nn.Module):
-    """Convolution padded on both sides, batch norm over the padded series, cut back to its middle, PReLU.
+class _PReLU(nn.Module):
+    """torch's, of `(batch, channel, 1, step)`, as a product with the slope: its own gradient costs as a convolution."""
 
-    Symmetric, so not causal; a step sees as far ahead as back. `(batch, channel, step)`.
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((n,), 0.25))
+
+    def forward(self, x: Tensor) -> Tensor:
+        low = self.weight.expand(x.shape[3], -1).contiguous().T[:, None]  # as x lies: else every step is a loop
+        return x * torch.addcmul((1 + low) / 2, (1 - low) / 2, x.detach().sign())
+
+
+@final
+class _Branch(nn.Module):
+    """Convolution padded on both sides, batch norm over the padded series, cut back to its middle.
+
+    Symmetric, so not causal; a step sees as far ahead as back.
     """
 
     def __init__(self, n_in: int, n_out: int, kernel: int, dilation: int) -> None:
         super().__init__()
         padding = (kernel - 1) * dilation  # even for an odd kernel
         self.cut = padding // 2
-        self.convolution = nn.Conv1d(n_in, n_out, kernel, padding=padding, dilation=dilation)
-        self.norm = nn.BatchNorm1d(n_out)
-        self.activation = nn.PReLU(n_out)
+        self.convolution = nn.Conv2d(n_in, n_out, (1, kernel), padding=(0, padding), dilation=(1, dilation))
+        self.norm = nn.BatchNorm2d(n_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.activation(self.norm(self.convolution(x))[:, :, self.cut : self.cut + x.shape[2]]))
+        return cast(Tensor, self.norm(self.convolution(x))[..., self.cut : self.cut + x.shape[3]])
+
+
+@final
+class _Round(nn.Module):
+    """Branches side by side, PReLU, dropout."""
+
+    def __init__(self, n_in: int, n_out: int, kernels: tuple[int, ...], dilation: int) -> None:
+        super().__init__()
+        width = n_out // len(kernels)
+        self.branches = nn.ModuleList(_Branch(n_in, width, kernel, dilation) for kernel in kernels)
+        self.activation = _PReLU(n_out)
+        self.dropout = Dropout(DROPOUT)
+
+    def forward(self, x: Tensor) -> Tensor:
+        joined = torch.cat([branch(x) for branch in self.branches], dim=1)
+        return cast(Tensor, self.dropout(self.activation(joined)))
 
 
 @final
 class _ResidualBlock(nn.Module):
-    """Two rounds of branches, each round's outputs side by side and under dropout, then the residual sum and PReLU.
+    """Two rounds, then the residual sum and PReLU.
 
     With several branches the skip is a 1 x 1 convolution even where the widths agree, as the authors have it.
     """
 
     def __init__(self, n_in: int, n_out: int, kernels: tuple[int, ...], dilation: int) -> None:
         super().__init__()
-        width = n_out // len(kernels)
-        self.rounds = nn.ModuleList(
-            nn.ModuleList(_Branch(n, width, kernel, dilation) for kernel in kernels) for n in (n_in, n_out)
-        )
-        self.dropout = nn.Dropout(DROPOUT)
+        self.rounds = nn.Sequential(*(_Round(n, n_out, kernels, dilation) for n in (n_in, n_out)))
         plain = len(kernels) == 1 and n_in == n_out
-        self.skip = nn.Identity() if plain else nn.Conv1d(n_in, n_out, 1)
-        self.activation = nn.PReLU(n_out)
+        self.skip = nn.Identity() if plain else nn.Conv2d(n_in, n_out, 1)
+        self.activation = _PReLU(n_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = x
-        for branches in self.rounds:
-            joined = torch.cat([branch(hidden) for branch in cast(nn.ModuleList, branches)], dim=1)
-            hidden = self.dropout(joined)
-        return cast(Tensor, self.activation(hidden + self.skip(x)))
+        return cast(Tensor, self.activation(self.rounds(x) + self.skip(x)))
 
 
 @final
 class _Convolutions(nn.Module):
-    """Residual blocks; readout: the mean over time alone."""
+    """Residual blocks; readout: the mean over time alone.
+
+    Series run as images one pixel high, `(batch, channel, 1, step)`, whose values lie channel by channel within a step
+    as they come: no convolution has to put them in another order.
+    """
 
     def __init__(self, n_channels: int, kernels: tuple[int, ...], width: int) -> None:
         super().__init__()
@@ -81,7 +105,7 @@ class _Convolutions(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.blocks(x.transpose(1, 2)).mean(dim=2))
+        return cast(Tensor, self.blocks(x.transpose(1, 2).unsqueeze(2)).mean(dim=(2, 3)))
 
 
 @final
@@ -99,15 +123,16 @@ class _Transformer(nn.Module):
         self.blocks = nn.Sequential(
             *(AttentionBlock(n_channels, heads, head_width, FEED_FORWARD, DROPOUT, DROPOUT) for _ in range(depth))
         )
-        self.mlp = nn.Sequential(
-            nn.LayerNorm(n_channels), nn.Linear(n_channels, hidden), nn.GELU(), nn.Dropout(DROPOUT)
-        )
+        self.mlp = nn.Sequential(nn.LayerNorm(n_channels), nn.Linear(n_channels, hidden), nn.GELU(), Dropout(DROPOUT))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.class_token is not None:
             x = torch.cat([self.class_token.expand(len(x), -1, -1), x], dim=1)
-        tokens = self.blocks(x)
-        return cast(Tensor, self.mlp(tokens.mean(dim=1) if self.class_token is None else tokens[:, 0]))
+        *before, last = self.blocks
+        for block in before:
+            x = block(x)
+        tokens = last(x, None if self.class_token is None else 1)
+        return cast(Tensor, self.mlp(tokens.mean(dim=1)))
 
 
 def _convolutional(n_channels: int, n_steps: int, *, kernels: tuple[int, ...], channels: int) -> Trunk:

@@ -115,7 +115,7 @@ def _trained(
     While it pauses, the global generators are the training's own: close it to have them back.
     """
     _check(features, labels)
-    rows_of = _rows_on(features, device)
+    rows_of = rows_on(features, device)
     y = torch.from_numpy(np.ascontiguousarray(labels, dtype=np.float32)).to(device)
     network.to(device).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
@@ -150,7 +150,7 @@ def _mean_auroc(scores: np.ndarray, labels: np.ndarray) -> float:
     return sum(found) / len(found)
 
 
-def _rows_on(features: np.ndarray, device: str) -> Callable[[Tensor], Tensor]:
+def rows_on(features: np.ndarray, device: str) -> Callable[[Tensor], Tensor]:
     """Row numbers -> those rows on `device`: all rows are brought there once, unless they lie in a file."""
     if file_of(features) is not None:
         return lambda rows: torch.from_numpy(features[rows.numpy()].astype(np.float32, copy=False)).to(device)

@@ -69,6 +69,21 @@ def test_loss_is_the_squared_distance_of_class_means() -> None:
     assert float(loss(1, samples(part + 1, part))) == float(loss(1, samples(part + 1, part)))  # pure in the step
 
 
+@pytest.mark.parametrize("name", ["published-tcn-a-quarter", "published-vit-a-quarter", "published-lstm-a-quarter"])
+def test_a_class_is_matched_as_if_it_stood_alone(name: str) -> None:
+    """One batch of both classes or two: neither statistics of batch norm nor means go over the other class."""
+    ours, theirs = (torch.from_numpy(part) for part in np.split(cohort(24).features, 2))
+    loss = random_network_loss(lambda step: [ours, theirs], (8, 3), (name,), "embedding", 5, "cpu")
+
+    def of(one: Tensor, two: Tensor) -> float:
+        return float(loss(0, Samples(torch.cat([one, two]), torch.zeros(len(one) + len(two), 1))))
+
+    one, two, other_one, other_two = ours + 0.5, theirs + 0.5, 3 * ours.square(), 3 * theirs.square()
+    both = of(one, two) + of(other_one, other_two)
+    assert both > 1e-6
+    assert of(one, other_two) + of(other_one, two) == pytest.approx(both, rel=1e-5)
+
+
 def test_batches_hold_each_class_without_repetition_and_depend_on_the_step_alone() -> None:
     encoded = cohort()
     rows = [np.flatnonzero(encoded.labels[:, 0] == label) for label in (0, 1)]

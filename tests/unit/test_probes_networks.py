@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from pipeline.core.errors import ConfigError
+from pipeline.probes.attention import AttentionBlock, Dropout
 from pipeline.probes.networks import NETWORKS, build_network
 
 PARAMETERS = {  # of the authors' networks on their 47 channels with one output
@@ -40,14 +41,14 @@ def test_published_convolutions_look_both_ways_and_read_out_the_mean(name: str) 
     changed = x.clone()
     changed[:, 30] += 1
     blocks = network.trunk.blocks  # type: ignore[union-attr]  # torch types submodules as Tensor | Module
-    moved = (blocks(x.transpose(1, 2)) - blocks(changed.transpose(1, 2))).abs().sum(dim=1)[0] > 0  # type: ignore[operator]
+    y, after = (blocks(series.transpose(1, 2)[:, :, None])[:, :, 0] for series in (x, changed))  # type: ignore[operator]
+    moved = (y - after).abs().sum(dim=1)[0] > 0
     reach = 3 * (int(name != "tcn-b") + 1 + int(name == "tcn-a")) * 2  # both convolutions of dilations 1 and 2
     assert torch.equal(moved.nonzero().flatten(), torch.arange(30 - reach, 31 + reach))
-    y = blocks(x.transpose(1, 2))  # type: ignore[operator]
     torch.testing.assert_close(network.embed(x), y.mean(dim=2))
     kinds = [type(module) for module in network.modules()]
     n_branches = {"tcn-a": 3, "tcn-b": 1, "tcn-g": 2}[name]
-    assert kinds.count(nn.BatchNorm1d) == 4 * n_branches
+    assert kinds.count(nn.BatchNorm2d) == 4 * n_branches
     assert {module.p for module in network.modules() if isinstance(module, nn.Dropout)} == {0.5}
 
 
@@ -60,6 +61,31 @@ def test_published_transformers_know_no_order_of_steps_and_ours_do(name: str) ->
     )
     torch.testing.assert_close(published(x), published(reordered))
     assert not torch.allclose(ours(x), ours(reordered))
+
+
+def test_attention_with_folded_weights_is_attention_by_head() -> None:
+    torch.manual_seed(0)
+    block = AttentionBlock(width=6, heads=3, head_width=8, feed_forward=4, dropout=0.0).double()
+    z = torch.rand(2, 5, 6, dtype=torch.float64)
+    for first in (None, 1):
+        torch.testing.assert_close(block._folded(z, first), block._by_head(z, first))
+    torch.testing.assert_close(block(z, 2), block(z)[:, :2])
+
+
+def test_dropout_tosses_a_fair_coin_for_every_value() -> None:
+    dropout, other = Dropout(0.5), Dropout(0.25)
+    for x in (torch.ones(100, 31, 13), torch.ones(31, 1, 100, 13).permute(2, 3, 1, 0)):
+        torch.manual_seed(3)
+        first, again = dropout(x), dropout(x)
+        torch.manual_seed(3)
+        assert torch.equal(dropout(x), first)
+        assert set(first.unique().tolist()) == {0.0, 2.0}
+        for found in (first.mean(), (first * again).mean(), (first[1:] * first[:-1]).mean()):  # 1 if independent
+            assert abs(float(found) - 1) < 5 * (3 / x.numel()) ** 0.5
+        assert first.stride() == x.stride()
+        assert float(first.mean(dim=0).std()) > 0.05  # no value of a batch shares its coin
+    assert torch.equal(dropout.eval()(x), x)
+    assert abs(float((other(x) == 0).float().mean()) - 0.25) < 0.02
 
 
 @pytest.mark.parametrize("name", NETWORKS)
