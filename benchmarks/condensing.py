@@ -26,7 +26,7 @@ import numpy as np
 import scipy
 import sklearn
 import torch
-from reference import machine, reference_split
+from reference import machine, reference_split, retention
 
 from condensation.coresets import Centroids, RandomReal
 from condensation.distribution_matching import PUBLISHED_FORM, DistributionMatching
@@ -40,7 +40,7 @@ from pipeline.ingest.cohort.build import build_cohort
 from pipeline.ingest.cohort.scaling import prepare
 from pipeline.ingest.mapping.load import load_mapping
 from pipeline.ingest.sources.readers import read_source
-from pipeline.validation.utility import TrainingSet, measure_utility, retention
+from pipeline.validation.utility import TrainingSet, measure_utility
 
 MODELS = ("tcn", "lstm", "gradient_boosting", "logistic_regression")
 TASK = "in_hospital_death"

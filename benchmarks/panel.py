@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import sklearn
 import torch
-from reference import machine, reference_split
+from reference import machine, reference_split, retention
 from sklearn.cluster import KMeans
 
 from pipeline.core.seeds import generator
@@ -27,7 +27,7 @@ from pipeline.ingest.cohort.scaling import prepare
 from pipeline.ingest.mapping.load import load_mapping
 from pipeline.ingest.sources.embedded import read_embedded
 from pipeline.probes.training import LEARNING_RATE, MAX_STEPS, MIN_STEPS
-from pipeline.validation.utility import FULL_DATA, RANDOM_REAL, TrainingSet, measure_utility, retention
+from pipeline.validation.utility import FULL_DATA, RANDOM_REAL, TrainingSet, measure_utility
 
 MODELS = ("tcn", "lstm", "gru", "gradient_boosting", "logistic_regression")
 QUICK_MODELS = ("tcn", "logistic_regression")

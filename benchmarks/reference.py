@@ -1,4 +1,4 @@
-"""What several benchmarks share: the published split of the 8,000 stays, and the words for the machine they ran on."""
+"""What several benchmarks share: the published split of the 8,000 stays, a ratio of scores, the machine in words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from pipeline.core.types import Split
+from pipeline.core.types import Split, UtilityReport
 
 
 def reference_split(n_stays: int) -> np.ndarray:
@@ -21,6 +21,15 @@ def reference_split(n_stays: int) -> np.ndarray:
     split = np.full(n_stays, int(Split.TRAIN), np.int8)
     split[tuning], split[held_out] = int(Split.TUNING), int(Split.HELD_OUT)
     return split
+
+
+def retention(report: UtilityReport, training_set: str, model: str, task: str) -> float | None:
+    """Chance-corrected retention (A_c - .5) / (A_full - .5) of mean AUROCs; None without a ceiling above chance."""
+    condensed = report.score(training_set, model, "auroc", task)
+    full = report.score("full_data", model, "auroc", task)
+    if condensed is None or full is None or not full.mean > 0.5:
+        return None
+    return (condensed.mean - 0.5) / (full.mean - 0.5)
 
 
 def machine(*modules: ModuleType) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final, Literal, final, get_args
+from typing import Final, Literal, final
 
 import numpy as np
 from jaxtyping import Complex128, Float64
@@ -17,9 +17,6 @@ from jaxtyping import Complex128, Float64
 from pipeline.core.keys.keystream import keystream_uniform, keystream_words
 from pipeline.core.options.encoders import Embedding as Embedding
 from pipeline.core.options.encoders import Template as Template
-
-TEMPLATES: Final[tuple[Template, ...]] = get_args(Template)
-EMBEDDINGS: Final[tuple[Embedding, ...]] = get_args(Embedding)
 
 _ROTATIONS: Final = ("RX", "RY", "RZ")
 _RATIO_IMPRIMITIVE: Final = 0.3  # PennyLane's default share of CNOTs in RandomLayers

@@ -165,17 +165,6 @@ def measure_utility(
     return UtilityReport(tuple(scores), epochs, INTERVAL.format(n=n_bootstrap) + note, training)
 
 
-def retention(
-    report: UtilityReport, training_set: str, model: str, task: str, *, ceiling: str = FULL_DATA
-) -> float | None:
-    """Chance-corrected retention (A_c - .5) / (A_full - .5) of mean AUROCs; None without a ceiling above chance."""
-    condensed = report.score(training_set, model, "auroc", task)
-    full = report.score(ceiling, model, "auroc", task)
-    if condensed is None or full is None or not full.mean > 0.5:
-        return None
-    return (condensed.mean - 0.5) / (full.mean - 0.5)
-
-
 def _n_trainings(training_set: TrainingSet, model: str, n_seeds: int) -> int:
     n_draws = len(training_set.draws)
     if model in DETERMINISTIC_MODELS:

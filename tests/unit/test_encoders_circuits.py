@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pennylane as qml
@@ -12,8 +12,6 @@ import torch
 
 from encoders.circuits.engines import Engine, engine_for
 from encoders.circuits.gates import (
-    EMBEDDINGS,
-    TEMPLATES,
     Embedding,
     Gate,
     Parameters,
@@ -26,6 +24,8 @@ from encoders.circuits.gates import (
 from encoders.circuits.pauli import expectation_words, observables
 from encoders.circuits.polynomial import Sparse, factorised
 from encoders.circuits.products import Bilinear, Statevector, bilinear, output_signs
+
+TEMPLATES, EMBEDDINGS = get_args(Template), get_args(Embedding)
 
 
 def drawn(template: Template, n_layers: int, n_qubits: int, draw: int) -> Parameters:

@@ -8,7 +8,7 @@ import math
 import pickle
 import subprocess
 import sys
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pennylane as qml
@@ -16,7 +16,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
-from encoders.circuits.gates import TEMPLATES, circuit_gates
+from encoders.circuits.gates import Template, circuit_gates
 from encoders.circuits.pauli import expectation_words, observables
 from encoders.circuits.pennylane_backend import SEEDED
 from encoders.quantum import FittedQuantumEncoder, QuantumEncoder
@@ -246,7 +246,7 @@ def test_another_process_encodes_to_the_same_bytes() -> None:
     features = np.random.default_rng(2).random((50, 49, 3), dtype=np.float32)
     assert elsewhere == [
         hashlib.sha256(fit(channels=3, template=template).encode_array(features).tobytes()).hexdigest()
-        for template in TEMPLATES
+        for template in get_args(Template)
     ]
 
 

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from reference import retention
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from pipeline.core.errors import ConfigError, DataError
@@ -17,7 +18,6 @@ from pipeline.validation.utility import (
     LARGE_SET_SEEDS,
     TrainingSet,
     measure_utility,
-    retention,
     subject_weights,
 )
 
