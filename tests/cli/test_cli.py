@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli.main import app, config_app, keys_app, log_app, main, release_app, store_app, trust_app
+from flows.cli.main import app, config_app, keys_app, log_app, release_app, store_app, trust_app
+from flows.cli.start import main
 from flows.workspace.locks import workspace_lock
 
 STAGE_VERBS = ["ingest", "encode", "group", "condense", "validate"]

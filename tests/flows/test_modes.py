@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli.main import main
+from flows.cli.start import main
 from flows.environment import for_owner_alone
 
 CONFIG = """
