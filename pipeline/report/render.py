@@ -65,11 +65,11 @@ def _fixed(value: Any, digits: int = 3) -> str:
 
 
 def _figure(value: Any, statistic: str) -> str:
-    """An attack's figure; counts are whole numbers, a suppressed cell is as it is."""
-    if isinstance(value, str):
-        return value
-    is_count = statistic in ("count", "telling_views") and value is not None and value == int(value)
-    return _count(int(value)) if is_count else _fixed(value)
+    """An attack's figure; counts are whole numbers, a suppressed cell is as it is, all others have three digits."""
+    if value is None or isinstance(value, str):
+        return value or NONE
+    is_count = statistic in ("count", "telling_views") and value == int(value)
+    return _count(int(value)) if is_count else _fixed(round(value, 3) + 0.0)
 
 
 def _planted(value: Any, statistic: str) -> str:

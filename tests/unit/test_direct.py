@@ -128,7 +128,7 @@ def test_in_memory_and_in_files_it_is_the_same_audit(tmp_path: Path) -> None:
     ("table", "told"),
     [
         (np.zeros((2, 3, 4)), "an array of 3 axes"),
-        ([[1.0, 2.0]], "is a list: give a pandas or polars frame"),
+        ([[1.0, 2.0]], "is of type list: give a pandas or polars frame"),
         (pd.DataFrame({"x": [1, "Mrs Smith", {"a": 1}]}), "neither numbers, times nor words"),
     ],
     ids=["axes", "list", "mixed"],

@@ -46,7 +46,7 @@ from pipeline.report.record import (
     Trajectory,
     record_json,
 )
-from pipeline.report.render import render_json, render_report
+from pipeline.report.render import FILTERS, render_json, render_report
 
 TASKS = ("in_hospital_death", "los_over_7_days", "los_over_14_days", "sofa_10", "saps_18", "death_30d", "death_365d")
 MODELS = ("tcn", "lstm", "gru", "gradient_boosting", "logistic_regression")
@@ -643,6 +643,11 @@ def test_an_attacker_who_cannot_exist_is_not_a_gap(record: RunRecord, page: str)
 def test_a_policy_file_is_named_without_its_path(record: RunRecord) -> None:
     page = render_report(dataclasses.replace(record, policy="/srv/site/own.toml", decision=None))
     assert "policy own judged" in page
+
+
+def test_figures_of_one_interval_have_equal_digits() -> None:
+    figures = [FILTERS["figure"](value, "excess_risk") for value in (-0.000767, -0.0002, 0.03, None, "<10")]
+    assert figures == ["-0.001", "0.000", "0.030", "–", "<10"]
 
 
 def test_counts_are_whole_and_their_planted_control_is_a_share(page: str) -> None:

@@ -26,7 +26,7 @@ STATISTICS: Final[Mapping[str, str]] = {
     "tpr_at_smallest_fpr": "members found at the fewest false alarms that could be measured",
     "tpr_at_01pct_fpr": "members found at 0.1 % false alarms",
     "count": "samples closer to one person than unrelated people ever are, or identifiers or keys found",
-    "excess_risk": "how much oftener a guess is right about a member than about another person",
+    "excess_risk": "how much more often a guess is right about a member than about another person",
     "telling_views": "ways of looking in which the set is nearer to its members than chance allows",
     "epsilon_above_claim": "how far a test contradicts the guarantee",
     "*": "every figure that decides",
