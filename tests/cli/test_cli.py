@@ -108,8 +108,8 @@ def test_failures_are_one_sentence_and_a_code(words: tuple[str, ...], code: int,
 
 def test_a_process_of_its_own_ends_with_the_code_and_the_sentence(tmp_path: Path) -> None:
     answer = apart("audit-tables", "--real", "r", "--shared", "s", "--holdout", "h", cwd=tmp_path)
-    assert (answer.returncode, answer.stdout) == (11, "")
-    assert answer.stderr == "decoct: the real table r is not a file\n"
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr == "decoct: there is no table at r\n"
 
 
 def written_config(folder: Path) -> Path:
