@@ -156,9 +156,10 @@ FAULTS: Final[dict[str, tuple[Spoil, str]]] = {
     "labels that disagree": (text("labels.csv", lambda old: f"{old}1001,1\n"), "error"),
     "labels of other ids": (field(0, lambda old: f"0{old}", every=1, name="labels.csv"), "error: name no stay"),
     "limits by a column": (lines(lambda i, line: f"{line},{'op' if i == 0 else '<' if i == 5 else '='}"), "a limit"),
-    **{f"{what} in {column}": (parquet(*column.split(" "), new), "error")
-       for column in ("lab/b t", "lab/b stay", "lab/b code", "stays start", "stays site", "labels died")
-       for what, new in (("lists", pl.concat_list(column.split(" ")[1])), ("bytes", pl.lit(b"\xff")))},
+    **{f"{what} in {column}": (parquet(table, column, new), "error")
+       for table, column in (("lab/b", "t"), ("lab/b", "stay"), ("lab/b", "code"), ("stays", "start"),
+                             ("stays", "site"), ("labels", "died"))
+       for what, new in (("lists", pl.concat_list(column)), ("bytes", pl.lit(b"\xff")))},
     "durations as ids": (parquet("lab/b", "stay", pl.lit(timedelta(hours=3))), ""),
     "durations as times": (parquet("lab/b", "t", pl.lit(timedelta(hours=3))), ""),
     "durations in the stays": (parquet("stays", "site", pl.lit(timedelta(hours=3))), "error: holds durations"),
