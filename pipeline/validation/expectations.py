@@ -26,7 +26,6 @@ IN_SET: Final = "ExpectColumnValuesToBeInSet"
 UNIQUE: Final = "ExpectColumnValuesToBeUnique"
 POSITION: Final = "position"
 COUNTS_ONLY: Final[Mapping[str, Any]] = {"result_format": "SUMMARY", "partial_unexpected_count": 0}
-_LARGE_CELLS: Final = 1 << 21  # of a table: 16 MiB, too much to be left to Python's own time of collecting
 _ONE_AT_A_TIME: Final = Lock()  # Great Expectations has one current context for the whole process
 
 
@@ -141,27 +140,16 @@ def validated(gx: Any, suite: Any, what: str, frame: Any, result_format: Mapping
 
 
 @contextmanager
-def let_go_after(cells: int) -> Iterator[None]:
-    """Let no frame of so many cells outlive its check: the current context holds its frame, and every other one holds
-    itself, in rings that Python breaks when many objects were made, however large they are. Only what the check made
-    is searched for rings: the rest of the process is set aside meanwhile, which costs nothing."""
+def let_go() -> Iterator[None]:
+    """Let no frame outlive its check: the current context holds its frame, and every other one itself, in a ring."""
     from great_expectations.data_context.data_context.context_factory import set_context
 
-    large = cells >= _LARGE_CELLS
     with _ONE_AT_A_TIME:
-        apart = large and not gc.get_freeze_count()
         try:
-            if apart:
-                gc.freeze()
-            try:
-                yield
-            finally:
-                set_context(None)
-                if large:
-                    gc.collect()
+            yield
         finally:
-            if apart:
-                gc.unfreeze()
+            set_context(None)
+            gc.collect()
 
 
 def great_expectations() -> Any:

@@ -36,7 +36,7 @@ from pipeline.validation.expectations import (
     between,
     great_expectations,
     known,
-    let_go_after,
+    let_go,
     run_suite,
     unique,
     validated,
@@ -267,7 +267,7 @@ def test_no_frame_outlives_its_check() -> None:
                 name="s", expectations=[gx.expectations.ExpectColumnValuesToNotBeNull(column="x")]
             )
             frame = pd.DataFrame({"x": np.zeros(1 << 21)})
-            with let_go_after(frame.size):
+            with let_go():
                 validated(gx, suite, "row", frame, COUNTS_ONLY)
             del frame
         # Not isinstance: an object's own word for its class may be a library's lazy import.

@@ -7,6 +7,7 @@ report has other counts or notes than the clean one's; kinds that must be told i
 from __future__ import annotations
 
 import gzip
+import math
 import random
 import shutil
 from collections.abc import Callable
@@ -27,7 +28,9 @@ from pipeline.ingest.cohort.heaps import Values, heap_notes
 from pipeline.ingest.cohort.slips import other_units
 from pipeline.ingest.engine.event_tables import read_event_tables
 from pipeline.ingest.mapping.load import parse_mapping
+from pipeline.report.changes import changes, outline_of
 from pipeline.report.data_look import look_at
+from pipeline.validation.site_columns import cohort_profile
 
 N: Final = 12
 BEGIN: Final = datetime(2024, 3, 1, 8)
@@ -240,3 +243,14 @@ def test_figures_of_many_predictions_of_few_people_are_held_back(tmp_path: Path)
     assert set(glucose["quantiles"]) == {"<10"}
     assert look["ingest"]["coverage"] == {"HR": 1.0, "Glucose": "<10"}
     assert look["ingest"]["prevalence"]["died"] == "<10"  # of six people each, in 18 predictions
+    profile = cohort_profile(cohort, report)
+    assert math.isnan(profile["Glucose: median"])
+    assert math.isnan(profile["died: prevalence"])
+    assert profile["HR: median"] > 70
+    shorter, _ = ingest(tmp_path, prediction_times={"every": "2h", "until": "end", "at_most": "4h"})
+    (tmp_path / "stays.csv").write_text("\n".join(STAYS.split("\n")[:-4]) + "\n")
+    fewer, _ = ingest(tmp_path, prediction_times={"every": "2h", "until": "end", "at_most": "6h"})
+    whole, before, left = (outline_of(item, b"key") for item in (cohort, shorter, fewer))
+    assert changes(before, whole)["stays_added"] == 12
+    found = changes(whole, left)
+    assert (found["stays_added"], found["stays_removed"], found["stays_corrected"]) == ("withheld", "<10", 0)
