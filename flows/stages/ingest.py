@@ -19,7 +19,7 @@ from pipeline.ingest.cohort.build import build_cohort, latest_hour
 from pipeline.ingest.cohort.stay_blocks import stay_blocks
 from pipeline.ingest.kept.quarantine import write_quarantine
 from pipeline.ingest.mapping.load import load_mapping
-from pipeline.ingest.source_tables import SourceTables
+from pipeline.ingest.source_tables import SourceTables, require_some
 from pipeline.ingest.sources.readers import read_source
 from pipeline.ingest.splits import given_split, keyed_hash_split, site_split, time_split, with_tuning
 from pipeline.store import Made
@@ -62,6 +62,7 @@ def ingest(job: Job) -> Made[Cohort]:
             )
         state.finish()
         write_quarantine(config.workspace, config.name, tables.quarantine)
+        require_some(tables)
         own = {variable.name for variable in mapping.variables}
         series = {source: name for source, name in mapping.source_names.items() if name in own}
         apart = {*mapping.static_sources, *mapping.source_names} - set(series)  # statics, labels: no series, no rule

@@ -27,7 +27,8 @@ from pipeline.ingest.cohort.build import build_cohort
 from pipeline.ingest.cohort.heaps import Values, heap_notes
 from pipeline.ingest.cohort.slips import other_units
 from pipeline.ingest.engine.event_tables import read_event_tables
-from pipeline.ingest.mapping.load import parse_mapping
+from pipeline.ingest.mapping.load import SourceMapping, parse_mapping
+from pipeline.ingest.source_tables import require_some
 from pipeline.report.changes import changes, outline_of
 from pipeline.report.data_look import look_at
 from pipeline.validation.site_columns import cohort_profile
@@ -48,7 +49,7 @@ ROWS: Final = [
 LAB: Final = "\n".join(["stay,t,code,value,unit", *ROWS]) + "\n"
 
 
-def ingest(folder: Path, **keys: Any) -> tuple[Cohort, IngestReport]:
+def mapping_of(**keys: Any) -> SourceMapping:
     wide = {"plausible": [0.001, 3000], "scale": [30, 400], "normal": 100}
     stays = {"file": "stays", "stay": "stay", "subject": "person", "start": "start", "end": "end", "site": "site"}
     stays["join"] = [{"file": "labels", "on": ["stay"], "columns": {"died": "died"}}]
@@ -60,7 +61,11 @@ def ingest(folder: Path, **keys: Any) -> tuple[Cohort, IngestReport]:
         "layout": {"timezone": "UTC", "stays": stays, "events": [{**events, "operator": "op"}]},
         **keys,
     }
-    mapping = parse_mapping(raw, "t", "t.toml", "0" * 64)
+    return parse_mapping(raw, "t", "t.toml", "0" * 64)
+
+
+def ingest(folder: Path, **keys: Any) -> tuple[Cohort, IngestReport]:
+    mapping = mapping_of(**keys)
     tables = read_event_tables(folder=folder, mapping=mapping, until_hours=24.0 if keys else 6.0)
     return build_cohort(
         tables, mapping, step_hours=1.0, n_steps=6, split=lambda subjects: np.zeros(len(subjects), np.int8)
@@ -203,6 +208,14 @@ def test_no_fault_passes_in_silence(kind: str, truth: tuple[Cohort, IngestReport
     else:
         told = [*notes, *report.rows_dropped]
         assert any(expected in words for words in told) if expected else same or told
+
+
+def test_the_account_is_told_where_no_row_is_left(tmp_path: Path) -> None:
+    write(tmp_path)
+    for name in ("lab/a.csv", "lab/b.csv"):
+        field(1, moment("%Y-%m-%d"), every=1, name=name)(tmp_path)
+    with pytest.raises(DataError, match=r"none of 144 rows can be used: 144 outside the window; .*144 times"):
+        require_some(read_event_tables(folder=tmp_path, mapping=mapping_of(), until_hours=6.0))
 
 
 @settings(max_examples=60, deadline=None)
