@@ -81,7 +81,7 @@ class SiteContract:
 
 
 def draft_contract(cohort: Cohort, report: IngestReport) -> tuple[Rule, ...]:
-    """Rules on the profile that `cohort` keeps with room to spare; nothing is drawn from fewer than ten stays.
+    """Rules on the profile that `cohort` keeps with room to spare; nothing is drawn from fewer than ten people.
 
     Of each variable the share of stays that have it and the median, of each task the share of ones and of known labels,
     of the whole the stays and the share of rows dropped; and from the mapping that no value is implausible.

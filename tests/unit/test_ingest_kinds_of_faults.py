@@ -21,6 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flows.stages.report import people_of_classes
 from pipeline.core.errors import DataError
 from pipeline.core.types import Cohort, IngestReport, Variable
 from pipeline.ingest.cohort.build import build_cohort
@@ -256,6 +257,7 @@ def test_figures_of_many_predictions_of_few_people_are_held_back(tmp_path: Path)
     assert set(glucose["quantiles"]) == {"<10"}
     assert look["ingest"]["coverage"] == {"HR": 1.0, "Glucose": "<10"}
     assert look["ingest"]["prevalence"]["died"] == "<10"  # of six people each, in 18 predictions
+    assert people_of_classes(cohort.labels[:, 0], cohort.subject_index) == {"0": 6, "1": 6}
     profile = cohort_profile(cohort, report)
     assert math.isnan(profile["Glucose: median"])
     assert math.isnan(profile["died: prevalence"])
