@@ -161,6 +161,7 @@ FAULTS: Final[dict[str, tuple[Spoil, str]]] = {
         lambda f: [text("stays.csv", lambda old: old + old.split("\n")[1].replace("1001", "2001") + "\n")(f),
                    text("labels.csv", lambda old: f"{old}2001,1\n")(f)], "begin before another stay"),
     "sites in several forms": (field(4, str.lower, name="stays.csv"), "2 sites have a name"),
+    "people under one id": (field(1, lambda old: "0", every=1, name="stays.csv"), "12 of 12 stays are of one subject"),
     "sites missing": (field(4, lambda old: "", name="stays.csv"), "4 of 12 stays have no site"),
     "labels that disagree": (text("labels.csv", lambda old: f"{old}1001,1\n"), "error"),
     "labels of other ids": (field(0, lambda old: f"0{old}", every=1, name="labels.csv"), "error: name no stay"),
