@@ -14,7 +14,7 @@ from pipeline.core.config import SplitConfig, reader_options
 from pipeline.core.digest import digest_file
 from pipeline.core.types import Cohort, ContractResult, IngestReport, Provenance
 from pipeline.ingest.mapping.load import load_mapping
-from pipeline.ingest.source_tables import SourceTables
+from pipeline.ingest.source_tables import SourceTables, require_some
 from pipeline.store import Made
 from pipeline.validation import contracts
 from pipeline.validation.site_contract import check_site_contract, read_contract
@@ -62,6 +62,7 @@ def ingest(job: Job) -> Made[Cohort]:
             )
         state.finish()
         write_quarantine(config.workspace, config.name, tables.quarantine)
+        require_some(tables)
         own = {variable.name for variable in mapping.variables}
         series = {source: name for source, name in mapping.source_names.items() if name in own}
         apart = {*mapping.static_sources, *mapping.source_names} - set(series)  # statics, labels: no series, no rule

@@ -212,15 +212,15 @@ def _trajectories(job: Job, made: Mapping[str, Made[Any]]) -> tuple[Trajectory, 
                 real_means=_class_means(real[:, :, position], prepared.labels[:, 0]),
                 condensed_means=_class_means(shown[:, :, position], samples.labels[:, 0]),
                 condensed_name=name,
-                real_counts=_class_counts(prepared.labels[:, 0]),
+                real_counts=people_of_classes(prepared.labels[:, 0], prepared.subject_index),
             )
         )
     return tuple(found)
 
 
-def _class_counts(label: np.ndarray) -> dict[str, int]:
-    """Stays of class 0 and 1 (of a number: of the halves of its range)."""
-    return {"0": int((label < 0.5).sum()), "1": int((label >= 0.5).sum())}
+def people_of_classes(label: np.ndarray, subject: np.ndarray) -> dict[str, int]:
+    """How many people have stays of class 0 and 1 (of a number: of the halves of its range)."""
+    return {key: len(np.unique(subject[there])) for key, there in (("0", label < 0.5), ("1", label >= 0.5))}
 
 
 def _class_means(series: np.ndarray, label: np.ndarray) -> dict[str, tuple[float, ...]]:

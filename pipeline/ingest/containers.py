@@ -14,8 +14,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final
 
-from pipeline.core.errors import DataError
-from pipeline.core.extras import explained
+from pipeline.core.errors import DataError, NotInstalled
 
 WORKBOOKS: Final = (".xlsx", ".xlsm")
 CONTAINERS: Final = (".zip", *WORKBOOKS)
@@ -23,13 +22,13 @@ _LARGEST_EXACT: Final = 2**53
 
 
 def is_container(path: Path) -> bool:
-    """Whether the name is that of a zip archive or a workbook."""
-    return path.name.lower().endswith(CONTAINERS)
+    """Whether it is a zip archive or a workbook, by its name; a folder of such a name is a folder."""
+    return path.name.lower().endswith(CONTAINERS) and path.is_file()
 
 
 def holder(path: Path) -> Path:
     """The file on disk that a table lies in: the path itself, or the archive or workbook that it leads through."""
-    return next((above for above in (path, *path.parents) if is_container(above) and above.is_file()), path)
+    return next((above for above in (path, *path.parents) if is_container(above)), path)
 
 
 def is_sheet(path: Path) -> bool:
@@ -137,9 +136,13 @@ def _cells(path: Path) -> Any:
 def _book(path: Path) -> Any:
     try:
         import fastexcel  # an extra, and only where a workbook is named
-    except ImportError as error:
-        raise explained(error) from None
+    except ImportError:
+        raise NotInstalled(
+            f"{path}: an Excel workbook needs the extra excel: pip install 'decoct[excel]', or save the sheet as CSV"
+        ) from None
     try:
         return fastexcel.read_excel(path)
     except fastexcel.FastExcelError:
-        raise DataError(f"{path} cannot be read as a workbook: it is damaged, encrypted or of another format") from None
+        raise DataError(
+            f"{path} is no Excel workbook that can be read: it is damaged, encrypted or of another format"
+        ) from None

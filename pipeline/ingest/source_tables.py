@@ -29,6 +29,7 @@ UNKNOWN_VARIABLE: Final = "unknown variable"
 OUTSIDE_WINDOW: Final = "outside the window"
 BOOKKEEPING: Final = "record id"
 
+_MOST_TOLD: Final = 5
 _LARGEST_EXACT: Final = 2.0**53
 
 Counts = dict[str, int]
@@ -86,6 +87,14 @@ class SourceTables:
 
     def __repr__(self) -> str:
         return f"SourceTables(source={self.source!r}, events=<{self.n_events}>, stays=<{self.stays.height}>)"
+
+
+def require_some(tables: SourceTables) -> None:
+    """Raise `DataError` with the account of the rows where none of them can be used."""
+    if not tables.n_events:
+        lost = ", ".join(f"{rows} {reason}" for reason, rows in sorted(tables.rows_dropped.items()) if rows)
+        told = "; ".join((lost, *tables.notes[:_MOST_TOLD]))
+        raise DataError(f"{tables.source}: none of {tables.rows_read} rows can be used: {told}")
 
 
 def require_columns(present: list[str], wanted: tuple[str, ...], where: str) -> None:

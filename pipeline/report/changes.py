@@ -101,20 +101,21 @@ def parse_outline(data: bytes) -> Outline:
 def changes(before: Outline, after: Outline) -> dict[str, Any]:
     """Counts of what came, went and was corrected, and shares of stays without a variable; fit for the site's page.
 
-    A count of one to nine is suppressed. What came and what went are told together or not at all: the difference of the
-    two is known to everybody who saw both nights' totals. So are stays and subjects that differ by fewer than ten.
-    Shares are rounded so coarsely that one step stands for ten stays at least.
+    A count of one to nine people's stays is suppressed. What came and what went are told together or not at all: the
+    difference of the two is known to everybody who saw both nights' totals. So are stays and subjects that differ by
+    fewer than ten. Shares are rounded so coarsely that one step stands for ten people at least.
     """
-    same, here, there = np.intersect1d(after.stays, before.stays, assume_unique=True, return_indices=True)
+    _, here, there = np.intersect1d(after.stays, before.stays, assume_unique=True, return_indices=True)
     comparable = after.shape == before.shape
-    stays = _together(len(after.stays) - len(same), len(before.stays) - len(same))
+    new, gone = np.delete(after.subjects, here), np.delete(before.subjects, there)
+    stays = _together(len(new), len(gone), (len(np.unique(new)), len(np.unique(gone))))
     found: dict[str, Any] = {"stays_added": stays[0], "stays_removed": stays[1], "comparable": comparable}
-    corrected = int((after.content[here] != before.content[there]).sum())
-    found["stays_corrected"] = _cell(corrected) if comparable else None
+    corrected = after.subjects[here[after.content[here] != before.content[there]]]
+    found["stays_corrected"] = _cell(len(corrected), len(np.unique(corrected))) if comparable else None
     if after.subjects_known and before.subjects_known:
         people = _moved(np.unique(after.subjects), np.unique(before.subjects))
         told = _together(*people)
-        counts = (len(after.stays) - len(same), len(before.stays) - len(same))
+        counts = (len(new), len(gone))
         close = any(is_small(abs(count - person)) for count, person in zip(counts, people, strict=True))
         found |= dict(zip(("subjects_added", "subjects_removed"), (WITHHELD, WITHHELD) if close else told, strict=True))
     else:
@@ -128,21 +129,21 @@ def _moved(after: np.ndarray, before: np.ndarray) -> tuple[int, int]:
     return len(after) - both, len(before) - both
 
 
-def _together(came: int, went: int) -> tuple[Cell, Cell]:
-    """Both counts; where one is small the other is withheld, or their known difference would tell it."""
-    shown = _cell(came), _cell(went)
-    if is_small(came) == is_small(went):
-        return shown
-    return (SUPPRESSED, WITHHELD) if is_small(came) else (WITHHELD, SUPPRESSED)
+def _together(came: int, went: int, people: tuple[int, int] | None = None) -> tuple[Cell, Cell]:
+    """Both counts; where one is of few people the other is withheld, or their known difference would tell it."""
+    of_came, of_went = people or (came, went)
+    if is_small(of_came) == is_small(of_went):
+        return _cell(came, of_came), _cell(went, of_went)
+    return (SUPPRESSED, WITHHELD) if is_small(of_came) else (WITHHELD, SUPPRESSED)
 
 
-def _cell(count: int) -> Cell:
-    return SUPPRESSED if is_small(count) else count
+def _cell(count: int, people: int) -> Cell:
+    return SUPPRESSED if is_small(people) else count
 
 
 def _grain(before: Outline, after: Outline) -> float:
-    """The step of shares: a hundredth, or as much as ten of the smaller cohort's stays are."""
-    smaller = max(min(len(before.stays), len(after.stays)), 1)
+    """The step of shares: a hundredth, or as much as ten of the smaller cohort's people are."""
+    smaller = max(min(len(np.unique(before.subjects)), len(np.unique(after.subjects))), 1)
     return max(_FINEST, math.ceil(100 * THRESHOLD / smaller) / 100)
 
 

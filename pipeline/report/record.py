@@ -62,7 +62,7 @@ class CondensedSummary:
 class Trajectory:
     """Class means over time of one variable, real training stays against one condensed set; keys "0" and "1".
 
-    `real_counts` (stays behind each real mean) lets small classes be suppressed; leave it empty only when the classes
+    `real_counts` (people behind each real mean) lets small classes be suppressed; leave it empty only when the classes
     are known to be large.
     """
 

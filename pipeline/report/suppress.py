@@ -1,10 +1,10 @@
 """Small-cell suppression: a count of one to nine people is shown as "<10", as disclosure control in hospitals asks.
 
 Where a person has several stays or predictions, the ingest says which counts are of fewer than ten people. Suppressed
-are stays without series or labels, shares that stand for fewer than ten stays on either
-side, few stays or subjects in a note, per-variable dropped rows, broken contract values, and class means of fewer than
-ten stays. Dropped rows are totalled exactly by reason (the account of rows must add up), so per variable a lone small
-cell takes its next smallest neighbour with it (shown as "withheld"): it cannot be found by subtraction.
+are stays without series or labels, shares that stand for fewer than ten people on either side, few stays or subjects in
+a note, per-variable dropped rows, broken contract values, and class means of fewer than ten people. Dropped rows are
+totalled exactly by reason (the account of rows must add up), so per variable a lone small cell takes its next smallest
+neighbour with it (shown as "withheld"): it cannot be found by subtraction.
 """
 
 from __future__ import annotations

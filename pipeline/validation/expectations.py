@@ -1,7 +1,7 @@
-"""Runs rules as a Great Expectations suite in memory, and keeps counts only: no value, id or row leaves this module.
+"""Our own rules on columns of numbers, and Great Expectations for a site's: counts only, no value, id or row.
 
-Great Expectations is imported inside the functions (seconds), with its telemetry off and without progress bars. It is
-given plain float64 columns (other dtypes take a slow path per value); text is coded as numbers by the caller.
+Ours are four of the library's kinds and mean what it means by them, without the seconds that loading it takes. Where a
+site's contract asks for it, it is imported inside the functions, with its telemetry off and without progress bars.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from jaxtyping import Float64
 from pipeline.core.types import ContractResult, ExpectationOutcome, Json
 
 _MAX_NAMED = 5
-_NAMES = "name"
+NOT_NULL: Final = "ExpectColumnValuesToNotBeNull"
+BETWEEN: Final = "ExpectColumnValuesToBeBetween"
+IN_SET: Final = "ExpectColumnValuesToBeInSet"
+UNIQUE: Final = "ExpectColumnValuesToBeUnique"
 POSITION: Final = "position"
 COUNTS_ONLY: Final[Mapping[str, Any]] = {"result_format": "SUMMARY", "partial_unexpected_count": 0}
-_LARGE_CELLS: Final = 1 << 21  # of a table: 16 MiB, too much to be left to Python's own time of collecting
 _ONE_AT_A_TIME: Final = Lock()  # Great Expectations has one current context for the whole process
 
 
@@ -41,7 +43,7 @@ class Rule:
 
 def known(column: str, *, critical: bool = True) -> Rule:
     """Every value is there and finite."""
-    return Rule(column, "ExpectColumnValuesToNotBeNull", "is there and finite", critical)
+    return Rule(column, NOT_NULL, "is there and finite", critical)
 
 
 def between(column: str, low: float | None, high: float | None, sentence: str = "", *, critical: bool = True) -> Rule:
@@ -50,17 +52,17 @@ def between(column: str, low: float | None, high: float | None, sentence: str = 
         sentence = f"is at most {high:g}" if low is None else f"is at least {low:g}" if high is None else ""
         sentence = sentence or f"lies in [{low:g}, {high:g}]"
     options = {"min_value": low, "max_value": high}
-    return Rule(column, "ExpectColumnValuesToBeBetween", sentence, critical, options)
+    return Rule(column, BETWEEN, sentence, critical, options)
 
 
 def among(column: str, values: Sequence[float], sentence: str, *, critical: bool = True) -> Rule:
     """Known values are of a set."""
-    return Rule(column, "ExpectColumnValuesToBeInSet", sentence, critical, {"value_set": list(values)})
+    return Rule(column, IN_SET, sentence, critical, {"value_set": list(values)})
 
 
 def unique(column: str, sentence: str = "is unique", *, critical: bool = True) -> Rule:
     """No known value twice; the count is of the values that are not alone."""
-    return Rule(column, "ExpectColumnValuesToBeUnique", sentence, critical)
+    return Rule(column, UNIQUE, sentence, critical)
 
 
 @final
@@ -81,43 +83,51 @@ class Table:
 
 def run_suite(suite: str, artefact: str, tables: Sequence[Table]) -> ContractResult:
     """Validate all tables; success means that no critical rule is broken."""
-    outcomes = [outcome for table in tables for outcome in _validate(suite, table)]
+    outcomes = [outcome for table in tables for outcome in _validate(table)]
     broken = any(outcome.critical and not outcome.success for outcome in outcomes)
     return ContractResult(suite, artefact, not broken, tuple(outcomes))
 
 
-def _validate(suite: str, table: Table) -> list[ExpectationOutcome]:
-    import pandas as pd
-
-    gx = great_expectations()
-    finite = {name: np.where(np.isfinite(column), column, np.nan) for name, column in table.columns.items()}
-    frame = pd.DataFrame(finite, dtype=np.float64, copy=False)
-    n = len(frame)
+def _validate(table: Table) -> list[ExpectationOutcome]:
+    n = len(next(iter(table.columns.values()), ()))
     enough = n >= table.min_rows
     few = ExpectationOutcome(
         f"({table.what}s)", f"there are at least {table.min_rows}", True, enough, int(not enough), n
     )
-    if n == 0:
-        return [few]  # rules on rows hold for no row at all, and say nothing
-    result_format = COUNTS_ONLY
-    if table.names is not None:
-        frame[_NAMES] = np.array(table.names, dtype=object)
-        result_format = {"result_format": "COMPLETE", "unexpected_index_column_names": [_NAMES]}
-    with let_go_after(frame.size):
-        return [few, *_outcomes(gx, suite, table, frame, result_format)]
+    return [few, *(_held(rule, table) for rule in table.rules)] if n else [few]  # rules hold for no row at all
 
 
-def _outcomes(
-    gx: Any, suite: str, table: Table, frame: Any, result_format: Mapping[str, Any]
-) -> list[ExpectationOutcome]:
-    """What became of each of the table's rules on `frame`; in a context of its own."""
-    expectations = [
-        getattr(gx.expectations, rule.kind)(column=rule.column, meta={POSITION: i}, **rule.options)
-        for i, rule in enumerate(table.rules)
-    ]
-    found = validated(gx, gx.ExpectationSuite(name=suite, expectations=expectations), table.what, frame, result_format)
-    by_position = {result.expectation_config.meta[POSITION]: result for result in found.results}
-    return [_outcome(rule, by_position.get(i), len(frame)) for i, rule in enumerate(table.rules)]
+def _held(rule: Rule, table: Table) -> ExpectationOutcome:
+    if rule.column not in table.columns:
+        n = len(next(iter(table.columns.values())))
+        return ExpectationOutcome(rule.column, f"{rule.sentence} (could not be evaluated)", True, False, n, n)
+    rows = np.flatnonzero(_broken(rule, table.columns[rule.column]))
+    names = [] if table.names is None else [table.names[row] for row in rows[:_MAX_NAMED]]
+    more = f" and {len(rows) - _MAX_NAMED} more" if len(rows) > _MAX_NAMED else ""
+    column = rule.column + (f" ({', '.join(names)}{more})" if names else "")
+    return ExpectationOutcome(
+        column, rule.sentence, rule.critical, not len(rows), len(rows), len(table.columns[rule.column])
+    )
+
+
+def _broken(rule: Rule, values: Float64[np.ndarray, " row"]) -> np.ndarray:
+    """`(row,)` bool: what Great Expectations would call unexpected; of rules on values none is where none is known."""
+    there = np.isfinite(values)
+    broken: np.ndarray = ~there
+    if rule.kind == NOT_NULL:
+        return broken
+    if rule.kind == BETWEEN:
+        low, high = rule.options["min_value"], rule.options["max_value"]
+        broken = (values < (-np.inf if low is None else low)) | (values > (np.inf if high is None else high))
+    elif rule.kind == IN_SET:
+        broken = ~np.isin(values, rule.options["value_set"])
+    else:
+        order = np.argsort(values, kind="stable")
+        alike = values[order][1:] == values[order][:-1]
+        broken = np.zeros(len(values), dtype=bool)
+        broken[order] = np.append(alike, False) | np.append(False, alike)
+    broken &= there
+    return broken
 
 
 def validated(gx: Any, suite: Any, what: str, frame: Any, result_format: Mapping[str, Any]) -> Any:
@@ -130,39 +140,16 @@ def validated(gx: Any, suite: Any, what: str, frame: Any, result_format: Mapping
 
 
 @contextmanager
-def let_go_after(cells: int) -> Iterator[None]:
-    """Let no frame of so many cells outlive its check: the current context holds its frame, and every other one holds
-    itself, in rings that Python breaks when many objects were made, however large they are. Only what the check made
-    is searched for rings: the rest of the process is set aside meanwhile, which costs nothing."""
+def let_go() -> Iterator[None]:
+    """Let no frame outlive its check: the current context holds its frame, and every other one itself, in a ring."""
     from great_expectations.data_context.data_context.context_factory import set_context
 
-    large = cells >= _LARGE_CELLS
     with _ONE_AT_A_TIME:
-        apart = large and not gc.get_freeze_count()
         try:
-            if apart:
-                gc.freeze()
-            try:
-                yield
-            finally:
-                set_context(None)
-                if large:
-                    gc.collect()
+            yield
         finally:
-            if apart:
-                gc.unfreeze()
-
-
-def _outcome(rule: Rule, result: Any, n: int) -> ExpectationOutcome:
-    """Counts of one result; a rule that could not be evaluated is broken, whatever it is about."""
-    if result is None or "unexpected_count" not in result.result:
-        return ExpectationOutcome(rule.column, f"{rule.sentence} (could not be evaluated)", True, False, n, n)
-    count = int(result.result["unexpected_count"])
-    rows = result.result.get("unexpected_index_list") or []
-    names = [str(row[_NAMES]) for row in rows]
-    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
-    column = rule.column + (f" ({', '.join(names[:_MAX_NAMED])}{more})" if names else "")
-    return ExpectationOutcome(column, rule.sentence, rule.critical, bool(result.success), count, n)
+            set_context(None)
+            gc.collect()
 
 
 def great_expectations() -> Any:

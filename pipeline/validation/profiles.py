@@ -1,4 +1,4 @@
-"""Profiles: what Great Expectations can look at instead of a tensor; a row per variable, channel, task or split."""
+"""Profiles: what rules can look at instead of a tensor; a row per variable, channel, task or split."""
 
 from __future__ import annotations
 
@@ -141,10 +141,9 @@ def implausible_cells(features: np.ndarray, channels: tuple[str, ...], transform
 
 def distinct_rows(features: np.ndarray) -> np.ndarray:
     """A code per row, equal for rows of equal bytes."""
-    import pandas as pd
-
     flat = np.ascontiguousarray(features).reshape(len(features), -1)
-    return pd.factorize(np.array([row.tobytes() for row in flat], dtype=object))[0].astype(np.float64)
+    codes: dict[bytes, int] = {}
+    return np.array([codes.setdefault(row.tobytes(), len(codes)) for row in flat], dtype=np.float64)
 
 
 def _finite_profile(array: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -186,12 +185,19 @@ def _splits_of_subject(subjects: np.ndarray, split: np.ndarray) -> np.ndarray:
 
 def _coded(series: Any) -> tuple[np.ndarray, np.ndarray]:
     """Codes (-1 = missing or blank) and distinct values of a polars or pandas column."""
-    import pandas as pd
+    import polars as pl
 
-    values = series.to_pandas() if hasattr(series, "to_pandas") else series
-    codes, distinct = pd.factorize(values)
-    blank = np.array([str(value).strip() == "" for value in distinct], dtype=bool)
-    return np.where(np.append(blank, True)[codes], -1, codes), np.asarray(distinct, dtype=object)
+    column = series
+    if not isinstance(column, pl.Series):  # pandas has a NaN for what is missing
+        column = pl.Series([None if value != value else value for value in series], dtype=pl.String, strict=False)
+    if not isinstance(column.dtype, pl.Enum):
+        text = column.cast(pl.String)
+        column = text.cast(pl.Enum(text.drop_nulls().unique(maintain_order=True)))
+    assert isinstance(column.dtype, pl.Enum)
+    distinct = column.dtype.categories
+    blank = (distinct.str.strip_chars() == "").to_numpy()
+    codes = column.to_physical().cast(pl.Int64).fill_null(-1).to_numpy()
+    return np.where(np.append(blank, True)[codes], -1, codes), distinct.to_numpy()
 
 
 def _numbers(series: Any) -> np.ndarray:
@@ -212,8 +218,8 @@ def _or_nan(codes: np.ndarray, there: np.ndarray) -> np.ndarray:
 
 def _row_codes(stay: np.ndarray, hours: np.ndarray, name: np.ndarray) -> np.ndarray:
     """A number per distinct triple; NaN where a part is missing. Exact while their product stays below 2^53."""
-    import pandas as pd
+    import polars as pl
 
-    moments, distinct = pd.factorize(hours)
-    code = (stay * (int(name.max(initial=0)) + 1.0) + name) * (len(distinct) + 1.0) + moments
-    return np.where((stay >= 0) & (name >= 0) & (moments >= 0), code, np.nan)
+    moments = pl.Series(hours).rank("dense").to_numpy()
+    code = (stay * (int(name.max(initial=0)) + 1.0) + name) * (int(moments.max(initial=0)) + 1.0) + moments
+    return np.where((stay >= 0) & (name >= 0) & ~np.isnan(hours), code, np.nan)

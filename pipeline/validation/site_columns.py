@@ -11,7 +11,7 @@ from jaxtyping import Float64
 
 from pipeline.core.types import Cohort, IngestReport
 
-FEWEST: Final = 10  # stays behind a figure, or there is none
+FEWEST: Final = 10  # people behind a figure, or there is none
 _OF_STEPS: Final[Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]] = {
     "steps": lambda known, _: known.sum(axis=1).astype(float),
     "first": lambda known, values: _picked(known, values, known.argmax(axis=1)),
@@ -23,7 +23,11 @@ _OF_STEPS: Final[Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]] =
 
 
 def cohort_profile(cohort: Cohort, report: IngestReport) -> dict[str, float]:
-    """The figures of the one row; NaN where fewer than ten stays stand behind a figure."""
+    """The figures of the one row; NaN where fewer than ten people stand behind a figure."""
+
+    def people(stays: np.ndarray) -> int:
+        return len(np.unique(cohort.subject_index[stays]))
+
     profile = {
         "stays": float(len(cohort.stay_ids)),
         "rows dropped": sum(report.rows_dropped.values()) / max(report.rows_read, 1),
@@ -31,15 +35,15 @@ def cohort_profile(cohort: Cohort, report: IngestReport) -> dict[str, float]:
     for index, variable in enumerate(cohort.variables):
         values = cohort.values[:, :, index]
         seen = cohort.observed[:, :, index]
-        stays = int(seen.any(axis=1).sum())
-        found = values[seen] if stays >= FEWEST else np.zeros(0, np.float32)
-        profile[f"{variable.name}: stays observed"] = stays / max(len(values), 1)
+        measured: np.ndarray = np.any(seen, axis=1)
+        found = values[seen] if people(measured) >= FEWEST else np.zeros(0, np.float32)
+        profile[f"{variable.name}: stays observed"] = int(measured.sum()) / max(len(values), 1)
         for what, of in (("median", np.median), ("smallest", np.min), ("largest", np.max)):
             profile[f"{variable.name}: {what}"] = float(of(found)) if len(found) else math.nan
     for index, task in enumerate(cohort.tasks):
         labels = cohort.labels[:, index]
         known = labels[np.isfinite(labels)]
-        rarer = min(float((known >= 0.5).sum()), float((known < 0.5).sum()))
+        rarer = min(people(labels >= 0.5), people(labels < 0.5))
         profile[f"{task.name}: prevalence"] = float(known.mean()) if rarer >= FEWEST else math.nan
         profile[f"{task.name}: labels known"] = len(known) / max(len(labels), 1)
     return profile

@@ -31,7 +31,7 @@ from pipeline.validation.expectations import (
     Rule,
     between,
     great_expectations,
-    let_go_after,
+    let_go,
     validated,
 )
 from pipeline.validation.site_columns import FEWEST, cohort_profile, stay_frame
@@ -81,7 +81,7 @@ class SiteContract:
 
 
 def draft_contract(cohort: Cohort, report: IngestReport) -> tuple[Rule, ...]:
-    """Rules on the profile that `cohort` keeps with room to spare; nothing is drawn from fewer than ten stays.
+    """Rules on the profile that `cohort` keeps with room to spare; nothing is drawn from fewer than ten people.
 
     Of each variable the share of stays that have it and the median, of each task the share of ones and of known labels,
     of the whole the stays and the share of rows dropped; and from the mapping that no value is implausible.
@@ -134,7 +134,7 @@ def check_site_contract(cohort: Cohort, report: IngestReport, contract: SiteCont
         frame = pd.DataFrame(columns, index=range(1 if suite.rows == PROFILE else len(cohort.stay_ids)))
         asked = [entry for entry in suite.expectations if set(columns_of(entry)) <= set(columns)]
         outcomes += [_absent(name) for name in sorted(named - set(columns))]
-        with let_go_after(frame.size):
+        with let_go():
             made = _suite(gx, suite.name, asked, contract.project)
             found = validated(gx, made, suite.rows, frame, COUNTS_ONLY)
         by_position = {result.expectation_config.meta[POSITION]: result for result in found.results}
@@ -174,7 +174,7 @@ def write_contract(folder: Path, name: str, rules: tuple[Rule, ...]) -> SiteCont
     labels = [{"type": "ExpectColumnValuesToBeBetween", "kwargs": {"column": "split", "min_value": 0, "max_value": 2}}]
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with let_go_after(0):
+        with let_go():
             context = gx.get_context(mode="file", project_root_dir=str(folder))
             there = {suite.name for suite in context.suites.all()}
             for rows, asked in ((PROFILE, entries), (STAYS, labels)):
@@ -302,7 +302,7 @@ def _keep(gx: Any, project: Path, results: list[tuple[str, Any]]) -> None:
     )
 
     run = RunIdentifier("decoct", datetime.now(tz=UTC))
-    with let_go_after(0), suppress(OSError):
+    with let_go(), suppress(OSError):
         context = gx.get_context(mode="file", context_root_dir=str(project))
         suites = [ExpectationSuiteIdentifier(name) for name, _ in results]
         keys = [ValidationResultIdentifier(suite, run, "cohort") for suite in suites]

@@ -29,7 +29,18 @@ from pipeline.ingest.cohort.scaling import prepare
 from pipeline.ingest.mapping.load import load_mapping
 from pipeline.ingest.sources.readers import read_source
 from pipeline.validation import contracts
-from pipeline.validation.expectations import Table, known, run_suite
+from pipeline.validation.expectations import (
+    COUNTS_ONLY,
+    Table,
+    among,
+    between,
+    great_expectations,
+    known,
+    let_go,
+    run_suite,
+    unique,
+    validated,
+)
 
 VARIABLES = (
     Variable("HR", "bpm", 20, 300, 30, 180, 80),
@@ -235,6 +246,12 @@ import numpy as np
 from pipeline.validation.expectations import Table, known, run_suite
 result = run_suite("s", "a", [Table("row", {"x": np.array([1.0, np.nan])}, (known("x"),))])
 assert [o.unexpected_count for o in result.outcomes] == [0, 1]
+import pandas as pd
+from pipeline.validation.expectations import COUNTS_ONLY, great_expectations, validated
+gx = great_expectations()
+suite = gx.ExpectationSuite(name="s", expectations=[gx.expectations.ExpectColumnValuesToNotBeNull(column="x")])
+found = validated(gx, suite, "row", pd.DataFrame({"x": [1.0, None]}), COUNTS_ONLY)
+assert [o.result["unexpected_count"] for o in found.results] == [1]
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -242,17 +259,42 @@ assert [o.unexpected_count for o in result.outcomes] == [0, 1]
 
 def test_no_frame_outlives_its_check() -> None:
     """Great Expectations would keep all of them until Python happens to collect, which large blocks do not hasten."""
-    apart = gc.get_freeze_count()
+    gx, apart = great_expectations(), gc.get_freeze_count()
     gc.disable()
     try:
         for _ in range(2):
-            run_suite("s", "a", [Table("row", {"x": np.zeros(1 << 21)}, (known("x"),))])
+            suite = gx.ExpectationSuite(
+                name="s", expectations=[gx.expectations.ExpectColumnValuesToNotBeNull(column="x")]
+            )
+            frame = pd.DataFrame({"x": np.zeros(1 << 21)})
+            with let_go():
+                validated(gx, suite, "row", frame, COUNTS_ONLY)
+            del frame
         # Not isinstance: an object's own word for its class may be a library's lazy import.
         held = [found for found in gc.get_objects() if type(found) is pd.DataFrame and len(found) == 1 << 21]
     finally:
         gc.enable()
     assert held == []
     assert gc.get_freeze_count() == apart
+
+
+def test_our_rules_count_as_great_expectations_does() -> None:
+    gx, draw = great_expectations(), np.random.default_rng(18)
+    rules = (
+        known("x"), unique("x"), among("x", (0, 2), "is 0 or 2"), between("x", -1, 1), between("x", None, 0.5),
+        between("x", 1, None), unique("y"), between("y", 0, 0),
+    )  # fmt: skip
+    for n in (1, 2, 7, 60):
+        columns = {"x": draw.integers(-3, 4, n) / 2.0, "y": draw.integers(0, 2, n).astype(float)}
+        columns["x"][draw.random(n) < 0.3] = np.nan
+        asked = [getattr(gx.expectations, r.kind)(column=r.column, meta={"at": i}, **r.options)
+                 for i, r in enumerate(rules)]  # fmt: skip
+        suite = gx.ExpectationSuite(name="s", expectations=asked)
+        found = validated(gx, suite, "row", pd.DataFrame(columns), COUNTS_ONLY).results
+        theirs = {r.expectation_config.meta["at"]: (r.success, r.result["unexpected_count"]) for r in found}
+        ours = run_suite("s", "a", [Table("row", columns, rules)]).outcomes[1:]
+        assert [(o.success, o.unexpected_count) for o in ours] == [theirs[i] for i in range(len(rules))]
+        assert {o.n for o in ours} == {n}
 
 
 def test_real_stays_keep_the_contracts() -> None:

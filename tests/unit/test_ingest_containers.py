@@ -16,8 +16,9 @@ import pytest
 from pipeline.core.errors import DataError, NotInstalled
 from pipeline.core.types import Cohort, IngestReport
 from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.drafting.suggest import suggest
 from pipeline.ingest.engine.event_tables import read_event_tables
-from pipeline.ingest.mapping.load import parse_mapping
+from pipeline.ingest.mapping.load import load_mapping, parse_mapping
 from pipeline.ingest.table_files import find_files
 
 STAYS: Final = "stay,person,start,died\n" + "".join(f"{i},P{i},2024-03-0{i} 08:00,{i % 2}\n" for i in range(1, 5))
@@ -132,6 +133,14 @@ def test_a_table_in_an_archive(
     same(ingest(tmp_path, lab=name, encoding=encoding.replace("utf-16", "utf-8")), truth)
 
 
+def test_a_folder_with_the_name_of_an_archive_is_a_folder(tmp_path: Path, truth: tuple[Cohort, IngestReport]) -> None:
+    (tmp_path / "export.zip").mkdir()
+    (tmp_path / "export.zip" / "stays.csv").write_text(STAYS)
+    (tmp_path / "export.zip" / "lab.csv").write_text(LAB)
+    same(ingest(tmp_path, "export.zip/stays", "export.zip/lab"), truth)
+    same(ingest(tmp_path / "export.zip"), truth)
+
+
 def test_archives_that_cannot_be_read_say_so(tmp_path: Path) -> None:
     (tmp_path / "stays.csv").write_text(STAYS)
     with zipfile.ZipFile(tmp_path / "lab.zip", "w") as archive:
@@ -154,8 +163,11 @@ def test_archives_that_cannot_be_read_say_so(tmp_path: Path) -> None:
 def test_workbooks_without_the_extra_ask_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workbook(tmp_path / "lab.xlsx", {"lab": cells(LAB)})
     monkeypatch.setitem(sys.modules, "fastexcel", None)
-    with pytest.raises(NotInstalled, match=r"pip install 'decoct\[excel\]'"):
+    with pytest.raises(NotInstalled, match=r"lab.xlsx: an Excel workbook .* pip install 'decoct\[excel\]'"):
         find_files(tmp_path, "lab")
+    (tmp_path / "lab.csv").write_text("stay\n")
+    with pytest.raises(DataError, match=r"nothing known in its columns stay"):
+        suggest(tmp_path)
 
 
 def test_a_sheet_is_what_its_csv_is(tmp_path: Path, truth: tuple[Cohort, IngestReport]) -> None:
@@ -168,6 +180,11 @@ def test_a_sheet_is_what_its_csv_is(tmp_path: Path, truth: tuple[Cohort, IngestR
     for name in ("stays.xlsx", "lab.xlsm"):
         (tmp_path / name).unlink()
     same(ingest(tmp_path, "export.xlsx/stays", "export.xlsx/Lab 2024"), truth)
+    draft = suggest(tmp_path)
+    (tmp_path / "draft.toml").write_text(draft.toml)
+    layout = load_mapping(str(tmp_path / "draft.toml")).layout
+    assert layout is not None
+    assert (layout.stays.file, layout.events[0].file) == ("export.xlsx/Stays", "export.xlsx/Lab 2024")
     with pytest.raises(DataError, match=r'2 tables \(Stays, Lab 2024\); name one: file = "export.xlsx/NAME"'):
         ingest(tmp_path, "export", "export")
 
@@ -184,5 +201,5 @@ def test_ids_that_excel_has_rounded_are_refused(tmp_path: Path) -> None:
     workbook(tmp_path / "lab.xlsx", {"lab": rows})
     assert ingest(tmp_path)[1].rows_dropped["no such stay or subject"] == 1
     (tmp_path / "lab.xlsx").write_bytes(b"PK\x03\x04 no workbook")
-    with pytest.raises(DataError, match="cannot be read as a workbook"):
+    with pytest.raises(DataError, match="is no Excel workbook that can be read"):
         ingest(tmp_path)

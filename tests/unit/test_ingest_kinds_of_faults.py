@@ -7,6 +7,7 @@ report has other counts or notes than the clean one's; kinds that must be told i
 from __future__ import annotations
 
 import gzip
+import math
 import random
 import shutil
 from collections.abc import Callable
@@ -20,14 +21,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flows.stages.report import people_of_classes
 from pipeline.core.errors import DataError
 from pipeline.core.types import Cohort, IngestReport, Variable
 from pipeline.ingest.cohort.build import build_cohort
 from pipeline.ingest.cohort.heaps import Values, heap_notes
 from pipeline.ingest.cohort.slips import other_units
 from pipeline.ingest.engine.event_tables import read_event_tables
-from pipeline.ingest.mapping.load import parse_mapping
+from pipeline.ingest.mapping.load import SourceMapping, parse_mapping
+from pipeline.ingest.source_tables import require_some
+from pipeline.report.changes import changes, outline_of
 from pipeline.report.data_look import look_at
+from pipeline.validation.site_columns import cohort_profile
 
 N: Final = 12
 BEGIN: Final = datetime(2024, 3, 1, 8)
@@ -45,7 +50,7 @@ ROWS: Final = [
 LAB: Final = "\n".join(["stay,t,code,value,unit", *ROWS]) + "\n"
 
 
-def ingest(folder: Path, **keys: Any) -> tuple[Cohort, IngestReport]:
+def mapping_of(**keys: Any) -> SourceMapping:
     wide = {"plausible": [0.001, 3000], "scale": [30, 400], "normal": 100}
     stays = {"file": "stays", "stay": "stay", "subject": "person", "start": "start", "end": "end", "site": "site"}
     stays["join"] = [{"file": "labels", "on": ["stay"], "columns": {"died": "died"}}]
@@ -57,7 +62,11 @@ def ingest(folder: Path, **keys: Any) -> tuple[Cohort, IngestReport]:
         "layout": {"timezone": "UTC", "stays": stays, "events": [{**events, "operator": "op"}]},
         **keys,
     }
-    mapping = parse_mapping(raw, "t", "t.toml", "0" * 64)
+    return parse_mapping(raw, "t", "t.toml", "0" * 64)
+
+
+def ingest(folder: Path, **keys: Any) -> tuple[Cohort, IngestReport]:
+    mapping = mapping_of(**keys)
     tables = read_event_tables(folder=folder, mapping=mapping, until_hours=24.0 if keys else 6.0)
     return build_cohort(
         tables, mapping, step_hours=1.0, n_steps=6, split=lambda subjects: np.zeros(len(subjects), np.int8)
@@ -152,13 +161,15 @@ FAULTS: Final[dict[str, tuple[Spoil, str]]] = {
         lambda f: [text("stays.csv", lambda old: old + old.split("\n")[1].replace("1001", "2001") + "\n")(f),
                    text("labels.csv", lambda old: f"{old}2001,1\n")(f)], "begin before another stay"),
     "sites in several forms": (field(4, str.lower, name="stays.csv"), "2 sites have a name"),
+    "people under one id": (field(1, lambda old: "0", every=1, name="stays.csv"), "12 of 12 stays are of one subject"),
     "sites missing": (field(4, lambda old: "", name="stays.csv"), "4 of 12 stays have no site"),
     "labels that disagree": (text("labels.csv", lambda old: f"{old}1001,1\n"), "error"),
     "labels of other ids": (field(0, lambda old: f"0{old}", every=1, name="labels.csv"), "error: name no stay"),
     "limits by a column": (lines(lambda i, line: f"{line},{'op' if i == 0 else '<' if i == 5 else '='}"), "a limit"),
-    **{f"{what} in {column}": (parquet(*column.split(" "), new), "error")
-       for column in ("lab/b t", "lab/b stay", "lab/b code", "stays start", "stays site", "labels died")
-       for what, new in (("lists", pl.concat_list(column.split(" ")[1])), ("bytes", pl.lit(b"\xff")))},
+    **{f"{what} in {column}": (parquet(table, column, new), "error")
+       for table, column in (("lab/b", "t"), ("lab/b", "stay"), ("lab/b", "code"), ("stays", "start"),
+                             ("stays", "site"), ("labels", "died"))
+       for what, new in (("lists", pl.concat_list(column)), ("bytes", pl.lit(b"\xff")))},
     "durations as ids": (parquet("lab/b", "stay", pl.lit(timedelta(hours=3))), ""),
     "durations as times": (parquet("lab/b", "t", pl.lit(timedelta(hours=3))), ""),
     "durations in the stays": (parquet("stays", "site", pl.lit(timedelta(hours=3))), "error: holds durations"),
@@ -201,6 +212,14 @@ def test_no_fault_passes_in_silence(kind: str, truth: tuple[Cohort, IngestReport
         assert any(expected in words for words in told) if expected else same or told
 
 
+def test_the_account_is_told_where_no_row_is_left(tmp_path: Path) -> None:
+    write(tmp_path)
+    for name in ("lab/a.csv", "lab/b.csv"):
+        field(1, moment("%Y-%m-%d"), every=1, name=name)(tmp_path)
+    with pytest.raises(DataError, match=r"none of 144 rows can be used: 144 outside the window; .*144 times"):
+        require_some(read_event_tables(folder=tmp_path, mapping=mapping_of(), until_hours=6.0))
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["kPa", "mmol/L", "L/h", "mark", ""]), st.floats(0.05, 0.9))
 def test_a_second_heap_of_values_is_told(seed: int, slip: str, share: float) -> None:
@@ -239,3 +258,15 @@ def test_figures_of_many_predictions_of_few_people_are_held_back(tmp_path: Path)
     assert set(glucose["quantiles"]) == {"<10"}
     assert look["ingest"]["coverage"] == {"HR": 1.0, "Glucose": "<10"}
     assert look["ingest"]["prevalence"]["died"] == "<10"  # of six people each, in 18 predictions
+    assert people_of_classes(cohort.labels[:, 0], cohort.subject_index) == {"0": 6, "1": 6}
+    profile = cohort_profile(cohort, report)
+    assert math.isnan(profile["Glucose: median"])
+    assert math.isnan(profile["died: prevalence"])
+    assert profile["HR: median"] > 70
+    shorter, _ = ingest(tmp_path, prediction_times={"every": "2h", "until": "end", "at_most": "4h"})
+    (tmp_path / "stays.csv").write_text("\n".join(STAYS.split("\n")[:-4]) + "\n")
+    fewer, _ = ingest(tmp_path, prediction_times={"every": "2h", "until": "end", "at_most": "6h"})
+    whole, before, left = (outline_of(item, b"key") for item in (cohort, shorter, fewer))
+    assert changes(before, whole)["stays_added"] == 12
+    found = changes(whole, left)
+    assert (found["stays_added"], found["stays_removed"], found["stays_corrected"]) == ("withheld", "<10", 0)

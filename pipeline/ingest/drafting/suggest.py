@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import polars as pl
 
-from pipeline.core.errors import DataError
+from pipeline.core.errors import DataError, NotInstalled
+from pipeline.ingest.containers import is_container, tables_in
 from pipeline.ingest.drafting.events import FEWEST_ROWS, Events, events_of
 from pipeline.ingest.drafting.looks import Look, date_order, encoding_of, has_decimal_commas, look
 from pipeline.ingest.drafting.meds import Draft, meds_draft
@@ -24,7 +25,7 @@ from pipeline.ingest.drafting.trial import tried
 from pipeline.ingest.engine.coded import plain_text
 from pipeline.ingest.mapping.load import load_mapping
 from pipeline.ingest.mapping.synonyms import plain, role
-from pipeline.ingest.table_files import SUFFIXES, tables_under
+from pipeline.ingest.table_files import SUFFIXES, files_under, tables_under
 
 _MOST_FILES: Final = 200
 _MOST_SHOWN: Final = 60
@@ -39,9 +40,14 @@ def suggest(source: Path) -> Draft:
         DataError: nothing there that could be read, or no table that looks like events.
     """
     folder = source if source.is_dir() else source.parent
-    files = tables_under(folder)
+    files, closed = tables_under(folder), list[str]()
+    for path in filter(is_container, files_under(folder)):
+        try:
+            files += tables_in(path, SUFFIXES)
+        except (DataError, NotInstalled) as error:
+            closed.append(f"{path.relative_to(folder).as_posix()} was not looked at: {error}")
     if not files:
-        raise DataError(f"{source} holds no table ({', '.join(SUFFIXES)})")
+        raise DataError(f"{source} holds no table ({', '.join(SUFFIXES)}){''.join(f'; {why}' for why in closed)}")
     if (folder / _WRITTEN).is_file():
         written = (folder / _WRITTEN).read_text(encoding="utf-8")
         return Draft(written, (f"this is the mapping that was written with these tables, {_WRITTEN.as_posix()}",))
@@ -58,7 +64,7 @@ def suggest(source: Path) -> Draft:
     raw, tries = tried(raw, folder, files)
     if len(files) > _MOST_FILES:
         notes.append(f"only {_MOST_FILES} of {len(files)} files were looked at")
-    return Draft(toml_text(raw), (*notes, *told, *tries))
+    return Draft(toml_text(raw), (*closed, *notes, *told, *tries))
 
 
 def _looks(folder: Path, files: list[Path], encoding: str) -> tuple[list[Look], list[str]]:

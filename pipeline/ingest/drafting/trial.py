@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.containers import holder
 from pipeline.ingest.drafting.toml_text import toml_text
 from pipeline.ingest.engine.event_tables import read_event_tables
 from pipeline.ingest.mapping.load import SourceMapping, parse_draft
@@ -33,7 +34,7 @@ def tried(raw: Raw, folder: Path, files: list[Path]) -> tuple[Raw, list[str]]:
     A task whose labels are all alike cannot be the first; without any other, the length of stay or a measurement of a
     later day is asked for, by public limits. What fails is told in the words of the reading.
     """
-    if sum(path.stat().st_size for path in files) > _MOST_BYTES:
+    if sum(holder(path).stat().st_size for path in files) > _MOST_BYTES:
         return raw, [_UNTRIED]
     notes = list[str]()
     good = [name for name in raw["tasks"] if _fault({**raw, "tasks": {name: raw["tasks"][name]}}, folder) is None]

@@ -27,6 +27,7 @@ END: Final = "(end)"
 KEY: Final = "(key)"
 EXCLUDED: Final = "(excluded)"
 _END_LOST: Final = "(end lost)"
+_MANY, _MOST_OF_ONE = 10, 0.05  # stays of one subject, and which share of all is too much for one
 
 
 @final
@@ -112,6 +113,9 @@ def _twins(frame: pl.DataFrame, stays: StaysLayout) -> list[str]:
         alike = len(ids) - loose_ids(ids).n_unique()
         if alike:
             notes.append(f"{alike} {what} have an id that differs from another's only by {ID_FORMS}: are they one?")
+    most = frame["subject_id"].value_counts()["count"].max()
+    if isinstance(most, int) and most >= _MANY and most > _MOST_OF_ONE * frame.height:
+        notes.append(f"{most} of {frame.height} stays are of one subject: is its id one, or a mark of nobody's?")
     return notes
 
 
