@@ -153,7 +153,9 @@ def libraries_that_send() -> list[str]:
 
         if is_telemetry_enabled():
             found.append("Prefect's client")
-    if find_spec("great_expectations") and find_spec("great_expectations.analytics"):  # gone since 1.19
+    validator = find_spec("great_expectations")  # the package alone: a look into it loads it, for three seconds
+    places = [] if validator is None else validator.submodule_search_locations or []
+    if any((Path(place) / "analytics").is_dir() for place in places):  # gone since 1.19
         from great_expectations.analytics.config import ENV_CONFIG
 
         if ENV_CONFIG.gx_analytics_enabled is not False:

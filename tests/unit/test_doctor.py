@@ -256,8 +256,10 @@ def test_nothing_is_changed_by_looking(tmp_path: Path) -> None:
 def test_the_verb_fails_with_its_code_when_a_check_does(tmp_path: Path) -> None:
     write_secret(tmp_path / "keys" / "encoder.key", Secret(bytes(32), "encoder"))
     (tmp_path / "keys" / "encoder.key").chmod(0o644)
-    command = [sys.executable, "-m", "flows.cli", "doctor", "--out", str(tmp_path)]
+    command = [sys.executable, "-X", "importtime", "-m", "flows.cli", "doctor", "--out", str(tmp_path)]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert answer.returncode == 15
+    assert "| prefect" in answer.stderr.replace("  ", "")
+    assert "great_expectations" not in answer.stderr  # three seconds, to be told that it sends nothing
     assert "FAIL  key" in answer.stdout
     assert "OPEN to group and others" in answer.stdout
