@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,16 +24,11 @@ from pipeline.core.types import (
     UtilityScore,
     with_tasks,
 )
-from pipeline.core.types.found import OF_TEACHER
+from pipeline.core.types.found import FULL_DATA, OF_TEACHER, RANDOM_REAL
 from pipeline.store import Made
 
 if TYPE_CHECKING:
     from pipeline.validation.utility import Training, TrainingSet
-
-FULL_DATA: Final = "full_data"
-
-
-RANDOM_REAL: Final = "random_real_stays"
 
 
 def utility(
