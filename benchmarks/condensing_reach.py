@@ -29,7 +29,8 @@ from condensation.kernel_matching import KernelMatching
 from condensation.private.condenser import PrivateMoments
 from pipeline.core.protocols import Condenser
 from pipeline.core.types import CondensedSet, EncodedCohort, Split, with_tasks
-from pipeline.validation.utility import FULL_DATA, TrainingSet, measure_utility
+from pipeline.core.types.found import FULL_DATA
+from pipeline.validation.utility import TrainingSet, measure_utility
 
 MODELS = ("tcn", "lstm", "logistic_regression")
 METHODS: Mapping[str, Condenser] = {

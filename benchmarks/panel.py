@@ -22,12 +22,13 @@ from sklearn.cluster import KMeans
 
 from pipeline.core.seeds import generator
 from pipeline.core.types import EncodedCohort, Split, UtilityReport, UtilityScore
+from pipeline.core.types.found import FULL_DATA, RANDOM_REAL
 from pipeline.ingest.cohort.build import build_cohort
 from pipeline.ingest.cohort.scaling import prepare
 from pipeline.ingest.mapping.load import load_mapping
 from pipeline.ingest.sources.embedded import read_embedded
 from pipeline.probes.training import LEARNING_RATE, MAX_STEPS, MIN_STEPS
-from pipeline.validation.utility import FULL_DATA, RANDOM_REAL, TrainingSet, measure_utility
+from pipeline.validation.utility import TrainingSet, measure_utility
 
 MODELS = ("tcn", "lstm", "gru", "gradient_boosting", "logistic_regression")
 QUICK_MODELS = ("tcn", "logistic_regression")

@@ -1,18 +1,32 @@
 """The road, on one page: `walk` says what feeds what; `walk_until` walks it in this process, `flows.tasks` as a flow.
 
-A stage's module, and what it needs, is loaded when its stage is taken: an unchanged run, or one until an early stage,
-does not wait for the libraries of those that do nothing.
+A stage's module loads what makes its artefact where it makes it: an unchanged run, or one until an early stage, does
+not wait for the libraries of those that do nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeVar, cast, final
+from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, cast, final
 
 from flows.compute.maps import calls
 from flows.progress import say
+from flows.stages import (
+    audit,
+    candidate,
+    condense,
+    decide,
+    drift,
+    encode,
+    group,
+    ingest,
+    prepare,
+    release,
+    report,
+    utility,
+    validate,
+)
 from flows.stopping import at_most
 from flows.workspace.job import Job
 from flows.workspace.locks import shares_workspace
@@ -21,114 +35,6 @@ from pipeline.core.config import Config
 from pipeline.core.redaction import scrubbed
 from pipeline.core.types import CondensedSet, EncodedCohort
 from pipeline.store import Made
-
-
-@final
-class _Later:
-    """Stands for a stage's module: its attributes are functions that load it and call theirs of the same name."""
-
-    def __init__(self, stage: str) -> None:
-        self._stage = stage
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return partial(_call, self._stage, name)
-
-
-def _call(stage: str, name: str, *inputs: Any) -> Any:
-    return getattr(_module(stage), name)(*inputs)
-
-
-def _module(stage: str) -> Any:
-    """By statements that name the modules: what code reaches is found by the names in its imports."""
-    match stage:
-        case "audit":
-            import flows.stages.audit
-
-            return flows.stages.audit
-        case "candidate":
-            import flows.stages.candidate
-
-            return flows.stages.candidate
-        case "condense":
-            import flows.stages.condense
-
-            return flows.stages.condense
-        case "decide":
-            import flows.stages.decide
-
-            return flows.stages.decide
-        case "drift":
-            import flows.stages.drift
-
-            return flows.stages.drift
-        case "encode":
-            import flows.stages.encode
-
-            return flows.stages.encode
-        case "group":
-            import flows.stages.group
-
-            return flows.stages.group
-        case "ingest":
-            import flows.stages.ingest
-
-            return flows.stages.ingest
-        case "prepare":
-            import flows.stages.prepare
-
-            return flows.stages.prepare
-        case "release":
-            import flows.stages.release
-
-            return flows.stages.release
-        case "report":
-            import flows.stages.report
-
-            return flows.stages.report
-        case "utility":
-            import flows.stages.utility
-
-            return flows.stages.utility
-        case "validate":
-            import flows.stages.validate
-
-            return flows.stages.validate
-        case _:
-            raise AttributeError(stage)
-
-
-if TYPE_CHECKING:
-    from flows.stages import (
-        audit,
-        candidate,
-        condense,
-        decide,
-        drift,
-        encode,
-        group,
-        ingest,
-        prepare,
-        release,
-        report,
-        utility,
-        validate,
-    )
-else:
-    audit = _Later("audit")
-    candidate = _Later("candidate")
-    condense = _Later("condense")
-    decide = _Later("decide")
-    drift = _Later("drift")
-    encode = _Later("encode")
-    group = _Later("group")
-    ingest = _Later("ingest")
-    prepare = _Later("prepare")
-    release = _Later("release")
-    report = _Later("report")
-    utility = _Later("utility")
-    validate = _Later("validate")
 
 P = ParamSpec("P")
 R = TypeVar("R")

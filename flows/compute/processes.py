@@ -24,7 +24,13 @@ from pipeline.core.errors import EnvironmentProblem
 MOST_DEATHS: Final = 5
 """A run ends when more workers than these died under one map: by want of memory, or by hand."""
 
-PRELOADED: Final = ("flows.compute.one_thread", "flows.stages.attacks.scenes", "flows.stages.group")
+PRELOADED: Final = (
+    "flows.compute.one_thread",
+    "flows.stages.attacks.scenes",
+    "encoders.calibrate",
+    "pipeline.grouping.trainings",
+    "pipeline.validation.utility",
+)
 """Modules that all workers share; the first one before any library starts threads."""
 
 dumps: Callable[[object], bytes] = pickle.dumps

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -137,25 +136,18 @@ def telemetry(environ: Mapping[str, str] | None = None) -> Iterator[Finding]:
     on = [name for name, value in TELEMETRY_OFF.items() if environ.get(name) != value]
     yield Finding("telemetry", not on, f"not switched off: {', '.join(on)}" if on else "off in the environment")
     sending = libraries_that_send()
-    told = f"on, as read by {', '.join(sending)}" if sending else "off, as Prefect and Great Expectations read it"
+    told = f"on, as read by {', '.join(sending)}" if sending else "off, as Prefect reads it"
     yield Finding("telemetry", not sending, told)
 
 
 def libraries_that_send() -> list[str]:
-    """Libraries whose own settings say that they would report on their use."""
+    """Whose own settings say that they would report on their use; Great Expectations no longer can."""
+    from prefect._internal.analytics.enabled import is_telemetry_enabled
     from prefect.settings import get_current_settings
 
     found = []
     if get_current_settings().server.analytics_enabled:
         found.append("Prefect's server")
-    if find_spec("prefect._internal.analytics") is not None:
-        from prefect._internal.analytics.enabled import is_telemetry_enabled
-
-        if is_telemetry_enabled():
-            found.append("Prefect's client")
-    if find_spec("great_expectations") and find_spec("great_expectations.analytics"):  # gone since 1.19
-        from great_expectations.analytics.config import ENV_CONFIG
-
-        if ENV_CONFIG.gx_analytics_enabled is not False:
-            found.append("Great Expectations")
+    if is_telemetry_enabled():
+        found.append("Prefect's client")
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flows import registry
+from flows.charging.foresee import Known, require_releasable
 from flows.stages.artefacts import Candidate
 from flows.streams.tonight import of_stream
 from flows.workspace import accepted, history
@@ -41,8 +42,6 @@ def releasable(job: Job, cohort: Made[Cohort]) -> None:
     if not job.night or accepted.newest_content(job) == accepted.content_of(job, cohort):
         return
     if not any(of_stream(table) for table in job.config.condense.values()):
-        from flows.charging.foresee import Known, require_releasable
-
         require_releasable(job.config, Known.of(job.only(cohort, Cohort)), to_release=job.to_release)
 
 

@@ -92,22 +92,20 @@ def ingest(job: Job) -> Made[Cohort]:
 
 
 def _split(job: Job, tables: SourceTables, split: SplitConfig) -> Any:
-    from pipeline.ingest.splits import given_split, site_split, time_split, with_tuning
+    from pipeline.ingest.splits import given_split, keyed_hash_split, site_split, time_split, with_tuning
+
+    def hashed(held_out: float) -> Any:
+        subjects = tables.stays["subject_id"].to_numpy()
+        return keyed_hash_split(subjects, job.secret("split"), split.tuning, held_out)
 
     if split.kind == "given":
         return given_split(tables)
     if split.kind == "site":
         part = site_split(tables, split.tuning_sites, split.held_out_sites)
-        return part if split.tuning_sites else with_tuning(part, _hashed(job, tables, split.tuning, 0.0))
+        return part if split.tuning_sites else with_tuning(part, hashed(0.0))
     if split.kind == "time":
         return time_split(tables, split.tuning, split.held_out)
-    return _hashed(job, tables, split.tuning, split.held_out)
-
-
-def _hashed(job: Job, tables: SourceTables, tuning: float, held_out: float) -> Any:
-    from pipeline.ingest.splits import keyed_hash_split
-
-    return keyed_hash_split(tables.stays["subject_id"].to_numpy(), job.secret("split"), tuning, held_out)
+    return hashed(split.held_out)
 
 
 def _mapping_digest(mapping: str) -> str:

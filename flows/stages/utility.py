@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,17 +24,12 @@ from pipeline.core.types import (
     UtilityScore,
     with_tasks,
 )
-from pipeline.core.types.found import OF_TEACHER
-from pipeline.probes.networks import NETWORKS
+from pipeline.core.types.found import FULL_DATA, OF_TEACHER, RANDOM_REAL
 from pipeline.store import Made
 
 if TYPE_CHECKING:
     from pipeline.validation.utility import Training, TrainingSet
 
-FULL_DATA: Final = "full_data"
-
-
-RANDOM_REAL: Final = "random_real_stays"
 BESIDE_NETWORKS: Final = 10.0  # a network's training costs about so many of another model
 
 
@@ -90,6 +85,7 @@ def _by_workers(
     job = for_much_work(job, max(len(one.test.labels) for one in sets.values()))
     if not job.config.compute.by_workers:
         return None
+    from pipeline.probes.networks import NETWORKS
     from pipeline.validation.utility import trainings
 
     told = tuple(encoded.items()), tuple(condensed.items())

@@ -18,6 +18,7 @@ from pipeline.core.config import Config
 from pipeline.core.errors import DataError, DecoctError
 from pipeline.core.types import AttackResult, UtilityReport
 from pipeline.core.types.drift import LEVELS, DriftReport
+from pipeline.core.types.found import FULL_DATA, RANDOM_REAL
 from pipeline.report.suppress import SUPPRESSED, is_small
 from pipeline.sharing.policy.load import Policy, load_policy
 from pipeline.sharing.policy.rules import AttackVerdict, attack_verdicts
@@ -27,8 +28,6 @@ LAST: Final = 30  # nights on the page
 PANELS: Final = 12  # of one threat model
 TOP: Final = 8  # remarkable rows of a drift table
 BUNDLE: Final = "bundle"  # the artefact name of the scan of released bytes
-FULL_DATA: Final = "full_data"
-RANDOM_REAL: Final = "random_real_stays"
 _RANK: Final = {"FAIL": 2, "INCONCLUSIVE": 1, "PASS": 0}
 T = TypeVar("T")
 

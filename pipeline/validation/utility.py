@@ -24,8 +24,6 @@ from pipeline.probes.panel import DETERMINISTIC_MODELS, MODELS, fit_predict
 from pipeline.probes.training import BATCH_SIZE, MAX_STEPS, MIN_STEPS
 from pipeline.validation.metrics import METRICS, REGRESSION_METRICS
 
-FULL_DATA = "full_data"
-RANDOM_REAL = "random_real_stays"
 TEACHER = "teacher"
 """The model of a set's teacher in the table of scores."""
 LARGE_SET_SAMPLES = 1000

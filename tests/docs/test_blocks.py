@@ -33,6 +33,7 @@ RUN_ELSEWHERE = {  # page -> the test that runs its Python, files and commands
     "docs/how-to/encode-in-a-pipeline.md": "tests/contract/test_transformers_sklearn.py",
     "docs/how-to/your-own-condenser.md": "tests/contract/test_plug_in_condensers.py",
     "docs/keys.md": "tests/unit/test_keys_page.py",
+    "docs/how-to/every-night.md": "tests/unit/test_lost.py",
     "docs/bundle-format.md": "tests/privacy/test_bundle_format.py",
 }
 NOT_RUN = {  # page, words in the block -> why nothing runs it

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -258,3 +261,18 @@ def test_a_key_that_was_made_is_not_made_anew(here: Path) -> None:
         with pytest.raises(EnvironmentProblem, match=r"decoct log lost keys/split\.key"):
             making()
     assert not (keys_of(here) / "split.key").exists()
+
+
+def test_the_drill_of_the_page_tells_the_loss_and_ends_as_it_began(lived: tuple[Path, Path], tmp_path: Path) -> None:
+    shutil.copytree(lived[1], tmp_path / "decoct-work")
+    make_key(keys_of(tmp_path / "decoct-work"), "noise")
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "every-night.md"
+    (drill,) = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    verb = f'decoct() {{ "{sys.executable}" -m flows.cli "$@"; }}\n'
+    done = subprocess.run(["bash", "-c", verb + drill], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    first, *lost, last = done.stdout.splitlines()
+    assert first == last == "everything is as it was left"
+    assert any("ledger/ledger.jsonl" in line for line in lost), lost
+    assert any("noise.key" in line for line in lost), lost
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["backup", "decoct-work"]

@@ -79,6 +79,9 @@ class ContractResult:
 
 OF_TEACHER: Final = "'s teacher"
 """After a set's name: the row of the teacher that came with it, for which nothing is trained."""
+FULL_DATA: Final = "full_data"
+RANDOM_REAL: Final = "random_real_stays"
+"""The rows of the ceiling, all real training stays, and of the baseline, as many as the set has samples."""
 
 
 @dataclass(frozen=True)
