@@ -35,6 +35,15 @@ def follows(guarantee: Mapping[str, Any]) -> bool:
     )
 
 
+def query_of(event: Event) -> tuple[str, float] | None:
+    """Kind and noise multiplier of an event that a ledger prices, less what only names it; None = it is none."""
+    kind: Any = event.get("event")
+    value: Any = event.get("noise_multiplier")
+    if kind not in ("GaussianDpEvent", "LaplaceDpEvent") or type(value) not in (int, float):
+        return None
+    return (str(kind), float(value)) if LEAST_NOISE <= value <= MOST_NOISE else None
+
+
 def gaussian_delta(noise_multiplier: float, epsilon: float) -> float:
     """The smallest delta of one Gaussian query at `epsilon`."""
     mu = 1 / noise_multiplier
@@ -44,10 +53,9 @@ def gaussian_delta(noise_multiplier: float, epsilon: float) -> float:
 def _covers(events: Sequence[Event], epsilon: float, delta: float) -> bool:
     noise: dict[str, list[float]] = {"GaussianDpEvent": [], "LaplaceDpEvent": []}
     for event in events:
-        value: Any = event.get("noise_multiplier")
-        if event["event"] not in noise or type(value) not in (int, float) or not LEAST_NOISE <= value <= MOST_NOISE:
+        if (query := query_of(event)) is None:
             return False
-        noise[event["event"]].append(value)
+        noise[query[0]].append(query[1])
     gaussian, laplace = noise.values()
     if not events or len(laplace) > MOST_LAPLACE:
         return False
