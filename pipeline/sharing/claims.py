@@ -9,7 +9,7 @@ the verifier imports it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 ROUNDING: Final = 1.001  # of an epsilon, as at the gate
@@ -27,12 +27,21 @@ def follows(guarantee: Mapping[str, Any]) -> bool:
         KeyError, TypeError, ValueError, AttributeError, OverflowError: the events are none of a guarantee's.
     """
     events, epsilon, delta = guarantee["events"], guarantee["epsilon"], guarantee["delta"]
-    if [event["event"] for event in events] != ["parallel"]:
-        return _covers(events, epsilon, delta)
-    sites = events[0]["sites"]  # disjoint people: each pays for their own site
-    return bool(sites) and all(
-        0 <= site["delta"] <= delta and _covers(site["events"], epsilon, site["delta"]) for site in sites
-    )
+    noise: dict[str, list[float]] = {"GaussianDpEvent": [], "LaplaceDpEvent": []}
+    for event in events:
+        if (query := query_of(event)) is None:
+            return False
+        noise[query[0]].append(query[1])
+    gaussian, laplace = noise.values()
+    if not events or len(laplace) > MOST_LAPLACE:
+        return False
+    joined = 1 / math.sqrt(sum(value**-2.0 for value in gaussian)) if gaussian else None
+    left, chance, least = epsilon * ROUNDING, 1.0, []
+    for loss in (0.0, *sorted((1 / value for value in laplace), reverse=True)):
+        left -= loss
+        least.append(chance * (max(0.0, -math.expm1(left)) if joined is None else gaussian_delta(joined, left)))
+        chance /= 2
+    return bool(max(least) <= delta)
 
 
 def query_of(event: Event) -> tuple[str, float] | None:
@@ -48,24 +57,6 @@ def gaussian_delta(noise_multiplier: float, epsilon: float) -> float:
     """The smallest delta of one Gaussian query at `epsilon`."""
     mu = 1 / noise_multiplier
     return _normal(mu / 2 - epsilon / mu) - math.exp(epsilon) * _normal(-mu / 2 - epsilon / mu)
-
-
-def _covers(events: Sequence[Event], epsilon: float, delta: float) -> bool:
-    noise: dict[str, list[float]] = {"GaussianDpEvent": [], "LaplaceDpEvent": []}
-    for event in events:
-        if (query := query_of(event)) is None:
-            return False
-        noise[query[0]].append(query[1])
-    gaussian, laplace = noise.values()
-    if not events or len(laplace) > MOST_LAPLACE:
-        return False
-    joined = 1 / math.sqrt(sum(value**-2.0 for value in gaussian)) if gaussian else None
-    left, chance, least = epsilon * ROUNDING, 1.0, []
-    for loss in (0.0, *sorted((1 / value for value in laplace), reverse=True)):
-        left -= loss
-        least.append(chance * (max(0.0, -math.expm1(left)) if joined is None else gaussian_delta(joined, left)))
-        chance /= 2
-    return max(least) <= delta
 
 
 def _normal(x: float) -> float:

@@ -1,8 +1,7 @@
 """What a guarantee's own events amount to: epsilon computed again at the gate, by dp-accounting, from them alone.
 
 The gate believes no claim: a condenser that counts a step too few, or states a smaller epsilon than its noise gives, is
-refused. What it cannot price it does not wave through. Sites that were added (`parallel`) are priced one by one; the
-sum costs a person what their own site cost.
+refused. What it cannot price it does not wave through; a sum over sites, which no ledger has reserved, is such a thing.
 """
 
 from __future__ import annotations
@@ -36,8 +35,6 @@ def recomputed_epsilon(guarantee: PrivacyGuarantee) -> float:
     """
     if not guarantee.events:
         raise Unpriced("it names no event")
-    if any(event.get("event") == "parallel" for event in guarantee.events):
-        return _parallel(guarantee)
     return _priced(_queries(guarantee.events), guarantee.delta)
 
 
@@ -63,22 +60,6 @@ def unreserved(guarantee: PrivacyGuarantee, queries: Sequence[str], ledger: Mapp
     if Counter(map(query_of, reserved)) != Counter(map(query_of, guarantee.events)):
         return "the guarantee states other events than were reserved in the ledger"
     return ""
-
-
-def _parallel(guarantee: PrivacyGuarantee) -> float:
-    """Disjoint people at several sites: the largest of the sites' epsilons."""
-    if len(guarantee.events) != 1:
-        raise Unpriced("it adds sites and has other events beside them")
-    sites = guarantee.events[0].get("sites") or ()
-    found = []
-    for site in sites:
-        delta = site.get("delta")
-        if not isinstance(delta, float) or not 0 <= delta <= guarantee.delta or not site.get("events"):
-            raise Unpriced("a site that was added names no events, or a larger delta than the whole")
-        found.append(_priced(_queries(site["events"]), delta))
-    if not found:
-        raise Unpriced("it adds sites and lists none")
-    return max(found)
 
 
 def _queries(events: Sequence[Event]) -> tuple[tuple[str, float], ...]:

@@ -217,7 +217,10 @@ def _check_digests(found: Mapping[str, str], subjects: Any, expected: Sequence[s
     if set(found) != {*expected, ENVELOPE}:
         raise ReleaseRefused("the bundle does not hold exactly the format's files")
     listed = subjects if isinstance(subjects, list) else []
-    if [told.get("name") if isinstance(told, dict) else None for told in listed] != [*expected]:
+    names = [told.get("name") if isinstance(told, dict) else None for told in listed]
+    if any(type(name) is str and (name in ("", ".", "..") or {*name} & {*"/\\\0"}) for name in names):
+        raise ReleaseRefused("the signed statement names a file outside the bundle folder")
+    if names != [*expected]:
         raise ReleaseRefused("the signed statement does not name exactly the format's files, in their order")
     for told, name in zip(listed, expected, strict=True):
         if told != {"name": name, "digest": {"sha256": found[name]}}:
