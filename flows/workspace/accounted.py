@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from flows.workspace.job import Job
 from pipeline.core.digest import digest_array, digest_json
 from pipeline.core.errors import ConfigError
 from pipeline.core.keys.noise import NoiseSource, Reserve
 from pipeline.core.types import CondensedSet, EncodedCohort, Moments, Provenance
+from pipeline.sharing.claims import query_of
 from pipeline.sharing.policy.rules import LEDGER_QUERIES
 
 
@@ -39,7 +39,7 @@ def check_taken(name: str, found: CondensedSet | Moments, seen: EncodedCohort, n
         raise ConfigError(f"condense.{name} says other {', '.join(wrong)} of its result than of the stays it was given")
     if (guarantee := found.guarantee) is None:
         return
-    claimed, reserved = (Counter(map(_priced, events)) for events in (guarantee.events, noise.reserved_events))
+    claimed, reserved = (Counter(map(query_of, events)) for events in (guarantee.events, noise.reserved_events))
     if not claimed or claimed != reserved:
         raise ConfigError(
             f"condense.{name} claims a privacy guarantee over {claimed.total()} events and reserved {reserved.total()} "
@@ -50,10 +50,6 @@ def check_taken(name: str, found: CondensedSet | Moments, seen: EncodedCohort, n
             f"condense.{name} claims a guarantee per {guarantee.unit} that its input cannot carry: every transform "
             f"must be public, and the source knows one per {seen.protected_unit}"
         )
-
-
-def _priced(event: Mapping[str, Any]) -> tuple[str, str]:
-    return str(event.get("event")), str(event.get("noise_multiplier"))
 
 
 def noise_name(job: Job) -> dict[str, str]:

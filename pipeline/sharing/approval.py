@@ -75,7 +75,10 @@ def _approved(
     envelope = add_signature(files[ENVELOPE], signer)
     level = reviewed(statement_digest(envelope))
     _log(workspace, "approve", manifest, envelope, {"by": key.keyid, "review": level})
-    _replace(proposal, envelope)
+    try:  # what is staged lies beside the folder, not in it
+        put_whole(proposal / ENVELOPE, envelope, staged_in=proposal.parent)
+    except OSError as error:
+        raise EnvironmentProblem(f"the proposal {proposal.name} could not be signed: {error.strerror}") from None
     return key
 
 
@@ -149,11 +152,3 @@ def _log(workspace: Path, what: str, manifest: Mapping[str, Any], envelope: byte
     release = {name: manifest[name] for name in ("site", "name", "version")}
     policy = {"policy": manifest["policy"]["digest"]}
     append_log(workspace, what, {**release, **policy, **facts, "statement": statement_digest(envelope)})
-
-
-def _replace(proposal: Path, envelope: bytes) -> None:
-    """Put a new envelope in the place of the old one; what is staged lies beside the folder, not in it."""
-    try:
-        put_whole(proposal / ENVELOPE, envelope, staged_in=proposal.parent)
-    except OSError as error:
-        raise EnvironmentProblem(f"the proposal {proposal.name} could not be signed: {error.strerror}") from None

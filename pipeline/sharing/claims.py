@@ -9,7 +9,7 @@ the verifier imports it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 ROUNDING: Final = 1.001  # of an epsilon, as at the gate
@@ -27,27 +27,11 @@ def follows(guarantee: Mapping[str, Any]) -> bool:
         KeyError, TypeError, ValueError, AttributeError, OverflowError: the events are none of a guarantee's.
     """
     events, epsilon, delta = guarantee["events"], guarantee["epsilon"], guarantee["delta"]
-    if [event["event"] for event in events] != ["parallel"]:
-        return _covers(events, epsilon, delta)
-    sites = events[0]["sites"]  # disjoint people: each pays for their own site
-    return bool(sites) and all(
-        0 <= site["delta"] <= delta and _covers(site["events"], epsilon, site["delta"]) for site in sites
-    )
-
-
-def gaussian_delta(noise_multiplier: float, epsilon: float) -> float:
-    """The smallest delta of one Gaussian query at `epsilon`."""
-    mu = 1 / noise_multiplier
-    return _normal(mu / 2 - epsilon / mu) - math.exp(epsilon) * _normal(-mu / 2 - epsilon / mu)
-
-
-def _covers(events: Sequence[Event], epsilon: float, delta: float) -> bool:
     noise: dict[str, list[float]] = {"GaussianDpEvent": [], "LaplaceDpEvent": []}
     for event in events:
-        value: Any = event.get("noise_multiplier")
-        if event["event"] not in noise or type(value) not in (int, float) or not LEAST_NOISE <= value <= MOST_NOISE:
+        if (query := query_of(event)) is None:
             return False
-        noise[event["event"]].append(value)
+        noise[query[0]].append(query[1])
     gaussian, laplace = noise.values()
     if not events or len(laplace) > MOST_LAPLACE:
         return False
@@ -57,7 +41,22 @@ def _covers(events: Sequence[Event], epsilon: float, delta: float) -> bool:
         left -= loss
         least.append(chance * (max(0.0, -math.expm1(left)) if joined is None else gaussian_delta(joined, left)))
         chance /= 2
-    return max(least) <= delta
+    return bool(max(least) <= delta)
+
+
+def query_of(event: Event) -> tuple[str, float] | None:
+    """Kind and noise multiplier of an event that a ledger prices, less what only names it; None = it is none."""
+    kind: Any = event.get("event")
+    value: Any = event.get("noise_multiplier")
+    if kind not in ("GaussianDpEvent", "LaplaceDpEvent") or type(value) not in (int, float):
+        return None
+    return (str(kind), float(value)) if LEAST_NOISE <= value <= MOST_NOISE else None
+
+
+def gaussian_delta(noise_multiplier: float, epsilon: float) -> float:
+    """The smallest delta of one Gaussian query at `epsilon`."""
+    mu = 1 / noise_multiplier
+    return _normal(mu / 2 - epsilon / mu) - math.exp(epsilon) * _normal(-mu / 2 - epsilon / mu)
 
 
 def _normal(x: float) -> float:

@@ -200,7 +200,9 @@ def test_a_claim_below_what_its_events_give_is_false_without_dp_accounting() -> 
         {"events": [{"event": "parallel", "sites": [{"delta": 1e-6, "events": honest["events"] * 2}]}]},
     ):
         assert not follows({**honest, **false}), false
-    assert follows({**honest, "events": [{"event": "parallel", "sites": [{**honest}, {**honest}]}]})
+    assert not follows(
+        {**honest, "events": [{"event": "parallel", "sites": [{**honest}, {**honest}]}]}
+    )  # nobody's ledger
     laplace = {"event": "LaplaceDpEvent", "noise_multiplier": 4.0}
     assert follows({**honest, "events": [laplace] * 4})
     assert follows({**honest, "epsilon": 1.3, "events": [*honest["events"], laplace]})

@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 
 from pipeline.core.codec import record_digest
 from pipeline.core.errors import DataError, EnvironmentProblem, ReleaseRefused, UsageError
-from pipeline.core.keys.secrets import Secret, new_secret, write_secret
+from pipeline.core.keys.secrets import Secret, new_secret, read_secret, write_secret
 from pipeline.core.types import (
     AttackResult,
     CondensedSet,
@@ -48,7 +48,6 @@ from pipeline.sharing.trust.keys import (
     author_signer,
     public_key,
     public_key_from_hex,
-    read_author_signer,
     role_signer,
 )
 from pipeline.sharing.trust.root import KIND, draft_root, load_trust_root, sign_root
@@ -453,11 +452,11 @@ def test_notes_that_say_too_little_are_refused(tmp_path: Path) -> None:
 
 def test_a_key_file_signs_and_only_an_authors(tmp_path: Path) -> None:
     write_secret(tmp_path / "author.key", new_secret("author"))
-    first = public_key(read_author_signer(tmp_path / "author.key"), "A")
-    assert first == public_key(read_author_signer(tmp_path / "author.key"), "A")
+    first = public_key(author_signer(read_secret(tmp_path / "author.key", "author")), "A")
+    assert first == public_key(author_signer(read_secret(tmp_path / "author.key", "author")), "A")
     (tmp_path / "author.key").chmod(0o644)
     with pytest.raises(EnvironmentProblem, match="open to group or others"):
-        read_author_signer(tmp_path / "author.key")
+        read_secret(tmp_path / "author.key", "author")
     with pytest.raises(UsageError, match="does not sign"):
         author_signer(new_secret("noise"))
 

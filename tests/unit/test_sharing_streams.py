@@ -26,7 +26,6 @@ from pipeline.sharing.policy.streams import (
     StreamTerms,
     enter,
     frozen_nights,
-    last_night,
     reserve_stream,
 )
 
@@ -143,7 +142,7 @@ def test_a_night_is_frozen_whatever_is_corrected_later(tmp_path: Path) -> None:
     assert after[0].increment.tolist() == [2.0, 0.0]
     assert after[0].digest != after[1].digest  # an empty night has noise of its own
     let_in(tmp_path, 5, people(3))  # nights 3 and 4: the machine was off
-    assert last_night(tmp_path, "stream") == 5
+    assert frozen_nights(tmp_path, "stream", 365)[-1].night == 5
     with pytest.raises(BudgetError, match="night 4 was not asked in its time"):
         let_in(tmp_path, 4, people(4))
     with pytest.raises(BudgetError, match="night 366 lies outside the stream, which has 365 nights"):
@@ -225,7 +224,7 @@ def test_a_killed_night_has_its_line_before_its_noise_and_goes_on(tmp_path: Path
             let_in(tmp_path, 2, people(1, 3, 4), increment=added)
             os._exit(0)
         assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-        assert (last_night(tmp_path, "stream") == 2) == there
+        assert (frozen_nights(tmp_path, "stream", 365)[-1].night == 2) == there
     again = let_in(tmp_path, 2, people(1, 3, 4, 5))
     assert (again.again, again.people) == (True, 2)
     assert [one.increment[0] for one in frozen_nights(tmp_path, "stream", 2)] == [2.0, 2.0]

@@ -119,8 +119,6 @@ def check_manifest(
         raise ReleaseRefused(f"{MANIFEST} is of another format than the signed statement says, {FORMAT}")
     if set(manifest) != _MANIFEST:
         raise ReleaseRefused(f"{MANIFEST} has missing or unknown keys")
-    if not is_printable(manifest):
-        raise ReleaseRefused(f"{MANIFEST} has words with characters that cannot be seen")
     described = set(expected) - {MANIFEST}
     listed = manifest["files"]
     if not isinstance(listed, dict) or set(listed) != described:
@@ -144,6 +142,8 @@ def check_manifest(
         raise ReleaseRefused(f"{MANIFEST} names other arrays than a release of {kind} has")
     if manifest["guarantee"] is not None and not _fits(manifest["guarantee"], _GUARANTEE):
         raise ReleaseRefused(f"{MANIFEST} states a guarantee that this version does not know")
+    if not is_printable(manifest):
+        raise ReleaseRefused(f"{MANIFEST} has words with characters that cannot be seen")
     if manifest["log"] is not None:
         parse_checkpoint(manifest["log"], MANIFEST)
     _check_encryption(manifest)

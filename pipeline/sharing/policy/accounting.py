@@ -1,19 +1,19 @@
 """What a guarantee's own events amount to: epsilon computed again at the gate, by dp-accounting, from them alone.
 
 The gate believes no claim: a condenser that counts a step too few, or states a smaller epsilon than its noise gives, is
-refused. What it cannot price it does not wave through. Sites that were added (`parallel`) are priced one by one; the
-sum costs a person what their own site cost.
+refused. What it cannot price it does not wave through; a sum over sites, which no ledger has reserved, is such a thing.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, final
 
 from pipeline.core.types import PrivacyGuarantee
-from pipeline.sharing.claims import LEAST_NOISE, MOST_NOISE
+from pipeline.sharing.claims import query_of
 
 UNDERSTATED: Final = 1.001  # a claim below the recomputed value by more than rounding is a false claim
 OVERSTATED: Final = 1.05  # a claim well above it does not belong to these events
@@ -35,9 +35,7 @@ def recomputed_epsilon(guarantee: PrivacyGuarantee) -> float:
     """
     if not guarantee.events:
         raise Unpriced("it names no event")
-    if any(event.get("event") == "parallel" for event in guarantee.events):
-        return _parallel(guarantee)
-    return _priced(tuple(map(_query, guarantee.events)), guarantee.delta)
+    return _priced(_queries(guarantee.events), guarantee.delta)
 
 
 def mismatch(claimed: float, recomputed: float) -> str | None:
@@ -59,39 +57,16 @@ def unreserved(guarantee: PrivacyGuarantee, queries: Sequence[str], ledger: Mapp
     if missing:
         return f"{len(missing)} of the guarantee's {len(queries)} queries are not in this workspace's ledger"
     reserved = [event for name in dict.fromkeys(queries) for event in ledger[name]]
-    if sorted(map(_told, reserved)) != sorted(map(_told, guarantee.events)):
+    if Counter(map(query_of, reserved)) != Counter(map(query_of, guarantee.events)):
         return "the guarantee states other events than were reserved in the ledger"
     return ""
 
 
-def _told(event: Event) -> tuple[str, str]:
-    return str(event.get("event")), str(event.get("noise_multiplier"))
-
-
-def _parallel(guarantee: PrivacyGuarantee) -> float:
-    """Disjoint people at several sites: the largest of the sites' epsilons."""
-    if len(guarantee.events) != 1:
-        raise Unpriced("it adds sites and has other events beside them")
-    sites = guarantee.events[0].get("sites") or ()
-    found = []
-    for site in sites:
-        delta = site.get("delta")
-        if not isinstance(delta, float) or not 0 <= delta <= guarantee.delta or not site.get("events"):
-            raise Unpriced("a site that was added names no events, or a larger delta than the whole")
-        found.append(_priced(tuple(map(_query, site["events"])), delta))
-    if not found:
-        raise Unpriced("it adds sites and lists none")
-    return max(found)
-
-
-def _query(event: Event) -> tuple[str, float]:
-    """Kind and noise multiplier of an event of the two kinds that a ledger prices; what only names it is left out."""
-    kind, value = event.get("event"), event.get("noise_multiplier")
-    if kind not in ("GaussianDpEvent", "LaplaceDpEvent"):
-        raise Unpriced(f"nobody here can price an event of the kind {kind}")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not LEAST_NOISE <= value <= MOST_NOISE:
-        raise Unpriced("an event has no noise_multiplier")
-    return str(kind), float(value)
+def _queries(events: Sequence[Event]) -> tuple[tuple[str, float], ...]:
+    found = [query_of(event) for event in events]
+    if None in found:
+        raise Unpriced("an event is of a kind that nobody here can price, or has no noise_multiplier")
+    return tuple(filter(None, found))
 
 
 @lru_cache(maxsize=64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -11,6 +10,7 @@ from typing import Any, Final
 
 from pipeline.core.errors import BudgetError
 from pipeline.core.files.chained import OWN_KEYS, Chain
+from pipeline.sharing.claims import query_of
 
 BEGIN, RESERVE, STREAM, NIGHT = "begin", "reserve", "stream", "night"
 INTERVAL: Final = 1e-3  # of the privacy loss grid; dp-accounting rounds upwards
@@ -45,7 +45,10 @@ def composed_epsilon(events: Iterable[Mapping[str, Any]], delta: float) -> float
     Raises:
         BudgetError: an event that has no price here.
     """
-    counts = Counter(_priced(event) for event in events)
+    found = [query_of(event) for event in events]
+    if None in found:
+        raise BudgetError("nothing was drawn: the ledger prices Gaussian and Laplace events of a noise multiplier only")
+    counts = Counter(filter(None, found))
     return _composed(tuple(sorted(counts.items())), delta) if counts else 0.0
 
 
@@ -58,15 +61,3 @@ def _composed(counts: tuple[tuple[tuple[str, float], int], ...], delta: float) -
     for (kind, multiplier), count in counts:
         accountant.compose(getattr(dp_accounting, kind)(multiplier), count)
     return float(accountant.get_epsilon(delta))
-
-
-def _priced(event: Mapping[str, Any]) -> tuple[str, float]:
-    kind, multiplier = event.get("event"), event.get("noise_multiplier")
-    if (
-        kind not in ("GaussianDpEvent", "LaplaceDpEvent")
-        or isinstance(multiplier, bool)
-        or not isinstance(multiplier, int | float)
-        or not 0 < multiplier < math.inf
-    ):
-        raise BudgetError("nothing was drawn: the ledger prices Gaussian and Laplace events of a noise multiplier only")
-    return str(kind), float(multiplier)

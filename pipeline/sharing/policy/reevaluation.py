@@ -102,8 +102,8 @@ def _is_coarse(row: Mapping[str, Any], step: float) -> bool:
     bound, limit = row["upper_bound"], row["limit"]
     if bool in (type(bound), type(limit)):
         return False
-    off = bound - round(bound) if row["statistic"] == "count" else bound - round(bound / step) * step
-    return bool(bound == limit or abs(off) < ROOM)
+    unit = 1 if row["statistic"] == "count" else step
+    return bool(bound == limit or abs(bound - round(bound / unit) * unit) < ROOM)
 
 
 def _unit_admitted(policy: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:

@@ -150,11 +150,6 @@ def frozen_nights(workspace: Path, stream: str, night: int) -> tuple[Frozen, ...
     return tuple(found)
 
 
-def last_night(workspace: Path, stream: str) -> int:
-    """The last night on the ledger; 0 = none. Raises as `read_ledger`."""
-    return max(_nights(read_ledger(workspace), stream), default=0)
-
-
 def _admitted(
     workspace: Path, ledger: Chain, stream: str, night: int, waiting: Mapping[str, int], budget: Budget
 ) -> tuple[dict[str, int], dict[str, int]]:

@@ -140,7 +140,9 @@ def verify_files(
             f"the bundle is approved by {len(approvers)} people, and the trust root asks for {root.min_approvals}"
         )
     require_fresh(revocations, root.max_revocation_age_days, today)
-    _check_not_withdrawn(manifest, revocations)
+    release = f"{manifest['site']}/{manifest['name']}/{manifest['version']}"
+    if revocations is not None and release in revocations.releases:
+        raise ReleaseRefused(f"the site withdrew {release}")
     return manifest, author, approvers
 
 
@@ -168,12 +170,6 @@ def check_signers(
     if len({key.person for key in approvers}) != len(approvers):
         raise ReleaseRefused("somebody approved the bundle twice, with two keys")
     return authors[0], approvers
-
-
-def _check_not_withdrawn(manifest: Mapping[str, Any], revocations: Revocations | None) -> None:
-    release = f"{manifest['site']}/{manifest['name']}/{manifest['version']}"
-    if revocations is not None and release in revocations.releases:
-        raise ReleaseRefused(f"the site withdrew {release}")
 
 
 def read_folder(bundle: Path) -> dict[str, bytes]:
@@ -218,25 +214,16 @@ def _read(path: Path, limit: int) -> bytes:
 
 def _check_digests(found: Mapping[str, str], subjects: Any, expected: Sequence[str]) -> None:
     """The statement names every file of the format, in its order, nothing else, and each has the digest it says."""
-    if not isinstance(subjects, list):
-        raise ReleaseRefused("the signed statement lists no files")
-    digests: dict[str, str] = {}
-    for subject in subjects:
-        name = subject.get("name") if isinstance(subject, dict) else None
-        if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
-            raise ReleaseRefused("the signed statement names a file outside the bundle folder")
-        if name in digests:
-            raise ReleaseRefused(f"the signed statement names {name} twice")
-        digest = subject.get("digest")
-        if set(subject) != {"name", "digest"} or not isinstance(digest, dict) or set(digest) != {"sha256"}:
-            raise ReleaseRefused(f"the signed statement gives no SHA-256 of {name}")
-        digests[name] = digest["sha256"]
-    if list(digests) != list(expected):
-        raise ReleaseRefused("the signed statement does not cover exactly the format's files")
     if set(found) != {*expected, ENVELOPE}:
         raise ReleaseRefused("the bundle does not hold exactly the format's files")
-    for name, digest in digests.items():
-        if found[name] != digest:
+    listed = subjects if isinstance(subjects, list) else []
+    names = [told.get("name") if isinstance(told, dict) else None for told in listed]
+    if any(type(name) is str and (name in ("", ".", "..") or {*name} & {*"/\\\0"}) for name in names):
+        raise ReleaseRefused("the signed statement names a file outside the bundle folder")
+    if names != [*expected]:
+        raise ReleaseRefused("the signed statement does not name exactly the format's files, in their order")
+    for told, name in zip(listed, expected, strict=True):
+        if told != {"name": name, "digest": {"sha256": found[name]}}:
             raise ReleaseRefused(f"{name} was altered after signing")
 
 

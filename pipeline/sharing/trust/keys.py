@@ -9,13 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pipeline.core.errors import UsageError
-from pipeline.core.keys.secrets import Secret, read_secret
+from pipeline.core.keys.secrets import Secret
 from pipeline.sharing.canonical import canonical, folded, sha256_hex
 
 if TYPE_CHECKING:
@@ -80,15 +79,6 @@ def role_signer(secret: Secret) -> CryptoSigner:
     from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]  # it lists no exports
 
     return CryptoSigner(Ed25519PrivateKey.from_private_bytes(secret.derive("ed25519")))
-
-
-def read_author_signer(path: Path) -> CryptoSigner:
-    """The signer of an author's 0600 key file.
-
-    Raises:
-        EnvironmentProblem: as `pipeline.core.keys.secrets.read_secret`.
-    """
-    return author_signer(read_secret(path, PURPOSE))
 
 
 def public_key(signer: CryptoSigner, name: str, *, role: str = PURPOSE, site: str = "") -> PublicKey:
