@@ -30,7 +30,6 @@ from pipeline.audit.sets.population import (
 )
 from pipeline.audit.sets.reached import FPR, Reached
 from pipeline.audit.statistics import (
-    EXPECTED_FALSE_POSITIVES,
     Interval,
     auroc,
     clopper_pearson,
@@ -133,21 +132,6 @@ def halves(n: int, rng: np.random.Generator) -> Parts:
     """Subjects divided at random."""
     order = rng.permutation(n)
     return Parts(np.sort(order[: n // 2]), np.sort(order[n // 2 :]))
-
-
-def attack(
-    samples: np.ndarray,
-    population: np.ndarray,
-    members: tuple[np.ndarray, np.ndarray],
-    others: tuple[np.ndarray, np.ndarray],
-    rng: np.random.Generator,
-    at: float = FPR,
-) -> Reached:
-    """Members against others, each (flattened records, subjects), from samples and population; TPR at FPR `at`."""
-    known = population_of(population)
-    inside, outside = (_scored(samples, known.asked(rows), who) for rows, who in (members, others))
-    m, o = (halves(len(np.unique(who)), rng) for _, who in (members, others))
-    return judge(inside, outside, m, o, at)
 
 
 def _scored(samples: np.ndarray, asked: Asked, subjects: np.ndarray) -> dict[str, np.ndarray]:
@@ -292,16 +276,8 @@ def _auroc_result(scene: CondensedScene, found: Reached, positive: Reached, nega
 
 
 def _tpr_result(scene: CondensedScene, found: Reached, positive: Reached, negative: Reached, at: float) -> AttackResult:
-    detail = _facts(scene, found, positive, negative) | found.curve()
+    detail = _facts(scene, found, positive, negative) | found.curve() | found.not_measurable(FPR, SHARP_FPR)
     refuted = f"this refutes epsilon below {found.epsilon:.2f}" if found.epsilon > 0 else "this refutes no epsilon"
-    smallest = smallest_fpr(found.others)
-    missing = [rate for rate in (FPR, SHARP_FPR) if smallest > rate]
-    if missing:
-        needed = round(EXPECTED_FALSE_POSITIVES / missing[0])
-        detail["not_measurable"] = (
-            f"{missing[0]:.1%} FPR needs {needed} non-members, {found.others} were there: the smallest supportable FPR "
-            f"is {smallest:.2%}"
-        )
     return result(
         scene,
         Membership,
