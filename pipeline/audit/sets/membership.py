@@ -222,9 +222,12 @@ class _Arms:
         return self._judged(inside, outside, len(np.unique(self.inside[1])))
 
     def planted(self) -> list[Reached]:
-        """A set that holds its members verbatim: the attack must name them."""
+        """A set that holds its members verbatim: the attack must name them, but for those who have twins outside."""
         (asked, who), (others, whose) = self.inside, self.outside
-        order = generator(self.seed, "audit", "membership", "planted").permutation(np.unique(who))[:PLANTED]
+        known = {record.tobytes() for record in others.records}
+        twins = who[np.array([record.tobytes() in known for record in asked.records])]
+        alone = np.setdiff1d(who, twins) if len(np.unique(twins)) < len(np.unique(who)) else np.unique(who)
+        order = generator(self.seed, "audit", "membership", "planted").permutation(alone)[:PLANTED]
         rows = np.isin(who, order)
         told = self.population.asked(asked.records[rows])
         inside, outside = _scored(told.records, told, who[rows]), _scored(told.records, others, whose)
