@@ -196,11 +196,9 @@ def seed_of(attack: LeakageAttack | CondensesAgain, seed: int) -> int:
     return child_seed(seed, "audit", attack.name)
 
 
-def condensations(
-    scene: CondensedScene, attacks: Sequence[LeakageAttack] = DEFAULT_ATTACKS, level: Level = "full"
-) -> tuple[int, int]:
-    """How often the audit will have condensed a scene's set again, and how many of these sets are kept already."""
-    planned = len(condensed_again(scene, attacks, level))
+def condensations(scene: CondensedScene, attacks: Sequence[LeakageAttack] = DEFAULT_ATTACKS) -> tuple[int, int]:
+    """How often a full audit will have condensed a scene's set again, and how many of these sets are kept already."""
+    planned = len(condensed_again(scene, attacks))
     return planned, min(planned, n_kept(scene))
 
 

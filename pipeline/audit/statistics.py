@@ -163,9 +163,9 @@ def epsilon_lower_bound(
     return float(epsilon_lower_bounds(*one, delta)[0])
 
 
-def epsilon_ceiling(members: int, others: int, delta: float = 0.0) -> float:
+def epsilon_ceiling(members: int, others: int) -> float:
     """The bound that a flawless attack would certify at these n: no smaller audit can say more."""
-    return epsilon_lower_bound(members, members, 0, others, delta)
+    return epsilon_lower_bound(members, members, 0, others)
 
 
 def poisson_tail(observed: int, expected: float) -> float:

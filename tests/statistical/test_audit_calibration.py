@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.audit.sets.membership import attack
+from pipeline.audit.sets.membership import halves, judge
+from pipeline.audit.sets.population import population_of, scores
 from pipeline.audit.statistics import auroc, bootstrap_r2, clopper_pearson, epsilon_lower_bound, threshold_at_fpr
 
 REPEATS = 400
@@ -18,7 +19,9 @@ def null_audit(seed: int) -> tuple[float, bool, float]:
     rng = np.random.default_rng(seed)
     draw = rng.normal(size=(20 + 60 + 160 + 160, 8)).astype(np.float32) * np.arange(1, 9, dtype=np.float32)
     samples, population, members, others = np.split(draw, [20, 80, 240])
-    found = attack(samples, population, (members, np.arange(160)), (others, np.arange(160)), rng)
+    known = population_of(population)
+    inside, outside = (scores(samples, known.asked(rows)) for rows in (members, others))
+    found = judge(inside, outside, halves(160, rng), halves(160, rng))
     return found.p_value, found.auroc.low > 0.5, found.epsilon
 
 

@@ -11,6 +11,7 @@ import pytest
 from flows.stages.attacks.tables import audit
 from pipeline.audit.scene import CondensedScene
 from pipeline.audit.sets.disguises.reference import FAMILY
+from pipeline.audit.sets.membership import Membership
 from pipeline.audit.sets.near_copies import NearCopies
 from pipeline.audit.tables.scene import Tables, tabular_scene
 from pipeline.core.types import AttackResult, CondensedSet, Provenance
@@ -171,6 +172,16 @@ def test_in_rounded_tables_with_twins_copies_are_counted_and_nobody_else(n: int)
     copied = count(real[:n], real, holdout)
     assert copied.rate >= 0.9 * len(real[:n])
     assert copied.controls_held
+
+
+def test_the_planted_members_of_density_membership_have_no_twins_outside() -> None:
+    """Who has one is named no sooner than the twin, which is no fault of the attack."""
+    for seed in range(4):
+        everybody, shared = with_twins(N, seed)
+        everybody[600:640], everybody[300:360] = everybody[:40], everybody[360:420]  # more, inside and outside
+        tables = Tables(frame(everybody[:600]), frame(shared), frame(everybody[600:]))
+        scene = tabular_scene(tables).scenes[0]
+        assert all(found.controls_held for found in Membership().run(scene, seed) if found.gates)
 
 
 def test_columns_that_tell_their_halves_are_asked_for_them() -> None:

@@ -298,7 +298,7 @@ def test_a_thread_limit_within_another_reads_the_process_no_more(monkeypatch: py
     def outer(load: bool) -> int:
         if load:
             monkeypatch.setitem(sys.modules, "a_library_that_is_loaded_late", threads)
-        return inner()
+        return max(inner(), inner())
 
     assert outer(False) == 1
     assert len(set_) == 1

@@ -151,36 +151,39 @@ def attempts(
     known: Dictionary,
     own: OwnWindows,
     terms: Terms | None = None,
-    solved: dict[str, np.ndarray] | None = None,
+    solved: dict[str, Mapping[str, np.ndarray]] | None = None,
 ) -> Mapping[str, np.ndarray]:
     """Every method's estimate of the scored series from the pairs alone and the attacker's own plain patients.
 
     Args:
-        solved: keeps the estimates once the public circuit's map is exact: more pairs cannot change it.
+        solved: keeps the estimates by a map once it is exact: more pairs cannot change them.
     """
     layout = known_layout(scene)
     noise = output_noise(scene, known.encoded)
     found = dict(recover(scene, layout, known, scene.encoded_targets, None, noise))
 
-    def refined(name: str, forward: Forward, error: float) -> dict[str, np.ndarray]:
+    def refined(name: str, forward: Forward, error: float, exact: bool) -> Mapping[str, np.ndarray]:
+        if exact and solved is not None and name in solved:
+            return solved[name]
         dictionary = own.encoded_by(forward, labelled=False)
         spread = float(np.hypot(noise, error))
         estimates = recover(scene, layout, dictionary, scene.encoded_targets, forward, spread, noise > 0)
-        return {f"{name}, {method}": estimate for method, estimate in estimates.items() if method != "channel means"}
+        told = {f"{name}, {method}": estimate for method, estimate in estimates.items() if method != "channel means"}
+        if exact and solved is not None:
+            solved[name] = told
+        return told
 
-    forward = identified_map(known, scene.angle)
-    if forward is not None:
-        found |= refined("identified map", forward, 0.0)
+    forward, usual = identified_map(known, scene.angle), own.plain[own.weight > 0][:USUAL]
+    here = np.zeros(len(usual), np.int64)
+    told: np.ndarray | None = None  # what the exact map makes of usual windows, once it is known
     if terms is not None:
-        usual = own.plain[own.weight > 0][:USUAL]
         fitted = fitted_map(terms, known.plain, known.encoded, noise, usual)
         exact = noise == 0 and fitted.error <= EXACT
-        estimates = solved if exact and solved else None
-        if estimates is None:
-            estimates = refined("public circuit", fitted.forward, 0.0 if exact else fitted.error)
-        if exact and solved is not None:
-            solved.update(estimates)
-        found |= estimates
+        told = fitted.forward(usual, here) if exact else None
+        found |= refined("public circuit", fitted.forward, 0.0 if exact else fitted.error, exact)
+    if forward is not None:
+        same = told is not None and np.abs(forward(usual, here) - told).max(initial=0) <= EXACT
+        found |= refined("identified map", forward, 0.0, same)
     return found
 
 
@@ -245,7 +248,7 @@ class AlignedPairs:
         terms = public_terms(scene.surrogates, layout, generator(seed, "audit", "terms"), scene.angle)
         own = own_windows(scene, layout, generator(seed, "audit", "dictionary"))
         possible = [step for step in self.ladder if step.unit == "window" or step.k <= _pair_stays(scene)]
-        solved: dict[str, np.ndarray] = {}
+        solved: dict[str, Mapping[str, np.ndarray]] = {}
         return tuple(self._step(scene, step, own, terms, solved, planted, seed) for step in possible)
 
     def _step(
@@ -254,7 +257,7 @@ class AlignedPairs:
         step: Knowledge,
         own: OwnWindows,
         terms: Terms | None,
-        solved: dict[str, np.ndarray],
+        solved: dict[str, Mapping[str, np.ndarray]],
         planted: float,
         seed: int,
     ) -> AttackResult:

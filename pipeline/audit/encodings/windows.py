@@ -66,12 +66,8 @@ class Layout:
         view = np.lib.stride_tricks.sliding_window_view(full, self.window, axis=2)[:, :, :: self.stride]
         return np.ascontiguousarray(view).reshape(-1, self.window)
 
-    def join(self, windows: np.ndarray, whole: bool = False) -> np.ndarray:
-        """The inverse of `cut`; values that lie in several windows get their mean.
-
-        Args:
-            whole: keep the positions that were filled up.
-        """
+    def join(self, windows: np.ndarray) -> np.ndarray:
+        """The inverse of `cut`; values that lie in several windows get their mean."""
         cells = windows.reshape(-1, self.lanes, self.slots, self.window)
         sums, counts = np.zeros((*cells.shape[:2], self.length), np.float64), np.zeros(self.length)
         for place in range(self.window):
@@ -79,7 +75,7 @@ class Layout:
             sums[:, :, where] += cells[..., place]
             counts[where] += 1
         means = (sums / np.maximum(counts, 1)).astype(windows.dtype)
-        return self.full()._back(means) if whole else self._back(means[:, :, : self.positions])
+        return self._back(means[:, :, : self.positions])
 
     def cut_encoded(self, encoded: np.ndarray) -> np.ndarray:
         """Encoded series -> `(stay * lane * slot, width)`, in the order of `cut`."""

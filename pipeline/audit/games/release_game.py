@@ -80,7 +80,7 @@ def is_gaussian(guarantee: PrivacyGuarantee) -> bool:
     return bool(guarantee.events) and all(event.get("event") == "GaussianDpEvent" for event in guarantee.events)
 
 
-def play(mechanism: Mechanism, *, seed: int, rounds: int = ROUNDS, confidence: float = CONFIDENCE) -> Game:
+def play(mechanism: Mechanism, *, seed: int, rounds: int = ROUNDS) -> Game:
     """Learn how canaries show, on releases of their own; then play the rounds with the canary that shows most.
 
     Raises:
@@ -98,7 +98,7 @@ def play(mechanism: Mechanism, *, seed: int, rounds: int = ROUNDS, confidence: f
     without = caller.answers("", 0, numbers)
     inside = caller.answers(name, group, numbers)
     doubled = caller.answers(name, 2 * group, numbers)
-    level = 1 - (1 - confidence) / len(scorers)  # Bonferroni: every score is tried on the same rounds
+    level = 1 - (1 - CONFIDENCE) / len(scorers)  # Bonferroni: every score is tried on the same rounds
 
     def best(first: np.ndarray, second: np.ndarray) -> tuple[Played, str]:
         tried = [(_bound(scorer(second), scorer(first), group, delta, level), key) for key, scorer in scorers.items()]

@@ -30,7 +30,6 @@ from pipeline.audit.sets.population import (
 )
 from pipeline.audit.sets.reached import FPR, Reached
 from pipeline.audit.statistics import (
-    EXPECTED_FALSE_POSITIVES,
     Interval,
     auroc,
     clopper_pearson,
@@ -135,21 +134,6 @@ def halves(n: int, rng: np.random.Generator) -> Parts:
     return Parts(np.sort(order[: n // 2]), np.sort(order[n // 2 :]))
 
 
-def attack(
-    samples: np.ndarray,
-    population: np.ndarray,
-    members: tuple[np.ndarray, np.ndarray],
-    others: tuple[np.ndarray, np.ndarray],
-    rng: np.random.Generator,
-    at: float = FPR,
-) -> Reached:
-    """Members against others, each (flattened records, subjects), from samples and population; TPR at FPR `at`."""
-    known = population_of(population)
-    inside, outside = (_scored(samples, known.asked(rows), who) for rows, who in (members, others))
-    m, o = (halves(len(np.unique(who)), rng) for _, who in (members, others))
-    return judge(inside, outside, m, o, at)
-
-
 def _scored(samples: np.ndarray, asked: Asked, subjects: np.ndarray) -> dict[str, np.ndarray]:
     return {name: by_subject(score, subjects) for name, score in scores(samples, asked).items()}
 
@@ -238,9 +222,12 @@ class _Arms:
         return self._judged(inside, outside, len(np.unique(self.inside[1])))
 
     def planted(self) -> list[Reached]:
-        """A set that holds its members verbatim: the attack must name them."""
+        """A set that holds its members verbatim: the attack must name them, but for those who have twins outside."""
         (asked, who), (others, whose) = self.inside, self.outside
-        order = generator(self.seed, "audit", "membership", "planted").permutation(np.unique(who))[:PLANTED]
+        known = {record.tobytes() for record in others.records}
+        twins = who[np.array([record.tobytes() in known for record in asked.records])]
+        alone = np.setdiff1d(who, twins) if len(np.unique(twins)) < len(np.unique(who)) else np.unique(who)
+        order = generator(self.seed, "audit", "membership", "planted").permutation(alone)[:PLANTED]
         rows = np.isin(who, order)
         told = self.population.asked(asked.records[rows])
         inside, outside = _scored(told.records, told, who[rows]), _scored(told.records, others, whose)
@@ -292,16 +279,8 @@ def _auroc_result(scene: CondensedScene, found: Reached, positive: Reached, nega
 
 
 def _tpr_result(scene: CondensedScene, found: Reached, positive: Reached, negative: Reached, at: float) -> AttackResult:
-    detail = _facts(scene, found, positive, negative) | found.curve()
+    detail = _facts(scene, found, positive, negative) | found.curve() | found.not_measurable(FPR, SHARP_FPR)
     refuted = f"this refutes epsilon below {found.epsilon:.2f}" if found.epsilon > 0 else "this refutes no epsilon"
-    smallest = smallest_fpr(found.others)
-    missing = [rate for rate in (FPR, SHARP_FPR) if smallest > rate]
-    if missing:
-        needed = round(EXPECTED_FALSE_POSITIVES / missing[0])
-        detail["not_measurable"] = (
-            f"{missing[0]:.1%} FPR needs {needed} non-members, {found.others} were there: the smallest supportable FPR "
-            f"is {smallest:.2%}"
-        )
     return result(
         scene,
         Membership,

@@ -27,7 +27,7 @@ from pipeline.audit.result import Controls, Figure, result
 from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene, Receiver
 from pipeline.audit.sets.membership import halves, judge
 from pipeline.audit.sets.population import REFERENCE_SHARE
-from pipeline.audit.sets.reached import Reached
+from pipeline.audit.sets.reached import FPR, Reached
 from pipeline.audit.sets.summary_table import one_each
 from pipeline.audit.statistics import smallest_fpr
 from pipeline.core.codec import from_plain, to_plain
@@ -257,7 +257,7 @@ def _results(scene: CondensedScene, found: Reached, positive: Reached, negative:
     held = held and negative.auroc.at_most_a_coin and negative.names_nobody
     detail: dict[str, Any] = {
         **found.facts(),
-        **found.not_measurable(),
+        **found.not_measurable(FPR),
         "n_references": N_REFERENCES,
         "auroc_p_value": found.p_value,
         "smallest_supportable_fpr": round(smallest_fpr(found.others), 5),

@@ -13,6 +13,7 @@ from pipeline.audit.statistics import (
     Interval,
     clopper_pearson,
     epsilon_ceiling,
+    smallest_fpr,
 )
 
 FPR = 0.01
@@ -82,8 +83,13 @@ class Reached:
         """The ROC as it is shown."""
         return {"roc": {"fpr": [fpr for fpr, _ in self.roc], "tpr": [tpr for _, tpr in self.roc]}}
 
-    def not_measurable(self) -> dict[str, Any]:
-        """How many non-members 1 % would need, where there were fewer."""
-        needed = round(EXPECTED_FALSE_POSITIVES / FPR)
-        told = f"1 % FPR needs {needed} non-members, {self.others} were there"
-        return {} if self.fpr <= FPR else {"not_measurable": told}
+    def not_measurable(self, *rates: float) -> dict[str, Any]:
+        """How many non-members the first of these rates would need for which there were too few."""
+        smallest = smallest_fpr(self.others)
+        told = [
+            f"{rate:.1%} FPR needs {round(EXPECTED_FALSE_POSITIVES / rate)} non-members, {self.others} were there: the "
+            f"smallest supportable FPR is {smallest:.2%}"
+            for rate in rates
+            if smallest > rate
+        ]
+        return {"not_measurable": told[0]} if told else {}

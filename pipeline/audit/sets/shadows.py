@@ -242,7 +242,7 @@ def _results(
             Controls(control, planted, held),
             summary=f"Who condenses {n_shadows} times himself tells training subjects of {scene.artefact} from others: "
             f"{what} {figure.value} (n = {found.members} + {found.others} subjects).",
-            detail={**found.facts(), **found.not_measurable(), "n_shadows": n_shadows},
+            detail={**found.facts(), **found.not_measurable(FPR), "n_shadows": n_shadows},
         )
 
     share = f"share named at {found.fpr:.1%} false alarms"
