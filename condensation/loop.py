@@ -8,6 +8,7 @@ optimiser and nothing else.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -283,13 +284,9 @@ def _cosines(components: int, n_steps: int) -> Tensor:
     return torch.cos(math.pi * torch.arange(components)[:, None] * middle[None])
 
 
-def _plain(settings: LoopSettings) -> list[object]:
-    return [
-        *(settings.iterations, settings.learning_rate, settings.label_rate, settings.anneal, settings.components),
-        *(list(settings.units) if settings.units else None, list(settings.bounds) if settings.bounds else None),
-        *(settings.keep_best, settings.patience),
-        *(list(settings.tied), list(settings.masks), list(settings.falling)),
-    ]
+def _plain(settings: LoopSettings) -> dict[str, object]:
+    plain = dataclasses.asdict(dataclasses.replace(settings, checkpoint=None))
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 
 
 def _start(initial: tuple[np.ndarray, np.ndarray]) -> list[str]:
