@@ -7,9 +7,10 @@ as shared, 90 steps, the last; the receiver has no real data.
 
 The published form (outputs matched from N(0, 1), standardised) runs here at a quarter of the networks' width, 128 stays
 of a class a step, and 2,500 steps whose rate falls from 2e-2 to 0 in place of 24,000 of 1e-3: rates sum to 25 and 24.
-Every `STRIDE` steps its set is kept. Full width and length are a matter of `PUBLISHED`, and of a GPU. One row matches
-embeddings in its place, in 250 steps. Cheap rows are condensed `DRAWS` times, each set with one training of each
-receiver. Intervals: 95 %, bootstrap over test stays and draws together; one draw says nothing of the spread between
+Its set is kept at `STAGES`: `DRAWS` condensations after 850 steps, where the rates sum to 15.5, one at the end. Full
+width and length are a matter of `PUBLISHED`, and of a GPU. One row matches embeddings in its place, in 250 steps. Cheap
+rows are condensed `DRAWS` times, each set with one training of each receiver.
+Intervals: 95 %, bootstrap over test stays and draws together; one draw says nothing of the spread between
 condensations. Two figures say what a set holds, in standard deviations: the relative error of the difference of its
 class means, and the variance of its samples' time means within a class as a share of the real stays', statics left out.
 Sets and finished cells lie under `--folder`, and a run goes on there.
@@ -47,7 +48,8 @@ from pipeline.validation.utility import subject_weights
 
 RECEIVERS = ("published-tcn-b", "published-lstm-b", "published-rnn-b")
 EVALUATORS = ("authors", "fixed length")
-DRAWS, STRIDE, EPOCHS, SEED, N_BOOTSTRAP = 3, 1_250, 30, 0, 500
+DRAWS, EPOCHS, SEED, N_BOOTSTRAP = 3, 30, 0, 500
+STAGES = {850: DRAWS, 2_500: 1}  # steps of the published form -> condensations
 PUBLISHED = dataclasses.replace(
     PUBLISHED_FORM,
     iterations=2_500,
@@ -86,8 +88,8 @@ def means_and_noise(train: EncodedCohort, draw: int) -> Arrays:
 def published(train: EncodedCohort, folder: Path, draw: int, until: int) -> Arrays:
     """The published form after `until` steps of its run; it goes on from its checkpoint, whose time counts."""
     checkpoint = folder / f"published-{draw}.npz"
-    before = folder / f"{_file(_row_of(until - STRIDE), draw)}.npz"
-    spent = float(np.load(before)["seconds"]) if until > STRIDE else 0.0
+    earlier = [folder / f"{_file(_row_of(stage), draw)}.npz" for stage in STAGES if stage < until]
+    spent = float(np.load(earlier[-1])["seconds"]) if earlier else 0.0
 
     def stop(step: int, _of: int, _loss: float) -> None:
         if step >= until:
@@ -111,8 +113,11 @@ def rows(train: EncodedCohort, folder: Path) -> dict[str, tuple[Callable[[int], 
         "kernel matching, learned labels": KernelMatching(),
     }
     found: dict[str, tuple[Callable[[int], Arrays], int]] = {
-        _row_of(until): (lambda draw, until=until: published(train, folder, draw, until), 1)  # type: ignore[misc]
-        for until in range(STRIDE, PUBLISHED.iterations + 1, STRIDE)
+        _row_of(until): (
+            lambda draw, until=until: published(train, folder, draw, until),  # type: ignore[misc]
+            draws,
+        )
+        for until, draws in STAGES.items()
     }
     start = dataclasses.replace(PUBLISHED, iterations=0)
     found["published form, quarter width, 0 steps"] = (lambda draw: condensed(start, train, draw), 1)

@@ -8,6 +8,7 @@ optimiser and nothing else.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -138,7 +139,8 @@ def optimise_samples(
     parameters = _Parameters(*initial, settings, device)
     state = LoopState.fresh("")
     if settings.checkpoint:
-        fingerprint = digest_json({"context": context, "settings": _plain(settings), "start": _start(initial)})
+        start = [digest_array(array) for array in initial]
+        fingerprint = digest_json({"context": context, "settings": _plain(settings), "start": start})
         stored = load_state(settings.checkpoint, fingerprint)
         state = parameters.restore(stored) if stored else LoopState.fresh(fingerprint)
     while state.step < settings.iterations and not _out_of_patience(state, settings):
@@ -154,7 +156,7 @@ def optimise_samples(
                 on_step(state.step, settings.iterations, float(value.detach()))
             except StopCondensing:
                 break
-    return _result(state, parameters, settings)
+    return state.best if settings.keep_best and state.best is not None else parameters.arrays()
 
 
 def _close_window(state: LoopState, parameters: _Parameters, settings: LoopSettings) -> None:
@@ -173,10 +175,6 @@ def _close_window(state: LoopState, parameters: _Parameters, settings: LoopSetti
 
 def _out_of_patience(state: LoopState, settings: LoopSettings) -> bool:
     return settings.patience is not None and state.windows_since_gain >= settings.patience
-
-
-def _result(state: LoopState, parameters: _Parameters, settings: LoopSettings) -> tuple[np.ndarray, np.ndarray]:
-    return state.best if settings.keep_best and state.best is not None else parameters.arrays()
 
 
 @final
@@ -283,14 +281,6 @@ def _cosines(components: int, n_steps: int) -> Tensor:
     return torch.cos(math.pi * torch.arange(components)[:, None] * middle[None])
 
 
-def _plain(settings: LoopSettings) -> list[object]:
-    return [
-        *(settings.iterations, settings.learning_rate, settings.label_rate, settings.anneal, settings.components),
-        *(list(settings.units) if settings.units else None, list(settings.bounds) if settings.bounds else None),
-        *(settings.keep_best, settings.patience),
-        *(list(settings.tied), list(settings.masks), list(settings.falling)),
-    ]
-
-
-def _start(initial: tuple[np.ndarray, np.ndarray]) -> list[str]:
-    return [digest_array(array) for array in initial]
+def _plain(settings: LoopSettings) -> dict[str, object]:
+    plain = dataclasses.asdict(dataclasses.replace(settings, checkpoint=None))
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}

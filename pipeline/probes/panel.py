@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Protocol
+from typing import final
 
 import numpy as np
 
@@ -25,69 +26,43 @@ Tuning = tuple[np.ndarray, np.ndarray]
 """Series `(stay, step, channel)` and labels `(stay, task)` of real stays by which a network's epoch is chosen."""
 
 
-class FitPredict(Protocol):
-    """Train on one set, predict another: probabilities `(test, task)`."""
+@final
+@dataclass(frozen=True, eq=False)
+class _Receiver:
+    """What a receiver has beside a training set; `epochs`, `device` and `tuning` matter to networks only."""
 
-    def __call__(
-        self,
-        train_features: np.ndarray,
-        train_labels: np.ndarray,
-        test_features: np.ndarray,
-        *,
-        epochs: int,
-        seed: int,
-        device: str,
-        on_step: OnStep,
-        tuning: Tuning | None,
-    ) -> np.ndarray:
-        """Features `(sample, step, channel)`, labels `(sample, task)`, soft or NaN = missing allowed."""
-        ...
+    epochs: int
+    seed: int
+    device: str
+    on_step: OnStep
+    tuning: Tuning | None
 
 
-def _network(
-    train_features: np.ndarray,
-    train_labels: np.ndarray,
-    test_features: np.ndarray,
-    *,
-    name: str,
-    epochs: int,
-    seed: int,
-    device: str,
-    on_step: OnStep,
-    tuning: Tuning | None,
-) -> np.ndarray:
-    network = build_network(
-        name,
-        n_channels=train_features.shape[2],
-        n_steps=train_features.shape[1],
-        n_tasks=train_labels.shape[1],
-        seed=child_seed(seed, "weights"),
-    )
-    if tuning is None:
-        train_network(network, train_features, train_labels, epochs=epochs, seed=seed, device=device, on_step=on_step)
-    else:
-        train_selected(
-            network, train_features, train_labels, tuning, epochs=epochs, seed=seed, device=device, on_step=on_step
-        )
-    return predict(network, test_features, device=device)
+FitPredict = Callable[[np.ndarray, np.ndarray, np.ndarray, _Receiver], np.ndarray]
+"""Features `(sample, step, channel)` and labels `(sample, task)`, soft or NaN = missing allowed, and features to
+predict -> probabilities `(test, task)`."""
+
+
+def _network(x: np.ndarray, y: np.ndarray, test: np.ndarray, receiver: _Receiver, *, name: str) -> np.ndarray:
+    weights = child_seed(receiver.seed, "weights")
+    network = build_network(name, n_channels=x.shape[2], n_steps=x.shape[1], n_tasks=y.shape[1], seed=weights)
+    train: Callable[..., object] = train_network
+    if receiver.tuning is not None:
+        train = partial(train_selected, tuning=receiver.tuning)
+    train(network, x, y, epochs=receiver.epochs, seed=receiver.seed, device=receiver.device, on_step=receiver.on_step)
+    return predict(network, test, device=receiver.device)
 
 
 def _classical(
-    train_features: np.ndarray,
-    train_labels: np.ndarray,
-    test_features: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    test: np.ndarray,
+    receiver: _Receiver,
     *,
     fit: Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray],
-    epochs: int,
-    seed: int,
-    device: str,
-    on_step: OnStep,
-    tuning: Tuning | None,
 ) -> np.ndarray:
-    probabilities = fit(
-        summary_features(train_features), train_labels, summary_features(test_features), child_seed(seed, "fit")
-    )
-    on_step(1, 1, float("nan"))
+    probabilities = fit(summary_features(x), y, summary_features(test), child_seed(receiver.seed, "fit"))
+    receiver.on_step(1, 1, float("nan"))
     return probabilities
 
 
@@ -126,13 +101,5 @@ def fit_predict(
     """
     if model not in MODELS:
         raise ConfigError(f"no model named {model!r}; known: {', '.join(MODELS)}")
-    return MODELS[model](
-        train_features,
-        train_labels,
-        test_features,
-        epochs=epochs,
-        seed=seed,
-        device=device,
-        on_step=on_step,
-        tuning=tuning,
-    )
+    receiver = _Receiver(epochs, seed, device, on_step, tuning)
+    return MODELS[model](train_features, train_labels, test_features, receiver)

@@ -9,6 +9,7 @@ from torch import nn
 from pipeline.core.errors import ConfigError
 from pipeline.probes.attention import AttentionBlock, Dropout
 from pipeline.probes.networks import NETWORKS, build_network
+from pipeline.probes.published import _PReLU
 
 PARAMETERS = {  # of the authors' networks on their 47 channels with one output
     "tcn-a": 648_001,
@@ -70,6 +71,17 @@ def test_attention_with_folded_weights_is_attention_by_head() -> None:
     for first in (None, 1):
         torch.testing.assert_close(block._folded(z, first), block._by_head(z, first))
     torch.testing.assert_close(block(z, 2), block(z)[:, :2])
+
+
+def test_the_product_with_the_slope_is_torchs_prelu() -> None:
+    ours, torchs = _PReLU(3), nn.PReLU(3)
+    found = []
+    for module in (ours, torchs):
+        module.weight.data = torch.tensor([0.25, -0.5, 2.0])
+        x = torch.linspace(-2, 2, 30).view(2, 3, 1, 5).requires_grad_()
+        y = module(x)
+        found.append((y, *torch.autograd.grad(y.square().sum(), (x, module.weight))))
+    torch.testing.assert_close(*found)
 
 
 def test_dropout_tosses_a_fair_coin_for_every_value() -> None:
