@@ -49,7 +49,7 @@ def approve(
             author's own or there already.
         EnvironmentProblem: log or proposal cannot be written; the proposal is then as it was.
     """
-    with locked(_lock(proposal)):  # of two approvers at once, neither signature is lost
+    with locked(proposal.parent / ".lock"):  # of two approvers at once, neither signature is lost
         return _approved(proposal, signer, root, today, workspace, revocations, reviewed)
 
 
@@ -67,7 +67,8 @@ def _approved(
     if key is None or key.role != "approver":
         held = "does not list it" if key is None else f"lists it as {key.role}"
         raise ReleaseRefused(f"this key approves nothing: the trust root {held}")
-    manifest = _verified(files, root, today, revocations, proposal=True)
+    # as each of the recipients will verify it; the site itself is none of them
+    manifest, *_ = verify_files(files, root, today=today, revocations=revocations, proposal=True, anybody=True)
     _, signers = open_statement(files[ENVELOPE], root)
     if key.keyid in {each.keyid for each in signers}:
         raise ReleaseRefused(f"{key.name} has approved this release already")
@@ -97,9 +98,9 @@ def publish(
         ReleaseRefused: it does not verify, lacks approvals, or a release of that name exists.
         EnvironmentProblem: log or folder cannot be written; the proposal is then as it was.
     """
-    with locked(_lock(proposal)):
+    with locked(proposal.parent / ".lock"):
         files = read_folder(proposal)
-        manifest = _verified(files, root, today, revocations, proposal=False)
+        manifest, *_ = verify_files(files, root, today=today, revocations=revocations, anybody=True)
         return _moved(proposal, releases, workspace, manifest, files[ENVELOPE])
 
 
@@ -129,23 +130,6 @@ def _moved(proposal: Path, releases: Path, workspace: Path, manifest: Mapping[st
     except OSError as error:
         raise EnvironmentProblem(f"{proposal.name} could not be moved to the releases: {error.strerror}") from None
     return target
-
-
-def _lock(proposal: Path) -> Path:
-    return proposal.parent / ".lock"
-
-
-def _verified(
-    files: Mapping[str, bytes],
-    root: TrustRoot,
-    today: datetime.date,
-    revocations: Revocations | None,
-    *,
-    proposal: bool,
-) -> Mapping[str, Any]:
-    """As each of the recipients will verify it; the site itself is none of them."""
-    manifest, *_ = verify_files(files, root, today=today, revocations=revocations, proposal=proposal, anybody=True)
-    return manifest
 
 
 def _log(workspace: Path, what: str, manifest: Mapping[str, Any], envelope: bytes, facts: Mapping[str, str]) -> None:
