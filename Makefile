@@ -32,9 +32,10 @@ quick: $(STAMP)  ## the quick tests: about a minute on two idle cores
 test: $(STAMP)  ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # the long files come first
 
-kernels: $(STAMP)  ## the encoders' tests under OpenBLAS's AVX2 kernels, which many newcomers' machines have
+kernels: $(STAMP)  ## contracts and encoders under OpenBLAS's AVX2 kernels, which many newcomers' machines have
 	OPENBLAS_CORETYPE=Haswell OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q tests/contract/test_encoder_contract.py \
-		tests/contract/test_transformers_sklearn.py tests/contract/test_condenser_contract.py tests/unit/test_encoders_*.py
+		tests/contract/test_transformers_sklearn.py tests/contract/test_condenser_contract.py \
+		tests/contract/test_attack_contract.py tests/unit/test_encoders_*.py
 
 docs: $(STAMP)  ## the documentation as a site in build/docs; strict, without a network
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
