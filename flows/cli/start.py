@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Final
 
 import typer
@@ -17,15 +16,17 @@ from pipeline.core.extras import explained
 
 CTRL_C: Final = 130
 """What Typer returns of a KeyboardInterrupt, whichever signal raised it."""
-ALONE: Final = {"verify": "flows.cli.receive.receive", "receive": "flows.cli.receive.receive"}
+ALONE: Final = ("verify", "receive")
 """Verbs for which no other is gathered: whoever is handed a bundle asks of each, perhaps of thousands."""
 
 
 def command_line(words: Sequence[str]) -> typer.Typer:
     """The app that a command line of these words needs."""
     if words and words[0] in ALONE:
+        from flows.cli.receive import receive as verbs
+
         app = new_app()
-        app.command(words[0])(getattr(import_module(ALONE[words[0]]), words[0]))
+        app.command()(getattr(verbs, words[0]))
         return app
     from flows.cli.main import app as whole
 

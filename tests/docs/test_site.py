@@ -102,7 +102,9 @@ def test_the_summarys_figures_are_those_of_the_results() -> None:
         "private_teacher": (
             f"{teacher['tcn-b']['auroc']:.3f}",
             f"{figure('private_teacher', 'rows', 'epsilon 4', 'private_teacher, 320')['tcn-b']['auroc']:.3f}",
-            f"{teacher['tcn-b']['calibration_error']:.2f}",
+            f"{teacher['tcn-b']['calibration_error_before']:.2f}",
+            f"{teacher['tcn-b']['calibration_error']:.3f}",
+            f"{figure('private_teacher', 'rows', 'epsilon 1', 'teacher')['score']['calibration_error']:.3f}",
         ),
         "pool_institutions": (
             f"{small['100 own real stays']['auroc']:.3f}",

@@ -152,6 +152,14 @@ def test_what_cannot_be_opened_is_under_powered() -> None:
     assert found["identifiers"].detail["not_opened"] == ["a.zst"]
 
 
+def test_numbers_in_encrypted_bytes_are_there_by_chance() -> None:
+    """In 10 MB of them some are expected, so that now and then one release of many would be refused for nothing."""
+    numbers = np.array([int(one) for one in IDS[:6]], dtype="<i4").tobytes()
+    assert scan({"a": b"\x00\xff" * 32 + numbers})["identifiers"].rate > 0
+    found = scan({"a.age": b"age-encryption.org/v1\n" + b"\x00\xff" * 21 + numbers})["identifiers"]
+    assert (found.rate, found.powered, found.detail["not_opened"]) == (0, False, ["a.age"])
+
+
 def test_nothing_to_scan_is_not_a_pass() -> None:
     report = audit([BytesScene("bundle", "0" * 64, {})], seed=0)[0]
     assert not report.results

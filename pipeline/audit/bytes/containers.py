@@ -55,7 +55,7 @@ def opened(files: Mapping[str, bytes]) -> Opened:
         if size > MAX_OPENED_BYTES:
             raise DataError(f"the files to scan unpack to more than {MAX_OPENED_BYTES} bytes at {name}")
         try:
-            inside = list(_inside(name, data)) if not _is_hidden(data) else None
+            inside = list(_inside(name, data)) if not is_hidden(data) else None
         except (
             ValueError,
             KeyError,
@@ -81,7 +81,8 @@ def opened(files: Mapping[str, bytes]) -> Opened:
     return Opened(found, tuple(sorted(closed)), frozenset(wrappers), frozenset(columns))
 
 
-def _is_hidden(data: bytes) -> bool:
+def is_hidden(data: bytes) -> bool:
+    """Whether it is packed or encrypted in a way that nothing here opens."""
     return any(data.startswith(magic) for magic in CLOSED_MAGIC)
 
 

@@ -142,7 +142,7 @@ class Content:
 
     data: bytes
     is_text: bool
-    is_wrapper: bool  # its content stands beside it, opened: its own bytes hold no numbers worth reading
+    is_wrapper: bool  # packed or encrypted: a number among its own bytes is there by chance
     is_column: bool  # an array: numbers start at multiples of their size
     words: list[bytes]
     wide: list[bytes]

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
-from pipeline.audit.bytes.containers import opened
+from pipeline.audit.bytes.containers import is_hidden, opened
 from pipeline.audit.bytes.patterns import Hits, Patterns, patterns_of, read, scan_files, shown_names
 from pipeline.audit.result import Controls, Figure, result
 from pipeline.audit.scene import BytesScene
@@ -47,7 +47,7 @@ class ByteScan:
         inside = opened(scene.files)
         shown = shown_names(inside.files, patterns)
         contents = {
-            shown[name]: read(data, name in inside.wrappers, name in inside.columns)
+            shown[name]: read(data, name in inside.wrappers or is_hidden(data), name in inside.columns)
             for name, data in inside.files.items()
         }
         found = scan_files(contents, patterns)
