@@ -72,3 +72,9 @@ def test_ingest_loads_neither_torch_nor_prefect_nor_sklearn(tmp_path: Path) -> N
     assert not {"torch", "prefect", "sklearn", "pennylane", "dp_accounting", "great_expectations"} & set(
         found["loaded"]
     )
+
+
+def test_the_help_of_all_commands_loads_no_library_of_a_stage() -> None:
+    asked = "import json, sys, flows.cli.main; print(json.dumps(sorted(sys.modules)))"
+    ended = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, timeout=60, check=True)
+    assert not {"numpy", "pydantic", "polars", "rich.console", "torch"} & set(json.loads(ended.stdout))

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from flows.cli.common import AsJson, Out, print_json
-from flows.cli.look.artefacts import size
 from pipeline.core.errors import EnvironmentProblem, UsageError
 
 store_app = typer.Typer(no_args_is_help=True, help="The store of a workspace: list, check, clean up.")
@@ -21,6 +20,7 @@ def show(out: Out = None, as_json: AsJson = False) -> None:
 
     Example: decoct store list --out decoct-work
     """
+    from flows.cli.look.artefacts import size
     from flows.workspace.removing.purge import size_of
     from pipeline.store import Store
 
@@ -56,6 +56,7 @@ def gc(
 
     Example: decoct store gc --yes --runs 30 --out decoct-work
     """
+    from flows.cli.look.artefacts import size
     from flows.progress import steps
     from flows.workspace.locks import workspace_lock
     from flows.workspace.removing.cleaning import compact, rubbish
