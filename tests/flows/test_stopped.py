@@ -7,6 +7,7 @@ window is the terminal's end. As systemd stops a unit, every process is sent SIG
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import select
@@ -26,7 +27,7 @@ import pytest
 from flows.environment import TELEMETRY_OFF
 from flows.nights.night import read_record
 from flows.stopping import SENTENCE
-from flows.workspace.logs import read_log
+from flows.workspace.logs import BEGAN, LOG_FILE, read_log
 
 pytestmark = pytest.mark.slow
 WAIT_SECONDS = 240  # on a machine that is busy with other tests
@@ -186,13 +187,20 @@ def test_stopped_in_an_audit_a_run_ends_in_time_and_resumes_to_the_same(
 
 def in_audit(run: Terminal, folder: Path) -> list[int]:
     """Wait until the audit has begun; the processes that are there."""
-    end = time.monotonic() + WAIT_SECONDS
-    while not any(line["stage"] == "candidate" for line in read_log(folder / "work" / "runs" / "small")):
+    end, log = time.monotonic() + WAIT_SECONDS, folder / "work" / "runs" / "small" / LOG_FILE
+    while not (log.exists() and any(_begins_audit(line) for line in log.read_text().splitlines())):
         assert time.monotonic() < end, run.written
         assert run.process.poll() is None, run.written
         time.sleep(0.05)
     time.sleep(1.0)
     return run.processes()
+
+
+def _begins_audit(line: str) -> bool:
+    with suppress(ValueError):  # it is just being written
+        told = json.loads(line)
+        return told["stage"] == "audit" and told["event"] == BEGAN
+    return False
 
 
 def running(pid: int) -> bool:

@@ -34,7 +34,7 @@ from pipeline.sharing.trust.root import parse_root
 from pipeline.sharing.trust.signing import make_statement
 
 Document = dict[str, Any]
-ODD = (None, True, -1, 2**53 - 1, "x ", "20260301", [])
+ODD = (None, True, -1, 2**53 - 1, "x ", "20260301", [], [[]], [{}])
 FREE = {
     "manifest": r"data/(channels|tasks/0/name|transforms/\d/kind)(/\d)?|data/tasks/0/description|data/soft_labels|"
     r"licence|data/transforms(/\d)?|guarantee/(accountant|assumed_public)|guarantee/events/\d(/noise_multiplier)?|log|log/size|name|data/step_hours|"

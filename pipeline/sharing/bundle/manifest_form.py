@@ -68,7 +68,7 @@ _TOP: Final[Mapping[str, Holds]] = {
     "version": lambda value: type(value) is int and 1 <= value <= MAX_VERSION,
     "licence": is_spelt,
     "recipients": _distinct(is_spelt),
-    "data_use": _distinct(lambda value: value in TERMS),
+    "data_use": _distinct(lambda value: _is_text(value) and value in TERMS),
 }
 _POLICY: Final[Mapping[str, Holds]] = {"name": _is_text, "digest": _is_text, "production": _is_flag}
 _RELEASE: Final[Mapping[str, Holds]] = {
