@@ -91,8 +91,9 @@ def _revoked(workspace: Path) -> frozenset[str] | None:
 def budget_spent(workspace: Path, *, keep: bool = False) -> Data | None:
     """What each cohort's people have given at most, against the budget; None = nothing was ever reserved.
 
-    To compose queries loads libraries for two seconds, so what an earlier night composed is read, and kept with `keep`.
-    That is for the eye alone: what is charged is composed anew.
+    To compose queries loads libraries for two seconds, so a page (`keep`) reads what an earlier night composed and
+    keeps it. That is for the eye alone: whoever writes in the workspace could write it, so what is charged, or raises
+    an alarm, is composed anew.
 
     Raises:
         BudgetError, EnvironmentProblem: the ledger cannot be trusted or read.
@@ -103,7 +104,7 @@ def budget_spent(workspace: Path, *, keep: bool = False) -> Data | None:
     if budget is None:
         return None
     path = workspace / COMPOSED
-    known = _composed_before(path)
+    known = _composed_before(path) if keep else {}
     made: dict[str, float] = {}
 
     def price(events: Sequence[Mapping[str, Any]], delta: float) -> float:
