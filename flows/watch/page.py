@@ -179,7 +179,7 @@ def _run(workspace: Path, name: str, lines: tuple[Data, ...]) -> Data:
         "run": name,
         "state": ended,
         "at": str(last["time"])[:19],
-        "stages": len(walk),
+        "stages": sum(bool(line.get("digests")) for line in walk),  # as terminal and report: those that make something
         "reused": sum(bool(line.get("reused")) for line in walk),
         "seconds": round(sum(float(line.get("seconds") or 0) for line in walk), 1),
         "sentence": clean(str(last.get("sentence") or "")),

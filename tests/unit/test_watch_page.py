@@ -338,10 +338,12 @@ def test_without_nights_the_runs_logs_tell(workspace: Path) -> None:
     digest = Store(workspace / "store").put(UtilityReport((score("private", 0.75),), 30, "x"))
     with logged(run, "utility") as tell:
         tell(Made((digest,), 1.0, reused=False))
+    with logged(run, "floor"):  # a gate makes nothing, so no page counts it
+        pass
     with pytest.raises(DataError), logged(run, "audit"):
         raise DataError("no")
     data = gather(workspace, now=NOW)
-    assert data["runs"][0]["state"] == "stopped at audit"
+    assert (data["runs"][0]["state"], data["runs"][0]["stages"]) == ("stopped at audit", 1)
     assert data["utility"][0]["points"][0]["released"]["mean"] == 0.75
 
 
