@@ -63,6 +63,7 @@ def rows(train: EncodedCohort) -> dict[str, Draw]:
         "herding": Herding(),
         "centroids": Centroids(),
         "gaussian": Gaussian(),
+        "gaussian, a teacher's labels": Gaussian(labels="teacher"),
         **plug_ins(),
         "kernel matching, hard labels": KernelMatching(labels="hard"),
         "centroids with a teacher's labels, not matched": KernelMatching(labels="teacher", iterations=0),
@@ -72,6 +73,8 @@ def rows(train: EncodedCohort) -> dict[str, Draw]:
     }
     made: dict[str, Draw] = {name: condensed_by(method, train) for name, method in methods.items()}
     made["private, epsilon 1, hard labels"] = private_variant(train, N_PER_CLASS, hard=True)
+    taught = Gaussian(labels="teacher")
+    made["gaussian, a teacher's labels, 320 samples"] = condensed_by(taught, train, n_per_class=160)
     made["all real training stays"] = lambda _: dataclasses.replace(
         made["random real stays"](0), features=train.features, labels=train.labels
     )

@@ -68,11 +68,11 @@ def benchmark_noise(draw: int) -> NoiseSource:
     return NoiseSource(Secret(draw.to_bytes(32, "little"), "noise"), "benchmark")
 
 
-def condensed_by(condenser: Condenser, train: EncodedCohort) -> Draw:
+def condensed_by(condenser: Condenser, train: EncodedCohort, n_per_class: int = N_PER_CLASS) -> Draw:
     """Draw number -> condensed set."""
     return lambda draw: condenser.condense(
         train,
-        n_per_class=N_PER_CLASS,
+        n_per_class=n_per_class,
         seed=SEED + draw,
         noise=benchmark_noise(draw),
         device="cpu",

@@ -2,7 +2,7 @@
 
 * transfer: condensed on set A's training stays (one institution), tested on A's held-out stays and on all of set B (the
   other), beside the full training stays; AUROC of in-hospital death.
-* sizes: 20, 80, 320 and 1,280 samples on P12-8000, kernel matching beside centroids and random real stays.
+* sizes: 20, 80, 320 and 1,280 samples on P12-8000, kernel matching beside Gaussians, centroids and random stays.
 * tasks: the seven labels T7, 80 samples, macro AUROC beside the full data's.
 
 Receivers have no real data; `DRAWS` condensations, one training each; defaults throughout. Intervals as everywhere:
@@ -25,6 +25,7 @@ from condensing import TASK, benchmark_noise, load
 from reference import machine
 
 from condensation.coresets import Centroids, RandomReal
+from condensation.gaussian import Gaussian
 from condensation.kernel_matching import KernelMatching
 from condensation.private.condenser import PrivateMoments
 from pipeline.core.protocols import Condenser
@@ -33,9 +34,11 @@ from pipeline.core.types.found import FULL_DATA
 from pipeline.validation.utility import TrainingSet, measure_utility
 
 MODELS = ("tcn", "lstm", "logistic_regression")
+TAUGHT = "gaussian, a teacher's labels"
 METHODS: Mapping[str, Condenser] = {
     "kernel matching, learned labels": KernelMatching(),
     "kernel matching, hard labels": KernelMatching(labels="hard"),
+    TAUGHT: Gaussian(labels="teacher"),
     "centroids": Centroids(),
     "random real stays": RandomReal(),
     "private, epsilon 1": PrivateMoments(),
@@ -82,8 +85,9 @@ def transfer(keep: Keep) -> None:
     half = len(both.features) // 2
     a, b = both.take(np.arange(half)), both.take(np.arange(half, 2 * half))
     train = a.part(Split.TRAIN)
-    chosen = ("kernel matching, learned labels", "kernel matching, hard labels", "private, epsilon 1")
-    sets: dict[str, Any] = {name: condensed(METHODS[name], train, 40) for name in chosen} | {FULL_DATA: train}
+    chosen = ("kernel matching, learned labels", "kernel matching, hard labels", TAUGHT, "private, epsilon 1")
+    sets: dict[str, Any] = {name: condensed(METHODS[name], train, 40) for name in chosen}
+    sets |= {f"{TAUGHT}, 320": condensed(METHODS[TAUGHT], train, 160), FULL_DATA: train}
     for where, test in (("A's held-out stays", a.part(Split.HELD_OUT)), ("all of B", b)):
         for name, rows in sets.items():
             label = f"{name}, on {where}"
@@ -94,7 +98,7 @@ def sizes(keep: Keep) -> None:
     """Rows by method and number of samples, beside the full data."""
     cohort = load((TASK,))
     train, test = cohort.part(Split.TRAIN), cohort.part(Split.HELD_OUT)
-    chosen = ("kernel matching, learned labels", "centroids", "random real stays", "private, epsilon 1")
+    chosen = ("kernel matching, learned labels", TAUGHT, "centroids", "random real stays", "private, epsilon 1")
     for name in chosen:
         for size in (size for size in SIZES if fits(train, size)):
             keep(

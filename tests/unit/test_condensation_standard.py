@@ -134,6 +134,28 @@ def test_gaussian_labels_are_hard_keep_their_share_and_go_with_the_series() -> N
     assert np.isnan(found.labels[:, 3]).all()
 
 
+def test_a_teachers_labels_say_how_ill_a_gaussian_sample_is_and_move_no_series() -> None:
+    """The odds are those of the stays over their prevalence's: a level that says nothing is labelled one half."""
+    encoded = cohort(600, (Task("death"), Task("late"), Task("unknown")))
+    draws = np.random.default_rng(0)
+    features = draws.normal(0.5, 0.1, size=encoded.features.shape).astype(np.float32)
+    level = draws.normal(0.5, 0.1, size=len(features)).astype(np.float32)
+    features[:, :, 0] = level[:, None]
+    chance = 1 / (1 + np.exp(2 - 20 * (level - 0.5)))
+    labels = np.stack([draws.random(len(level)) < chance, draws.random(len(level)) < 0.2, np.full(len(level), np.nan)])
+    encoded = dataclasses.replace(encoded, features=features, labels=labels.T.astype(np.float32))
+    taught = Gaussian(labels="teacher").condense(encoded, n_per_class=200, seed=0, noise=NOISE)
+    hard = gaussian(encoded, 200)
+    assert taught.features.tobytes() == hard.features.tobytes()
+    assert taught.provenance.config["labels"] == "teacher"
+    assert np.corrcoef(taught.features[:, 0, 0], taught.labels[:, 0])[0, 1] > 0.8
+    assert abs(np.median(taught.labels[:, 0]) - 0.5) < 0.2
+    assert abs(taught.labels[:, 1].mean() - 0.2) < 0.1  # keeps its prevalence
+    assert np.isnan(taught.labels[:, 2]).all()
+    again = Gaussian(labels="teacher").condense(encoded, n_per_class=200, seed=0, noise=NOISE)
+    assert again.labels.tobytes() == taught.labels.tobytes()
+
+
 @pytest.mark.parametrize("start", ["gaussian", "noise", "real", "centroids"])
 def test_gaussian_draws_of_few_stays_count_as_made_of_records(start: str) -> None:
     for n, few in ((2 * FEW_STAYS, False), (2 * FEW_STAYS - 1, True)):

@@ -55,6 +55,13 @@ class KernelMatchingOptions(MatchingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GaussianOptions(Options):
+    """Draws from one Gaussian per class, with the class as label or with a teacher's."""
+
+    labels: Literal["hard", "teacher"] = "hard"
+
+
+@dataclass(frozen=True, kw_only=True)
 class DistributionMatchingOptions(Options):
     """[Cond]: distribution matching with mean-only MMD on random networks."""
 
@@ -111,7 +118,7 @@ CONDENSERS: Final[Mapping[str, type[Options]]] = MappingProxyType(
         "kernel_matching": KernelMatchingOptions,
         "distribution_matching": DistributionMatchingOptions,
         "centroids": Options,
-        "gaussian": Options,
+        "gaussian": GaussianOptions,
         "herding": Options,
         "random_real": Options,
         "private_teacher": PrivateTeacherOptions,
