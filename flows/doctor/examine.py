@@ -24,7 +24,6 @@ def examine(workspace: Path, config: Path | None = None) -> Iterator[Finding]:
         "tested set": machine.tested_set,
         "import name": machine.owners,
         "memory": machine.memory,
-        "device": machine.device_works,
         "telemetry": machine.telemetry,
         "disk": lambda: place.disk(workspace),
         "file system": lambda: place.file_system(workspace),
@@ -35,6 +34,7 @@ def examine(workspace: Path, config: Path | None = None) -> Iterator[Finding]:
         "leftovers": lambda: place.leftovers(workspace),
         "clock": lambda: place.clock(workspace, now),
         "Prefect": lambda: place.prefect(workspace),
+        "device": machine.device_begun(),
     }
     for name, check in checks.items():
         yield from _made(name, check)

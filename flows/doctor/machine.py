@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +20,14 @@ MEMORY_GIB: Final = 4
 AVAILABLE_GIB: Final = 2
 OUR_PACKAGES: Final = ("decoct", "pipeline", "encoders", "condensation", "flows")
 CONSTRAINTS: Final = "constraints-py311.txt"
+WRONG: Final = 3
+COMPUTES: Final = f"""
+import sys, torch
+from flows.compute.devices import device
+chosen = device("auto")
+print(chosen, flush=True)
+sys.exit(0 if torch.ones(8, device=chosen).sum().item() == 8 else {WRONG})
+"""
 _NAMED: Final = 6  # differing packages that are told by name
 
 
@@ -115,19 +124,28 @@ def available_gib(told: Path = Path("/proc/meminfo")) -> float | None:
     return int(found[0]) / 2**20 if found else None
 
 
-def device_works() -> Iterator[Finding]:
-    """The device that would be chosen computes: a driver may be too old for the torch that sees its card."""
-    import torch
+def device_begun() -> Callable[[], Iterator[Finding]]:
+    """Start a process that loads torch and computes, beside the other checks; the answer waits for it.
 
-    from flows.compute.devices import device
+    A process of its own also survives a torch that was built for another processor.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMPUTES], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
 
-    chosen = device("auto")
-    try:
-        right = torch.ones(8, device=chosen).sum().item() == 8
-    except RuntimeError as error:
-        yield Finding("device", False, f'{chosen} does not compute ({type(error).__name__}); set device = "cpu"')
-        return
-    yield Finding("device", right, f"{chosen} computes" if right else f"{chosen} computes wrongly")
+    def answer() -> Iterator[Finding]:
+        """The device that would be chosen computes: a driver may be too old for the torch that sees its card."""
+        chosen = process.communicate()[0].decode().strip()
+        if not chosen:
+            yield Finding("device", False, f"torch cannot be loaded (exit code {process.returncode})")
+        elif process.returncode == WRONG:
+            yield Finding("device", False, f"{chosen} computes wrongly")
+        elif process.returncode:
+            yield Finding("device", False, f'{chosen} does not compute; set device = "cpu"')
+        else:
+            yield Finding("device", True, f"{chosen} computes")
+
+    return answer
 
 
 def telemetry(environ: Mapping[str, str] | None = None) -> Iterator[Finding]:

@@ -33,6 +33,10 @@ def words(findings: Iterable[Finding]) -> list[str]:
     return [finding.word for finding in findings]
 
 
+def pairs(findings: Iterable[Finding]) -> list[tuple[str, str]]:
+    return [(finding.word, finding.told) for finding in findings]
+
+
 def told(findings: Iterable[Finding]) -> str:
     return "; ".join(finding.told for finding in findings)
 
@@ -96,15 +100,16 @@ def test_little_memory_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_device_that_does_not_compute_is_grave(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    assert words(doctor_machine.device_works()) == ["ok"]
-
-    def refuses(*_: object, **__: object) -> object:
-        raise RuntimeError("no kernel image")
-
-    monkeypatch.setattr(torch, "ones", refuses)
-    assert words(doctor_machine.device_works()) == ["FAIL"]
+    assert pairs(doctor_machine.device_begun()()) == [("ok", "cpu computes")]
+    for ending, reason in (
+        ("raise RuntimeError('no kernel image')", 'cuda does not compute; set device = "cpu"'),
+        (f"sys.exit({doctor_machine.WRONG})", "cuda computes wrongly"),
+        ("os.kill(os.getpid(), 4)", 'cuda does not compute; set device = "cpu"'),
+    ):
+        monkeypatch.setattr(doctor_machine, "COMPUTES", f"import os, sys\nprint('cuda', flush=True)\n{ending}")
+        assert pairs(doctor_machine.device_begun()()) == [("FAIL", reason)]
+    monkeypatch.setattr(doctor_machine, "COMPUTES", "raise ImportError")
+    assert pairs(doctor_machine.device_begun()()) == [("FAIL", "torch cannot be loaded (exit code 1)")]
 
 
 def test_telemetry_is_looked_at_where_the_libraries_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
