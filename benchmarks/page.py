@@ -58,7 +58,7 @@ def _tables(found: Mapping[str, Any], level: int) -> Iterator[str]:
         rows = _rows(value)
         shown = {name: {k: v for k, v in row.items() if _cell(v) is not None} for name, row in rows.items()}
         if any(shown.values()):
-            yield from _table("", {name: row for name, row in shown.items() if row})
+            yield from _table("row", {name: row for name, row in shown.items() if row})
             if sum(map(len, shown.values())) < sum(map(len, rows.values())):
                 yield "What does not fit into a cell is in the file.\n"
         elif rows and level < 3:

@@ -73,6 +73,14 @@ def test_every_command_every_decision_every_result_and_the_samples_are_there(sit
         assert "<html" in (site / "sample" / sample).read_text(encoding="utf-8")
 
 
+def test_every_column_of_a_table_has_a_name_and_wide_tables_are_reached_by_keyboard(site: Path) -> None:
+    pages = [path.read_text(encoding="utf-8") for path in (site / "benchmarks").rglob("*.html")]
+    assert len(pages) > 30
+    for text in pages:
+        assert "<th></th>" not in text
+        assert "reachable.js" in text
+
+
 def test_every_public_name_has_its_entry(site: Path) -> None:
     named = set(re.findall(r"^::: decoct\.(\w+)$", (DOCS / "reference" / "api.md").read_text(), re.MULTILINE))
     assert named == set(dir(decoct)) - {"__version__"}
