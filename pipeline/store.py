@@ -267,18 +267,11 @@ class Store:
         told = {name: value for name, value in note.items() if name != "mac"}
         return hmac.compare_digest(str(note["mac"]).encode(), _mac(self._key, stage_key, told).encode())
 
-    def begin_run(self, run: str) -> None:
-        """Note that a run of this name begins: what it uses from here on is its own."""
-        self._note_use(run, BEGINS)
-
     def used(self, run: str, stage_key: str) -> None:
-        """Note that the run made or found what this stage makes."""
-        self._note_use(run, stage_key)
-
-    def _note_use(self, run: str, word: str) -> None:
+        """Note that the run made or found what this stage makes; `BEGINS`: what it uses from here on is its own."""
         (self.root / USES).mkdir(exist_ok=True, mode=0o700)
         with (self.root / USES / run).open("a", encoding="ascii") as stream:
-            stream.write(f"{word}\n")
+            stream.write(f"{stage_key}\n")
 
     def once(
         self,
