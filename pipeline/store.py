@@ -149,9 +149,7 @@ class Store:
         Raises:
             DataError: absent, of another kind, or damaged on disk.
         """
-        head, folder = self._head(digest)
-        if head["kind"] != kind.__name__:
-            raise DataError(f"artefact {digest[:12]} is a {head['kind']}, expected a {kind.__name__}")
+        head, folder = self._head(digest, kind)
         try:
             arrays = _read_arrays(folder / "arrays.safetensors")
         except Exception:
@@ -169,9 +167,7 @@ class Store:
         Raises:
             DataError: absent, or of another kind.
         """
-        head, folder = self._head(digest)
-        if head["kind"] != kind.__name__:
-            raise DataError(f"artefact {digest[:12]} is a {head['kind']}, expected a {kind.__name__}")
+        head, folder = self._head(digest, kind)
         arrays = _read_arrays(folder / "arrays.safetensors", large=1)
         return from_parts(kind, head["meta"], {name: array[rows] for name, array in arrays.items()})
 
@@ -294,14 +290,17 @@ class Store:
     def _object(self, digest: str) -> Path:
         return self.root / "objects" / digest[:2] / digest
 
-    def _head(self, digest: str) -> tuple[dict[str, Any], Path]:
+    def _head(self, digest: str, kind: type[Any] | None = None) -> tuple[dict[str, Any], Path]:
         folder = self._object(digest)
         try:
-            return json.loads((folder / "meta.json").read_bytes()), folder
+            head = json.loads((folder / "meta.json").read_bytes())
         except FileNotFoundError:
             raise DataError(f"artefact {digest[:12]} is not in the store {self.root}") from None
         except ValueError:
             raise DataError(f"artefact {digest[:12]} is damaged on disk: its description cannot be read") from None
+        if kind is not None and head["kind"] != kind.__name__:
+            raise DataError(f"artefact {digest[:12]} is a {head['kind']}, expected a {kind.__name__}")
+        return head, folder
 
 
 def _mac(key: bytes, stage_key: str, note: Mapping[str, Any]) -> str:
