@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flows.doctor import machine
 from flows.doctor import workspace as place
-from flows.doctor.finding import Checked
+from flows.doctor.checked import Checked
 
 Check = Callable[[], Iterable[Checked]]
 

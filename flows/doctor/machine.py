@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from flows.doctor.finding import Checked
+from flows.doctor.checked import Checked
 from flows.environment import TELEMETRY_OFF, memory_gib
 from pipeline.core.extras import OPTIONAL, SITE
 

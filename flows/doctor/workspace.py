@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from flows.doctor.finding import Checked
+from flows.doctor.checked import Checked
 from flows.environment import FREE_DISK_GIB
 from flows.workspace.locks import holders
 from flows.workspace.logs import read_log as read_stages

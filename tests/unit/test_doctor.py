@@ -18,8 +18,8 @@ import pytest
 from flows.doctor import examine as doctor
 from flows.doctor import machine as doctor_machine
 from flows.doctor import workspace as doctor_workspace
+from flows.doctor.checked import Checked
 from flows.doctor.examine import examine
-from flows.doctor.finding import Checked
 from flows.environment import TELEMETRY_OFF
 from flows.workspace.locks import workspace_lock
 from flows.workspace.logs import logged
