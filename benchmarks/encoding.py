@@ -1,7 +1,5 @@
 """How fast the encoders are, beside their peers in the same run: `python benchmarks/encoding.py [--quick]`.
 
-With `--device cuda` instead: `encode_tensor` on that device (benchmarks/encoding_device.py).
-
 Claims, on an array of PhysioNet 2012's size (8,000 stays x 48 steps x 44 channels; uniform values: nothing here depends
 on them). Windows per second of the thread's own CPU time, as the wall clock of a shared machine measures the
 neighbours; one thread for everybody. Every round times each contestant once, every other round in reverse order; a
@@ -35,7 +33,6 @@ import pennylane as qml
 import scipy
 import sklearn
 import torch
-from encoding_device import device_table
 from reference import machine
 from sklearn.random_projection import GaussianRandomProjection
 from threadpoolctl import threadpool_limits
@@ -278,14 +275,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tenth of the array, three rounds")
     parser.add_argument("--out", type=Path, help="file for the JSON (benchmarks/results/encoding.json unless quick)")
-    parser.add_argument("--device", help="a device of torch, for encode_tensor there; its JSON goes to --out alone")
     arguments = parser.parse_args()
-    if arguments.device:
-        text = json.dumps(device_table(arguments.device, QUICK_SHAPE if arguments.quick else SHAPE), indent=2) + "\n"
-        if arguments.out:
-            arguments.out.write_text(text, encoding="utf-8")
-        print(text, end="")
-        return
     torch.set_num_threads(1)
     threadpool_limits(1)
     shape, rounds, n_calls = (QUICK_SHAPE, 3, 50) if arguments.quick else (SHAPE, 15, 200)

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from pipeline.core.errors import ConfigError
-from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import child_seed, generator
 from pipeline.core.types import EncodedCohort
 from pipeline.probes.networks import NETWORKS, SeriesNetwork, build_network
@@ -121,23 +120,21 @@ def build_pool(
     training_steps: Sequence[int] = (0,),
     seed: int,
     device: str,
-    on_step: OnStep = ignore_step,
 ) -> list[FeatureMap]:
     """`size` maps, `maps` taken in turn, each kind trained for each of `training_steps` in turn.
 
     A map without random parts is built once and listed as often as its turn comes. Memory: one chunk of stays and the
-    moments; `on_step` hears (map, maps, nan).
+    moments.
     """
     targets = balanced_targets(encoded.labels)
     pool: list[FeatureMap] = []
     fixed: dict[str, FeatureMap] = {}
     frozen = frozen_maps(encoded, maps, size, training_steps=training_steps, seed=seed, device=device)
-    for number, (name, length, embed) in enumerate(frozen):
+    for name, length, embed in frozen:
         one = fixed.get(name) or _with_moments(name, length, embed, encoded, targets, device)
         if name == SUMMARIES:
             fixed[name] = one
         pool.append(one)
-        on_step(number + 1, size, float("nan"))
     return pool
 
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, final
+from typing import final
 
 from condensation.loop import LoopSettings
+from pipeline.core.transforms import leaves_channels
 from pipeline.core.types import EncodedCohort, Json
-
-_LEAVES_CHANNELS: Final = frozenset({"subjects", "imputation", "scaling", "missingness", "lengths", "identity"})
 
 
 @final
@@ -43,11 +42,6 @@ def roles_of(channels: Sequence[str], transforms: Sequence[Json]) -> Roles:
         return tuple(index for index, name in enumerate(channels) if name in names)
 
     return Roles(places(static), places(masks | falling), places(falling))
-
-
-def leaves_channels(transforms: Sequence[Json]) -> bool:
-    """Whether a channel still is the variable that the scaling calls so: no encoding came after it."""
-    return {str(step["kind"]) for step in transforms} <= _LEAVES_CHANNELS
 
 
 def with_roles(settings: LoopSettings, encoded: EncodedCohort) -> LoopSettings:

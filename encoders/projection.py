@@ -188,18 +188,6 @@ class FittedProjectionEncoder(Sealed):
             return tensor_products(tensor, self.geometry, torch.from_numpy(weights), device).numpy()
         return products(features, self.geometry, weights, per_channel=self.shape.key_scope == "per_channel")
 
-    def encode_tensor(self, features: torch.Tensor) -> torch.Tensor:
-        """As `encode_array`, of a float32 or float64 tensor, on its device.
-
-        Raises:
-            DataError: as `encode_array`.
-        """
-        if features.ndim != 3 or features.dtype not in (torch.float32, torch.float64):
-            raise DataError("an encoder takes float32 or float64 features (stay, step, channel)")
-        self._check_channels(features.shape[2])
-        weights = torch.from_numpy(self.weights).to(features)
-        return tensor_products(features, self.geometry, weights, features.device)
-
     def window_map(
         self, windows: Float[np.ndarray, "n position"], channel: int = 0
     ) -> Float64[np.ndarray, "n component"]:

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float64
 
 from encoders.circuits.engines import engine_for
@@ -224,17 +223,6 @@ class FittedQuantumEncoder(Sealed):
         if self.circuit.backend == "pennylane" and self.circuit.shots is None:
             return self._on_pennylane(features, None, on_circuits, None)
         return self.windows.encoded_array(features, device)
-
-    def encode_tensor(self, features: torch.Tensor) -> torch.Tensor:
-        """As `encode_array` in closed form, of a float32 or float64 tensor, on the tensor's device.
-
-        Raises:
-            DataError: as `encode_array`.
-        """
-        if features.ndim != 3 or features.dtype not in (torch.float32, torch.float64):
-            raise DataError("an encoder takes float32 or float64 features (stay, step, channel)")
-        self._check_channels(features.shape[2])
-        return self.windows.encoded_tensor(features)
 
     def window_map(
         self, windows: Float[np.ndarray, "n position"], channel: int = 0

@@ -149,9 +149,7 @@ class Store:
         Raises:
             DataError: absent, of another kind, or damaged on disk.
         """
-        head, folder = self._head(digest)
-        if head["kind"] != kind.__name__:
-            raise DataError(f"artefact {digest[:12]} is a {head['kind']}, expected a {kind.__name__}")
+        head, folder = self._head(digest, kind)
         try:
             arrays = _read_arrays(folder / "arrays.safetensors")
         except Exception:
@@ -169,9 +167,7 @@ class Store:
         Raises:
             DataError: absent, or of another kind.
         """
-        head, folder = self._head(digest)
-        if head["kind"] != kind.__name__:
-            raise DataError(f"artefact {digest[:12]} is a {head['kind']}, expected a {kind.__name__}")
+        head, folder = self._head(digest, kind)
         arrays = _read_arrays(folder / "arrays.safetensors", large=1)
         return from_parts(kind, head["meta"], {name: array[rows] for name, array in arrays.items()})
 
@@ -267,18 +263,11 @@ class Store:
         told = {name: value for name, value in note.items() if name != "mac"}
         return hmac.compare_digest(str(note["mac"]).encode(), _mac(self._key, stage_key, told).encode())
 
-    def begin_run(self, run: str) -> None:
-        """Note that a run of this name begins: what it uses from here on is its own."""
-        self._note_use(run, BEGINS)
-
     def used(self, run: str, stage_key: str) -> None:
-        """Note that the run made or found what this stage makes."""
-        self._note_use(run, stage_key)
-
-    def _note_use(self, run: str, word: str) -> None:
+        """Note that the run made or found what this stage makes; `BEGINS`: what it uses from here on is its own."""
         (self.root / USES).mkdir(exist_ok=True, mode=0o700)
         with (self.root / USES / run).open("a", encoding="ascii") as stream:
-            stream.write(f"{word}\n")
+            stream.write(f"{stage_key}\n")
 
     def once(
         self,
@@ -301,14 +290,17 @@ class Store:
     def _object(self, digest: str) -> Path:
         return self.root / "objects" / digest[:2] / digest
 
-    def _head(self, digest: str) -> tuple[dict[str, Any], Path]:
+    def _head(self, digest: str, kind: type[Any] | None = None) -> tuple[dict[str, Any], Path]:
         folder = self._object(digest)
         try:
-            return json.loads((folder / "meta.json").read_bytes()), folder
+            head = json.loads((folder / "meta.json").read_bytes())
         except FileNotFoundError:
             raise DataError(f"artefact {digest[:12]} is not in the store {self.root}") from None
         except ValueError:
             raise DataError(f"artefact {digest[:12]} is damaged on disk: its description cannot be read") from None
+        if kind is not None and head["kind"] != kind.__name__:
+            raise DataError(f"artefact {digest[:12]} is a {head['kind']}, expected a {kind.__name__}")
+        return head, folder
 
 
 def _mac(key: bytes, stage_key: str, note: Mapping[str, Any]) -> str:

@@ -15,10 +15,11 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from condensation.private.feature_map import LevelAndTrend, public_range
-from condensation.roles import leaves_channels, roles_of
+from condensation.roles import roles_of
 from pipeline.core.digest import digest_json
 from pipeline.core.risk import late_levels, logarithmic
 from pipeline.core.teacher_form import described
+from pipeline.core.transforms import leaves_channels
 from pipeline.core.types import Json
 
 KIND: Final = "late_level"

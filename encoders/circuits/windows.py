@@ -1,4 +1,4 @@
-"""From series to embedded windows to a circuit's outputs: arrays on the CPU, tensors wherever they are.
+"""From series to embedded windows to a circuit's outputs, by numpy on the CPU, by torch on other devices.
 
 Of a block of windows a contiguous plane per wire is made, the angles, and given to an engine; its rows become the
 windows' components. Blocks bound the memory: besides input and output at most `_DEVICE_BYTES` are held, on the CPU a
@@ -8,7 +8,6 @@ few megabytes.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -84,50 +83,6 @@ class WindowCircuits:
             for stays, columns, block in window_blocks(alone, self.geometry, block_values, "edge"):
                 encode_block(block, slots[stays, columns][..., lane : lane + 1])
         return encoded
-
-    def encoded_tensor(self, features: torch.Tensor) -> torch.Tensor:
-        """All windows of a tensor, on its device; on the CPU the same bits as for an array."""
-        if features.device.type == "cpu":
-            return torch.from_numpy(self.encoded_array(features.detach().numpy()))
-        shape = (features.shape[0], features.shape[1], features.shape[2])
-        encoded = features.new_empty(self.geometry.encoded_shape(shape, self.components))
-        self.encode_blocks(features.detach(), encoded, self._device_windows(features.element_size()))
-        return encoded
-
-    def encode_blocks(self, features: torch.Tensor, encoded: torch.Tensor, windows_at_once: int) -> None:
-        """Encode into `encoded`, about so many windows at once, on the device of both."""
-        for block, slots in self._tensor_blocks(features, encoded, windows_at_once):
-            for lane in range(len(self.engines)) if len(self.engines) > 1 else (slice(None),):
-                part = block[..., lane]
-                planes = part.movedim(2, 0).clone(memory_format=torch.contiguous_format)
-                planes.mul_(self.scale).add_(self.offset)
-                engine = self.engines[lane if isinstance(lane, int) else 0]
-                for component, row in enumerate(engine.rows(planes.reshape(len(planes), -1))):
-                    slots[:, :, component][..., lane] = row.reshape(planes.shape[1:])
-
-    def _tensor_blocks(
-        self, features: torch.Tensor, encoded: torch.Tensor, budget: int
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Windows `(stay, window, width, lane)` and the place of their encoding `(stay, window, component, lane)`."""
-        width, stride = self.geometry.width, self.geometry.stride
-        lanes, rows = (x.transpose(1, 2) if self.geometry.axis == "variables" else x for x in (features, encoded))
-        stays, positions, n_lanes = lanes.shape
-        n_windows = self.geometry.count(positions)
-        slots = rows.view(stays, n_windows, self.components, n_lanes)
-        windows_at_once = min(max(1, budget // max(1, n_lanes)), max(1, n_windows))
-        stays_at_once = max(1, budget // max(1, n_lanes * n_windows))
-        for stay in range(0, stays if n_lanes else 0, stays_at_once):
-            for window in range(0, n_windows, windows_at_once):
-                stop = min(window + windows_at_once, n_windows)
-                length = (stop - window - 1) * stride + width
-                piece = lanes[stay : stay + stays_at_once, window * stride : window * stride + length]
-                missing = length - piece.shape[1]
-                if missing:
-                    piece = torch.cat([piece, piece[:, -1:].expand(-1, missing, -1)], dim=1)
-                yield (
-                    piece.unfold(1, width, stride).transpose(2, 3),
-                    slots[stay : stay + stays_at_once, window:stop],
-                )
 
     def _block_encoder(self, engine: Engine, device: str) -> EncodeBlock:
         on_cpu = torch.device(device).type == "cpu"

@@ -11,6 +11,7 @@ from flows import registry
 from flows.workspace.job import Job
 from pipeline.core.config import Config, condense_table
 from pipeline.core.errors import UsageError
+from pipeline.core.wording import in_columns
 
 SHORT: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -116,13 +117,11 @@ def table(found: Mapping[str, Any]) -> str:
             cells = [_cell(row["scores"], model, metric) for metric in metrics]
             lines.append([*facts, model, *cells])
             facts = [""] * len(facts)
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    drawn = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     head = (
         f"{first['task']}, input {found['input']}, {first['n_test']} real tuning stays (not held-out), 95 % intervals"
     )
     foot = [*found["notes"], f"networks: {found['training']}; no real data"]
-    return "\n".join([head, *drawn, *foot])
+    return "\n".join([head, *in_columns(lines), *foot])
 
 
 def _cell(scores: Sequence[Mapping[str, Any]], model: str, metric: str) -> str:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from flows.doctor import machine
 from flows.doctor import workspace as place
-from flows.doctor.finding import Finding
+from flows.doctor.checked import Checked
 
-Check = Callable[[], Iterable[Finding]]
+Check = Callable[[], Iterable[Checked]]
 
 
-def examine(workspace: Path, config: Path | None = None) -> Iterator[Finding]:
+def examine(workspace: Path, config: Path | None = None) -> Iterator[Checked]:
     """All checks as they are made, none of which changes anything; one that breaks is a finding, the others follow.
 
     `config`: the file of the nights, to be told who may write it.
@@ -40,8 +40,8 @@ def examine(workspace: Path, config: Path | None = None) -> Iterator[Finding]:
         yield from _made(name, check)
 
 
-def _made(name: str, check: Check) -> Iterable[Finding]:
+def _made(name: str, check: Check) -> Iterable[Checked]:
     try:
         return list(check())
     except Exception as error:
-        return [Finding(name, False, f"could not be looked at: {type(error).__name__}")]
+        return [Checked(name, False, f"could not be looked at: {type(error).__name__}")]

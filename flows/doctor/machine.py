@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from flows.doctor.finding import Finding
+from flows.doctor.checked import Checked
 from flows.environment import TELEMETRY_OFF, memory_gib
 from pipeline.core.extras import OPTIONAL, SITE
 
@@ -31,7 +31,7 @@ sys.exit(0 if torch.ones(8, device=chosen).sum().item() == 8 else {WRONG})
 _NAMED: Final = 6  # differing packages that are told by name
 
 
-def versions() -> Iterator[Finding]:
+def versions() -> Iterator[Checked]:
     """Every requirement of a site's installation is met, and of the other extras what is there."""
     from packaging.requirements import Requirement
 
@@ -48,21 +48,21 @@ def versions() -> Iterator[Finding]:
         wanted += 1
         if not need.specifier.contains(found, prereleases=True):
             wrong.append(f"{need.name} {found} is outside {need.specifier}")
-    yield Finding("versions", not wrong, "; ".join(wrong) or f"{wanted} requirements met")
+    yield Checked("versions", not wrong, "; ".join(wrong) or f"{wanted} requirements met")
 
 
-def tested_set() -> Iterator[Finding]:
+def tested_set() -> Iterator[Checked]:
     """How far what is installed differs from the set of versions that was tested together; never grave."""
     pins = shipped_pins()
     if pins is None:
-        yield Finding("tested set", False, f"{CONSTRAINTS} is not installed with this copy", grave=False)
+        yield Checked("tested set", False, f"{CONSTRAINTS} is not installed with this copy", grave=False)
         return
     python = "{}.{}".format(*sys.version_info)
     other = [] if python == "3.11" else [f"Python {python}, tested with 3.11"]
     other += [f"{name} {found}, tested {wanted}" for name, wanted, found in differing(pins)]
     more = f"; and {len(other) - _NAMED} more" if len(other) > _NAMED else ""
     told = "; ".join(other[:_NAMED]) + more if other else "as tested together"
-    yield Finding("tested set", not other, told, grave=False)
+    yield Checked("tested set", not other, told, grave=False)
 
 
 def shipped_pins() -> dict[str, str] | None:
@@ -88,21 +88,21 @@ def differing(pins: Mapping[str, str]) -> list[tuple[str, str, str]]:
     return found
 
 
-def owners() -> Iterator[Finding]:
+def owners() -> Iterator[Checked]:
     """No other distribution has put something under our import names."""
     known = packages_distributions()
     for package in OUR_PACKAGES:
         names = sorted(set(known.get(package, ["decoct"])))
-        yield Finding("import name", names == ["decoct"], f"{package} belongs to {', '.join(names)}")
+        yield Checked("import name", names == ["decoct"], f"{package} belongs to {', '.join(names)}")
 
 
-def memory() -> Iterator[Finding]:
+def memory() -> Iterator[Checked]:
     """What this process may use: of the machine, or of the container it is in; and what is free now."""
     total = min(filter(None, (memory_gib(), container_gib())), default=0)
-    yield Finding("memory", total >= MEMORY_GIB, f"{total} GiB, {MEMORY_GIB} wanted")
+    yield Checked("memory", total >= MEMORY_GIB, f"{total} GiB, {MEMORY_GIB} wanted")
     free = available_gib()
     if free is not None:
-        yield Finding("memory", free >= AVAILABLE_GIB, f"{free:.1f} GiB free now, {AVAILABLE_GIB} wanted", grave=False)
+        yield Checked("memory", free >= AVAILABLE_GIB, f"{free:.1f} GiB free now, {AVAILABLE_GIB} wanted", grave=False)
 
 
 def container_gib(limit: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
@@ -124,7 +124,7 @@ def available_gib(told: Path = Path("/proc/meminfo")) -> float | None:
     return int(found[0]) / 2**20 if found else None
 
 
-def device_begun() -> Callable[[], Iterator[Finding]]:
+def device_begun() -> Callable[[], Iterator[Checked]]:
     """Start a process that loads torch and computes, beside the other checks; the answer waits for it.
 
     A process of its own also survives a torch that was built for another processor.
@@ -133,29 +133,29 @@ def device_begun() -> Callable[[], Iterator[Finding]]:
         [sys.executable, "-c", COMPUTES], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
 
-    def answer() -> Iterator[Finding]:
+    def answer() -> Iterator[Checked]:
         """The device that would be chosen computes: a driver may be too old for the torch that sees its card."""
         chosen = process.communicate()[0].decode().strip()
         if not chosen:
-            yield Finding("device", False, f"torch cannot be loaded (exit code {process.returncode})")
+            yield Checked("device", False, f"torch cannot be loaded (exit code {process.returncode})")
         elif process.returncode == WRONG:
-            yield Finding("device", False, f"{chosen} computes wrongly")
+            yield Checked("device", False, f"{chosen} computes wrongly")
         elif process.returncode:
-            yield Finding("device", False, f'{chosen} does not compute; set device = "cpu"')
+            yield Checked("device", False, f'{chosen} does not compute; set device = "cpu"')
         else:
-            yield Finding("device", True, f"{chosen} computes")
+            yield Checked("device", True, f"{chosen} computes")
 
     return answer
 
 
-def telemetry(environ: Mapping[str, str] | None = None) -> Iterator[Finding]:
+def telemetry(environ: Mapping[str, str] | None = None) -> Iterator[Checked]:
     """Off in the environment, and off as the libraries themselves read it."""
     environ = os.environ if environ is None else environ
     on = [name for name, value in TELEMETRY_OFF.items() if environ.get(name) != value]
-    yield Finding("telemetry", not on, f"not switched off: {', '.join(on)}" if on else "off in the environment")
+    yield Checked("telemetry", not on, f"not switched off: {', '.join(on)}" if on else "off in the environment")
     sending = libraries_that_send()
     told = f"on, as read by {', '.join(sending)}" if sending else "off, as Prefect reads it"
-    yield Finding("telemetry", not sending, told)
+    yield Checked("telemetry", not sending, told)
 
 
 def libraries_that_send() -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from flows.doctor.finding import Finding
+from flows.doctor.checked import Checked
 from flows.environment import FREE_DISK_GIB
 from flows.workspace.locks import holders
 from flows.workspace.logs import read_log as read_stages
@@ -33,20 +33,20 @@ REMOTE: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs",
 VOLATILE: Final = frozenset({"tmpfs", "ramfs"})
 
 
-def disk(workspace: Path) -> Iterator[Finding]:
+def disk(workspace: Path) -> Iterator[Checked]:
     """Room for a run, for another store as large as this one, and for names of files."""
     place = _existing(workspace)
     free = shutil.disk_usage(place).free
-    yield Finding("disk", free >= FREE_DISK_GIB * 2**30, f"{free / 2**30:.0f} GiB free, {FREE_DISK_GIB} wanted")
+    yield Checked("disk", free >= FREE_DISK_GIB * 2**30, f"{free / 2**30:.0f} GiB free, {FREE_DISK_GIB} wanted")
     store = sum(path.lstat().st_size for path in (workspace / "store").rglob("*") if path.is_file())
     if store > free:
-        yield Finding("disk", False, f"the store takes {store / 2**30:.0f} GiB, more than is free", grave=False)
+        yield Checked("disk", False, f"the store takes {store / 2**30:.0f} GiB, more than is free", grave=False)
     names = os.statvfs(place)
     if names.f_files:  # some file systems count none
-        yield Finding("disk", names.f_favail >= FREE_NAMES, f"{names.f_favail} more files can be made")
+        yield Checked("disk", names.f_favail >= FREE_NAMES, f"{names.f_favail} more files can be made")
 
 
-def file_system(workspace: Path, mounts: Path = Path("/proc/self/mounts")) -> Iterator[Finding]:
+def file_system(workspace: Path, mounts: Path = Path("/proc/self/mounts")) -> Iterator[Checked]:
     """What lies under the workspace: a share whose locks may not hold, memory that forgets; where code may not run."""
     found = mounted_at(_existing(workspace), mounts)
     if found is None:
@@ -59,10 +59,10 @@ def file_system(workspace: Path, mounts: Path = Path("/proc/self/mounts")) -> It
         told += ": it is gone after a restart, keys included"
     elif "ro" in options:
         told += ", mounted read-only"
-    yield Finding("file system", kind not in REMOTE | VOLATILE and "ro" not in options, told, grave="ro" in options)
+    yield Checked("file system", kind not in REMOTE | VOLATILE and "ro" not in options, told, grave="ro" in options)
     scratch = mounted_at(_existing(Path(os.environ.get("TMPDIR", "/tmp"))), mounts)
     if scratch is not None and "noexec" in scratch[1]:
-        yield Finding("file system", False, "temporary files cannot be executed (noexec): set TMPDIR", grave=False)
+        yield Checked("file system", False, "temporary files cannot be executed (noexec): set TMPDIR", grave=False)
 
 
 def mounted_at(place: Path, mounts: Path) -> tuple[str, frozenset[str]] | None:
@@ -80,7 +80,7 @@ def mounted_at(place: Path, mounts: Path) -> tuple[str, frozenset[str]] | None:
     return None if best[0] < 0 else (best[1], frozenset(best[2].split(",")))
 
 
-def keys(workspace: Path) -> Iterator[Finding]:
+def keys(workspace: Path) -> Iterator[Checked]:
     """Each key, and their folder, is closed to everybody but its owner, who runs this."""
     folder = keys_of(workspace)
     if not folder.is_dir():
@@ -91,10 +91,10 @@ def keys(workspace: Path) -> Iterator[Finding]:
         closed = not stat.S_IMODE(state.st_mode) & OTHERS
         told = f"{path} is {'closed to' if closed else 'OPEN to'} group and others"
         mine = state.st_uid == os.geteuid()
-        yield Finding("key", closed and mine, told if mine else f"{path} belongs to another user")
+        yield Checked("key", closed and mine, told if mine else f"{path} belongs to another user")
 
 
-def configuration(path: Path) -> Iterator[Finding]:
+def configuration(path: Path) -> Iterator[Checked]:
     """Who may write the file of the nights, and by that have programs run as the site: its owner alone."""
     from flows.nights.pinned import programs
     from pipeline.core.config import load_config
@@ -108,36 +108,36 @@ def configuration(path: Path) -> Iterator[Finding]:
         mine = state.st_uid in (os.geteuid(), 0)
         who = "its owner alone" if not wide else "its group or others as well"
         written = f"{place} may be written by {who if mine else 'another user'}"
-        yield Finding("configuration", mine and not wide, f"{written}; {runs}", grave=bool(named))
+        yield Checked("configuration", mine and not wide, f"{written}; {runs}", grave=bool(named))
 
 
-def access(workspace: Path) -> Iterator[Finding]:
+def access(workspace: Path) -> Iterator[Checked]:
     """Nobody else reads the store, the ledger, the log, the audit history or the runs' reports."""
     folders = [*(workspace / "store").glob("*"), *(workspace / "runs").glob("*")]
     files = [path for path in (ledger_path(workspace), log_path(workspace), workspace / HISTORY) if path.exists()]
     existing = [*folders, *files]
     wide = [path for path in existing if stat.S_IMODE(path.stat().st_mode) & OTHERS]
     for path in wide:
-        yield Finding("access", False, f"{path} is open to group or others; run: chmod go= {path}")
+        yield Checked("access", False, f"{path} is open to group or others; run: chmod go= {path}")
     if existing and not wide:
-        yield Finding("access", True, f"{len(existing)} places closed to group and others")
+        yield Checked("access", True, f"{len(existing)} places closed to group and others")
 
 
-def histories(workspace: Path) -> Iterator[Finding]:
+def histories(workspace: Path) -> Iterator[Checked]:
     """Ledger, log, audits, nights, pins and keys are as they were left; the site's bundles agree with the log."""
     from flows.doctor.lost import missing
 
     found = list(missing(workspace))
-    yield from (Finding("histories", False, told) for _, told in found)
+    yield from (Checked("histories", False, told) for _, told in found)
     if not found:
-        yield Finding("histories", True, "as they were left")
+        yield Checked("histories", True, "as they were left")
 
 
-def leftovers(workspace: Path) -> Iterator[Finding]:
+def leftovers(workspace: Path) -> Iterator[Checked]:
     """What killed processes left; nothing of it harms. Who works here now is told."""
     working = holders(workspace)
     if working:
-        yield Finding("leftovers", True, f"in use by {' and '.join(working)}")
+        yield Checked("leftovers", True, f"in use by {' and '.join(working)}")
         return
     staged = list((workspace / "store" / "tmp").glob("*"))
     folders = (workspace, workspace / "keys", workspace / "ledger", workspace / "proposals", workspace / "releases")
@@ -149,20 +149,20 @@ def leftovers(workspace: Path) -> Iterator[Finding]:
     ]
     count = len(staged) + len(hidden)
     told = f"{count} half-written pieces of killed runs; they do no harm" if count else "none"
-    yield Finding("leftovers", not count, told, grave=False)
+    yield Checked("leftovers", not count, told, grave=False)
 
 
-def clock(workspace: Path, now: datetime) -> Iterator[Finding]:
+def clock(workspace: Path, now: datetime) -> Iterator[Checked]:
     """A year that can be, and no earlier than what was written last: limits of time and budgets rest on it."""
     if not BUILT <= now.year < BUILT + 50:
-        yield Finding("clock", False, f"it says {now.year}")
+        yield Checked("clock", False, f"it says {now.year}")
         return
     last = max(_times(workspace), default=None)
     if last is not None and last > now + SLACK:
         told = f"it went backwards: {now.isoformat(timespec='minutes')}, and something here was written at "
-        yield Finding("clock", False, told + last.isoformat(timespec="minutes"))
+        yield Checked("clock", False, told + last.isoformat(timespec="minutes"))
         return
-    yield Finding(
+    yield Checked(
         "clock", True, f"{now.isoformat(timespec='minutes')}" + (", after all that was written" if last else "")
     )
 
@@ -179,7 +179,7 @@ def _times(workspace: Path) -> Iterator[datetime]:
         yield from (datetime.fromisoformat(entry["time"]) for entry in read_stages(folder)[-1:])
 
 
-def prefect(workspace: Path) -> Iterator[Finding]:
+def prefect(workspace: Path) -> Iterator[Checked]:
     """A server that was named answers; the database of the embedded one can be read, and has not grown too large."""
     from flows.environment import quiet
 
@@ -188,7 +188,7 @@ def prefect(workspace: Path) -> Iterator[Finding]:
         parts = urlsplit(address)
         port = parts.port or (443 if parts.scheme == "https" else 80)
         up = _answers(parts.hostname or "", port)
-        yield Finding("Prefect", up, f"the server at {parts.hostname} {'answers' if up else 'does not answer'}")
+        yield Checked("Prefect", up, f"the server at {parts.hostname} {'answers' if up else 'does not answer'}")
         return
     before = os.environ.get("PREFECT_HOME")
     quiet(workspace)
@@ -198,10 +198,10 @@ def prefect(workspace: Path) -> Iterator[Finding]:
     yield database(home / "prefect.db")
 
 
-def database(path: Path) -> Finding:
+def database(path: Path) -> Checked:
     """Prefect's SQLite file: absent, sound, damaged or large."""
     if not path.exists():
-        return Finding("Prefect", True, "no database yet; the first run makes one")
+        return Checked("Prefect", True, "no database yet; the first run makes one")
     size = path.stat().st_size / 2**30
     try:
         with sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=5) as connection:
@@ -210,9 +210,9 @@ def database(path: Path) -> Finding:
     except sqlite3.Error:
         sound = False
     if not sound:
-        return Finding("Prefect", False, f"the database {path} is damaged; move it away, the next run makes a new one")
+        return Checked("Prefect", False, f"the database {path} is damaged; move it away, the next run makes a new one")
     told = f"the database is sound, {size:.2f} GiB"
-    return Finding("Prefect", size < DATABASE_GIB, told, grave=False)
+    return Checked("Prefect", size < DATABASE_GIB, told, grave=False)
 
 
 def _answers(host: str, port: int) -> bool:

@@ -35,7 +35,7 @@ SHARE_LEFT: Final = 0.1
 
 @final
 @dataclass(frozen=True)
-class Finding:
+class StatusLine:
     """One line: what was looked at, its level, and a sentence."""
 
     what: str
@@ -64,7 +64,7 @@ class RunFigures:
 class Status:
     """`epsilon` is (left for those who gave most, the whole budget of a period), None where nothing was reserved."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[StatusLine, ...]
     runs: tuple[RunFigures, ...]
     disk_free_bytes: int
     epsilon: tuple[float, float] | None
@@ -89,7 +89,7 @@ def status(workspace: Path, *, now: datetime, max_age_hours: float = MAX_AGE_HOU
     except OSError as error:
         raise EnvironmentProblem(f"the workspace {workspace} cannot be read: {error.strerror}") from None
     enough = free >= FREE_DISK_GIB * 2**30
-    findings = [Finding("disk", OK if enough else CRITICAL, f"{free / 2**30:.1f} GiB free, {FREE_DISK_GIB} wanted")]
+    findings = [StatusLine("disk", OK if enough else CRITICAL, f"{free / 2**30:.1f} GiB free, {FREE_DISK_GIB} wanted")]
     runs: tuple[RunFigures, ...] = ()
     try:
         nights = read_record(workspace)
@@ -98,20 +98,20 @@ def status(workspace: Path, *, now: datetime, max_age_hours: float = MAX_AGE_HOU
         findings += [_judged(found, newest[found.run], now, timedelta(hours=max_age_hours)) for found in runs]
         for name in only:
             if name not in newest:
-                findings.append(Finding(f"run {name}", UNKNOWN, "no scheduled run of this name has ended here"))
+                findings.append(StatusLine(f"run {name}", UNKNOWN, "no scheduled run of this name has ended here"))
         if not runs and not only:
-            findings.append(Finding("nights", UNKNOWN, "no scheduled run has ended here yet"))
+            findings.append(StatusLine("nights", UNKNOWN, "no scheduled run has ended here yet"))
     except DecoctError as error:
-        findings.append(Finding("nights", CRITICAL, clean(str(error))))
+        findings.append(StatusLine("nights", CRITICAL, clean(str(error))))
     epsilon = None
     try:
         epsilon = _epsilon(workspace)
         if epsilon is not None:
             left, budget = epsilon
             level = WARNING if left < SHARE_LEFT * budget else OK
-            findings.append(Finding("privacy budget", level, f"epsilon {left:.2f} of {budget:.2f} left"))
+            findings.append(StatusLine("privacy budget", level, f"epsilon {left:.2f} of {budget:.2f} left"))
     except DecoctError as error:
-        findings.append(Finding("privacy budget", CRITICAL, clean(str(error))))
+        findings.append(StatusLine("privacy budget", CRITICAL, clean(str(error))))
     return Status(tuple(findings), runs, free, epsilon)
 
 
@@ -191,26 +191,26 @@ def _figures(workspace: Path, nights: tuple[Night, ...]) -> Iterator[RunFigures]
         )
 
 
-def _judged(found: RunFigures, last: Night, now: datetime, most: timedelta) -> Finding:
+def _judged(found: RunFigures, last: Night, now: datetime, most: timedelta) -> StatusLine:
     """Stopped by hand is a warning; refused, failed, killed, or no good end for too long is critical."""
     name = f"run {found.run}"
     if found.state not in GOOD and found.state != "interrupted":
-        return Finding(name, CRITICAL, f"{found.state}, exit code {found.exit_code}: {clean(last.sentence)}")
+        return StatusLine(name, CRITICAL, f"{found.state}, exit code {found.exit_code}: {clean(last.sentence)}")
     if found.last_good is None:
-        return Finding(name, WARNING, "interrupted, and none has ended well yet")
+        return StatusLine(name, WARNING, "interrupted, and none has ended well yet")
     age = now.timestamp() - found.last_good
     hours = f"{age / 3600:.1f} h ago"
     if age < 0:
-        return Finding(name, CRITICAL, "the clock has gone back: the newest good end lies in the future")
+        return StatusLine(name, CRITICAL, "the clock has gone back: the newest good end lies in the future")
     if age > most.total_seconds():
-        return Finding(
+        return StatusLine(
             name, CRITICAL, f"the newest good end was {hours}, {most.total_seconds() / 3600:g} h are allowed"
         )
     if found.state == "interrupted":
-        return Finding(name, WARNING, f"interrupted; the newest good end was {hours}")
+        return StatusLine(name, WARNING, f"interrupted; the newest good end was {hours}")
     level = WARNING if found.drift in DRIFT_LEVELS[2:] else OK
     told = f"{found.state} {hours}" + (f", version {found.version}" if found.version else "")
-    return Finding(name, level, told + (f", drift: {found.drift}" if found.drift not in ("", "none") else ""))
+    return StatusLine(name, level, told + (f", drift: {found.drift}" if found.drift not in ("", "none") else ""))
 
 
 def _epsilon(workspace: Path) -> tuple[float, float] | None:

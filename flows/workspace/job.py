@@ -27,7 +27,7 @@ from pipeline.core.keys.custody.keyring import PURPOSES, keys_of
 from pipeline.core.keys.secrets import Secret, read_or_create_secret
 from pipeline.core.seeds import child_seed
 from pipeline.core.types import Provenance
-from pipeline.store import Made, Store
+from pipeline.store import BEGINS, Made, Store
 
 T = TypeVar("T")
 
@@ -114,7 +114,7 @@ def new_job(config: Config, *, resume: bool = False) -> Job:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     job = Job(config, folder, resume)
     job.replace_file(CONFIG_FILE, json.dumps(config.model_dump(mode="json"), indent=2).encode())
-    job.store.begin_run(config.name)
+    job.store.used(config.name, BEGINS)
     return job
 
 

@@ -1,7 +1,7 @@
-"""Whether two sets live in one space: same preparation, same encoder, same key.
+"""What transforms say of a set: whether its channels still are variables, and whether two sets live in one space.
 
 A model trained on one encoding says nothing about another, and nothing would crash: the arrays have the same shape. So
-whoever puts two sets together asks here first.
+whoever puts two sets together asks here first whether preparation, encoder and key are the same.
 """
 
 from __future__ import annotations
@@ -17,6 +17,18 @@ LOCAL_FACTS: Final = frozenset(
     {"noise", "leakage_bound", "backend", "pennylane_device", "static", "plausible_low", "plausible_high"}
 )
 """Two sites may compute one map otherwise, add different noise to it, or say less of what is static and plausible."""
+
+_LEAVE_CHANNELS: Final = frozenset({"subjects", "imputation", "scaling", "missingness", "lengths", "identity"})
+
+
+def leaves_channels(transforms: Sequence[Json]) -> bool:
+    """Whether a channel still is the variable that the scaling calls so: no encoding came after it."""
+    return {str(step["kind"]) for step in transforms} <= _LEAVE_CHANNELS
+
+
+def is_prepared(transforms: Sequence[Json]) -> bool:
+    """Whether a scaling is recorded and no encoding came after it."""
+    return leaves_channels(transforms) and any(step["kind"] == "scaling" for step in transforms)
 
 
 def require_same_space(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 THREAT_MODELS: Final[Mapping[str, str]] = {
@@ -29,6 +29,12 @@ MISSINGNESS: Final[Mapping[str, str]] = {
     "shows how closely somebody was watched.",
 }
 """The transform `missingness` in a sentence, by its mode."""
+
+
+def in_columns(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table for a terminal, every column as wide as its longest cell."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
 
 
 def most_found(epsilon: float, delta: float, false_alarms: float) -> float:

@@ -20,13 +20,12 @@ from typing import Final, final
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Float64, Int32
+from jaxtyping import Bool, Float32, Float64
 from scipy.special import xlogy
 from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.core.errors import ConfigError, DataError
-from pipeline.core.protocols import OnStep, ignore_step
 from pipeline.core.seeds import child_seed
 
 MODELS_AT_ONCE: Final = 64  # so that weights and Adam's moments of a chunk stay near the cache
@@ -57,8 +56,6 @@ class Trained:
     """Predictions of every group and seed, each task at its own best epoch; NaN for tasks outside a group."""
 
     logits: Float32[np.ndarray, "group seed stay task"]
-    stopping_loss: Float64[np.ndarray, "group seed task"]  # lowest mean log-loss on the stopping stays
-    best_epoch: Int32[np.ndarray, "group seed task"]
     at_limit: Bool[np.ndarray, "group seed"]  # some task was still improving when the epochs ran out
 
 
@@ -74,7 +71,6 @@ def train_groups(
     settings: TrainerSettings | None = None,
     device: str = "cpu",
     swap: bool = False,
-    on_step: OnStep = ignore_step,
 ) -> Trained:
     """Train each group with each seed on `train` rows; predictions for `scored` rows.
 
@@ -83,7 +79,7 @@ def train_groups(
 
     `swap` reads every training twice: stopped on `stopping` it scores `scored`, stopped on `scored` it scores
     `stopping`. Then `Trained.logits` has the scored rows first and the stopping rows after them, no row scored by a
-    network that it stopped; losses, epochs and limits are those of the first reading.
+    network that it stopped; limits are those of the first reading.
 
     Raises:
         DataError: a task of some group has no known label, or one class only, among the training or stopping stays.
@@ -99,23 +95,18 @@ def train_groups(
     n_groups, n_tasks = groups.shape
     n_scored = sum(len(rows) for _, rows in readings)
     logits = np.full((n_groups, len(seeds), n_scored, n_tasks), np.nan, dtype=np.float32)
-    loss = np.full((n_groups, len(seeds), n_tasks), np.nan)
-    epoch = np.zeros((n_groups, len(seeds), n_tasks), dtype=np.int32)
     limit = np.zeros((n_groups, len(seeds)), dtype=bool)
     chunks = [np.arange(n_groups)[start : start + MODELS_AT_ONCE] for start in range(0, n_groups, MODELS_AT_ONCE)]
     for number, seed in enumerate(seeds):
-        for nth, rows in enumerate(chunks):
+        for rows in chunks:
             members = torch.tensor(groups[rows], device=device)
             chunk = _Chunk(data, members, weights, seed, settings)
             chunk.run()
             outside = ~groups[rows]
             read = torch.cat([one.best_logits for one in chunk.readings], dim=1).cpu().numpy()
             logits[rows, number] = np.where(outside[:, None, :], np.nan, read)
-            loss[rows, number] = np.where(outside, np.nan, chunk.readings[0].best_loss.cpu().numpy())
-            epoch[rows, number] = np.where(outside, 0, chunk.readings[0].best_epoch.cpu().numpy())
             limit[rows, number] = chunk.at_limit.cpu().numpy()
-            on_step(number * len(chunks) + nth + 1, len(seeds) * len(chunks), float(np.nanmean(loss[rows, number])))
-    return Trained(logits, loss, epoch, limit)
+    return Trained(logits, limit)
 
 
 def null_losses(labels: Float32[np.ndarray, "stay task"], rows: np.ndarray) -> Float64[np.ndarray, " task"]:
@@ -193,16 +184,14 @@ class _Reading:
         n_models, n_tasks = members.shape
         device = members.device
         self.best_loss = torch.full((n_models, n_tasks), math.inf, device=device)
-        self.best_epoch = torch.zeros((n_models, n_tasks), dtype=torch.int32, device=device)
         self.best_logits = torch.zeros((n_models, len(scored), n_tasks), device=device)
 
-    def look(self, logits: Callable[[Tensor], Tensor], awake: Tensor, epoch: int) -> Tensor:
+    def look(self, logits: Callable[[Tensor], Tensor], awake: Tensor) -> Tensor:
         """Keep what is better than before; which awake models have a task that is."""
         inputs, labels, known = self.stopping
         loss = task_losses(logits(inputs), labels, known)
         better = (loss < self.best_loss) & self.members & awake[:, None]
         self.best_loss = torch.where(better, loss, self.best_loss)
-        self.best_epoch = torch.where(better, epoch, self.best_epoch)
         if bool(better.any()):
             self.best_logits = torch.where(better[:, None, :], logits(self.scored), self.best_logits)
         return better.any(dim=1)
@@ -261,16 +250,16 @@ class _Chunk:
                 (loss * self.weight).sum().backward()  # type: ignore[no-untyped-call]  # torch has no annotation here
                 self.optimiser.step()
             if epoch % self.settings.evaluate_every == 0 or epoch == self.settings.max_epochs:
-                self._evaluate(epoch)
+                self._evaluate()
                 self.at_limit = self.since_gain < self.settings.patience
                 if not bool(self.at_limit.any()):
                     return
 
     @torch.no_grad()
-    def _evaluate(self, epoch: int) -> None:
+    def _evaluate(self) -> None:
         """A model that has rested keeps what it has, so that its result does not depend on its neighbours."""
         awake = self.since_gain < self.settings.patience
-        gained = torch.stack([reading.look(self.logits, awake, epoch) for reading in self.readings]).any(dim=0)
+        gained = torch.stack([reading.look(self.logits, awake) for reading in self.readings]).any(dim=0)
         self.since_gain = torch.where(awake, torch.where(gained, 0, self.since_gain + 1), self.since_gain)
 
 

@@ -78,7 +78,7 @@ def group_tasks(
     """
     rows = _sample(len(encoded.labels), max_stays, seed)
     features, labels = encoded.features[rows], encoded.labels[rows]
-    usable = _with_both_classes(labels)
+    usable = [task for task in range(labels.shape[1]) if smaller_class(labels[:, task]) > 0]
     if len(usable) < 2:
         raise DataError(f"grouping needs two tasks with both classes; {len(usable)} of {labels.shape[1]} tasks qualify")
     labels = labels[:, usable]
@@ -219,10 +219,6 @@ def _told(validation: GroupValidation) -> str:
 def _sample(n_stays: int, max_stays: int, seed: int) -> np.ndarray:
     order = generator(seed, "grouping", "stays").permutation(n_stays)
     return np.sort(order[:max_stays])
-
-
-def _with_both_classes(labels: np.ndarray) -> list[int]:
-    return [task for task in range(labels.shape[1]) if smaller_class(labels[:, task]) > 0]
 
 
 def _notes_on_tasks(names: tuple[str, ...], labels: np.ndarray, left_out: list[str]) -> list[str]:

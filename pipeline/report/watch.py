@@ -116,7 +116,7 @@ def _audit_panel(trend: Data, number: int) -> Data:
     ]
     if trend["limit"] is not None:
         curves.append(("limit", *_level(points, trend["limit"])))
-    told = "; ".join(f"{_day(p['at'])} {_figure(p['rate'])}, at most {_figure(p['high'])}" for p in points[-_TICKS:])
+    told = "; ".join(f"{p['at'][:10]} {_figure(p['rate'])}, at most {_figure(p['high'])}" for p in points[-_TICKS:])
     limit = "no limit is set" if trend["limit"] is None else f"limit {trend['limit']:g}"
     title = f"{trend['threat_model']} on {trend['artefact']}, {name}"
     svg = _panel(f"audit-{number}", title, f"{limit}; {told}", curves)
@@ -169,7 +169,3 @@ def _figure(value: Any) -> str:
     if value is None:
         return "not measured"
     return value if isinstance(value, str) else f"{value:.3g}"
-
-
-def _day(at: str) -> str:
-    return at[:10]

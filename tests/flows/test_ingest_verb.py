@@ -13,9 +13,11 @@ from typer.testing import CliRunner
 from flows.cli.main import app
 from pipeline.core.errors import ConfigError, DataError, UsageError
 from pipeline.core.types import Cohort, IngestReport
+from pipeline.ingest.cohort.build import build_cohort
 from pipeline.ingest.drafting.first_rows import first_rows
 from pipeline.ingest.mapping.load import load_mapping
-from pipeline.ingest.sources.meds import read_meds_cohort
+from pipeline.ingest.sources.readers import read_source
+from pipeline.ingest.splits import given_split
 from pipeline.store import Store
 from pipeline.validation.expectations import great_expectations
 
@@ -109,7 +111,11 @@ def test_hourly_table_to_cohort_to_meds(tmp_path: Path) -> None:
     assert len(np.unique(cohort.subject_ids)) == 50
     assert cohort.sites is not None
     assert sorted(np.unique(cohort.sites).tolist()) == ["h0", "h1", "h2"]
-    back = read_meds_cohort(tmp_path / "meds")
+    mapping = load_mapping(str(tmp_path / "meds" / "metadata" / "decoct_mapping.toml"))
+    tables = read_source("tables", folder=tmp_path / "meds", mapping=mapping)
+    names, n_steps = tuple(task.name for task in cohort.tasks), cohort.values.shape[1]
+    told = {"step_hours": cohort.step_hours, "n_steps": n_steps, "tasks": names, "split": given_split(tables)}
+    back, _ = build_cohort(tables, mapping, **told)
     np.testing.assert_array_equal(back.values, cohort.values)
     np.testing.assert_array_equal(back.labels, cohort.labels)
     np.testing.assert_array_equal(back.split, cohort.split)

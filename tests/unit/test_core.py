@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import hmac
 import pickle
 import sys
 from itertools import chain, repeat
@@ -100,7 +99,7 @@ def test_secrets_are_kept_to_their_owner(tmp_path: Path) -> None:
     write_secret(path, secret)
     assert path.stat().st_mode & 0o777 == 0o600
     again = read_secret(path, "noise")
-    assert (again.reveal(), again.version, again.made) == (secret.reveal(), 2, secret.made)
+    assert (again.reveal(), again.made) == (secret.reveal(), secret.made)
     assert secret.reveal().hex() not in repr(secret) + str(secret)
     with pytest.raises(TypeError, match="cannot be pickled"):
         pickle.dumps(secret)
@@ -140,23 +139,11 @@ def test_a_key_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
     assert left == {"noise.key", "noise.seen", ".noise.seen.lock"}
 
 
-def test_a_key_file_of_version_1_keeps_its_sub_keys(tmp_path: Path) -> None:
-    """Splits, signatures and noise made under Decoct 0.1 go on; new keys derive by HKDF."""
-    path = tmp_path / "noise.key"
-    path.write_text(f"decoct-secret v1\npurpose noise\n{bytes(range(32)).hex()}\n")
-    path.chmod(0o600)
-    old, new = read_secret(path, "noise"), Secret(bytes(range(32)), "noise")
-    assert old.version == 1
-    assert old.derive("x") == hmac.new(bytes(range(32)), b"noise\0x", "sha256").digest()
-    assert old.derive("x") != new.derive("x")
-    write_secret(tmp_path / "copy.key", old)
-    assert (tmp_path / "copy.key").read_bytes() == path.read_bytes()
-
-
 @pytest.mark.parametrize(
     ("old", "new", "rule"),
     [
-        ("decoct-secret v2", "decoct-secret v3", "not a version 1 or 2 key"),
+        ("decoct-secret v2", "decoct-secret v3", "not a version 2 key"),
+        ("decoct-secret v2", "decoct-secret v1", "not a version 2 key"),
         ("\n0", "\n1", "does not have the fingerprint that it names"),
         ("\nmade ", "\nmade\n", "is damaged"),
         ("2026-01", "2026-13", "is damaged"),

@@ -312,14 +312,6 @@ def test_a_shared_key_gives_the_other_site_the_same_key(tmp_path: Path) -> None:
         new_identity(b)
 
 
-def test_a_key_of_version_1_is_shared_as_it_is(tmp_path: Path) -> None:
-    old = Secret(bytes(range(32)), "encoder", version=1)
-    write_secret(tmp_path / "a" / "encoder.key", old)
-    share_key(tmp_path / "a", "encoder", "B", new_identity(tmp_path / "b"), tmp_path / "f")
-    import_key(tmp_path / "b", tmp_path / "f")
-    assert read_secret(tmp_path / "b" / "encoder.key", "encoder").derive("x") == old.derive("x")
-
-
 def test_another_sites_identity_opens_nothing(tmp_path: Path) -> None:
     make_key(tmp_path / "a", "encoder")
     share_key(tmp_path / "a", "encoder", "B", new_identity(tmp_path / "b"), tmp_path / "f")

@@ -18,8 +18,8 @@ import pytest
 from flows.doctor import examine as doctor
 from flows.doctor import machine as doctor_machine
 from flows.doctor import workspace as doctor_workspace
+from flows.doctor.checked import Checked
 from flows.doctor.examine import examine
-from flows.doctor.finding import Finding
 from flows.environment import TELEMETRY_OFF
 from flows.workspace.locks import workspace_lock
 from flows.workspace.logs import logged
@@ -29,15 +29,15 @@ from pipeline.sharing.trust.log import append_log
 NOW = datetime.now(tz=UTC)
 
 
-def words(findings: Iterable[Finding]) -> list[str]:
+def words(findings: Iterable[Checked]) -> list[str]:
     return [finding.word for finding in findings]
 
 
-def pairs(findings: Iterable[Finding]) -> list[tuple[str, str]]:
+def pairs(findings: Iterable[Checked]) -> list[tuple[str, str]]:
     return [(finding.word, finding.told) for finding in findings]
 
 
-def told(findings: Iterable[Finding]) -> str:
+def told(findings: Iterable[Checked]) -> str:
     return "; ".join(finding.told for finding in findings)
 
 
@@ -48,7 +48,7 @@ def test_on_this_machine_nothing_is_grave(tmp_path: Path) -> None:
 
 
 def test_a_check_that_breaks_is_a_finding_and_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def breaks(_: Path) -> Iterable[Finding]:
+    def breaks(_: Path) -> Iterable[Checked]:
         raise RuntimeError("secret 187.5")
 
     monkeypatch.setattr(doctor_workspace, "keys", breaks)

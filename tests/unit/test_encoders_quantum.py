@@ -116,7 +116,6 @@ def test_the_encoder_is_the_circuit_window_by_window(options: dict[str, Any]) ->
     encoded = fitted.encode_array(features)
     np.testing.assert_allclose(encoded, expected, rtol=0, atol=1e-10)
     np.testing.assert_allclose(fitted.encode_array(features.astype(np.float32)), expected, rtol=0, atol=5e-6)
-    np.testing.assert_array_equal(fitted.encode_tensor(torch.from_numpy(features)).numpy(), encoded)
     if encoder.axis == "time":
         first = fitted.window_map(features[:, : encoder.n_qubits, 1], channel=1)
         np.testing.assert_allclose(first, expected[:, : encoder.components, 1], rtol=0, atol=1e-10)
@@ -126,16 +125,14 @@ def test_the_encoder_is_the_circuit_window_by_window(options: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize("options", [OPTIONS[0], *OPTIONS[5:8], OPTIONS[10]], ids=str)
-@pytest.mark.parametrize("windows", [1, 7, 10_000])
-def test_the_way_of_tensors_gives_the_same(options: dict[str, Any], windows: int) -> None:
-    """What runs on other devices, run on the CPU, in blocks of any size."""
-    encoder = QuantumEncoder(**options)
-    features = np.random.default_rng(4).random((5, 11, 3))
-    circuits = encoder.fit(cohort_of(features), KEY).windows
-    moved = torch.from_numpy(features)
-    encoded = torch.empty(circuits.geometry.encoded_shape(features.shape, circuits.components), dtype=moved.dtype)
-    circuits.encode_blocks(moved, encoded, windows)
-    np.testing.assert_allclose(encoded.numpy(), circuits.encoded_array(features), rtol=0, atol=1e-12)
+@pytest.mark.parametrize("windows", [1, 7, 3_000])
+def test_tensors_give_what_arrays_give(options: dict[str, Any], windows: int) -> None:
+    """What runs on other devices, run on the CPU."""
+    circuits = QuantumEncoder(**options).fit(cohort_of(np.zeros((0, 11, 3))), KEY).windows
+    angles = np.random.default_rng(4).random((circuits.geometry.width, windows)) * math.pi
+    for engine in circuits.engines:
+        moved = [row.numpy() for row in engine.rows(torch.from_numpy(angles.copy()))]
+        np.testing.assert_allclose(moved, list(engine.rows(angles.copy())), rtol=0, atol=1e-12)
 
 
 def test_one_qubit_by_hand() -> None:
@@ -337,18 +334,11 @@ def test_circuits_per_channel_belong_to_their_channels() -> None:
     fitted = QuantumEncoder(key_scope="per_channel").fit(cohort_of(features), KEY)
     encoded = fitted.encode_array(np.repeat(features[:, :, :1], 2, axis=2))
     assert np.abs(encoded[:, :, 0] - encoded[:, :, 1]).max() > 1e-3
-    for call in (fitted.encode_array, lambda wrong: fitted.encode_tensor(torch.from_numpy(wrong))):
-        with pytest.raises(DataError, match="2 channels"):
-            call(features[:, :, :1])
+    with pytest.raises(DataError, match="2 channels"):
+        fitted.encode_array(features[:, :, :1])
     renamed = EncodedCohort(**{**vars(cohort_of(features)), "channels": ("c1", "c0")})
     with pytest.raises(DataError, match="fit it again"):
         fitted.encode(renamed)
-
-
-def test_tensors_that_are_no_series_are_refused() -> None:
-    for wrong in (torch.zeros(3, 4), torch.zeros(1, 4, 1, dtype=torch.int64)):
-        with pytest.raises(DataError, match="float32 or float64"):
-            fit().encode_tensor(wrong)
 
 
 def test_a_fitted_encoder_keeps_its_circuit() -> None:

@@ -22,7 +22,7 @@ from pipeline.core.errors import EnvironmentProblem
 from pipeline.core.types import GateDecision, Grouping, ReleaseRecord
 from pipeline.ingest.kept.pieces import Pieces, indexes
 from pipeline.ingest.kept.watermarks import Watermarks
-from pipeline.store import Made, Store
+from pipeline.store import BEGINS, Made, Store
 
 runner = CliRunner()
 
@@ -39,7 +39,7 @@ def store(tmp_path: Path) -> Store:
 
 def night(store: Store, word: str, run: str = "nightly", release: int = 0) -> list[Made]:
     """A run of three stages, each from the one before, and perhaps a release of the last."""
-    store.begin_run(run)
+    store.used(run, BEGINS)
     made: list[Made] = []
     for stage in ("one", "two", "three"):
         key, parents = f"{stage}-{word}", tuple(item.first for item in made[-1:])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from flows.workspace.logs import PREFIX, read_log
+from pipeline.core.wording import in_columns
 from pipeline.store import Store
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -37,9 +38,7 @@ def table(rows: list[Data]) -> str:
         cells.append(
             [row["digest"][:PREFIX], row["name"] or "-", row["run"] or "-", made, row["kind"], size(row["bytes"])]
         )
-    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-    return "\n".join(lines)
+    return "\n".join(in_columns(cells))
 
 
 def size(n_bytes: int) -> str:

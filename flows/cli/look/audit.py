@@ -10,6 +10,7 @@ import typer
 from flows.cli.common import AsJson, Out, Seed, print_json
 from flows.cli.panels import require_there
 from pipeline.core.errors import UsageError
+from pipeline.core.wording import in_columns
 
 Url = Annotated[
     str | None,
@@ -100,7 +101,7 @@ def audit_history(
                 *(row["threat_model"], figure + held, row["since_last"], row["accepted_as"] or "-"),
             ]
         )
-    _print_columns(cells)
+    print("\n".join(in_columns(cells)))
 
 
 def audit_diff(
@@ -150,9 +151,3 @@ def _interval(row: Any) -> str:
     if row["low"] == row["high"]:
         return f"{row['rate']:.3g}"
     return f"{row['rate']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
-
-
-def _print_columns(cells: list[list[str]]) -> None:
-    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    for line in cells:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

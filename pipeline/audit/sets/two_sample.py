@@ -315,18 +315,13 @@ def planted_sets(people: People, rng: np.random.Generator) -> dict[str, np.ndarr
     }
 
 
-def _unseen(positive: dict[str, Control]) -> str:
-    """Kinds of leak that so few people could not have shown: said, and no fault of the machinery."""
-    missed = sorted(name for name, item in positive.items() if not item.telling)
-    return f" (too few people to see {', '.join(missed)})" if missed else ""
-
-
 def _result(
     scene: CondensedScene, people: People, found: Evidence, positive: dict[str, Control], negative: Control
 ) -> AttackResult:
     n, members = len(people.member), int(people.member.sum())
     figure = auroc(found.best_score[people.member], found.best_score[~people.member])
     fewest = float(min(item.telling for item in positive.values()))
+    missed = sorted(name for name, item in positive.items() if not item.telling)  # said, and no fault of the machinery
     return result(
         scene,
         TwoSample,
@@ -342,17 +337,13 @@ def _result(
         Controls(float(negative.telling), fewest, negative.p_value > SMALLEST_P and bool(positive[PLAINEST].telling)),
         summary=f"Looked at in {len(VIEWS)} ways, {scene.artefact} lies nearer to its {members} members than to the "
         f"{n - members} others in {len(found.telling)} of them (family-wise p = {found.p_value:.3f}); a set of "
-        f"unrelated people in {negative.telling}, planted leaks in {fewest:.0f} or more{_unseen(positive)}.",
+        f"unrelated people in {negative.telling}, planted leaks in {fewest:.0f} or more"
+        f"{' (too few people to see ' + ', '.join(missed) + ')' if missed else ''}.",
         detail={
-            "smallest_p_value": SMALLEST_P,
             "p_by_view": dict(zip(found.views, found.p_values, strict=True)),
             "figure_by_view": dict(zip(found.views, found.figures, strict=True)),
             "auroc_of_the_most_telling_view": [round(x, 4) for x in (figure.low, figure.value, figure.high)],
             "planted_p_values": {name: item.p_value for name, item in positive.items()},
             "strangers_p_value": negative.p_value,
-            "level": LEVEL,
-            "relabellings": RELABELLINGS,
-            "n_members": members,
-            "n_others": n - members,
         },
     )

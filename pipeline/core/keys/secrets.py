@@ -5,8 +5,6 @@ docs/keys.md defines sub-keys and key files.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import secrets
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -19,43 +17,33 @@ from pipeline.core.keys.passphrase import is_sealed, seal, unseal
 from pipeline.core.keys.subkeys import hkdf
 
 SECRET_BYTES: Final = 32
-VERSION: Final = 2
 _REPLACEABLE: Final = frozenset({"store"})  # without it every stage is done again, and nothing else happens
 _A_KEY: Final = "a key"
-_HEADER: Final = "decoct-secret v"
-_LINES: Final = {1: 3, 2: 5}  # of a key file, by its version
+_HEADER: Final = "decoct-secret v2"
 
 
 @final
 class Secret:
     """256 bits from the operating system; `repr`, `str`, pickle and equality give nothing away.
 
-    `version` says how sub-keys are derived: 2, HKDF; 1, the key files of Decoct 0.1, whose noise, split and signatures
-    must stay what they were. `made` is an ISO date, or empty where no file tells it.
+    `made` is an ISO date, or empty where no file tells it.
     """
 
-    __slots__ = ("_material", "made", "purpose", "version")
+    __slots__ = ("_material", "made", "purpose")
 
-    def __init__(self, material: bytes, purpose: str, version: int = VERSION, made: str = "") -> None:
+    def __init__(self, material: bytes, purpose: str, made: str = "") -> None:
         if len(material) != SECRET_BYTES:
             raise EnvironmentProblem(f"a {purpose} secret must be {SECRET_BYTES} bytes long")
-        if version not in _LINES:
-            raise EnvironmentProblem(f"a {purpose} secret of version {version} is unknown to this Decoct")
         self._material = material
         self.purpose = purpose
-        self.version = version
         self.made = made
 
     def derive(self, label: str) -> bytes:
-        """A 32-byte sub-key; different labels, purposes and versions are independent.
+        """A 32-byte sub-key; different labels and purposes are independent.
 
-        Version 2: HKDF-SHA256 (RFC 5869), no salt, info = "decoct/2", purpose and label, separated by zero bytes.
-        Version 1: HMAC-SHA256(secret, purpose || 0 || label).
+        HKDF-SHA256 (RFC 5869), no salt, info = "decoct/2", purpose and label, separated by zero bytes.
         """
-        named = f"{self.purpose}\0{label}".encode()
-        if self.version == 1:
-            return hmac.new(self._material, named, hashlib.sha256).digest()
-        return hkdf(self._material, b"decoct/2\0" + named)
+        return hkdf(self._material, f"decoct/2\0{self.purpose}\0{label}".encode())
 
     @property
     def fingerprint(self) -> str:
@@ -79,11 +67,9 @@ def new_secret(purpose: str) -> Secret:
 
 
 def key_text(secret: Secret) -> bytes:
-    """A key file's content, in the secret's own version."""
-    lines = [f"{_HEADER}{secret.version}", f"purpose {secret.purpose}", secret.reveal().hex()]
-    if secret.version > 1:
-        lines += [f"fingerprint {secret.fingerprint}", f"made {secret.made}"]
-    return ("\n".join(lines) + "\n").encode("ascii")
+    """A key file's content."""
+    named = f"purpose {secret.purpose}\n{secret.reveal().hex()}\nfingerprint {secret.fingerprint}"
+    return f"{_HEADER}\n{named}\nmade {secret.made}\n".encode("ascii")
 
 
 def secret_from_text(text: bytes, purpose: str, source: str) -> Secret:
@@ -93,18 +79,14 @@ def secret_from_text(text: bytes, purpose: str, source: str) -> Secret:
         EnvironmentProblem: malformed, damaged, of an unknown version, or made for another purpose.
     """
     lines = text.decode("ascii", errors="replace").splitlines()
-    version = next((known for known in _LINES if lines[:1] == [f"{_HEADER}{known}"]), 0)
-    if not version or lines[1:2] != [f"purpose {purpose}"]:
-        raise EnvironmentProblem(f"{source} is not a version 1 or 2 key for purpose {purpose!r}")
+    if lines[:2] != [_HEADER, f"purpose {purpose}"]:
+        raise EnvironmentProblem(f"{source} is not a version 2 key for purpose {purpose!r}")
     try:
-        if len(lines) != _LINES[version]:
-            raise ValueError
-        material = bytes.fromhex(lines[2])
-        made = _made(lines[4]) if version > 1 else ""
-        secret = Secret(material, purpose, version, made)
+        _, _, digits, fingerprint, day = lines
+        secret = Secret(bytes.fromhex(digits), purpose, _made(day))
     except (ValueError, EnvironmentProblem):
         raise EnvironmentProblem(f"{source} is damaged") from None
-    if version > 1 and lines[3] != f"fingerprint {secret.fingerprint}":
+    if fingerprint != f"fingerprint {secret.fingerprint}":
         raise EnvironmentProblem(f"{source} is damaged: it does not have the fingerprint that it names")
     return secret
 

@@ -14,9 +14,8 @@ from pipeline.ingest.cohort.build import build_cohort
 from pipeline.ingest.containers import holder
 from pipeline.ingest.drafting.toml_text import toml_text
 from pipeline.ingest.engine.event_tables import read_event_tables
-from pipeline.ingest.mapping.load import SourceMapping, parse_draft
+from pipeline.ingest.mapping.load import parse_draft
 from pipeline.ingest.mapping.tasks import task_of
-from pipeline.ingest.source_tables import SourceTables
 
 _MOST_BYTES: Final = 64 << 20
 _STEPS: Final = (48, 24, 12, 6)
@@ -75,17 +74,13 @@ def _read(raw: Raw, folder: Path, n_steps: int) -> str | None:
         mapping = parse_draft(toml_text(raw))
         if not mapping.tasks:
             return "it has no task"
-        tables = _tables(mapping, folder)
+        tables = read_event_tables(folder=folder, mapping=mapping)
         split = np.zeros(tables.stays.height, np.int8)
         names = tuple(rule.name for rule in mapping.tasks if task_of(rule).kind == "binary")
         build_cohort(tables, mapping, step_hours=1.0, n_steps=n_steps, tasks=names, split=split)
     except (ConfigError, DataError) as error:
         return str(error)
     return None
-
-
-def _tables(mapping: SourceMapping, folder: Path) -> SourceTables:
-    return read_event_tables(folder=folder, mapping=mapping)
 
 
 def _others(raw: Raw) -> Iterator[Raw]:

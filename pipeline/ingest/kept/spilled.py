@@ -117,12 +117,6 @@ class SpilledRows:
 
         return self.changed(move, n_stays)
 
-    def in_memory(self) -> pl.DataFrame | None:
-        """All rows, block after block, unless they are more than memory should hold."""
-        if self._folder is not None and self._end >= LARGE_BYTES:
-            return None
-        return pl.concat([self.block(number) for number in range(self.n_blocks)])
-
     def close(self) -> None:
         """Give memory and disk back."""
         self._file.close()

@@ -1,4 +1,4 @@
-"""Cohort -> MEDS (Medical Event Data Standard 0.4): sharded events, labels, splits, code metadata; and back, exactly.
+"""Cohort -> MEDS (Medical Event Data Standard 0.4): sharded events, labels, splits, code metadata.
 
 MEDS knows subjects and times; a cohort has stays and hours. So the k-th stay of a subject gets an artificial start, and
 a table of stays beside the standard's own files (`metadata/stays.parquet`) says which id and start belong together. The
@@ -22,12 +22,8 @@ import pyarrow.parquet as arrow_parquet
 
 from pipeline.core.errors import DataError
 from pipeline.core.types import Cohort, Split, StaticVariable, Task, Variable
-from pipeline.ingest.cohort.build import build_cohort
 from pipeline.ingest.engine.instants import MICROSECONDS_PER_HOUR
-from pipeline.ingest.mapping.load import load_mapping
 from pipeline.ingest.sources.meds_mapping import STATIC_PREFIX, label_file, mapping_toml
-from pipeline.ingest.sources.readers import read_source
-from pipeline.ingest.splits import given_split
 
 MEDS_VERSION: Final = "0.4.1"
 STAY_START: Final = "STAY_START"
@@ -100,26 +96,6 @@ def write_meds(cohort: Cohort, folder: Path, *, subjects_per_shard: int = _SUBJE
     text = mapping_toml(cohort)
     (folder / "metadata" / "decoct_mapping.toml").write_text(text, encoding="utf-8")
     return events
-
-
-def read_meds_cohort(folder: Path) -> Cohort:
-    """The cohort that `write_meds` wrote: values, mask, statics, labels, ids and splits are those of the original.
-
-    Raises:
-        DataError: not such a folder, or a damaged one.
-    """
-    try:
-        grid: dict[str, Any] = json.loads((folder / "metadata" / "decoct.json").read_text(encoding="utf-8"))
-        step_hours, n_steps = float(grid["step_hours"]), int(grid["n_steps"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise DataError(f"{folder} was not written by Decoct: metadata/decoct.json is missing or damaged") from None
-    mapping = load_mapping(str(folder / "metadata" / "decoct_mapping.toml"))
-    tables = read_source("tables", folder=folder, mapping=mapping)
-    names = tuple(rule.name for rule in mapping.tasks)
-    cohort, _ = build_cohort(
-        tables, mapping, step_hours=step_hours, n_steps=n_steps, tasks=names, split=given_split(tables)
-    )
-    return cohort
 
 
 def _clock(cohort: Cohort) -> _Clock:

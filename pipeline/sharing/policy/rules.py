@@ -35,7 +35,6 @@ Artefact = CondensedSet | EncodedCohort | Moments
 Rule = Callable[..., Iterable[Any]]
 """Called as `findings` is, and gives findings, one at least: what it does not object to it says PASS to."""
 
-
 LEDGER_QUERIES: Final = "ledger_query_digests"
 """Where an artefact's provenance names what was reserved for it; a digest's name, so that it leaves with no bundle."""
 
@@ -123,7 +122,6 @@ def audit_findings(policy: Policy, kind: str, reports: Sequence[LeakageReport]) 
             told = f"{result.attack} ({result.threat_model}) offers {result.statistic} to decide by"
             yield Finding("INCONCLUSIVE", f"{told}; known are {', '.join(DecidingStatistic)}")
     yield from _required_findings(policy, kind, reports)
-    yield from _threat_findings(policy, kind, reports)
 
 
 def controls_findings(reports: Sequence[LeakageReport]) -> Iterator[Finding]:
@@ -330,9 +328,7 @@ def _required_findings(policy: Policy, kind: str, reports: Sequence[LeakageRepor
         elif name not in ran:
             yield Finding("INCONCLUSIVE", f"required attack {name} gave no figure that may decide")
 
-
-def _threat_findings(policy: Policy, kind: str, reports: Sequence[LeakageReport]) -> Iterator[Finding]:
-    met = {figure.result.threat_model for figure in _deciding_figures(reports)}
+    met = {figure.threat_model for figure in figures}
     for name in policy.threat_models[kind]:
         if name not in met:
             yield Finding("INCONCLUSIVE", f"no attack under threat model {name} gave a figure that may decide")

@@ -12,8 +12,8 @@ from typing import Any, Final, final
 import numpy as np
 
 from pipeline.core.errors import UsageError
+from pipeline.core.transforms import is_prepared
 
-_CLINICAL: Final = frozenset({"subjects", "imputation", "scaling", "missingness", "lengths", "identity"})
 _WIDTH, _ROW, _LEFT = 420, 46, 150
 MAX_DRAWN: Final = 6
 
@@ -65,22 +65,16 @@ class Drawing(str):
 def units_of(transforms: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Channel -> unit, where the set lives in clinical units; {} for an encoded one."""
     scaling = next((step for step in transforms if step["kind"] == "scaling"), None)
-    if scaling is None or not is_clinical(transforms):
+    if scaling is None or not is_prepared(transforms):
         return {}
     return dict(zip(scaling["channels"], scaling.get("units", ()), strict=False))
-
-
-def is_clinical(transforms: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a scaling is recorded and no encoder came after it."""
-    kinds = {str(step["kind"]) for step in transforms}
-    return "scaling" in kinds and kinds <= _CLINICAL
 
 
 def in_units(features: np.ndarray, channels: Sequence[str], transforms: Sequence[Mapping[str, Any]]) -> np.ndarray:
     """The features in clinical units, or as they are where there are none to go back to."""
     from pipeline.ingest.cohort.scaling import to_clinical_units  # a receiver who trains loads nothing of it
 
-    return to_clinical_units(features, tuple(channels), tuple(transforms)) if is_clinical(transforms) else features
+    return to_clinical_units(features, tuple(channels), tuple(transforms)) if is_prepared(transforms) else features
 
 
 def prepared(series: np.ndarray, channels: Sequence[str], transforms: Sequence[Mapping[str, Any]]) -> np.ndarray:
@@ -92,7 +86,7 @@ def prepared(series: np.ndarray, channels: Sequence[str], transforms: Sequence[M
     Raises:
         UsageError: the set does not live in clinical units, or one of its channels has no constant and a value missing.
     """
-    if not is_clinical(transforms):
+    if not is_prepared(transforms):
         raise UsageError("this set was encoded: it has no clinical units, and its teacher scores encoded series")
     impute, scale = (next(step for step in transforms if step["kind"] == kind) for kind in ("imputation", "scaling"))
     filled = np.array(series, dtype=np.float64)

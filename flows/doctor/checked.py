@@ -8,7 +8,7 @@ from typing import final
 
 @final
 @dataclass(frozen=True)
-class Finding:
+class Checked:
     """One check and what it saw. `grave` false: worth a look, and no reason not to run."""
 
     check: str
