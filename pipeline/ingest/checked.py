@@ -76,6 +76,8 @@ def _unknown_tasks(name_or_path: str, tasks: tuple[str, ...]) -> list[str]:
     raw = _raw(name_or_path)
     base = _raw(str(MAPPINGS / f"{raw.get('base')}.toml"))
     known = raw.get("tasks", base.get("tasks", {}))
+    if isinstance(known, dict):  # a time to an event makes further tasks
+        known = {**known, **{f"{name}_{part}": {} for name in known for part in ("hours", "observed")}}
     lacking = [task for task in tasks if task not in known] if isinstance(known, dict) else []
     return [f"mapping {name_or_path} has no task {', '.join(lacking)}{did_you_mean(lacking, known)}"] if lacking else []
 

@@ -10,7 +10,11 @@ TIME_TOLERANCE_HOURS: Final = 1e-9
 """Minutes divided by 60 do not land exactly on a step's edge; this much below the edge counts as on it."""
 
 LENGTH: Final = "(length)"
-"""The column of the table of stays with the hours from start to end, where several predictions are made in a stay."""
+"""The column of the table of stays with the hours from start to end, where predictions or times to events need it."""
+
+FROM_START: Final = "hours_from_start"
+TO_END: Final = "hours_to_end"
+"""Columns of the windows that labels and statics may name: the prediction time, and what is left of the stay then."""
 
 
 def before(hours: np.ndarray, end_hours: float, *, closed: bool) -> np.ndarray:

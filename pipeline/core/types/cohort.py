@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float32, Int8, Int32, Shaped
 
-from pipeline.core.errors import DataError
+from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.files.mapped import all_finite, row_chunks, rows_of
 
 Aggregation = Literal["mean", "last", "sum", "max", "min"]
@@ -82,6 +82,9 @@ class StaticVariable:
 class Task:
     """A label in [0, 1], NaN = missing. Binary: 1 = the event. Regression: a number in *public* limits, scaled.
 
+    Time to event: one of a pair, the hours to an event or to where it is no more known of (scaled, too), and whether
+    they are the event's; for whoever fits a survival model to the cohort, since no stage here learns a censored time.
+
     A regression label is (value - low) / (high - low), clipped to [0, 1]; neither limit may be computed from patients.
     Models learn it as a fractional response (Papke and Wooldridge, J Appl Econometrics 11:619, 1996): cross-entropy
     with a target in [0, 1] is least at the conditional mean, so that one loss serves both kinds.
@@ -89,7 +92,7 @@ class Task:
 
     name: str
     description: str = ""
-    kind: Literal["binary", "regression"] = "binary"
+    kind: Literal["binary", "regression", "time_to_event"] = "binary"
     low: float = 0.0  # what the labels 0 and 1 stand for, in `unit`
     high: float = 1.0
     unit: str = ""
@@ -181,6 +184,7 @@ class EncodedCohort(ArrayRecord):
         _shape("split", self.split, (stays,))
         if not all_finite(self.features):
             raise DataError("encoded features must be finite")
+        refuse_times(self.tasks)
 
     @property
     def is_public_transform(self) -> bool:
@@ -209,6 +213,16 @@ class EncodedCohort(ArrayRecord):
             labels=self.labels[rows],
             subject_index=self.subject_index[rows],
             split=self.split[rows],
+        )
+
+
+def refuse_times(tasks: tuple[Task, ...]) -> None:
+    """Raise `ConfigError` where a task is a time to an event: a censored time is neither a class nor a number."""
+    timed = [task.name for task in tasks if task.kind == "time_to_event"]
+    if timed:
+        raise ConfigError(
+            f"tasks {', '.join(timed)} are times to an event, which ingest writes into the cohort and no later stage "
+            "learns: leave them out of cohort.tasks, and name the task of the event within the time"
         )
 
 

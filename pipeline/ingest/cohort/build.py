@@ -22,7 +22,7 @@ from pipeline.ingest.cohort.slips import Slips
 from pipeline.ingest.cohort.statics import column_notes, static_values
 from pipeline.ingest.cohort.stay_blocks import added_up, stay_blocks
 from pipeline.ingest.mapping.load import SourceMapping
-from pipeline.ingest.mapping.tasks import EventRule, LabelSource, NumberRule, TaskRule, task_of
+from pipeline.ingest.mapping.tasks import EventRule, LabelSource, NumberRule, TaskRule, TimeRule, task_of
 from pipeline.ingest.mapping.toml_table import did_you_mean
 from pipeline.ingest.source_tables import CountsByVariable, SourceTables
 from pipeline.ingest.splits import SplitRule
@@ -133,8 +133,10 @@ def _windowed(
 
 def latest_hour(mapping: SourceMapping, horizon_hours: float, tasks: tuple[str, ...] = ()) -> float:
     """The end of the input and of all label windows: nothing later in a stay has a say in the cohort."""
-    latest = max([horizon_hours, *(to for rule in _pick(mapping, tasks) for _, _, to in rule.windows)])
-    return latest if mapping.prediction_times is None else latest + mapping.prediction_times.at_most_hours
+    rules = _placed(mapping, _pick(mapping, tasks), horizon_hours)
+    latest = max([horizon_hours, *(to for rule in rules for _, _, to in rule.windows)])
+    times = mapping.prediction_times
+    return latest if times is None else max(horizon_hours, latest - horizon_hours) + times.at_most_hours
 
 
 def _pick(mapping: SourceMapping, tasks: tuple[str, ...]) -> tuple[TaskRule, ...]:
@@ -156,11 +158,27 @@ def pick_tasks(mapping: SourceMapping, tasks: tuple[str, ...], horizon_hours: fl
     Raises:
         ConfigError: a task that the mapping lacks, or a label window that begins within the input.
     """
-    rules = _pick(mapping, tasks)
-    if mapping.prediction_times is not None:  # the hours of tasks count from the prediction time
-        rules = tuple(rule.later(horizon_hours) if isinstance(rule, EventRule) else rule for rule in rules)
+    rules = _placed(mapping, _pick(mapping, tasks), horizon_hours)
     _check_windows(rules, horizon_hours)
+    _check_pairs(rules)
     return rules
+
+
+def _placed(mapping: SourceMapping, rules: tuple[TaskRule, ...], horizon_hours: float) -> tuple[TaskRule, ...]:
+    """The rules with the hours that count from the prediction made to count from where the input begins."""
+    moved = (TimeRule,) if mapping.prediction_times is None else (TimeRule, EventRule)
+    return tuple(rule.later(horizon_hours) if isinstance(rule, moved) else rule for rule in rules)
+
+
+def _check_pairs(rules: tuple[TaskRule, ...]) -> None:
+    if task_of(rules[0]).kind == "time_to_event":
+        raise ConfigError(f"task {rules[0].name} is a time to an event and makes no classes; name another task first")
+    timed = [rule for rule in rules if isinstance(rule, TimeRule)]
+    for rule in timed:
+        other = {"hours": "observed", "observed": "hours"}.get(rule.part)
+        whole = rule.name.removesuffix(f"_{rule.part}")
+        if other is not None and not any(name.name == f"{whole}_{other}" for name in timed):
+            raise ConfigError(f"task {rule.name} says nothing without {whole}_{other}; name both")
 
 
 def _check_windows(rules: tuple[TaskRule, ...], horizon_hours: float) -> None:

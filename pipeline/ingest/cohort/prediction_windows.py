@@ -20,11 +20,7 @@ from pipeline.ingest.mapping.load import SourceMapping
 from pipeline.ingest.mapping.prediction import PredictionTimes
 from pipeline.ingest.mapping.tasks import OPS
 from pipeline.ingest.source_tables import KNOWN, Counts, SourceTables
-from pipeline.ingest.windows import LENGTH, TIME_TOLERANCE_HOURS, before
-
-FROM_START: Final = "hours_from_start"
-TO_END: Final = "hours_to_end"
-"""Columns of the windows that labels and statics may name: the prediction time, and what is left of the stay then."""
+from pipeline.ingest.windows import FROM_START, LENGTH, TIME_TOLERANCE_HOURS, TO_END, before
 
 _BLOCK_STAYS: Final = 256  # each event is there once for every window that it lies in
 _MOST_TIMES: Final = 10_000

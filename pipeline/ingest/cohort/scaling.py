@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.types import Cohort, EncodedCohort, Json, Provenance, Split, StaticVariable
+from pipeline.core.types.cohort import refuse_times
 
 OBSERVED_PREFIX: Final = "observed:"
 MISSINGNESS: Final = ("drop", "encode", "release")
@@ -59,8 +60,9 @@ def prepare(
             finds them here.
 
     Raises:
-        ConfigError: an unknown imputation, scaling, treatment of the masks or of lengths.
+        ConfigError: an unknown imputation, scaling, treatment of the masks or of lengths, or a time to an event.
     """
+    refuse_times(cohort.tasks)
     mode = "encode" if observed == "append" else observed
     known = imputation in IMPUTATIONS and scaling in SCALINGS and mode in MISSINGNESS and lengths in LENGTHS
     if not known:

@@ -40,6 +40,7 @@ from pipeline.ingest.kept.rows import KeptRows
 from pipeline.ingest.kept.spilled import SpilledRows, are_large
 from pipeline.ingest.mapping.layout import EventsLayout
 from pipeline.ingest.mapping.load import SourceMapping
+from pipeline.ingest.mapping.tasks import TimeRule
 from pipeline.ingest.mapping.toml_table import id_columns
 from pipeline.ingest.source_tables import UNKNOWN_VARIABLE, UNNAMED, CountsByVariable, SourceTables, totals
 from pipeline.ingest.splits import START
@@ -120,7 +121,8 @@ def _may_be_large(work: list[tuple[EventsLayout, Group]]) -> bool:
 
 def needed_columns(mapping: SourceMapping) -> tuple[str, ...]:
     """The columns of the stays that labels and statics would like."""
-    columns = {getattr(rule, "column", "") for rule in mapping.tasks} | set(mapping.static_sources)
+    columns = {getattr(rule, key, "") for rule in mapping.tasks for key in ("column", "followed")}
+    columns |= set(mapping.static_sources)
     return tuple(sorted(columns - {""}))
 
 
@@ -296,7 +298,8 @@ def _tables(parts: list[FilePart], rows_of: KeptRows | SpilledRows, reading: Rea
     else:
         kept = rows_of.changed(settle)
     included = stays.filter(pl.Series(is_in))
-    if reading.mapping.prediction_times is not None:
+    timed = any(isinstance(rule, TimeRule) for rule in reading.mapping.tasks)
+    if reading.mapping.prediction_times is not None or (timed and reading.layout.stays.end is not None):
         hours = (pl.col(END) - pl.col(START)) / MICROSECONDS_PER_HOUR
         included = included.with_columns(hours.alias(LENGTH))
     included = included.drop(END, KEY, EXCLUDED)

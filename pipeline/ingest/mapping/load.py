@@ -19,7 +19,7 @@ from pipeline.core.types import Aggregation, StaticVariable, Variable
 from pipeline.ingest.mapping.layout import Layout, parse_layout
 from pipeline.ingest.mapping.prediction import PredictionTimes, duration, parse_prediction_times
 from pipeline.ingest.mapping.source_codes import SourceCodes, apply_codes
-from pipeline.ingest.mapping.tasks import OPS, RULES, TaskRule
+from pipeline.ingest.mapping.tasks import OPS, RULES, TaskRule, TimeRule
 from pipeline.ingest.mapping.toml_table import TomlTable, did_you_mean
 
 MAPPINGS: Final = Path(__file__).parents[1] / "mappings"
@@ -29,6 +29,8 @@ _TASK_KEYS: Final[Mapping[str, tuple[Any, Any]]] = {  # key -> type, type of a l
     "op": (str, None),
     "threshold": (_NUMBER, None),
     "within_days": (_NUMBER, None),
+    "within_hours": (_NUMBER, None),
+    "followed": (str, None),
     "after_hours": (_NUMBER, None),
     "to_hours": (_NUMBER, None),
     "unmeasured_is_zero": (bool, None),
@@ -284,7 +286,7 @@ def _code(text: str, where: str) -> int:
 
 
 def _tasks(raw: dict[str, Any], where: str, variables: set[str], *, of_times: bool) -> tuple[TaskRule, ...]:
-    tasks = []
+    tasks = list[TaskRule]()
     for name, entry in raw.items():
         spot = f"mapping {where}: tasks.{name}"
         table = TomlTable(_with_hours(entry, spot) if of_times else entry, spot)
@@ -292,7 +294,7 @@ def _tasks(raw: dict[str, Any], where: str, variables: set[str], *, of_times: bo
         if kind not in RULES:
             raise ConfigError(f"{spot}: kind is one of {', '.join(RULES)}")
         rule = RULES[kind]
-        defaults = {item.name: item.default for item in fields(rule) if item.name != "name"}
+        defaults = {item.name: item.default for item in fields(rule) if item.name in _TASK_KEYS}
         options: dict[str, Any] = {key: _task_option(table, key) for key in defaults if key in table.raw}
         for key in (key for key, default in defaults.items() if default is MISSING):
             table.take(key, object)
@@ -304,7 +306,9 @@ def _tasks(raw: dict[str, Any], where: str, variables: set[str], *, of_times: bo
         unknown = sorted({name for window in task.windows for name in window[0]} - variables)
         if unknown:
             raise ConfigError(f"{spot}: {unknown[0]} is no variable of the mapping{did_you_mean(unknown, variables)}")
-        tasks.append(task)
+        tasks += task.parts() if isinstance(task, TimeRule) else (task,)
+        if len({task.name for task in tasks}) < len(tasks):
+            raise ConfigError(f"{spot}: another task has the name of one that a time to an event makes")
     return tuple(tasks)
 
 
