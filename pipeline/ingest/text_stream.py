@@ -35,17 +35,17 @@ class NotUtf8(Exception):
 @final
 @dataclass
 class Lines:
-    """How many lines with something in them a text has, and whether it has quotes."""
+    """How many lines with something in them a text has, and how many quotes."""
 
     lines: int = 0
-    quotes: bool = False
+    quotes: int = 0
     _end: bytes = b"\n"
 
     def see(self, text: bytes) -> None:
         """Count the next part of the text: the ends of lines that do not end an empty one."""
         if not text:
             return
-        self.quotes |= b'"' in text
+        self.quotes += text.count(b'"')
         blank = len(_BLANK_LINE.findall(text)) if b"\n\n" in text or b"\n\r\n" in text else 0
         blank += self._end == b"\n" and text[:1] == b"\n"
         self.lines += text.count(b"\n") - blank

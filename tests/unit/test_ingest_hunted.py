@@ -297,10 +297,16 @@ def test_utf_16_without_a_mark_is_named(tmp_path: Path) -> None:
 
 def test_lines_that_quotes_swallow_are_told(tmp_path: Path) -> None:
     rates = RATES.replace("/min\n", "/min,\n")
-    notes = ['"5 cm', "ok", '"see"', ""]
-    rows = "".join(f"{stay},{AT},Glucose,9{i},mg/dL,{notes[i]}\n" for i, stay in enumerate(IDS))
-    _, report = ingest(tmp_path, lab__csv=HEAD.replace("\n", ",note\n") + rates + rows)
-    assert told(report, "2 lines lie within quotes")
+    for notes, odd in ((['"5 cm', "ok", '"see"', ""], True), (['"5 cm', "ok", 'see"', ""], False)):
+        rows = "".join(f"{stay},{AT},Glucose,9{i},mg/dL,{notes[i]}\n" for i, stay in enumerate(IDS))
+        text = HEAD.replace("\n", ",note\n") + rates + rows
+        if odd:
+            with pytest.raises(DataError, match="a quote is not closed, and 2 of 9 lines lie within quotes"):
+                ingest(tmp_path, lab__csv=text)
+        else:
+            assert told(ingest(tmp_path, lab__csv=text)[1], "2 lines lie within quotes")
+    once = LAB.replace("Glucose", 'Glucose 5" tube', 1)  # within a text no quote opens one
+    assert not told(ingest(tmp_path, lab__csv=once)[1], "within quotes")
     for text in (LAB, LAB + "\n\n\n", LAB.replace("\n", "\r\n\r\n"), LAB.replace("Glucose", '"Glucose"')):
         assert not told(ingest(tmp_path, lab__csv=text)[1], "within quotes")
 

@@ -204,7 +204,11 @@ def _text(
         for table in parsed_text(source, head, wanted, dictionaries, tally, empty):
             records += table.num_rows
             yield table
-    tally.quoted += seen.in_quotes(records + tally.malformed - before)
+    records += tally.malformed - before
+    quoted = seen.in_quotes(records)
+    if seen.quotes % 2 and quoted > max(1.0, _MOST_MALFORMED * (records + quoted)):
+        raise DataError(f"{path}: a quote is not closed, and {quoted} of {records + quoted} lines lie within quotes")
+    tally.quoted += quoted
 
 
 def parsed_text(
