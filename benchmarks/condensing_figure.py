@@ -16,8 +16,9 @@ FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "condensing.svg"
 LABELS = {
     "class means and white noise": "class means",
     "gaussian": "+ covariance",
-    "kernel matching, learned labels": "+ learned labels",
-    "published form, quarter width, 850 steps": "published form",
+    "gaussian, a teacher's labels": "+ a teacher's labels",
+    "kernel matching, learned labels": "matched, learned labels",
+    "published form, quarter width": "published form",
     "random real stays": "random real stays",
 }
 EVALUATORS = {"authors": ("epoch chosen on real stays", "C1", "o"), "fixed_length": ("no real data", "C0", "s")}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float
 
 from encoders.circuits.gates import Embedding, Parameters, Template
 from encoders.circuits.pauli import observables
@@ -79,7 +79,7 @@ class DeviceCircuit:
             return n_windows
         return n_windows * len(observables(self.n_qubits, self.correlations))
 
-    def rows(self, angles: Float64[np.ndarray, "wire window"]) -> Iterator[np.ndarray]:
+    def rows(self, angles: Float[np.ndarray, "wire window"]) -> Iterator[np.ndarray]:
         """One row over windows per output.
 
         Raises:
