@@ -21,6 +21,8 @@ from flows.cli.panels import PANELS
 
 DOCS = Path(__file__).parents[1]
 _OUT = re.compile(r"\[([^\]]+)\]\(((?:\.\./)+[^)#]*)(?:#[^)]*)?\)")
+_TOLD = re.compile(r"^(```\w+) (?:file=(\S+)|exit=\d+)$", re.MULTILINE)
+"""What a fence says to the tests that run it: the file that it is kept as, or how its command ends."""
 _SAMPLES = {"report": "sample/report.html", "card": "sample/card.html", "watch": "sample/watch/index.html"}
 
 
@@ -41,6 +43,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         markdown += "\n## All tables\n\n" + "\n".join(
             f"- [{name.replace('_', ' ')}](results/{name}.md)" for name in sorted(results.chapters())
         )
+    markdown = _TOLD.sub(lambda fence: f'{fence[1]} title="{fence[2]}"' if fence[2] else fence[1], markdown)
     return inside(markdown, page.file.src_uri)
 
 

@@ -81,6 +81,13 @@ def test_every_column_of_a_table_has_a_name_and_wide_tables_are_reached_by_keybo
         assert "reachable.js" in text
 
 
+def test_every_block_is_a_block(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        assert "```" not in page.read_text(encoding="utf-8"), page.name
+    tutorial = (site / "tutorial.html").read_text(encoding="utf-8")
+    assert '<span class="filename">north.toml</span>' in tutorial
+
+
 def test_every_public_name_has_its_entry(site: Path) -> None:
     named = set(re.findall(r"^::: decoct\.(\w+)$", (DOCS / "reference" / "api.md").read_text(), re.MULTILINE))
     assert named == set(dir(decoct)) - {"__version__"}
