@@ -81,6 +81,7 @@ def settings(block: Block) -> dict[str, Any] | None:
 
 
 RUN_HERE = {
+    ("docs/index.md", "python"),
     ("docs/how-to/own-data.md", "csv"),
     ("docs/how-to/own-data.md", "toml"),
     ("docs/audit.md", "python"),
@@ -99,6 +100,13 @@ def test_no_block_is_forgotten_and_no_excuse_is_stale() -> None:
     for block in BLOCKS:
         known = excused(block) or block.page in RUN_ELSEWHERE or (block.page, block.kind) in RUN_HERE
         assert known or settings(block) is not None or _mapping_part(block), block
+
+
+def test_python_stands_in_fences_and_the_first_pages_block_is_the_readmes() -> None:
+    assert of("docs/index.md", "python") == of("README.md", "python")
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        outside = FENCE.sub("", page.read_text(encoding="utf-8"))
+        assert not re.search(r"^    (from \w+ import|import \w+$)", outside, re.MULTILINE), page
 
 
 def _mapping_part(block: Block) -> bool:
