@@ -134,6 +134,10 @@ def test_the_summarys_figures_are_those_of_the_results() -> None:
         "growth": (f"{max(figure('growth', 'growth', 'peak_own_mib')):,} MiB",),
         "night_costs": (f"{figure('night_costs', 'nights', 'unchanged', 'share_of_cpu'):.0%}".replace("%", " %"),),
         "kill_night": (f"{figure('kill_night', 'same_digests')} kills of a night",),
+        "stop_night": (
+            f"{figure('stop_night', 'stops')} stops of a night, ",
+            f"{figure('stop_night', 'slowest_seconds'):.1f} s",
+        ),
         "fuzz_bundle": (f"{figure('fuzz_bundle', 'altered', 'refused'):,} of 10,000 refused",),
         "stream_year": (
             f"{figure('stream_year', 'auroc', 'epsilon 4, night 365', 'logistic regression on the set, test'):.3f}",

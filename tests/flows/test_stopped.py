@@ -26,8 +26,10 @@ import pytest
 
 from flows.environment import TELEMETRY_OFF
 from flows.nights.night import read_record
+from flows.run import labels
 from flows.stopping import SENTENCE
 from flows.workspace.logs import BEGAN, LOG_FILE, read_log
+from pipeline.core.config import load_config
 
 pytestmark = pytest.mark.slow
 WAIT_SECONDS = 240  # on a machine that is busy with other tests
@@ -208,3 +210,18 @@ def running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_stopped_in_each_of_its_stages_a_night_ends_in_time_and_resumes_to_the_same(tmp_path: Path) -> None:
+    """By `benchmarks/stop_night.py`, which says what is wrong; in a process of its own, as it forks."""
+    script, found = Path(__file__).parents[2] / "benchmarks" / "stop_night.py", tmp_path / "found.json"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    done = subprocess.run(
+        [sys.executable, str(script), "--quick", "--out", str(found)],
+        env=kept | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=2 * WAIT_SECONDS, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(found.read_text(encoding="utf-8"))["rows"]
+    assert {row["way"] for row in rows} == {"Ctrl-C", "SIGTERM", "closed"}
+    (tmp_path / "run.toml").write_text(CONFIG, encoding="utf-8")
+    assert [row["stage"] for row in rows] == list(labels(load_config(tmp_path / "run.toml")))
