@@ -6,11 +6,12 @@ whoever puts two sets together asks here first whether preparation, encoder and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pipeline.core.errors import DataError
-from pipeline.core.types import Json
+
+Json = Mapping[str, Any]  # of its own: a receiver loads no types for it
 
 LOCAL_KINDS: Final = frozenset({"subjects"})  # says something about the site's records, nothing about the space
 LOCAL_FACTS: Final = frozenset(

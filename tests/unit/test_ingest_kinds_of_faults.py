@@ -142,7 +142,7 @@ FAULTS: Final[dict[str, tuple[Spoil, str]]] = {
     "ids as powers": (field(0, lambda old: f"{float(old):.2e}"), ""),
     "a NUL in ids": (raw(lambda data: data.replace(b"\n1010,", b"\n1010\0,")), "case, blanks, marks"),
     "ends of lines of the old Mac": (raw(lambda data: data.replace(b"\n", b"\r")), "same"),
-    "an open quote": (lines(lambda i, line: line.replace(",", ',"', 1) if i == 5 else line), "within quotes"),
+    "an open quote": (lines(lambda i, line: line.replace(",", ',"', 1) if i == 5 else line), "error"),
     "delimiters at the end": (lines(lambda i, line: f"{line},"), "same"),
     "delimiters at the end of rows": (lines(lambda i, line: f"{line}," if i else line), "error"),
     "the header again": (lines(lambda i, line: f"{line}\nstay,t,code,value,unit" if i == 9 else line), ""),
