@@ -20,6 +20,7 @@ MEMORY_GIB: Final = 4
 AVAILABLE_GIB: Final = 2
 OUR_PACKAGES: Final = ("decoct", "pipeline", "encoders", "condensation", "flows")
 CONSTRAINTS: Final = "constraints-py311.txt"
+DEVICE_SECONDS: Final = 120  # a driver that wakes may take half a minute
 WRONG: Final = 3
 COMPUTES: Final = f"""
 import sys, torch
@@ -127,15 +128,28 @@ def available_gib(told: Path = Path("/proc/meminfo")) -> float | None:
 def device_begun() -> Callable[[], Iterator[Checked]]:
     """Start a process that loads torch and computes, beside the other checks; the answer waits for it.
 
-    A process of its own also survives a torch that was built for another processor.
+    A process of its own also survives a torch that was built for another processor, and a driver that does not answer.
     """
-    process = subprocess.Popen(
-        [sys.executable, "-c", COMPUTES], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", COMPUTES],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError as error:
+        unmade = Checked("device", False, f"no process could be started to try it: {error.strerror}")
+        return lambda: iter((unmade,))
 
     def answer() -> Iterator[Checked]:
         """The device that would be chosen computes: a driver may be too old for the torch that sees its card."""
-        chosen = process.communicate()[0].decode().strip()
+        try:
+            chosen = process.communicate(timeout=DEVICE_SECONDS)[0].decode().strip()
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            yield Checked("device", False, f"no answer within {DEVICE_SECONDS} s")
+            return
         if not chosen:
             yield Checked("device", False, f"torch cannot be loaded (exit code {process.returncode})")
         elif process.returncode == WRONG:

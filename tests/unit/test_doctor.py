@@ -108,8 +108,14 @@ def test_a_device_that_does_not_compute_is_grave(monkeypatch: pytest.MonkeyPatch
     ):
         monkeypatch.setattr(doctor_machine, "COMPUTES", f"import os, sys\nprint('cuda', flush=True)\n{ending}")
         assert pairs(doctor_machine.device_begun()()) == [("FAIL", reason)]
+    monkeypatch.setattr(doctor_machine, "DEVICE_SECONDS", 0.2)
+    monkeypatch.setattr(doctor_machine, "COMPUTES", "import time; time.sleep(60)")
+    assert pairs(doctor_machine.device_begun()()) == [("FAIL", "no answer within 0.2 s")]
+    monkeypatch.setattr(doctor_machine, "DEVICE_SECONDS", 60)
     monkeypatch.setattr(doctor_machine, "COMPUTES", "raise ImportError")
     assert pairs(doctor_machine.device_begun()()) == [("FAIL", "torch cannot be loaded (exit code 1)")]
+    monkeypatch.setattr(doctor_machine.sys, "executable", "/nowhere/python")
+    assert words(doctor_machine.device_begun()()) == ["FAIL"]
 
 
 def test_telemetry_is_looked_at_where_the_libraries_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
