@@ -75,10 +75,10 @@ def year(train: EncodedCohort, parts: dict[str, EncodedCohort], stream: Stream, 
             slowest = max(slowest, time.process_time() - started)
             hard = np.concatenate([np.zeros(len(made.labels)), np.ones(len(made.labels))])
             weight = np.concatenate([1 - made.labels[:, 0], made.labels[:, 0]])
-            flat = question.channels.late_levels(made.features)
+            flat = question.channels.features(made.features)
             receiver = LogisticRegression(max_iter=2000).fit(np.tile(flat, (2, 1)), hard, weight)
             for name, part in parts.items():
-                seen, levels = part.labels[:, 0], question.channels.late_levels(part.features)
+                seen, levels = part.labels[:, 0], question.channels.features(part.features)
                 scores.setdefault(f"night {night}", {})[f"teacher, {name}"] = float(
                     roc_auc_score(seen, teacher.logits(levels)[:, 0])
                 )

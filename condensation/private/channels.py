@@ -7,8 +7,8 @@ off what the mapping states in public, so no data set is named and no list is ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final, final
 
 import numpy as np
@@ -17,10 +17,11 @@ from jaxtyping import Bool, Float64
 from condensation.private.feature_map import LevelAndTrend, public_range
 from condensation.roles import roles_of
 from pipeline.core.digest import digest_json
-from pipeline.core.risk import late_levels, logarithmic
-from pipeline.core.teacher_form import described
+from pipeline.core.errors import ConfigError
+from pipeline.core.risk import features_of, logarithmic
+from pipeline.core.teacher_form import STEP, described, described_items, n_features
 from pipeline.core.transforms import leaves_channels
-from pipeline.core.types import Json
+from pipeline.core.types import Json, ScoreItem, Task
 
 KIND: Final = "late_level"
 VERSION: Final = 1
@@ -52,6 +53,7 @@ class PublicChannels:
     static: Bool[np.ndarray, " channel"]
     mask: Bool[np.ndarray, " channel"]  # whether something was measured in that step, or the stay still lasts
     falling: Bool[np.ndarray, " channel"]  # of those, what never rises again
+    items: tuple[Json, ...] = ()  # what the tasks' scores read (`pipeline.core.teacher_form`); none: late levels
 
     @property
     def half_range(self) -> float:
@@ -59,9 +61,14 @@ class PublicChannels:
         return 0.5
 
     @property
-    def weights(self) -> Float64[np.ndarray, " channel"]:
-        """Public importance of the channels' levels: all alike."""
-        return np.ones(len(self.names))
+    def n_features(self) -> int:
+        """Of the teacher."""
+        return n_features(self.of_features(), self.names)
+
+    @property
+    def weights(self) -> Float64[np.ndarray, " feature"]:
+        """Public importance of the teacher's features: all alike."""
+        return np.ones(self.n_features)
 
     @property
     def blocks(self) -> LevelAndTrend:
@@ -81,13 +88,16 @@ class PublicChannels:
         clipped = np.clip(np.asarray(series, dtype=np.float64), self.low, self.high)
         return np.asarray((clipped - self.low) / (self.high - self.low))
 
-    def late_levels(self, series: np.ndarray) -> Float64[np.ndarray, "stay channel"]:
-        """The teacher's features: the scaled mean of the last quarter of the steps, less 1/2; in [-1/2, 1/2]."""
-        return late_levels(series, (self.low, self.high), self.blocks.late_start, self.skewed, LOG_SLOPE)
+    def features(self, series: np.ndarray) -> Float64[np.ndarray, "stay feature"]:
+        """The teacher's, in [-1/2, 1/2]: `items`, or the scaled mean of each channel's last quarter, less 1/2."""
+        return features_of(self.of_features(), self.names, self.n_steps).of(series)
 
-    def of_levels(self) -> dict[str, object]:
-        """What a receiver needs to compute `late_levels`: `pipeline.core.teacher_form`."""
-        return described(self.low, self.high, self.blocks.late_start, LOG_SLOPE, self._named(self.skewed))
+    def of_features(self) -> dict[str, object]:
+        """What a receiver needs to compute `features`: `pipeline.core.teacher_form`."""
+        skewed = self._named(self.skewed)
+        if self.items:
+            return described_items(self.low, self.high, self.items, LOG_SLOPE, skewed)
+        return described(self.low, self.high, self.blocks.late_start, LOG_SLOPE, skewed)
 
     def describe(self) -> dict[str, object]:
         """All of it as plain data; a release's account names its digest."""
@@ -106,6 +116,7 @@ class PublicChannels:
             "floor": [round(float(value), 9) for value in self.floor],
             "ceiling": [round(float(value), 9) for value in self.ceiling],
             **{kind: self._named(getattr(self, kind)) for kind in ("binary", "held", "static", "mask", "falling")},
+            **({"items": [dict(item) for item in self.items]} if self.items else {}),
         }
 
     def digest(self) -> str:
@@ -117,13 +128,16 @@ class PublicChannels:
 
 
 def public_channels(
-    channels: Sequence[str], transforms: Sequence[Json], n_steps: int, step_hours: float
+    channels: Sequence[str], transforms: Sequence[Json], n_steps: int, step_hours: float, tasks: Sequence[Task] = ()
 ) -> PublicChannels:
-    """The channels as the transforms describe them.
+    """The channels as the transforms describe them, and what the tasks' scores read of them.
 
     Rules: skewed = the range's upper end is more than 4 times the normal value, both above 0; binary = the mapping
     says "0 ..." as the unit of a range from 0 to 1; held = the unit is a concentration. After an encoding nothing is
-    known but the range and the masks that bypass it.
+    known but the range and the masks that bypass it, so no score item can be read.
+
+    Raises:
+        ConfigError: a task's score reads a variable that is not among the channels.
     """
     low, high = public_range(tuple(transforms))
     roles = roles_of(channels, transforms)
@@ -149,8 +163,41 @@ def public_channels(
         mask=mask,
         falling=_at(roles.falling, count),
     )
+    if leaves_channels(transforms) and any(task.score_items for task in tasks):
+        items = tuple(item for task in tasks for item in _items(made, task))
+        first = {tuple(map(str, item.values())): item for item in reversed(items)}
+        made = replace(made, items=tuple(reversed(first.values())))
     made.start[:] = made.scaled(made.start)
     return made
+
+
+def _items(known: PublicChannels, task: Task) -> Iterator[dict[str, object]]:
+    """Of one task, as `teacher_form` has them: its score items, or every channel's late level. `start` is linear."""
+    windows = {
+        "late": [known.blocks.late_start, known.n_steps],
+        "first_half": [0, known.blocks.early_end],
+        "second_half": [min(known.blocks.early_end, known.n_steps - 1), known.n_steps],
+        "whole": [0, known.n_steps],
+    }
+    for item in task.score_items or [ScoreItem(name) for name in known.names]:
+        places = [place for place, name in enumerate(known.names) if name in (item.variable, *_categories(known, item))]
+        if not places:
+            raise ConfigError(f"task {task.name}: its score reads {item.variable}, which is no channel of the series")
+        for place in places:
+            normal = 0.0 if np.isnan(known.start[place]) else float(known.start[place])
+            yield {
+                "channel": known.names[place],
+                "statistic": item.statistic,
+                "steps": windows[item.window],
+                "side": item.side,
+                "normal": 0.0 if item.side == "level" else round(normal / STEP) * STEP,
+            }
+
+
+def _categories(known: PublicChannels, item: ScoreItem) -> list[str]:
+    """The channels of a static's categories."""
+    of = zip(known.names, known.static, strict=True)
+    return [name for name, static in of if static and name.startswith(f"{item.variable}:")]
 
 
 @final

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, final
 
 import numpy as np
+
+from pipeline.core.teacher_form import items_of
 
 LARGEST_LOGIT: Final = 8.0
 LEAST_RISK: Final = 1e-7  # a predicted risk is taken to lie that far from 0 and 1
@@ -16,17 +19,55 @@ def logarithmic(shares: np.ndarray, skewed: np.ndarray, slope: float) -> np.ndar
     return np.where(skewed, np.log1p(slope * shares) / np.log1p(slope), shares)
 
 
-def late_levels(
-    series: np.ndarray, limits: tuple[float, float], late_start: int, skewed: np.ndarray, log_slope: float
-) -> np.ndarray:
-    """Mean share of the range from step `late_start` on, logarithmic where skewed, less 1/2: `(stay, channel)`.
+@final
+@dataclass(frozen=True)
+class Features:
+    """What a teacher reads off a prepared series, one number per item; none in any other place."""
 
-    Args:
-        series: `(stay, step, channel)`; clipped to `limits`. skewed: `(channel,)`.
-    """
-    low, high = limits
-    late = np.clip(np.asarray(series, dtype=np.float64)[:, late_start:], low, high)
-    return logarithmic(((late - low) / (high - low)).mean(axis=1), skewed, log_slope) - 0.5
+    low: float
+    high: float
+    log_slope: float
+    items: tuple[tuple[int, str, int, int, str, float, bool], ...]
+    """Of each: channel, statistic, first step, step after the last, side, normal value, whether logarithmic."""
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def of(self, series: np.ndarray) -> np.ndarray:
+        """`(stay, step, channel)`, clipped to the range -> `(stay, item)` in [-1/2, 1/2]."""
+        shares = (np.clip(np.asarray(series, dtype=np.float64), self.low, self.high) - self.low) / (
+            self.high - self.low
+        )
+        channels = np.array([item[0] for item in self.items], dtype=np.int64)
+        found = np.empty((len(shares), len(self.items)))
+        windows = [item[1:4] for item in self.items]
+        for statistic, first, last in dict.fromkeys(windows):
+            places = [place for place, window in enumerate(windows) if window == (statistic, first, last)]
+            found[:, places] = getattr(shares[:, first:last, channels[places]], statistic)(axis=1)
+        side = np.array([item[4] for item in self.items])
+        normal = np.array([item[5] for item in self.items])
+        levels = logarithmic(found, np.array([item[6] for item in self.items]), self.log_slope)
+        beyond = np.maximum(np.where(side == "above", found - normal, normal - found), 0.0)
+        return np.where(side == "level", levels, beyond) - 0.5
+
+
+def features_of(description: Mapping[str, Any], channels: Sequence[str], n_steps: int) -> Features:
+    """The features that a description names (`pipeline.core.teacher_form`)."""
+    place = {name: index for index, name in enumerate(channels)}
+    low, high = description["range"]
+    items = tuple(
+        (
+            place[item["channel"]],
+            str(item["statistic"]),
+            int(item["steps"][0]),
+            int(item["steps"][1]),
+            str(item["side"]),
+            float(item["normal"]),
+            item["side"] == "level" and item["channel"] in description["skewed"],
+        )
+        for item in items_of(description, channels, n_steps)
+    )
+    return Features(float(low), float(high), float(description["log_slope"]), items)
 
 
 def teacher_risks(
@@ -35,12 +76,10 @@ def teacher_risks(
     """Predicted risk of every task (of a number: its mean label): `(stay, task)` of `(stay, step, channel)`.
 
     Args:
-        teacher: `(task, 1 + channel)`, intercepts first. description: as `pipeline.core.teacher_form` says.
+        teacher: `(task, 1 + feature)`, intercepts first. description: as `pipeline.core.teacher_form` says.
     """
-    low, high = description["range"]
-    skewed = np.isin(np.array(channels), description["skewed"])
-    levels = late_levels(series, (low, high), description["late_start"], skewed, description["log_slope"])
-    logits = np.clip(levels @ teacher[:, 1:].T + teacher[:, 0], -LARGEST_LOGIT, LARGEST_LOGIT)
+    found = features_of(description, channels, series.shape[1]).of(series)
+    logits = np.clip(found @ teacher[:, 1:].T + teacher[:, 0], -LARGEST_LOGIT, LARGEST_LOGIT)
     return np.asarray(1 / (1 + np.exp(-logits)))
 
 

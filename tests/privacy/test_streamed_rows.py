@@ -101,7 +101,7 @@ def test_a_stream_learns_what_its_stays_say_and_says_it_in_every_set() -> None:
     stream = Stream(horizon=60, epsilon=50.0, delta=1e-6, clip=1.0)
     answers, added = year(stream, stays, np.arange(1500) % 60 + 1)
     question = question_of(stays)
-    levels = question.channels.late_levels(others.features)
+    levels = question.channels.features(others.features)
     scores = [
         float(roc_auc_score(others.labels[:, 0], question.teacher(answers[:night]).logits(levels)[:, 0]))
         for night in (5, 60)
@@ -113,7 +113,7 @@ def test_a_stream_learns_what_its_stays_say_and_says_it_in_every_set() -> None:
     share = question.event_shares(answers[-1], 1.0)
     assert share[0] == pytest.approx(float(stays.labels.mean()), abs=0.05)
     made = night_of_stream(stream, 60, stays, added, NOISE, n_per_class=100, seed=3)
-    seen = question.channels.late_levels(made.features)
+    seen = question.channels.features(made.features)
     direction = seen.T @ (made.labels[:, 0] - 0.5)
     assert roc_auc_score(others.labels[:, 0], levels @ direction) > 0.8
     assert made.guarantee is not None
@@ -141,7 +141,7 @@ def test_neither_a_backlog_nor_a_window_makes_the_weights_overshoot(window: int 
     question = question_of(stays)
     weights = question.weights(answers, window)
     assert np.abs(weights).max() < 60
-    logits = question.teacher(answers, window).logits(question.channels.late_levels(others.features))[:, 0]
+    logits = question.teacher(answers, window).logits(question.channels.features(others.features))[:, 0]
     assert roc_auc_score(others.labels[:, 0], logits) > 0.85
 
 

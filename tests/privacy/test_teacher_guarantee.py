@@ -27,7 +27,7 @@ from pipeline.core.digest import digest_array
 from pipeline.core.errors import BudgetError, ConfigError
 from pipeline.core.keys.noise import NoiseSource
 from pipeline.core.keys.secrets import Secret
-from pipeline.core.types import EncodedCohort, Provenance, Task
+from pipeline.core.types import EncodedCohort, Provenance, ScoreItem, Task
 from pipeline.sharing.policy.accounting import mismatch, recomputed_epsilon, unreserved
 
 NAMES = ("hr", "creatinine", "vent", "age", "sex")
@@ -68,6 +68,16 @@ def cohort(n: int = 60, n_tasks: int = 2, seed: int = 0, **changed: Any) -> Enco
 
 
 CHANNELS: PublicChannels = public_channels(NAMES, TRANSFORMS, 8, 1.0)
+LISTED: PublicChannels = public_channels(
+    NAMES,
+    TRANSFORMS,
+    8,
+    1.0,
+    (Task("listed", score_items=(
+        ScoreItem(NAMES[0], "min", "whole"), ScoreItem(NAMES[0], "max", "second_half", "above"),
+        ScoreItem(NAMES[1], "mean", "first_half", "below"), ScoreItem(NAMES[3]),
+    )),),
+)  # fmt: skip
 
 
 class Watched:
@@ -136,26 +146,30 @@ def test_no_person_moves_the_process_query_by_more_than_the_claim() -> None:
     assert 0.7 * claim < max(moved) <= claim * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("known", [CHANNELS, LISTED], ids=["late levels", "score items"])
 @pytest.mark.parametrize("n_tasks", [1, 3])
-def test_no_person_moves_the_scale_query_by_more_than_the_claim(n_tasks: int) -> None:
-    clip = 0.75 * 0.5 * np.sqrt(len(NAMES))
+def test_no_person_moves_the_scale_query_by_more_than_the_claim(n_tasks: int, known: PublicChannels) -> None:
+    clip = 0.75 * 0.5 * np.sqrt(known.n_features)
     weights = task_weights(n_tasks, LABEL_WEIGHT * clip)
     claim = np.hypot(centre_sensitivity(clip, 0.5, COUNT_WEIGHT * clip, 2.0), LABEL_WEIGHT * clip)
     moved = []
     for series, labels in persons(n_tasks, PAIRS_A_QUERY, 2):
         share = subject_shares(np.zeros(len(series)))
-        parts = centre_parts(CHANNELS.late_levels(series), share, clip, 2.0)
+        features = known.features(series)
+        assert np.abs(features).max() <= 0.5
+        parts = centre_parts(features, share, clip, 2.0)
         moved.append(np.linalg.norm(np.concatenate([parts, label_parts(labels, share, weights)])))
     assert 0.97 * claim < max(moved) <= claim * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("known", [CHANNELS, LISTED], ids=["late levels", "score items"])
 @pytest.mark.parametrize("n_tasks", [1, 3])
-def test_no_person_moves_a_gradient_by_more_than_the_claim(n_tasks: int) -> None:
+def test_no_person_moves_a_gradient_by_more_than_the_claim(n_tasks: int, known: PublicChannels) -> None:
     draws, weighed, moved = np.random.default_rng(5), task_weights(n_tasks, 1.0), []
     for series, labels in persons(n_tasks, PAIRS_A_QUERY, 3):
-        scaler = Standardiser(draws.uniform(-0.5, 0.5, len(NAMES)), 10 ** draws.uniform(-3, 3, len(NAMES)))
-        weights = draws.normal(size=(n_tasks, 1 + len(NAMES))) * 10 ** draws.uniform(-2, 4)
-        z = standardised(CHANNELS.late_levels(series), scaler, logistic.CLIP_NORM)
+        scaler = Standardiser(draws.uniform(-0.5, 0.5, known.n_features), 10 ** draws.uniform(-3, 3, known.n_features))
+        weights = draws.normal(size=(n_tasks, 1 + known.n_features)) * 10 ** draws.uniform(-2, 4)
+        z = standardised(known.features(series), scaler, logistic.CLIP_NORM)
         z[:, 0] = CONSTANT
         moved.append(np.linalg.norm(gradient_parts(z, labels, weights, subject_shares(np.zeros(len(z))), weighed)))
     assert 0.99 * GRADIENT_CLIP < max(moved) <= GRADIENT_CLIP * (1 + 1e-9)
@@ -167,7 +181,7 @@ def test_no_person_moves_the_counts_of_risks_by_more_than_one(n_tasks: int) -> N
     for series, labels in persons(n_tasks, PAIRS_A_QUERY, 4):
         coefficients = draws.normal(size=(n_tasks, len(NAMES))) * 10 ** draws.uniform(-2, 4)
         taught = logistic.LogisticTeacher(coefficients, draws.normal(size=n_tasks) * 10 ** draws.uniform(-2, 2))
-        logits, share = taught.unbounded(CHANNELS.late_levels(series)), subject_shares(np.zeros(len(series)))
+        logits, share = taught.unbounded(CHANNELS.features(series)), subject_shares(np.zeros(len(series)))
         moved.append(np.linalg.norm(reliability_parts(logits, labels, share, weighed)))
     assert 0.99 < max(moved) <= 1 + 1e-9
 

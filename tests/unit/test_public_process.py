@@ -97,7 +97,7 @@ def test_the_log_scale_is_its_own_inverse_and_levels_are_means_of_the_last_quart
     series = np.random.default_rng(1).uniform(size=(5, 24, len(NAMES)))
     late = series[:, 18:].mean(axis=1)
     late[:, 1] = np.log(1 + 15 * late[:, 1]) / np.log(16)
-    np.testing.assert_allclose(found.late_levels(series), late - 0.5)
+    np.testing.assert_allclose(found.features(series), late - 0.5)
 
 
 @pytest.mark.parametrize("n_steps", [1, 2, 7, 24])
@@ -226,7 +226,7 @@ def test_labels_are_the_teachers_risks_and_the_first_task_is_balanced(scale: flo
         seed=0,
     )
     assert made.features.shape == (40, 24, len(NAMES))
-    logits = made.teacher.logits(found.late_levels(made.features))
+    logits = made.teacher.logits(found.features(made.features))
     assert not made.label_shift[1:].any()
     logits = np.clip(logits - made.label_shift, -8, 8)
     np.testing.assert_allclose(made.labels, expit(logits), atol=1e-6)

@@ -116,7 +116,7 @@ def test_a_receiver_scores_a_stay_in_clinical_units_as_the_site_would(made: Cond
     series = np.concatenate([cohort.values, np.repeat(static[:, None], 8, axis=1)], axis=2)
     mine = got.score(series, clinical=True)
     np.testing.assert_allclose(mine, got.score(prepared), atol=1e-5)
-    levels = public_channels(made.channels, made.transforms, 8, 1.0).late_levels(prepared)
+    levels = public_channels(made.channels, made.transforms, 8, 1.0).features(prepared)
     logits = levels @ got.teacher[:, 1:].T + got.teacher[:, 0]
     np.testing.assert_allclose(mine, 1 / (1 + np.exp(-np.clip(logits, -8, 8))), atol=1e-5)
     assert mine[:, 0].mean() == pytest.approx(float(encoded(800).labels.mean()), abs=0.08)
@@ -239,7 +239,7 @@ def one_column_less(found: dict[str, np.ndarray]) -> None:
         (huge, "too large"),
         (not_finite, "not finite"),
         (infinite_shift, "not finite"),
-        (one_column_less, "other tasks or channels"),
+        (one_column_less, "other tasks or features"),
     ],
 )
 def test_numbers_that_say_more_than_they_mean_are_refused(

@@ -4,7 +4,7 @@ A stay adds one vector of norm at most 1, in three parts whose squared norms are
 
 - *Process*: one, its `statistic_rows` and their squares, its labels; the answers describe the public process.
 - *Gradient*: `gradient_parts` at the weights that last night's answers gave (Kairouz et al. 2021, DP-FTRL; Denisov et
-  al. 2022 for the factor), on late levels that a public constant centres and scales. Each night the weights take one
+  al. 2022 for the factor), on features that a public constant centres and scales. Each night the weights take one
   step along what its sum grew by, and the teacher is their mean over the last half of the nights.
 
 - *Reliability*: `reliability_parts` of the teacher that last night's answers gave. What the last half of the nights (or
@@ -77,7 +77,7 @@ class Question:
 
     @property
     def _gradient_size(self) -> int:
-        return len(self.kinds) * (1 + len(self.channels.names))
+        return len(self.kinds) * (1 + self.channels.n_features)
 
     @property
     def _process_weight(self) -> float:
@@ -96,14 +96,14 @@ class Question:
 
     @property
     def _gain(self) -> float:
-        return SPREAD * math.sqrt(12 / len(self.channels.names))
+        return SPREAD * math.sqrt(12 / self.channels.n_features)
 
     def added(self, series: np.ndarray, labels: np.ndarray, weights: np.ndarray, taught: LogisticTeacher) -> np.ndarray:
         """The sum of the stays' vectors, `(size,)`; each has a norm of at most 1, whatever its values.
 
         Args:
             series: `(stay, step, channel)`. labels: `(stay, task)`, missing = NaN.
-            weights: `(task, 1 + channel)`, of the night before. taught: that night's teacher.
+            weights: `(task, 1 + feature)`, of the night before. taught: that night's teacher.
         """
         if len(series) > CHUNK_STAYS:  # a stream's first night may meet a whole archive
             parts = [slice(start, start + CHUNK_STAYS) for start in range(0, len(series), CHUNK_STAYS)]
@@ -113,7 +113,7 @@ class Question:
         both = np.nan_to_num(np.stack([known, 1.0 - known], axis=2), nan=0.0).sum(axis=0)
         count = COUNT_WEIGHT * row_clip(self.channels) * len(series)
         process = [[count], rows.sum(axis=0), (rows**2).sum(axis=0), (self._label_weights[:, None] * both).ravel()]
-        levels = self.channels.late_levels(series)
+        levels = self.channels.features(series)
         z = clipped(levels * self._gain, CLIP_NORM)
         z = np.concatenate([np.full((len(z), 1), CONSTANT), z], axis=1)
         tasks = task_weights(len(self.kinds), 1.0)
@@ -129,11 +129,11 @@ class Question:
         )
 
     def weights(self, answers: np.ndarray, window: int | None = None) -> np.ndarray:
-        """Of every night from 0, before anybody entered, `(1 + night, task, 1 + channel)`.
+        """Of every night from 0, before anybody entered, `(1 + night, task, 1 + feature)`.
 
         A night that leaves the window takes its step back, so the weights forget.
         """
-        tasks, entries = len(self.kinds), 1 + len(self.channels.names)
+        tasks, entries = len(self.kinds), 1 + self.channels.n_features
         start = np.zeros((1, tasks, entries))
         start[0, :, 0] = starting_logits(self.kinds) / CONSTANT
         gradients = slice(self._process_size, self._process_size + self._gradient_size)
@@ -150,7 +150,7 @@ class Question:
     def teacher(self, answers: np.ndarray, window: int | None = None) -> LogisticTeacher:
         """The mean of the weights over the last half of the nights, or of the window; before the first, the start."""
         kept = max(1, round(AVERAGED * min(len(answers), window or len(answers))))
-        gain = np.full(len(self.channels.names), self._gain)
+        gain = np.full(self.channels.n_features, self._gain)
         return linear_teacher(self.weights(answers, window)[-kept:].mean(axis=0), np.zeros(len(gain)), gain)
 
     def statistics(self, answer: np.ndarray) -> ProcessStatistics:
@@ -196,7 +196,7 @@ def question_of(encoded: EncodedCohort) -> Question:
     if not encoded.is_public_transform:
         raise ConfigError("a stream gives a guarantee, which every transform must be public for")
     shape = (encoded.features.shape[1], encoded.step_hours)
-    channels = public_channels(encoded.channels, encoded.transforms, *shape)
+    channels = public_channels(encoded.channels, encoded.transforms, *shape, encoded.tasks)
     return Question(channels, tuple(task.kind for task in encoded.tasks))
 
 

@@ -1,4 +1,4 @@
-"""A logistic regression of a stay's late levels, learnt by gradient descent on noisy sums of clipped gradients.
+"""A logistic regression of a few features of a stay, learnt by gradient descent on noisy sums of clipped gradients.
 
 Noisy gradient descent in full batches (Bassily, Smith and Thakurta 2014; clipping as in Abadi et al. 2016) asks for as
 many numbers a round as there are features, where moments ask for their square. The descent itself sees no stay: it is
@@ -38,16 +38,16 @@ Ask = Callable[[int, Float64[np.ndarray, "task entry"]], Float64[np.ndarray, "ta
 @final
 @dataclass(frozen=True)
 class LogisticTeacher:
-    """Risk = sigmoid(intercept + coefficients . late levels), for every task: a few lines without our code."""
+    """Risk = sigmoid(intercept + coefficients . features), for every task: a few lines without our code."""
 
-    coefficients: Float64[np.ndarray, "task channel"]
+    coefficients: Float64[np.ndarray, "task feature"]
     intercepts: Float64[np.ndarray, " task"]
 
-    def unbounded(self, levels: Float64[np.ndarray, "stay channel"]) -> Float64[np.ndarray, "stay task"]:
-        """Logits of `PublicChannels.late_levels`."""
+    def unbounded(self, levels: Float64[np.ndarray, "stay feature"]) -> Float64[np.ndarray, "stay task"]:
+        """Logits of `PublicChannels.features`."""
         return np.asarray(levels @ self.coefficients.T + self.intercepts)
 
-    def logits(self, levels: Float64[np.ndarray, "stay channel"]) -> Float64[np.ndarray, "stay task"]:
+    def logits(self, levels: Float64[np.ndarray, "stay feature"]) -> Float64[np.ndarray, "stay task"]:
         """The same, within +-8."""
         return np.asarray(np.clip(self.unbounded(levels), -LARGEST_LOGIT, LARGEST_LOGIT))
 
@@ -59,7 +59,7 @@ class LogisticTeacher:
 
     def score(self, channels: PublicChannels, series: np.ndarray) -> Float64[np.ndarray, "stay task"]:
         """Predicted risk of every task (of a number: its mean) for `(stay, step, channel)` series."""
-        return np.asarray(expit(self.logits(channels.late_levels(series))))
+        return np.asarray(expit(self.logits(channels.features(series))))
 
 
 def gradient_parts(

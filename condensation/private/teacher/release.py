@@ -2,9 +2,9 @@
 
 1. *Process*, 15 % of the budget: number of subjects, sums and sums of squares of `statistic_rows`. Rows have entries
    within 1 and norm at most c; a subject moves the answer by at most sqrt(c^2 + (c/2)^2 + c^2).
-2. *Scale*, 10.2 %: the same of the late levels (entries within 1/2, norm at most c', squares weighted 2), and per task
-   the sums of y and of 1 - y, weighted so that all tasks together move by at most c'/2. A subject moves the answer by
-   at most sqrt(c'^2 + (c'/2)^2 + c'^2 + (c'/2)^2). Its noisy count is the one in the step size.
+2. *Scale*, 10.2 %: the same of the teacher's features (entries within 1/2, norm at most c', squares weighted 2), and
+   per task the sums of y and of 1 - y, weighted so that all tasks together move by at most c'/2. A subject moves the
+   answer by at most sqrt(c'^2 + (c'/2)^2 + c'^2 + (c'/2)^2). Its noisy count is the one in the step size.
 3. *Gradients*, 71.4 %, in equal parts over the rounds: the sums of `gradient_parts`; a subject moves a round's answer
    by at most `GRADIENT_CLIP`, for any number of tasks and stays.
 4. *Reliability*, 3.4 %: the sums of `reliability_parts` under the teacher that the gradients gave; a subject moves the
@@ -165,14 +165,14 @@ class _Asked:
         return ask_sums(sums.statistics, sums.share, width, clip, 1.0, multiplier, self._noise, asked)
 
     def scale(self, multiplier: float) -> Sums:
-        """Of late levels; beside them `label_parts`."""
+        """Of the teacher's features; beside them `label_parts`."""
         sums, asked = self._sums, {**self.query, "part": "scale"}
-        half, width = sums.channels.half_range, len(sums.channels.names)
+        half, width = sums.channels.half_range, sums.channels.n_features
         beside = sums.labelled(), float(np.linalg.norm(sums.label_weights))
         return ask_sums(sums.levels, sums.share, width, sums.clip, half, multiplier, self._noise, asked, beside)
 
     def descent(self, scaler: Standardiser, count: float, multiplier: float) -> tuple[np.ndarray, np.ndarray, float]:
-        """The averaged weights, `(task, 1 + channel)`, every round's answer, and the scale of a round's noise."""
+        """The averaged weights, `(task, 1 + feature)`, every round's answer, and the scale of a round's noise."""
         each, weighed = multiplier * math.sqrt(logistic.ROUNDS), self._sums.task_weights
         used = {name: digest_array(array) for name, array in vars(scaler).items()}
         used["task_weights"] = digest_array(weighed)
@@ -187,7 +187,7 @@ class _Asked:
             answers.append(answer.reshape(weights.shape) / weighed[:, None])
             return answers[-1]
 
-        weights = logistic.descend(ask, count, self._starts, len(self._sums.channels.names))
+        weights = logistic.descend(ask, count, self._starts, self._sums.channels.n_features)
         return weights, np.stack(answers), scales[0]
 
     def reliability(self, taught: LogisticTeacher, multiplier: float) -> tuple[Reliability, float]:
@@ -225,7 +225,7 @@ def suspicion(known: EncodedCohort, suspect: EncodedCohort) -> Callable[[NoisyAn
             found.append(held(left, own(weights)))
             return np.asarray(answer)
 
-        weights = logistic.descend(replay, answers.scale.count, starts, len(sums.channels.names))
+        weights = logistic.descend(replay, answers.scale.count, starts, sums.channels.n_features)
         taught = linear_teacher(weights, scaler.centre, scaler.gain)
         counted = (answers.reliability.sums * sums.task_weights[:, None, None]).ravel()
         inner, square = held(counted - sums.reliability(taught), own_sums.reliability(taught))
@@ -236,8 +236,8 @@ def suspicion(known: EncodedCohort, suspect: EncodedCohort) -> Callable[[NoisyAn
 
 def exact_sums(encoded: EncodedCohort) -> ExactSums:
     """Of a cohort, by its public channels; nothing of it may leave."""
-    shape = encoded.features.shape[1]
-    return ExactSums(encoded, public_channels(encoded.channels, encoded.transforms, shape, encoded.step_hours))
+    shape = encoded.features.shape[1], encoded.step_hours
+    return ExactSums(encoded, public_channels(encoded.channels, encoded.transforms, *shape, encoded.tasks))
 
 
 def _sums_of_distinct(encoded: EncodedCohort) -> ExactSums:
@@ -302,7 +302,8 @@ def _guarantee(
         assumed_public=(
             *PUBLIC_CONSTANTS,
             f"feature specification {digest[:16]}, constants {digest_json(public_constants())[:16]}: late "
-            "levels, their log scale, what is held, skewed or 0/1, and the process's structure, by rules on the above",
+            "levels, or the score items that the mapping lists by task; their log scale, what is held, skewed or 0/1, "
+            "and the process's structure, by rules on the above",
             NOISE_LAW,
         ),
     )

@@ -70,11 +70,11 @@ def samples_from_teacher(
         kinds: of each task, "binary" or "regression".
     """
     pool = draw_series(channels, statistics, pool_size(n), seed)
-    levels = channels.late_levels(pool)
+    levels = channels.features(pool)
     fitted = calibrated(teacher, levels, event_shares, known)
     logits = fitted.logits(levels)
     shift = np.zeros(len(kinds))
     shift[0] = balancing_shift(logits[:, 0]) if kinds[0] == "binary" else 0.0
     chosen = placed(logits[:, 0], n)
     told = np.clip(logits[chosen] - shift, -LARGEST_LOGIT, LARGEST_LOGIT)
-    return TaughtSamples(pool[chosen], expit(told).astype(np.float32), fitted, shift, channels.of_levels())
+    return TaughtSamples(pool[chosen], expit(told).astype(np.float32), fitted, shift, channels.of_features())

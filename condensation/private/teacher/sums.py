@@ -35,8 +35,8 @@ class ExactSums:
     def __init__(self, encoded: EncodedCohort, channels: PublicChannels) -> None:
         self.channels, self._encoded = channels, encoded
         self.share = subject_shares(encoded.subject_index)
-        self.levels = row_blocks(encoded.features, channels.late_levels, len(channels.names))
-        self.clip = RAW_CLIP_SHARE * channels.half_range * math.sqrt(len(channels.names))  # of a row of levels
+        self.levels = row_blocks(encoded.features, channels.features, channels.n_features)
+        self.clip = RAW_CLIP_SHARE * channels.half_range * math.sqrt(channels.n_features)  # of a row of features
         self.label_weights = task_weights(len(encoded.tasks), LABEL_WEIGHT * self.clip)
         self.task_weights = task_weights(len(encoded.tasks), 1.0)
 
@@ -54,11 +54,11 @@ class ExactSums:
         """Weights -> the sum of `gradient_parts` over all stays, flat."""
 
         def row(series: np.ndarray) -> np.ndarray:
-            z = standardised(self.channels.late_levels(series), scaler, logistic.CLIP_NORM)
+            z = standardised(self.channels.features(series), scaler, logistic.CLIP_NORM)
             z[:, 0] = logistic.CONSTANT
             return z
 
-        rows = row_blocks(self._encoded.features, row, len(self.channels.names) + 1)
+        rows = row_blocks(self._encoded.features, row, self.channels.n_features + 1)
         labels = self._encoded.labels
 
         def exact(weights: np.ndarray) -> np.ndarray:
@@ -86,7 +86,7 @@ class ExactSums:
     def digests(self) -> list[str]:
         """Of all that the sums depend on."""
         return [
-            self._digest(self.levels, len(self.channels.names)),
+            self._digest(self.levels, self.channels.n_features),
             self._digest(self.statistics, row_length(self.channels)),
             *(digest_array(part) for part in (self._encoded.features, self._encoded.labels)),
             digest_array(self._encoded.subject_index),

@@ -17,8 +17,12 @@ from pipeline.core.types.cohort import Cohort as Cohort
 from pipeline.core.types.cohort import EncodedCohort as EncodedCohort
 from pipeline.core.types.cohort import Json as Json
 from pipeline.core.types.cohort import Provenance as Provenance
+from pipeline.core.types.cohort import ScoreItem as ScoreItem
+from pipeline.core.types.cohort import ScoreWindow as ScoreWindow
+from pipeline.core.types.cohort import Side as Side
 from pipeline.core.types.cohort import Split as Split
 from pipeline.core.types.cohort import StaticVariable as StaticVariable
+from pipeline.core.types.cohort import Statistic as Statistic
 from pipeline.core.types.cohort import Task as Task
 from pipeline.core.types.cohort import Variable as Variable
 from pipeline.core.types.cohort import subjects_in_several_splits as subjects_in_several_splits

@@ -16,7 +16,9 @@ from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.files.mapped import all_finite, row_chunks, rows_of
 
 Aggregation = Literal["mean", "last", "sum", "max", "min"]
-
+Statistic = Literal["mean", "min", "max"]  # over a window's steps
+ScoreWindow = Literal["late", "first_half", "second_half", "whole"]  # of the input; late: its last quarter
+Side = Literal["level", "above", "below"]
 
 Json = Mapping[str, Any]
 
@@ -79,6 +81,16 @@ class StaticVariable:
 
 
 @dataclass(frozen=True)
+class ScoreItem:
+    """One number that a task's clinical score reads off a stay, as its mapping lists it; public, of no patient."""
+
+    variable: str  # a series, or a static; of one with categories every category
+    statistic: Statistic = "mean"
+    window: ScoreWindow = "late"
+    side: Side = "level"  # or how far beyond the variable's normal value
+
+
+@dataclass(frozen=True)
 class Task:
     """A label in [0, 1], NaN = missing. Binary: 1 = the event. Regression: a number in *public* limits, scaled.
 
@@ -96,6 +108,7 @@ class Task:
     low: float = 0.0  # what the labels 0 and 1 stand for, in `unit`
     high: float = 1.0
     unit: str = ""
+    score_items: tuple[ScoreItem, ...] = ()  # none: every channel's late level
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from pipeline.core.errors import DataError
-from pipeline.core.teacher_form import problem
+from pipeline.core.teacher_form import n_features, problem
 from pipeline.core.types.cohort import ArrayRecord, Json, Provenance, Task, _shape
 
 
@@ -76,7 +76,7 @@ class CondensedSet(ArrayRecord):
     provenance: Provenance
     label_shift: Float64[np.ndarray, " task"] | None = None
     """What was taken off the labels' log odds to balance them; whoever learns from them adds it to predicted ones."""
-    teacher: Float64[np.ndarray, "task entry"] | None = None  # intercept, then a coefficient per channel
+    teacher: Float64[np.ndarray, "task entry"] | None = None  # intercept, then a coefficient per feature
     teacher_features: Json | None = None  # what the coefficients weigh (`pipeline.core.teacher_form`)
 
     def __post_init__(self) -> None:
@@ -97,16 +97,17 @@ class CondensedSet(ArrayRecord):
             raise DataError(
                 "a teacher and the balance of labels describe all patients: only a set with a guarantee may hold them"
             )
+        if self.teacher is not None and (why := problem(self.teacher_features, self.channels, steps)):
+            raise DataError(f"the description of a condensed set's teacher {why}")
+        entries = 1 + (0 if self.teacher_features is None else n_features(self.teacher_features, self.channels))
         for name, array, shape in (
             ("label_shift", self.label_shift, (len(self.tasks),)),
-            ("teacher", self.teacher, (len(self.tasks), 1 + len(self.channels))),
+            ("teacher", self.teacher, (len(self.tasks), entries)),
         ):
             if array is not None:
                 _shape(name, array, shape)
                 if not bool(np.isfinite(array).all()):
                     raise DataError(f"a condensed set's {name} must be finite")
-        if self.teacher is not None and (why := problem(self.teacher_features, self.channels, steps)):
-            raise DataError(f"the description of a condensed set's teacher {why}")
 
     @property
     def has_soft_labels(self) -> bool:

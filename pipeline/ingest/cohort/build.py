@@ -88,7 +88,7 @@ def build_cohort(
         split=_split(split(subject_ids) if callable(split) else split, tables.source),
         variables=mapping.variables,
         static_variables=mapping.static_variables,
-        tasks=tuple(task_of(rule) for rule in rules),
+        tasks=tuple(replace(task_of(rule), score_items=mapping.score_items.get(rule.name, ())) for rule in rules),
         step_hours=float(step_hours),
         provenance=_provenance(tables, mapping, rules, step_hours, n_steps),
         subjects_known=tables.subjects_known,

@@ -15,9 +15,10 @@ from typing import Any, Final, Literal, final, get_args
 
 from pipeline.core.digest import digest_bytes
 from pipeline.core.errors import ConfigError
-from pipeline.core.types import Aggregation, StaticVariable, Variable
+from pipeline.core.types import Aggregation, ScoreItem, StaticVariable, Variable
 from pipeline.ingest.mapping.layout import Layout, parse_layout
 from pipeline.ingest.mapping.prediction import PredictionTimes, duration, parse_prediction_times
+from pipeline.ingest.mapping.score_items import KEY, parse_score_items, without_lacking
 from pipeline.ingest.mapping.source_codes import SourceCodes, apply_codes
 from pipeline.ingest.mapping.tasks import OPS, RULES, TaskRule, TimeRule
 from pipeline.ingest.mapping.toml_table import TomlTable, did_you_mean
@@ -74,6 +75,7 @@ class SourceMapping:
     layout: Layout | None = None
     codes: SourceCodes = field(default_factory=SourceCodes)
     closed_window: bool = False  # what happens at exactly the end belongs to the input, not to what comes after it
+    score_items: Mapping[str, tuple[ScoreItem, ...]] = field(default_factory=dict)  # by task; none: all late levels
     prediction_times: PredictionTimes | None = None  # None = one, where the input of the stay's first hours ends
 
 
@@ -118,7 +120,9 @@ def _on_its_base(raw: dict[str, Any], name: str, where: str, digest: str) -> Sou
             raise ConfigError(f"mapping {where}: base is one of the shipped mappings {', '.join(shipped)}")
         parent, _, parent_digest = _read(base, shipped)
         parent.pop("window", None)  # how the base's own source writes its times is no matter of another's
-        raw, digest = {**parent, **raw}, digest_bytes((parent_digest + digest).encode())
+        inherits, raw = "tasks" not in raw, {**parent, **raw}
+        raw = without_lacking(raw) if inherits else raw
+        digest = digest_bytes((parent_digest + digest).encode())
     return parse_mapping(raw, name, where, digest)
 
 
@@ -159,7 +163,17 @@ def parse_mapping(raw: dict[str, Any], name: str, where: str, digest: str) -> So
     statics, static_sources, optional_statics = _statics(top.take("statics", dict, {}), where)
     outcomes, outcome_sources, *_ = _series(top.take("label_variables", dict, {}), where, "label_variables")
     series = {variable.name for variable in (*variables, *outcomes)}
-    tasks = _tasks(top.take("tasks", dict, {}), where, series, of_times=times is not None)
+    told = top.take("tasks", dict, {})
+    tasks, items = list[TaskRule](), dict[str, tuple[ScoreItem, ...]]()
+    for task, entry in told.items():
+        spot = f"mapping {where}: tasks.{task}"
+        rules = _rules(task, entry, spot, where, series, of_times=times is not None)
+        if isinstance(entry, dict) and KEY in entry:
+            found = parse_score_items(entry[KEY], spot, variables, statics)
+            items |= {rule.name: found for rule in rules}
+        tasks += rules
+        if len({rule.name for rule in tasks}) < len(tasks):
+            raise ConfigError(f"{spot}: another task has the name of one that a time to an event makes")
     _require_series(times, series, where)
     top.done()
     if not variables:
@@ -180,7 +194,7 @@ def parse_mapping(raw: dict[str, Any], name: str, where: str, digest: str) -> So
         name=name,
         variables=variables,
         static_variables=statics,
-        tasks=tasks,
+        tasks=tuple(tasks),
         unknown_variables=unknown,
         source_names={**sources, **outcome_sources},
         static_sources=static_sources,
@@ -191,6 +205,7 @@ def parse_mapping(raw: dict[str, Any], name: str, where: str, digest: str) -> So
         layout=layout,
         codes=declared,
         closed_window=window == "closed",
+        score_items=items,
         prediction_times=times,
     )
 
@@ -285,31 +300,29 @@ def _code(text: str, where: str) -> int:
         raise ConfigError(f"{where}: a category's code must be a whole number") from None
 
 
-def _tasks(raw: dict[str, Any], where: str, variables: set[str], *, of_times: bool) -> tuple[TaskRule, ...]:
-    tasks = list[TaskRule]()
-    for name, entry in raw.items():
-        spot = f"mapping {where}: tasks.{name}"
-        table = TomlTable(_with_hours(entry, spot) if of_times else entry, spot)
-        kind = table.take("kind", str)
-        if kind not in RULES:
-            raise ConfigError(f"{spot}: kind is one of {', '.join(RULES)}")
-        rule = RULES[kind]
-        defaults = {item.name: item.default for item in fields(rule) if item.name in _TASK_KEYS}
-        options: dict[str, Any] = {key: _task_option(table, key) for key in defaults if key in table.raw}
-        for key in (key for key, default in defaults.items() if default is MISSING):
-            table.take(key, object)
-        table.done()
-        try:
-            task = rule(name=name, **options)
-        except ConfigError as error:
-            raise ConfigError(f"mapping {where}: {error}") from None
-        unknown = sorted({name for window in task.windows for name in window[0]} - variables)
-        if unknown:
-            raise ConfigError(f"{spot}: {unknown[0]} is no variable of the mapping{did_you_mean(unknown, variables)}")
-        tasks += task.parts() if isinstance(task, TimeRule) else (task,)
-        if len({task.name for task in tasks}) < len(tasks):
-            raise ConfigError(f"{spot}: another task has the name of one that a time to an event makes")
-    return tuple(tasks)
+def _rules(
+    name: str, entry: Any, spot: str, where: str, variables: set[str], *, of_times: bool
+) -> tuple[TaskRule, ...]:
+    """Of one task; a time to an event makes several."""
+    table = TomlTable(_with_hours(entry, spot) if of_times else entry, spot)
+    table.taken.add(KEY)
+    kind = table.take("kind", str)
+    if kind not in RULES:
+        raise ConfigError(f"{spot}: kind is one of {', '.join(RULES)}")
+    rule = RULES[kind]
+    defaults = {item.name: item.default for item in fields(rule) if item.name in _TASK_KEYS}
+    options: dict[str, Any] = {key: _task_option(table, key) for key in defaults if key in table.raw}
+    for key in (key for key, default in defaults.items() if default is MISSING):
+        table.take(key, object)
+    table.done()
+    try:
+        task = rule(name=name, **options)
+    except ConfigError as error:
+        raise ConfigError(f"mapping {where}: {error}") from None
+    unknown = sorted({name for window in task.windows for name in window[0]} - variables)
+    if unknown:
+        raise ConfigError(f"{spot}: {unknown[0]} is no variable of the mapping{did_you_mean(unknown, variables)}")
+    return task.parts() if isinstance(task, TimeRule) else (task,)
 
 
 def _with_hours(entry: Any, spot: str) -> Any:

@@ -28,7 +28,7 @@ def payload_arrays(artefact: Artefact) -> dict[str, np.ndarray]:
 
     condensed, encoded: features float32 (sample, step, channel), labels float32 (sample, task), NaN = missing, rows
     sorted by their own bytes; of a private condensed set also label_shift float64 (task) and teacher (task, 1 +
-    channel); moments: gram float64 (feature, feature), signed_sums (task, feature), signed_counts
+    feature); moments: gram float64 (feature, feature), signed_sums (task, feature), signed_counts
     (task).
     """
     if isinstance(artefact, CondensedSet | EncodedCohort):

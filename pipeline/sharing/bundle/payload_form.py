@@ -166,10 +166,11 @@ def _require_teacher(
     tasks, channels = described["tasks"], described["channels"]
     if TEACHER in beside and (why := teacher_form.problem(described[TEACHER], channels, described["n_steps"])):
         raise ReleaseRefused(f"the description of the teacher {why}")
-    asked = {SHIFT: [len(tasks)], TEACHER: [len(tasks), 1 + len(channels)]}
+    features = teacher_form.n_features(described[TEACHER], channels) if TEACHER in beside else 0
+    asked = {SHIFT: [len(tasks)], TEACHER: [len(tasks), 1 + features]}
     for name in beside:
         if shapes[name] != asked[name]:
-            raise ReleaseRefused(f"the {name} in {PAYLOAD} is of other tasks or channels than the manifest says")
+            raise ReleaseRefused(f"the {name} in {PAYLOAD} is of other tasks or features than the manifest says")
         values = _values(set(_words(parts[name], "Q")), "Q", name)
         largest = max(map(abs, values.values()), default=0.0)
         if not _on_grid(values, teacher_form.STEP) or largest > teacher_form.LARGEST:

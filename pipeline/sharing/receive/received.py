@@ -149,7 +149,7 @@ class Received:
 
     @property
     def teacher(self) -> np.ndarray | None:
-        """float64 (task, 1 + channel), intercepts first: the model that labelled the samples; None where none came."""
+        """float64 (task, 1 + feature), intercepts first: the model that labelled the samples; None where none came."""
         return self.arrays.get(TEACHER)
 
     @property
