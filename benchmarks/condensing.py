@@ -52,12 +52,12 @@ BARS = {  # (row, model) -> smallest mean AUROC
 Draw = Callable[[int], CondensedSet]
 
 
-def load(tasks: tuple[str, ...]) -> EncodedCohort:
-    """The 8,000 stays in RecordID order of A, then B, with the published split."""
+def load(tasks: tuple[str, ...], mapping: str = "physionet2012", n_steps: int = 48) -> EncodedCohort:
+    """The 8,000 stays in RecordID order of A, then B, with the published split; `n_steps` hours of them."""
     tables = read_source("embedded", sets=("a", "b"))
-    mapping = load_mapping("physionet2012")
     split = reference_split(tables.stays.height)
-    cohort, _ = build_cohort(tables, mapping, step_hours=1.0, n_steps=48, tasks=tasks, split=split)
+    meaning = load_mapping(mapping)
+    cohort, _ = build_cohort(tables, meaning, step_hours=1.0, n_steps=n_steps, tasks=tasks, split=split)
     prepared = prepare(cohort)
     unit = {"kind": "subjects", "known": tables.subjects_known, "public": True}
     return dataclasses.replace(prepared, transforms=(unit, *prepared.transforms))
