@@ -14,11 +14,11 @@ import polars as pl
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.files.mapped import new_array
 from pipeline.core.types import Cohort, IngestReport, Provenance, Split, StaticVariable, Variable
+from pipeline.ingest.cohort.doubts.look import Doubts
 from pipeline.ingest.cohort.events import USED, FlatEvents, flatten
 from pipeline.ingest.cohort.grid import step_of, to_grid
 from pipeline.ingest.cohort.prediction_windows import prediction_windows, window_blocks
 from pipeline.ingest.cohort.row_report import RowAccount, dropped_rows, report_rows
-from pipeline.ingest.cohort.slips import Slips
 from pipeline.ingest.cohort.statics import column_notes, static_values
 from pipeline.ingest.cohort.stay_blocks import added_up, stay_blocks
 from pipeline.ingest.cohort.task_labels import fill_labels, labels_of_stays, pick_tasks
@@ -68,14 +68,14 @@ def build_cohort(
     values, observed = new_array(shape, np.float32, scratch), new_array(shape, np.bool_, scratch)
     static = np.zeros((shape[0], len(mapping.static_variables)), np.float32)
     labels, clipped = labels_of_stays(rules, tables)
-    slips, label_notes = Slips(mapping), list[str]()
+    doubts, label_notes = Doubts(mapping, tables.stays), list[str]()
     for stays, part in blocks:
         step = step_of(part.events["hours"].to_numpy(), step_hours, n_steps, closed=mapping.closed_window)
         events = flatten(part, mapping, step, horizon)
         _fill_series(values[stays], events, mapping, step)
         observed[stays] = np.isfinite(values[stays])
         static[stays] = static_values(part, mapping, events)
-        slips.add(events)
+        doubts.add(stays, events, values[stays])
         label_notes += fill_labels(labels[stays], rules, part, mapping, events)
         account.add(events, mapping)
     subject_ids = tables.stays["subject_id"].to_numpy().astype(str)
@@ -96,7 +96,7 @@ def build_cohort(
         sites=_sites(tables),
     )
     _check(cohort, mapping, tables, dropped_rows(tables, mapping, account))
-    notes = (*tables.notes, *slips.notes(), *notes, *added_up(label_notes), *clipped)
+    notes = (*tables.notes, *doubts.notes(cohort), *notes, *added_up(label_notes), *clipped)
     return cohort, report_rows(cohort, tables, mapping, account, notes)
 
 

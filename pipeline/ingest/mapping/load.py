@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, final, get_args
 from pipeline.core.digest import digest_bytes
 from pipeline.core.errors import ConfigError
 from pipeline.core.types import Aggregation, StaticVariable, Variable
+from pipeline.ingest.mapping.facts import Facts, take_facts
 from pipeline.ingest.mapping.label_source import OPS, TaskRule
 from pipeline.ingest.mapping.layout import Layout, parse_layout
 from pipeline.ingest.mapping.prediction import PredictionTimes, parse_prediction_times
@@ -57,6 +58,7 @@ class SourceMapping:
     layout: Layout | None = None
     codes: SourceCodes = field(default_factory=SourceCodes)
     closed_window: bool = False  # what happens at exactly the end belongs to the input, not to what comes after it
+    facts: Facts = field(default_factory=Facts)  # public ones, by which values are doubted
     prediction_times: PredictionTimes | None = None  # None = one, where the input of the stay's first hours ends
 
 
@@ -126,6 +128,7 @@ def parse_mapping(raw: dict[str, Any], name: str, where: str, digest: str) -> So
     layout = parse_layout(raw["layout"], raw.get("inclusion", {}), where) if "layout" in raw else None
     times = _prediction_times(raw, where, layout)
     raw, declared = apply_codes(raw, where)
+    raw, facts = take_facts(raw, where)
     top = TomlTable(
         {key: raw[key] for key in raw if key not in ("layout", "inclusion", "prediction_times")}, f"mapping {where}"
     )
@@ -175,6 +178,7 @@ def parse_mapping(raw: dict[str, Any], name: str, where: str, digest: str) -> So
         codes=declared,
         closed_window=window == "closed",
         prediction_times=times,
+        facts=facts,
     )
 
 
