@@ -163,7 +163,7 @@ FAULTS: Final[dict[str, tuple[Spoil, str]]] = {
         stays(pl.when(LATER).then(pl.col("age") - 9).otherwise("age").alias("age")), r"in 20 stays age falls"
     ),
     "ages that leap": (
-        stays(pl.when(LATER).then(pl.col("age") + 9).otherwise("age").alias("age")), r"rises faster than time"
+        stays(pl.when(LATER).then(pl.col("age") + 9).otherwise("age").alias("age")), r"outruns the time"
     ),
     "stays of others": (
         stays(pl.when(LATER).then(pl.col("person").shift(7)).otherwise("person").alias("person")), r"stays age falls"

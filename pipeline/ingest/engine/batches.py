@@ -24,7 +24,16 @@ from pipeline.ingest.engine.coded import Batch
 from pipeline.ingest.mapping.toml_table import did_you_mean
 from pipeline.ingest.number_text import NO_VALUE
 from pipeline.ingest.table_files import partitions, stem
-from pipeline.ingest.text_stream import UTF8, Head, Lines, NotUtf8, first_record, not_utf8, open_text
+from pipeline.ingest.text_stream import (
+    UTF8,
+    Head,
+    Lines,
+    NotUtf8,
+    first_record,
+    holds_rows_in_quotes,
+    not_utf8,
+    open_text,
+)
 
 FILE_STEM: Final = "(file)"
 """The column name that stands for the file's own name without suffix, where a source has one file per stay."""
@@ -206,8 +215,12 @@ def _text(
             yield table
     records += tally.malformed - before
     quoted = seen.in_quotes(records)
-    if seen.quotes % 2 and quoted > max(1.0, _MOST_MALFORMED * (records + quoted)):
-        raise DataError(f"{path}: a quote is not closed, and {quoted} of {records + quoted} lines lie within quotes")
+    if quoted > max(1.0, _MOST_MALFORMED * (records + quoted)):
+        within = f"{quoted} of {records + quoted} lines lie within quotes"
+        if seen.quotes % 2:
+            raise DataError(f"{path}: a quote is not closed, and {within}")
+        if holds_rows_in_quotes(path, encoding, head):
+            raise DataError(f"{path}: {within}, and most of them are rows by their fields: quotes are not closed")
     tally.quoted += quoted
 
 

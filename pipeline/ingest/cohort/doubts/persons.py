@@ -36,9 +36,7 @@ def person_notes(cohort: Cohort, mapping: SourceMapping, start_hours: np.ndarray
         elif facts.over_stays.get(static.name) == "rising":
             odd = int((later & ((step < 0) | (step > years + _YEARS))).sum())
             if odd:
-                notes.append(
-                    f"in {odd} stays {static.name} falls, or rises faster than time, since one of the same subject"
-                )
+                notes.append(f"in {odd} stays {static.name} falls, or outruns the time, since another of the subject")
     for index, task in enumerate(cohort.tasks):
         labels = cohort.labels[order, index]
         odd = int((later & (labels == 0) & _had(labels == 1, subject)).sum())
