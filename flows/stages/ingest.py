@@ -40,8 +40,9 @@ def ingest(job: Job) -> Made[Cohort]:
     def make(provenance: Provenance) -> tuple[Cohort, IngestReport, ContractResult]:
         import polars as pl
 
-        from pipeline.ingest.cohort.build import build_cohort, latest_hour
+        from pipeline.ingest.cohort.build import build_cohort
         from pipeline.ingest.cohort.stay_blocks import stay_blocks
+        from pipeline.ingest.cohort.task_labels import latest_hour
         from pipeline.ingest.kept.quarantine import write_quarantine
         from pipeline.ingest.sources.readers import read_source
 

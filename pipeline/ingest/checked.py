@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.core.errors import ConfigError, DataError
-from pipeline.ingest.cohort.build import pick_tasks
+from pipeline.ingest.cohort.task_labels import pick_tasks
 from pipeline.ingest.engine.batches import FILE_STEM, header
 from pipeline.ingest.mapping.layout import ROW_NUMBER, EventsLayout, Layout, StaysLayout
 from pipeline.ingest.mapping.load import KEYS, MAPPINGS, SourceMapping, load_mapping

@@ -1,4 +1,4 @@
-"""Zip archives and Excel workbooks as folders: a file or a sheet in one is a table at a path within it.
+"""Zip archives and workbooks as folders: a file or a sheet in one is a table at a path within it.
 
 Such a path (`export.zip/lab.csv`, `export.xlsx/Vitals`) names no file of its own. Cells of a sheet come as text, as a
 CSV would have them, so that numbers, dates, limits and units go by the same rules: Excel's own types change with the
@@ -16,7 +16,7 @@ from typing import IO, Any, Final
 
 from pipeline.core.errors import DataError, NotInstalled
 
-WORKBOOKS: Final = (".xlsx", ".xlsm")
+WORKBOOKS: Final = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 CONTAINERS: Final = (".zip", *WORKBOOKS)
 _LARGEST_EXACT: Final = 2**53
 
@@ -66,6 +66,18 @@ def open_member(path: Path) -> io.RawIOBase:
             return _Member(opened.open(name))
     except (KeyError, RuntimeError, NotImplementedError):  # what zipfile says of a password, and of rare packings
         raise DataError(f"{path} cannot be unpacked: it is encrypted, or not there") from None
+
+
+def seekable(path: Path) -> Path | io.BytesIO:
+    """What a reader can go back and forth in: the file, or all bytes of a file in an archive.
+
+    Raises:
+        DataError: as `open_member`. OSError: the archive is damaged.
+    """
+    if holder(path) == path:
+        return path
+    with open_member(path) as member:
+        return io.BytesIO(member.read())
 
 
 class _Member(io.RawIOBase):
@@ -144,5 +156,5 @@ def _book(path: Path) -> Any:
         return fastexcel.read_excel(path)
     except fastexcel.FastExcelError:
         raise DataError(
-            f"{path} is no Excel workbook that can be read: it is damaged, encrypted or of another format"
+            f"{path} is no workbook that can be read: it is damaged, encrypted or of another format"
         ) from None

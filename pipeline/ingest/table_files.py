@@ -15,8 +15,6 @@ from pipeline.ingest.mapping.layout import Layout
 SUFFIXES: Final = (".parquet", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".psv", ".psv.gz")
 _NAMED_SUFFIXES: Final = (*SUFFIXES, ".txt", ".txt.gz")  # a text file is a table only where it is named
 _UNREADABLE: Final = {
-    ".xls": "this form of Excel is not read; save it as xlsx or the sheet as CSV",
-    ".ods": "spreadsheets are not read; save the sheet as CSV",
     ".7z": "such archives are not read; unpack it",
     ".rar": "such archives are not read; unpack it",
     ".sas7bdat": "SAS files are not read; write it as CSV or parquet",

@@ -10,6 +10,7 @@ import csv
 import io
 import re
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -25,6 +26,9 @@ _LEAD: Final = re.compile(
     r'(?i)(?:[ \t]*|"?sep=([^"\r\n])"?[ \t]*)(?:\r\n|\n|\r)'
 )  # before the header: blank, or sep=;
 _BLANK_LINE: Final = re.compile(rb"\n(?=\r?\n)")
+_LONGEST_FIELD: Final = 1 << 26
+_LINES_LOOKED_AT: Final = 1000
+_FEWEST_FIELDS: Final = 4
 UTF8: Final = "utf-8"
 
 
@@ -114,6 +118,25 @@ def first_record(path: Path, encoding: str) -> Head:
     else:
         delimiter = max(_DELIMITERS, key=_outside_quotes(plain).count)
     return Head(next(csv.reader(io.StringIO(plain, newline=""), delimiter=delimiter), []), delimiter, skip, marks)
+
+
+def holds_rows_in_quotes(path: Path, encoding: str, head: Head) -> bool:
+    """Whether most lines within quotes, of the first thousand, have the header's number of fields, four or more.
+
+    A text of several lines hardly has; rows that two quotes took between them do.
+    """
+    stream, _ = open_text(path, encoding)
+    lines = rows = 0
+    csv.field_size_limit(_LONGEST_FIELD)
+    with stream as source:
+        text = io.TextIOWrapper(io.BufferedReader(source), encoding="utf-8-sig", newline="")
+        for record in csv.reader(islice(text, head.skip, None), delimiter=head.delimiter):
+            within = [line for cell in record if "\n" in cell for line in cell.split("\n")[1:]]
+            lines += len(within)
+            rows += sum(len(line.split(head.delimiter)) == len(head.names) for line in within)
+            if lines >= _LINES_LOOKED_AT:
+                break
+    return len(head.names) >= _FEWEST_FIELDS and 2 * rows > lines
 
 
 def _record(text: str) -> str:

@@ -15,7 +15,8 @@ from pipeline.core.errors import DriftError
 from pipeline.core.keys.secrets import Secret
 from pipeline.core.types import Cohort, Provenance
 from pipeline.core.types.drift import CohortProfile, Counts, DriftRow
-from pipeline.ingest.cohort.build import build_cohort, latest_hour
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.cohort.task_labels import latest_hour
 from pipeline.ingest.mapping.load import load_mapping
 from pipeline.ingest.sources.readers import read_source
 from pipeline.ingest.splits import keyed_hash_split

@@ -1,16 +1,16 @@
-"""Zip archives and Excel workbooks as folders of tables: the same cohort as from the CSV files in them."""
+"""Zip archives and workbooks as folders of tables: the same cohort as from the CSV files in them."""
 
 from __future__ import annotations
 
+import io
 import sys
 import zipfile
-from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
-from xml.sax.saxutils import escape
 
 import numpy as np
+import polars as pl
 import pytest
 
 from pipeline.core.errors import DataError, NotInstalled
@@ -20,6 +20,7 @@ from pipeline.ingest.drafting.suggest import suggest
 from pipeline.ingest.engine.event_tables import read_event_tables
 from pipeline.ingest.mapping.load import load_mapping, parse_mapping
 from pipeline.ingest.table_files import find_files
+from tests.workbooks import XLS_LAB, Cell, ods, xlsb, xlsx
 
 STAYS: Final = "stay,person,start,died\n" + "".join(f"{i},P{i},2024-03-0{i} 08:00,{i % 2}\n" for i in range(1, 5))
 LAB: Final = "stay,time,code,value,unit\n" + "".join(
@@ -27,42 +28,6 @@ LAB: Final = "stay,time,code,value,unit\n" + "".join(
     for i in range(1, 5)
     for h, (code, value, unit) in enumerate([("HR", 80 + i, "/min"), ("Glucose", 5.5, "mmol/L"), ("HR", "<30", "")])
 )
-OFFICE: Final = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
-SHEETS: Final = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
-LINKS: Final = "http://schemas.openxmlformats.org/package/2006/relationships"
-Cell = str | float | datetime | None
-
-
-def _cell(value: Cell) -> str:
-    if value is None:
-        return "<c/>"
-    if isinstance(value, str):
-        return f'<c t="inlineStr"><is><t>{escape(value)}</t></is></c>'
-    if isinstance(value, datetime):
-        return f'<c s="1"><v>{(value - datetime(1899, 12, 30)).total_seconds() / 86400!r}</v></c>'
-    return f"<c><v>{value}</v></c>"
-
-
-def workbook(path: Path, sheets: Mapping[str, Sequence[Sequence[Cell]]]) -> None:
-    """As Excel writes one: numbers as numbers, dates as serial numbers with a format."""
-    links = [("styles", "styles.xml"), *(("worksheet", f"worksheets/{i}.xml") for i in range(len(sheets)))]
-    named = "".join(f'<sheet name="{n}" sheetId="{i}" r:id="r{i}"/>' for i, n in enumerate(sheets, 1))
-    parts = {
-        "_rels/.rels": f'<Relationships xmlns="{LINKS}"><Relationship Id="r" Type="{OFFICE}/officeDocument" '
-        'Target="xl/workbook.xml"/></Relationships>',
-        "xl/styles.xml": f'<styleSheet xmlns="{SHEETS}"><cellXfs><xf numFmtId="0"/><xf numFmtId="22"/></cellXfs>'
-        "</styleSheet>",
-        "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{LINKS}">'
-        + "".join(f'<Relationship Id="r{i}" Type="{OFFICE}/{k}" Target="{t}"/>' for i, (k, t) in enumerate(links))
-        + "</Relationships>",
-        "xl/workbook.xml": f'<workbook xmlns="{SHEETS}" xmlns:r="{OFFICE}"><sheets>{named}</sheets></workbook>',
-    }
-    for i, rows in enumerate(sheets.values()):
-        lines = "".join(f"<row>{''.join(map(_cell, row))}</row>" for row in rows)
-        parts[f"xl/worksheets/{i}.xml"] = f'<worksheet xmlns="{SHEETS}"><sheetData>{lines}</sheetData></worksheet>'
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, text in parts.items():
-            archive.writestr(name, text)
 
 
 def cells(text: str) -> list[list[Cell]]:
@@ -161,7 +126,7 @@ def test_archives_that_cannot_be_read_say_so(tmp_path: Path) -> None:
 
 
 def test_workbooks_without_the_extra_ask_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    workbook(tmp_path / "lab.xlsx", {"lab": cells(LAB)})
+    xlsx(tmp_path / "lab.xlsx", {"lab": cells(LAB)})
     monkeypatch.setitem(sys.modules, "fastexcel", None)
     with pytest.raises(NotInstalled, match=r"lab.xlsx: an Excel workbook .* pip install 'decoct\[excel\]'"):
         find_files(tmp_path, "lab")
@@ -173,10 +138,10 @@ def test_workbooks_without_the_extra_ask_for_it(tmp_path: Path, monkeypatch: pyt
 def test_a_sheet_is_what_its_csv_is(tmp_path: Path, truth: tuple[Cohort, IngestReport]) -> None:
     """Ids, times, limits and units that Excel has typed, in two workbooks and in one."""
     pytest.importorskip("fastexcel")
-    workbook(tmp_path / "stays.xlsx", {"Sheet1": cells(STAYS), "Sheet2": []})
-    workbook(tmp_path / "lab.xlsm", {"Sheet1": [*cells(LAB)[:3], [None] * 5, *cells(LAB)[3:]]})
+    xlsx(tmp_path / "stays.xlsx", {"Sheet1": cells(STAYS), "Sheet2": []})
+    xlsx(tmp_path / "lab.xlsm", {"Sheet1": [*cells(LAB)[:3], [None] * 5, *cells(LAB)[3:]]})
     same(ingest(tmp_path), truth)
-    workbook(tmp_path / "export.xlsx", {"Stays": cells(STAYS), "Lab 2024": cells(LAB)})
+    xlsx(tmp_path / "export.xlsx", {"Stays": cells(STAYS), "Lab 2024": cells(LAB)})
     for name in ("stays.xlsx", "lab.xlsm"):
         (tmp_path / name).unlink()
     same(ingest(tmp_path, "export.xlsx/stays", "export.xlsx/Lab 2024"), truth)
@@ -194,12 +159,61 @@ def test_ids_that_excel_has_rounded_are_refused(tmp_path: Path) -> None:
     (tmp_path / "stays.csv").write_text(STAYS)
     rows = cells(LAB)
     rows[5][0] = 12345678901234567.0
-    workbook(tmp_path / "lab.xlsx", {"lab": rows})
+    xlsx(tmp_path / "lab.xlsx", {"lab": rows})
     with pytest.raises(DataError, match="column stay holds whole numbers beyond 2\\^53, which Excel has rounded"):
         ingest(tmp_path)
     rows[5][0] = "12345678901234567"
-    workbook(tmp_path / "lab.xlsx", {"lab": rows})
+    xlsx(tmp_path / "lab.xlsx", {"lab": rows})
     assert ingest(tmp_path)[1].rows_dropped["no such stay or subject"] == 1
     (tmp_path / "lab.xlsx").write_bytes(b"PK\x03\x04 no workbook")
-    with pytest.raises(DataError, match="is no Excel workbook that can be read"):
+    with pytest.raises(DataError, match="is no workbook that can be read"):
+        ingest(tmp_path)
+
+
+def test_old_binary_and_open_workbooks_are_what_their_csv_is(
+    tmp_path: Path, truth: tuple[Cohort, IngestReport]
+) -> None:
+    pytest.importorskip("fastexcel")
+    for write, name in ((ods, "lab.ods"), (xlsb, "LAB.xlsb"), (xlsx, "lab.xlsx")):
+        folder = tmp_path / name.lower().replace(".", "_")
+        folder.mkdir()
+        write(folder / f"stays{Path(name).suffix}", {"Stays": cells(STAYS), "Empty": []})
+        write(folder / name, {"Lab": [*cells(LAB)[:3], [None] * 5, *cells(LAB)[3:]]})
+        same(ingest(folder), truth)
+        same(ingest(folder, lab=f"{name}/lab"), truth)
+        assert 'file = "' in suggest(folder).toml
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "stays.csv").write_text(STAYS)
+    (old / "lab.xls").write_bytes(XLS_LAB)
+    same(ingest(old), truth)
+
+
+@pytest.mark.parametrize("suffix", ["xls", "xlsb", "ods"])
+@pytest.mark.parametrize("content", [LAB.encode(), XLS_LAB[:3000], b"PK\x03\x04 no workbook", b""])
+def test_what_only_has_the_name_of_a_workbook_is_refused(tmp_path: Path, suffix: str, content: bytes) -> None:
+    pytest.importorskip("fastexcel")
+    (tmp_path / "stays.csv").write_text(STAYS)
+    (tmp_path / f"lab.{suffix}").write_bytes(content)
+    with pytest.raises(DataError, match=f"lab.{suffix} is no workbook that can be read"):
+        ingest(tmp_path)
+
+
+def test_parquet_in_an_archive_is_read(tmp_path: Path, truth: tuple[Cohort, IngestReport]) -> None:
+    (tmp_path / "stays.csv").write_text(STAYS)
+    frame = pl.read_csv(LAB.encode(), infer_schema=False)
+    packed = [io.BytesIO(), io.BytesIO()]
+    for shard, rows in zip(packed, (frame[:5], frame[5:]), strict=True):
+        rows.write_parquet(shard)
+    with zipfile.ZipFile(tmp_path / "lab.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        frame.write_parquet(tmp_path / "whole")
+        archive.write(tmp_path / "whole", "deep/lab.parquet")
+    (tmp_path / "whole").unlink()
+    same(ingest(tmp_path), truth)
+    same(ingest(tmp_path, lab="lab.zip/deep/lab"), truth)
+    assert 'file = "lab.zip/deep/lab"' in suggest(tmp_path).toml
+    whole = packed[0].getvalue()
+    with zipfile.ZipFile(tmp_path / "lab.zip", "w") as archive:
+        archive.writestr("lab.parquet", whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"lab.zip/lab.parquet cannot be read as parquet: it is damaged"):
         ingest(tmp_path)

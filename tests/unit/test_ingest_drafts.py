@@ -12,7 +12,8 @@ import polars as pl
 import pytest
 
 from pipeline.core.types import Cohort, IngestReport
-from pipeline.ingest.cohort.build import build_cohort, latest_hour
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.cohort.task_labels import latest_hour
 from pipeline.ingest.drafting.meds import Draft
 from pipeline.ingest.drafting.suggest import suggest
 from pipeline.ingest.drafting.toml_text import toml_text

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.core.types import Cohort, IngestReport, Variable
 from pipeline.ingest.cohort.build import build_cohort
-from pipeline.ingest.cohort.slips import Values, code_notes
+from pipeline.ingest.cohort.doubts.slips import Values, code_notes
 from pipeline.ingest.engine.event_tables import read_event_tables
 from pipeline.ingest.engine.instants import ClockKinds, instants
 from pipeline.ingest.mapping.load import parse_mapping

@@ -7,6 +7,7 @@ be a count of dropped rows, a note, or a label that is missing; nothing may be l
 from __future__ import annotations
 
 import gzip
+import random
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -297,18 +298,37 @@ def test_utf_16_without_a_mark_is_named(tmp_path: Path) -> None:
 
 def test_lines_that_quotes_swallow_are_told(tmp_path: Path) -> None:
     rates = RATES.replace("/min\n", "/min,\n")
-    for notes, odd in ((['"5 cm', "ok", '"see"', ""], True), (['"5 cm', "ok", 'see"', ""], False)):
+    for notes, words in (
+        (['"5 cm', "ok", '"see"', ""], "a quote is not closed, and 2 of 9 lines lie within quotes"),
+        (['"5 cm', "ok", 'see"', ""], "2 of 9 lines lie within quotes, and most of them are rows by their fields"),
+    ):
         rows = "".join(f"{stay},{AT},Glucose,9{i},mg/dL,{notes[i]}\n" for i, stay in enumerate(IDS))
-        text = HEAD.replace("\n", ",note\n") + rates + rows
-        if odd:
-            with pytest.raises(DataError, match="a quote is not closed, and 2 of 9 lines lie within quotes"):
-                ingest(tmp_path, lab__csv=text)
-        else:
-            assert told(ingest(tmp_path, lab__csv=text)[1], "2 lines lie within quotes")
+        with pytest.raises(DataError, match=words):
+            ingest(tmp_path, lab__csv=HEAD.replace("\n", ",note\n") + rates + rows)
+    texts = "".join(f'{stay},{AT},Glucose,9{i},mg/dL,"pale, cold\nat ease, no pain\n"\n' for i, stay in enumerate(IDS))
+    _, report = ingest(tmp_path, lab__csv=HEAD.replace("\n", ",note\n") + rates + texts)
+    assert told(report, "8 lines lie within quotes")  # texts of several lines are no rows
+    assert report.rows_used == 8
     once = LAB.replace("Glucose", 'Glucose 5" tube', 1)  # within a text no quote opens one
     assert not told(ingest(tmp_path, lab__csv=once)[1], "within quotes")
     for text in (LAB, LAB + "\n\n\n", LAB.replace("\n", "\r\n\r\n"), LAB.replace("Glucose", '"Glucose"')):
         assert not told(ingest(tmp_path, lab__csv=text)[1], "within quotes")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_two_open_quotes_never_take_rows_in_silence(tmp_path: Path, seed: int) -> None:
+    """A quote before one remark and one behind a later one, wherever they are: an error, or a word."""
+    rng = random.Random(seed)
+    first, last = sorted(rng.sample(range(200), 2))
+    remarks = [f'"{i} cm' if i == first else f'{i} cm"' if i == last else "ok" for i in range(200)]
+    cells = [f"{IDS[i % 4]},2024-03-01 09:{i % 60:02d},Glucose,9{i % 10},mg/dL" for i in range(200)]
+    rows = "".join(f"{cell},{remark}\n" for cell, remark in zip(cells, remarks, strict=True))
+    text = HEAD.replace("\n", ",note\n") + RATES.replace("/min\n", "/min,\n") + rows
+    if last - first > 2:
+        with pytest.raises(DataError, match="lie within quotes, and most of them are rows"):
+            ingest(tmp_path, lab__csv=text)
+    else:
+        assert told(ingest(tmp_path, lab__csv=text)[1], f"{last - first} lines lie within quotes")
 
 
 def two_tables(said: Raw) -> None:

@@ -25,8 +25,8 @@ from flows.stages.report import people_of_classes
 from pipeline.core.errors import DataError
 from pipeline.core.types import Cohort, IngestReport, Variable
 from pipeline.ingest.cohort.build import build_cohort
-from pipeline.ingest.cohort.heaps import Values, heap_notes
-from pipeline.ingest.cohort.slips import other_units
+from pipeline.ingest.cohort.doubts.heaps import Values, heap_notes
+from pipeline.ingest.cohort.doubts.slips import other_units
 from pipeline.ingest.engine.event_tables import read_event_tables
 from pipeline.ingest.mapping.load import SourceMapping, parse_mapping
 from pipeline.ingest.source_tables import require_some

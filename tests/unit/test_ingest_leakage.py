@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from pipeline.core.types import Cohort, IngestReport
-from pipeline.ingest.cohort.build import build_cohort, latest_hour
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.cohort.task_labels import latest_hour
 from pipeline.ingest.mapping.load import SourceMapping, load_mapping, parse_mapping
 from pipeline.ingest.sources.readers import read_source
 

@@ -11,7 +11,8 @@ import polars as pl
 import pytest
 
 from pipeline.core.types import Cohort, IngestReport, Split
-from pipeline.ingest.cohort.build import build_cohort, latest_hour
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.cohort.task_labels import latest_hour
 from pipeline.ingest.mapping.load import SourceMapping, load_mapping
 from pipeline.ingest.sources.readers import read_source
 

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from pipeline.core.errors import DataError
 from pipeline.ingest.engine.event_tables import read_event_tables
 from pipeline.ingest.engine.event_values import VALUE_REASONS, numbers
+from pipeline.ingest.mapping.label_source import LabelSource
 from pipeline.ingest.mapping.layout import Layout, parse_layout
 from pipeline.ingest.mapping.load import parse_mapping
-from pipeline.ingest.mapping.tasks import BinaryRule, LabelSource
+from pipeline.ingest.mapping.tasks import BinaryRule
 from pipeline.ingest.number_text import AMBIGUOUS, NUMBER, read_numbers
 from pipeline.ingest.source_tables import as_numbers
 

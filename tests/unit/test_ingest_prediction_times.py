@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.types import Cohort, IngestReport
-from pipeline.ingest.cohort.build import build_cohort, latest_hour
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.cohort.task_labels import latest_hour
 from pipeline.ingest.engine import event_tables
 from pipeline.ingest.engine.event_tables import read_event_tables
 from pipeline.ingest.kept.pieces import Pieces

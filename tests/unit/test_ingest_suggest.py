@@ -154,7 +154,7 @@ def test_loinc_codes_are_placed_and_what_is_known_of_a_stay_is_drafted(tmp_path:
     (tmp_path / "obs.csv").write_text("\n".join(lab) + "\n", encoding="utf-8")
     raw, tables = drafted(tmp_path, {})
     assert raw["codes"] == {"Creatinine": ["LOINC:2160-0"], "HR": ["8867-4"]}
-    assert raw["tasks"] == {"died": {"kind": "binary", "column": "died"}}
+    assert raw["tasks"] == {"died": {"kind": "binary", "column": "died", "final": True}}
     assert raw["statics"]["age"]["source"] == "age"
     assert tables.n_events == 24
     assert tables.stays["age"].cast(pl.Float64).min() == 50

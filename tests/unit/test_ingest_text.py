@@ -126,7 +126,7 @@ def test_a_table_that_is_there_twice_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "why"), [("lab.xls", "this form of Excel"), ("LAB.7z", "such archives"), ("lab.json", "JSON")]
+    ("name", "why"), [("lab.dta", "Stata files"), ("LAB.7z", "such archives"), ("lab.json", "JSON")]
 )
 def test_a_file_of_another_kind_is_named(tmp_path: Path, name: str, why: str) -> None:
     (tmp_path / name).write_text("x")

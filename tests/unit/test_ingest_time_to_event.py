@@ -16,8 +16,9 @@ from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.types import Cohort, Task
 from pipeline.core.types.cohort import refuse_times
 from pipeline.ingest.checked import check_mapping
-from pipeline.ingest.cohort.build import build_cohort, latest_hour
+from pipeline.ingest.cohort.build import build_cohort
 from pipeline.ingest.cohort.scaling import prepare
+from pipeline.ingest.cohort.task_labels import latest_hour
 from pipeline.ingest.engine.event_tables import read_event_tables
 from pipeline.ingest.mapping.load import SourceMapping, parse_mapping
 from pipeline.ingest.sources.embedded import DATA, read_embedded

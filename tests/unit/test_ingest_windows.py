@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.core.errors import ConfigError
-from pipeline.ingest.cohort.build import build_cohort, latest_hour
+from pipeline.ingest.cohort.build import build_cohort
+from pipeline.ingest.cohort.task_labels import latest_hour
 from pipeline.ingest.engine.event_stays import BETWEEN, FOUND, UNKNOWN, StayKeys
 from pipeline.ingest.engine.event_tables import read_event_tables
 from pipeline.ingest.engine.instants import MICROSECONDS_PER_HOUR

@@ -22,8 +22,9 @@ from pipeline.core.types import EncodedCohort, Provenance, Split, Task
 from pipeline.grouping.run import group_tasks
 from pipeline.ingest.cohort.build import build_cohort
 from pipeline.ingest.cohort.scaling import prepare
+from pipeline.ingest.mapping.label_source import LabelSource
 from pipeline.ingest.mapping.load import load_mapping, parse_mapping
-from pipeline.ingest.mapping.tasks import LabelSource, NumberRule, task_of
+from pipeline.ingest.mapping.tasks import NumberRule, task_of
 from pipeline.ingest.sources.readers import read_source
 from pipeline.sharing.bundle.payload import data_description
 from pipeline.validation.contracts import check_encoded

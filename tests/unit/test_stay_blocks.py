@@ -16,7 +16,7 @@ from pipeline.core.files import mapped
 from pipeline.core.types import Split
 from pipeline.ingest.cohort import stay_blocks
 from pipeline.ingest.cohort.build import build_cohort
-from pipeline.ingest.cohort.slips import Values
+from pipeline.ingest.cohort.doubts.slips import Values
 from pipeline.ingest.cohort.stay_blocks import added_up
 from pipeline.ingest.kept import spilled
 from pipeline.ingest.kept.spilled import SpilledRows

@@ -16,9 +16,9 @@ import polars as pl
 from pipeline.core.errors import DataError
 from pipeline.ingest.cohort.events import IMPLAUSIBLE, UNKNOWN, flatten, own_names
 from pipeline.ingest.cohort.stay_blocks import stay_blocks
+from pipeline.ingest.mapping.label_source import OPS
 from pipeline.ingest.mapping.load import SourceMapping
 from pipeline.ingest.mapping.prediction import PredictionTimes
-from pipeline.ingest.mapping.tasks import OPS
 from pipeline.ingest.source_tables import KNOWN, Counts, SourceTables
 from pipeline.ingest.windows import FROM_START, LENGTH, TIME_TOLERANCE_HOURS, TO_END, before
 

@@ -12,6 +12,7 @@ import polars as pl
 from pipeline.core.types import Variable
 from pipeline.ingest.drafting.looks import Look, mostly_numbers, numbers_in, texts, time_kind
 from pipeline.ingest.drafting.stays import Stays
+from pipeline.ingest.drafting.synonyms import plain, role, roles, variable_named
 from pipeline.ingest.drafting.units_in_use import likely_unit
 from pipeline.ingest.engine.batches import FILE_STEM, Tally, batches
 from pipeline.ingest.engine.coded import plain_text
@@ -19,7 +20,6 @@ from pipeline.ingest.engine.event_units import shown
 from pipeline.ingest.mapping.layout import ROW_NUMBER
 from pipeline.ingest.mapping.load import shipped_codes
 from pipeline.ingest.mapping.named_units import named_unit
-from pipeline.ingest.mapping.synonyms import plain, role, roles, variable_named
 from pipeline.ingest.mapping.unit_text import NO_CONCEPT
 from pipeline.ingest.mapping.units import read_unit
 from pipeline.ingest.number_text import NO_VALUE

@@ -10,8 +10,8 @@ from typing import Final, Literal, final
 
 import polars as pl
 
+from pipeline.ingest.drafting.synonyms import role
 from pipeline.ingest.engine.batches import Tally, batches, header
-from pipeline.ingest.mapping.synonyms import role
 from pipeline.ingest.table_files import stem
 
 _ROWS: Final = 20_000

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
 
+from pipeline.ingest.drafting.stays import AGE, SEX
+from pipeline.ingest.drafting.synonyms import SEXES, variable_named
 from pipeline.ingest.engine.batches import Tally, batches
 from pipeline.ingest.mapping.load import load_mapping, shipped_codes
-from pipeline.ingest.mapping.synonyms import SEXES, variable_named
 from pipeline.ingest.mapping.units import read_unit
 from pipeline.ingest.table_files import stem
 
@@ -62,12 +63,12 @@ def meds_draft(folder: Path, headers: Mapping[Path, list[str]]) -> tuple[Raw, li
         notes.append(f"not placed: {', '.join(unplaced[:_MOST_SHOWN])}{more}")
     statics: Raw = {}
     if "age" in stays["derived"]:
-        statics["age"] = {"unit": "years", "plausible": [10, 120], "scale": [15, 95], "normal": 65}
+        statics["age"] = dict(AGE)
     if "sex" in stays["derived"]:
-        statics["sex"] = {"unit": "0 female, 1 male", "plausible": [0, 1], "scale": [0, 1], "normal": 1}
+        statics["sex"] = dict(SEX)
     tasks: Raw = {}
     if "days_to_death" in stays["derived"]:
-        tasks["death_30d"] = {"kind": "column", "column": "days_to_death", "op": "<=", "threshold": 30}
+        tasks["death_30d"] = {"kind": "column", "column": "days_to_death", "op": "<=", "threshold": 30, "final": True}
     notes += [] if statics else ["no statics are drafted: say what is known of a stay"]
     raw: Raw = {"base": "physionet2012", "description": "MEDS", "unknown_variables": "drop"}
     raw["optional"] = [*codes, *statics]

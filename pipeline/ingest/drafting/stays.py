@@ -8,15 +8,15 @@ from typing import Any, Final, final
 import polars as pl
 
 from pipeline.ingest.drafting.looks import Look, mostly_numbers, numbers_in, texts, time_kind
+from pipeline.ingest.drafting.synonyms import CRITICAL_WARDS, DEATHS, ROLES, SEXES, plain, role
 from pipeline.ingest.engine.coded import id_text
 from pipeline.ingest.mapping.layout import ROW_NUMBER
-from pipeline.ingest.mapping.synonyms import CRITICAL_WARDS, DEATHS, ROLES, SEXES, plain, role
 from pipeline.ingest.number_text import flags
 
 Raw = dict[str, Any]
 _KNOWN: Final = ("age", "born", "sex", "height", "died", "left", "death")
-_AGE: Final = {"unit": "years", "plausible": [10, 120], "scale": [15, 95], "normal": 65}
-_SEX: Final = {"unit": "0 female, 1 male", "plausible": [0, 1], "scale": [0, 1], "normal": 1}
+AGE: Final = {"unit": "years", "plausible": [10, 120], "scale": [15, 95], "normal": 65, "over_stays": "rising"}
+SEX: Final = {"unit": "0 female, 1 male", "plausible": [0, 1], "scale": [0, 1], "normal": 1, "over_stays": "same"}
 _HEIGHT: Final = {"unit": "cm", "plausible": [110, 230], "scale": [140, 205], "normal": 170}
 _MOST_TEXTS: Final = 30
 _NEVER: Final = 99999  # days: of nobody is a death recorded so late
@@ -145,20 +145,20 @@ def statics_of(stays: Stays) -> Raw:
     statics: Raw = {}
     age, born, sex, height = (stays.role(kind) for kind in ("age", "born", "sex", "height"))
     if age is not None and mostly_numbers(stays.columns[age]):
-        statics["age"] = {"source": age, **_AGE}
+        statics["age"] = {"source": age, **AGE}
         there = stays.columns[age].drop_nulls() if stays.columns[age].dtype != pl.String else texts(stays.columns[age])
         if len(numbers_in(stays.columns[age])) < len(there):  # "> 89"
             _derive(stays, "age_number", {"kind": "number", "column": age})
             statics["age"]["source"] = "age_number"
     elif born is not None and stays.dated:
         _derive(stays, "age_at_start", {"kind": "age", "born": born})
-        statics["age"] = {"source": "age_at_start", **_AGE}
+        statics["age"] = {"source": "age_at_start", **AGE}
     if sex is not None:
         said = texts(stays.columns[sex]).unique().sort().to_list()
         codes = {text: SEXES[text.lower()] for text in said if text.lower() in SEXES}
         if codes:
             _derive(stays, "sex_code", {"kind": "codes", "column": sex, "codes": codes})
-            statics["sex"] = {"source": "sex_code", **_SEX}
+            statics["sex"] = {"source": "sex_code", **SEX}
         elif said:
             stays.notes.append(f"not placed: the column {sex}, whose texts are not known to mean female or male")
     if height is not None and mostly_numbers(stays.columns[height]):
@@ -176,17 +176,17 @@ def tasks_of(stays: Stays) -> Raw:
         in_words = column.dtype == pl.String and len(texts(column)) > 0 and flags(texts(column)) is not None
         if column.dtype == pl.Boolean or zero_or_one or in_words:
             name = plain(died) if plain(died) in ("label", "outcome") else "died"
-            tasks[name] = {"kind": "binary", "column": died}
+            tasks[name] = {"kind": "binary", "column": died, **({"final": True} if name == "died" else {})}
     if left is not None and "died" not in tasks:
         said = texts(stays.columns[left]).unique().sort().to_list()
         if any(DEATHS.search(text) for text in said) and len(said) <= _MOST_TEXTS:
             codes = {text: int(bool(DEATHS.search(text))) for text in said}
             _derive(stays, "left_dead", {"kind": "codes", "column": left, "codes": codes})
-            tasks["died"] = {"kind": "binary", "column": "left_dead"}
+            tasks["died"] = {"kind": "binary", "column": "left_dead", "final": True}
     if death is not None and stays.dated and time_kind(stays.columns[death]) in ("datetime", "date"):
         rule = {"kind": "days_between", "from": stays.layout["start"], "to": death, "otherwise": _NEVER}
         _derive(stays, "days_to_death", rule)  # of a date alone it may be a part of a day below 0
-        tasks["death_30d"] = {"kind": "column", "column": "days_to_death", "op": "<=", "threshold": 30}
+        tasks["death_30d"] = {"kind": "column", "column": "days_to_death", "op": "<=", "threshold": 30, "final": True}
     return tasks
 
 

@@ -20,11 +20,11 @@ from pipeline.ingest.drafting.looks import Look, date_order, encoding_of, has_de
 from pipeline.ingest.drafting.meds import Draft, meds_draft
 from pipeline.ingest.drafting.shipped import shipped_draft
 from pipeline.ingest.drafting.stays import Stays, statics_of, stays_of, table_of_stays, tasks_of
+from pipeline.ingest.drafting.synonyms import plain, role
 from pipeline.ingest.drafting.toml_text import toml_text
 from pipeline.ingest.drafting.trial import tried
 from pipeline.ingest.engine.coded import plain_text
 from pipeline.ingest.mapping.load import load_mapping
-from pipeline.ingest.mapping.synonyms import plain, role
 from pipeline.ingest.table_files import SUFFIXES, files_under, tables_under
 
 _MOST_FILES: Final = 200

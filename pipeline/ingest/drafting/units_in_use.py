@@ -8,7 +8,7 @@ from __future__ import annotations
 import polars as pl
 
 from pipeline.core.types import Variable
-from pipeline.ingest.cohort.slips import other_units
+from pipeline.ingest.cohort.doubts.slips import other_units
 
 _FEWEST = 3
 

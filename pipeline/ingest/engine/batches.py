@@ -19,12 +19,21 @@ import pyarrow.csv as arrow_csv
 import pyarrow.parquet as arrow_parquet
 
 from pipeline.core.errors import DataError
-from pipeline.ingest.containers import holder, is_sheet, sheet
+from pipeline.ingest.containers import holder, is_sheet, seekable, sheet
 from pipeline.ingest.engine.coded import Batch
 from pipeline.ingest.mapping.toml_table import did_you_mean
 from pipeline.ingest.number_text import NO_VALUE
 from pipeline.ingest.table_files import partitions, stem
-from pipeline.ingest.text_stream import UTF8, Head, Lines, NotUtf8, first_record, not_utf8, open_text
+from pipeline.ingest.text_stream import (
+    UTF8,
+    Head,
+    Lines,
+    NotUtf8,
+    first_record,
+    holds_rows_in_quotes,
+    not_utf8,
+    open_text,
+)
 
 FILE_STEM: Final = "(file)"
 """The column name that stands for the file's own name without suffix, where a source has one file per stay."""
@@ -70,7 +79,7 @@ def _own_names(path: Path, encoding: str) -> list[str]:
         raise DataError(f"{path} is an empty file")
     try:
         if path.suffix.lower() == ".parquet":
-            return list(arrow_parquet.read_schema(path).names)
+            return list(arrow_parquet.read_schema(seekable(path)).names)
         names = [name.strip() for name in first_record(path, encoding).names]
         if any("\x00" in name for name in names):
             raise DataError(
@@ -173,12 +182,13 @@ def require_mostly_well_formed(path: Path, malformed: int, rows: int) -> None:
 
 
 def _parquet(path: Path, wanted: list[str], dictionaries: set[str]) -> Iterator[Any]:
-    kinds = {field.name: field.type for field in arrow_parquet.read_schema(path) if field.name in wanted}
+    source = seekable(path)
+    kinds = {field.name: field.type for field in arrow_parquet.read_schema(source) if field.name in wanted}
     nested = [name for name, kind in kinds.items() if pa.types.is_nested(kind)]
     if nested:
         raise DataError(f"{path}: column {nested[0]} holds lists or records; text, numbers and times are read")
     bytes_ = {name for name, kind in kinds.items() if pa.types.is_binary(kind) or pa.types.is_large_binary(kind)}
-    with arrow_parquet.ParquetFile(path, read_dictionary=sorted(dictionaries - bytes_)) as file:
+    with arrow_parquet.ParquetFile(source, read_dictionary=sorted(dictionaries - bytes_)) as file:
         for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
             table = pa.Table.from_batches([batch])
             for name in bytes_:  # how some programs write text
@@ -206,8 +216,12 @@ def _text(
             yield table
     records += tally.malformed - before
     quoted = seen.in_quotes(records)
-    if seen.quotes % 2 and quoted > max(1.0, _MOST_MALFORMED * (records + quoted)):
-        raise DataError(f"{path}: a quote is not closed, and {quoted} of {records + quoted} lines lie within quotes")
+    if quoted > max(1.0, _MOST_MALFORMED * (records + quoted)):
+        within = f"{quoted} of {records + quoted} lines lie within quotes"
+        if seen.quotes % 2:
+            raise DataError(f"{path}: a quote is not closed, and {within}")
+        if holds_rows_in_quotes(path, encoding, head):
+            raise DataError(f"{path}: {within}, and most of them are rows by their fields: quotes are not closed")
     tally.quoted += quoted
 
 

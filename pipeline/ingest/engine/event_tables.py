@@ -40,7 +40,7 @@ from pipeline.ingest.kept.rows import KeptRows
 from pipeline.ingest.kept.spilled import SpilledRows, are_large
 from pipeline.ingest.mapping.layout import EventsLayout
 from pipeline.ingest.mapping.load import SourceMapping
-from pipeline.ingest.mapping.tasks import TimeRule
+from pipeline.ingest.mapping.time_to_event import TimeRule
 from pipeline.ingest.mapping.toml_table import id_columns
 from pipeline.ingest.source_tables import UNKNOWN_VARIABLE, UNNAMED, CountsByVariable, SourceTables, totals
 from pipeline.ingest.splits import START

@@ -1,15 +1,19 @@
 """Rows that say the same thing twice, or two things at once: same stay, time and source name.
 
 Most rows are alone in their cell, so a hash of the cell singles out the few that may not be; only these are compared.
+The hash is of ten minutes, so that what is a correction of a row shortly before it is found on the way.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 import polars as pl
 
+from pipeline.core.types import Aggregation
 from pipeline.ingest.engine.row_fates import add_count
 from pipeline.ingest.mapping.layout import Layout
 from pipeline.ingest.mapping.load import SourceMapping
@@ -17,7 +21,18 @@ from pipeline.ingest.source_tables import CountsByVariable
 
 DUPLICATE: Final = "duplicate row"
 CONFLICT: Final = "conflicting value"
+CORRECTED: Final = "times a stay has two values of one code less than a minute apart, and no other near: a correction?"
+_USED: Final[Mapping[Aggregation, str]] = {
+    "mean": "their mean is used",
+    "last": "the later is used",
+    "sum": "their sum is used",
+    "max": "the higher is used",
+    "min": "the lower is used",
+}
 _CELL: Final = ["row", "hours", "variable"]
+_SPAN: Final = ["row", "span", "variable"]
+_SPANS_PER_HOUR: Final = 6
+_MINUTE: Final = 1 / 60 - 1e-6
 _ODD: Final = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F))
 _HIGH: Final = np.uint64(32)
 _SLOT_BITS: Final = np.uint32(10)
@@ -31,8 +46,10 @@ def settle_repeats(
     Statics are left alone: the earliest counts. With `conflicts = "mean"` the first row carries the mean, and the
     others are counted.
     """
-    suspects = _suspects(kept)
-    series = kept[suspects].with_columns(order=pl.Series(suspects))
+    near = _suspects(kept, np.floor(kept["hours"].to_numpy() * _SPANS_PER_HOUR))
+    close = kept[near].with_columns(order=pl.Series(near))
+    corrected = _corrections(close, mapping)
+    series = close[_suspects(close, close["hours"].to_numpy())]
     series = series.filter(~pl.col("variable").is_in(list(mapping.static_sources)))
     gone = [np.zeros(0, dtype=np.int64)]
     if layout.drop_duplicates:
@@ -41,10 +58,10 @@ def settle_repeats(
         series = once
     cell = series.select(pl.struct(_CELL)).to_series()
     disputed = series.filter(cell.is_duplicated())
-    notes: tuple[str, ...] = ()
+    notes = corrected
     if disputed.height:
         conflicts = disputed.select(pl.struct(_CELL).n_unique()).item()
-        notes = (f"{conflicts} times a stay has several values of one code at one time ({layout.conflicts})",)
+        notes += (f"{conflicts} times a stay has several values of one code at one time ({layout.conflicts})",)
         if layout.conflicts != "keep":
             settled = _settled(disputed, layout)
             gone.append(_count(disputed, settled, CONFLICT, counts))
@@ -71,9 +88,31 @@ def _settled(disputed: pl.DataFrame, layout: Layout) -> pl.DataFrame:
     return disputed.unique(_CELL, keep="last", maintain_order=True)
 
 
-def _suspects(kept: pl.DataFrame) -> np.ndarray:
-    """The rows, in order, whose stay, time and name hash to what another row's do: all repeats, and a few others."""
-    hours: np.ndarray = (kept["hours"].to_numpy() + 0.0).view(np.uint64)  # adding 0 makes one zero of the two
+def _corrections(close: pl.DataFrame, mapping: SourceMapping) -> tuple[str, ...]:
+    """How often ten minutes of a stay hold just two times of one code, less than a minute apart, with other values.
+
+    A sentence for each aggregation, which says what is used of the two. More times than two are a frequent measurement.
+    """
+    kinds = {variable.name: variable.aggregation for variable in mapping.variables}
+    of = {source: kinds[name] for source, name in mapping.source_names.items() if name in kinds}
+    span = close.with_columns(span=(pl.col("hours") * _SPANS_PER_HOUR).floor())
+    span = span.filter(pl.len().over(_SPAN) > 1) if close.height else span
+    pairs = span.group_by(_SPAN).agg(
+        times=pl.col("hours").n_unique(),
+        apart=pl.col("hours").max() - pl.col("hours").min(),
+        values=pl.col("value").n_unique(),
+    )
+    pairs = pairs.filter(pl.col("times") == 2, pl.col("apart") < _MINUTE, pl.col("values") > 1)
+    found = Counter[Aggregation]()
+    for name, rows in pairs.group_by("variable").len().iter_rows():
+        if name in of:
+            found[of[name]] += rows
+    return tuple(f"{found[kind]} {CORRECTED} ({used})" for kind, used in _USED.items() if found[kind])
+
+
+def _suspects(kept: pl.DataFrame, time: np.ndarray) -> np.ndarray:
+    """The rows, in order, whose stay, `time` and name hash to what another row's do: all repeats, and a few others."""
+    hours: np.ndarray = (time + 0.0).view(np.uint64)  # adding 0 makes one zero of the two
     name = kept["variable"].to_physical().to_numpy().astype(np.uint64)
     row = kept["row"].to_numpy().astype(np.uint64)
     mixed = (hours ^ (hours >> _HIGH)) * _ODD[0] + (row * np.uint64(65537) + name) * _ODD[1]

@@ -9,39 +9,23 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, final, get_args
 
 from pipeline.core.digest import digest_bytes
 from pipeline.core.errors import ConfigError
 from pipeline.core.types import Aggregation, ScoreItem, StaticVariable, Variable
+from pipeline.ingest.mapping.facts import Facts, take_facts
+from pipeline.ingest.mapping.label_source import OPS, TaskRule
 from pipeline.ingest.mapping.layout import Layout, parse_layout
-from pipeline.ingest.mapping.prediction import PredictionTimes, duration, parse_prediction_times
+from pipeline.ingest.mapping.prediction import PredictionTimes, parse_prediction_times
 from pipeline.ingest.mapping.score_items import KEY, parse_score_items, without_lacking
 from pipeline.ingest.mapping.source_codes import SourceCodes, apply_codes
-from pipeline.ingest.mapping.tasks import OPS, RULES, TaskRule, TimeRule
+from pipeline.ingest.mapping.task_keys import parse_tasks
 from pipeline.ingest.mapping.toml_table import TomlTable, did_you_mean
 
 MAPPINGS: Final = Path(__file__).parents[1] / "mappings"
-_NUMBER: Final = (int, float)
-_TASK_KEYS: Final[Mapping[str, tuple[Any, Any]]] = {  # key -> type, type of a list's entries
-    "column": (str, None),
-    "op": (str, None),
-    "threshold": (_NUMBER, None),
-    "within_days": (_NUMBER, None),
-    "within_hours": (_NUMBER, None),
-    "followed": (str, None),
-    "after_hours": (_NUMBER, None),
-    "to_hours": (_NUMBER, None),
-    "unmeasured_is_zero": (bool, None),
-    "low": (_NUMBER, None),
-    "high": (_NUMBER, None),
-    "unit": (str, None),
-    "description": (str, None),
-    "missing": (list, _NUMBER),
-    "variables": (list, str),
-}
 KEYS: Final = frozenset({
     "description", "unknown_variables", "window", "variables", "statics", "label_variables", "tasks", "layout",
     "inclusion", "codes", "mend", "optional", "prediction_times",
@@ -76,6 +60,7 @@ class SourceMapping:
     codes: SourceCodes = field(default_factory=SourceCodes)
     closed_window: bool = False  # what happens at exactly the end belongs to the input, not to what comes after it
     score_items: Mapping[str, tuple[ScoreItem, ...]] = field(default_factory=dict)  # by task; none: all late levels
+    facts: Facts = field(default_factory=Facts)  # public ones, by which values are doubted
     prediction_times: PredictionTimes | None = None  # None = one, where the input of the stay's first hours ends
 
 
@@ -147,6 +132,7 @@ def parse_mapping(raw: dict[str, Any], name: str, where: str, digest: str) -> So
     layout = parse_layout(raw["layout"], raw.get("inclusion", {}), where) if "layout" in raw else None
     times = _prediction_times(raw, where, layout)
     raw, declared = apply_codes(raw, where)
+    raw, facts = take_facts(raw, where)
     top = TomlTable(
         {key: raw[key] for key in raw if key not in ("layout", "inclusion", "prediction_times")}, f"mapping {where}"
     )
@@ -164,16 +150,12 @@ def parse_mapping(raw: dict[str, Any], name: str, where: str, digest: str) -> So
     outcomes, outcome_sources, *_ = _series(top.take("label_variables", dict, {}), where, "label_variables")
     series = {variable.name for variable in (*variables, *outcomes)}
     told = top.take("tasks", dict, {})
-    tasks, items = list[TaskRule](), dict[str, tuple[ScoreItem, ...]]()
-    for task, entry in told.items():
-        spot = f"mapping {where}: tasks.{task}"
-        rules = _rules(task, entry, spot, where, series, of_times=times is not None)
-        if isinstance(entry, dict) and KEY in entry:
-            found = parse_score_items(entry[KEY], spot, variables, statics)
-            items |= {rule.name: found for rule in rules}
-        tasks += rules
-        if len({rule.name for rule in tasks}) < len(tasks):
-            raise ConfigError(f"{spot}: another task has the name of one that a time to an event makes")
+    tasks = parse_tasks(told, where, series, of_times=times is not None)
+    items = {
+        task: parse_score_items(entry[KEY], f"mapping {where}: tasks.{task}", variables, statics)
+        for task, entry in told.items()
+        if KEY in entry
+    }
     _require_series(times, series, where)
     top.done()
     if not variables:
@@ -194,7 +176,7 @@ def parse_mapping(raw: dict[str, Any], name: str, where: str, digest: str) -> So
         name=name,
         variables=variables,
         static_variables=statics,
-        tasks=tuple(tasks),
+        tasks=tasks,
         unknown_variables=unknown,
         source_names={**sources, **outcome_sources},
         static_sources=static_sources,
@@ -207,6 +189,7 @@ def parse_mapping(raw: dict[str, Any], name: str, where: str, digest: str) -> So
         closed_window=window == "closed",
         score_items=items,
         prediction_times=times,
+        facts=facts,
     )
 
 
@@ -298,51 +281,3 @@ def _code(text: str, where: str) -> int:
         return int(text)
     except ValueError:
         raise ConfigError(f"{where}: a category's code must be a whole number") from None
-
-
-def _rules(
-    name: str, entry: Any, spot: str, where: str, variables: set[str], *, of_times: bool
-) -> tuple[TaskRule, ...]:
-    """Of one task; a time to an event makes several."""
-    table = TomlTable(_with_hours(entry, spot) if of_times else entry, spot)
-    table.taken.add(KEY)
-    kind = table.take("kind", str)
-    if kind not in RULES:
-        raise ConfigError(f"{spot}: kind is one of {', '.join(RULES)}")
-    rule = RULES[kind]
-    defaults = {item.name: item.default for item in fields(rule) if item.name in _TASK_KEYS}
-    options: dict[str, Any] = {key: _task_option(table, key) for key in defaults if key in table.raw}
-    for key in (key for key, default in defaults.items() if default is MISSING):
-        table.take(key, object)
-    table.done()
-    try:
-        task = rule(name=name, **options)
-    except ConfigError as error:
-        raise ConfigError(f"mapping {where}: {error}") from None
-    unknown = sorted({name for window in task.windows for name in window[0]} - variables)
-    if unknown:
-        raise ConfigError(f"{spot}: {unknown[0]} is no variable of the mapping{did_you_mean(unknown, variables)}")
-    return task.parts() if isinstance(task, TimeRule) else (task,)
-
-
-def _with_hours(entry: Any, spot: str) -> Any:
-    """A task with `gap` and `label_window` as one with `after_hours` and `to_hours`, from the prediction time on."""
-    if not isinstance(entry, dict) or "label_window" not in entry:
-        return entry
-    table = TomlTable(entry, spot)
-    after, window = duration(table, "gap", 0.0), duration(table, "label_window")
-    twice = {"after_hours", "to_hours"} & set(entry)
-    if twice:
-        raise ConfigError(f"{spot}: label_window and {min(twice)} say the same thing; leave one out")
-    rest = {key: value for key, value in entry.items() if key not in ("gap", "label_window")}
-    return {**rest, "after_hours": after, "to_hours": after + window}
-
-
-def _task_option(table: TomlTable, key: str) -> Any:
-    kind, item = _TASK_KEYS[key]
-    value = table.take(key, kind)
-    if kind is not list:
-        return value
-    if not all(isinstance(entry, item) and not isinstance(entry, bool) for entry in value):
-        raise ConfigError(f"{table.where}: the key {key} has an entry of the wrong type")
-    return tuple(value)

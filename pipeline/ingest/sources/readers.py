@@ -47,7 +47,7 @@ def read_source(
 ) -> SourceTables:
     """Read a source; `options` are the other keys of the configuration's `[source]` table.
 
-    `mapping`, `until_hours` (`cohort.latest_hour`) and `scratch` (a folder for events that are more than memory should
+    `mapping`, `until_hours` (`latest_hour`) and `scratch` (a folder for events that are more than memory should
     hold, to be had by `stay_blocks`) are for the formats that the mapping's layout describes. With
     `pieces` only what is new or changed is parsed, which gives the same tables as reading all of it. The stays of
     `withdrawn` subjects are left out, and their rows counted as dropped.

@@ -52,9 +52,10 @@ BALANCED: Final = (
 )
 TAUGHT: Final = (
     "The teacher weighs a few public features of a stay: each channel's late level, or the items of a clinical score "
-    "that the mapping lists. Its risks are calibrated on the site's patients under the same guarantee. Use score(series) for that risk as it is, and the samples to train a model of your own. The site's own "
-    "figures are not published: decoct evaluate compares both on your patients. The audit attacks the samples and, for "
-    "a single release, the noisy answers behind the teacher, but not the teacher's numbers themselves."
+    "that the mapping lists. Its risks are calibrated on the site's patients under the same guarantee. Use "
+    "score(series) for that risk as it is, and the samples to train a model of your own. The site's own figures are "
+    "not published: decoct evaluate compares both on your patients. The audit attacks the samples and, for a single "
+    "release, the noisy answers behind the teacher, but not the teacher's numbers themselves."
 )
 
 

@@ -15,8 +15,8 @@ from typing import Final, final
 import numpy as np
 
 from pipeline.core.types import Variable
+from pipeline.ingest.cohort.doubts.heaps import Values, heap_notes, moved_within
 from pipeline.ingest.cohort.events import IMPLAUSIBLE, OUTSIDE, USED, FlatEvents
-from pipeline.ingest.cohort.heaps import Values, heap_notes, moved_within
 from pipeline.ingest.mapping.load import SourceMapping
 from pipeline.ingest.mapping.units import Line, conversion
 
@@ -46,6 +46,7 @@ _OFTENER: Final = 10
 _LEAST_SHARE: Final = 0.005
 _FEWEST: Final = 10
 _MOST: Final = 0.5
+_NONE: Final = 2 / 3  # of the values of a volume may be no volume
 
 
 @final
@@ -80,6 +81,10 @@ class Slips:
             *(note for i, variable, _ in self._looked for note in code_notes(variable, self._good[i])),
         )
 
+    def medians(self) -> list[float]:
+        """The middle of each variable's plausible values; NaN of fewer than ten."""
+        return [float(good.middle()[0]) if len(good) >= _FEWEST else np.nan for good in self._good]
+
 
 def _counted(values: np.ndarray) -> Values:
     return Values(*np.unique(values, return_counts=True))
@@ -109,15 +114,19 @@ def slip_notes(looked: Iterable[tuple[Variable, list[tuple[str, Line]], Values, 
 def code_notes(variable: Variable, values: Values) -> tuple[str, ...]:
     """The sentences on plausible values that may be a code for missing.
 
-    Zero is none of a volume or a sum, and a variable of 0 and 1 has none.
+    Zero is none of a volume or a sum, unless it is most of its values; and a variable of 0 and 1 has none.
     """
     notes, width = list[str](), _NEAR * (variable.scale_high - variable.scale_low)
     looked = () if variable.plausible_low >= 0 and variable.plausible_high <= 1 else _CODES
     for code in looked:
         at = np.flatnonzero(values.distinct == np.float64(np.float32(code)))
-        if not len(at) or (code == 0 and _may_be_none(variable)):
+        if not len(at):
             continue
         rows = int(values.counts[at[0]])
+        if code == 0 and _may_be_none(variable):
+            if rows > max(_FEWEST, _NONE * len(values)):
+                notes.append(f"{rows} of {len(values)} values of {variable.name} are 0: is it a code for missing?")
+            continue
         beside = [place for place in (at[0] - 1, at[0] + 1) if 0 <= place < len(values.distinct)]
         near = np.abs(values.distinct - code) <= width
         near[beside] |= np.abs(values.distinct[beside] - code) <= _FAR * width  # whole numbers have nothing nearer
