@@ -196,7 +196,7 @@ def question_of(encoded: EncodedCohort) -> Question:
     if not encoded.is_public_transform:
         raise ConfigError("a stream gives a guarantee, which every transform must be public for")
     shape = (encoded.features.shape[1], encoded.step_hours)
-    channels = public_channels(encoded.channels, encoded.transforms, *shape, encoded.tasks)
+    channels = public_channels(encoded.channels, encoded.transforms, *shape)  # no score items: they gain nothing here
     return Question(channels, tuple(task.kind for task in encoded.tasks))
 
 
