@@ -21,7 +21,7 @@ from pipeline.ingest.source_tables import CountsByVariable
 
 DUPLICATE: Final = "duplicate row"
 CONFLICT: Final = "conflicting value"
-CORRECTED: Final = "times a stay has two values of one code less than a minute apart, and no other near: a correction?"
+_CORRECTED: Final = "times a stay has two values of one code less than a minute apart, and no other near: a correction?"
 _USED: Final[Mapping[Aggregation, str]] = {
     "mean": "their mean is used",
     "last": "the later is used",
@@ -107,7 +107,7 @@ def _corrections(close: pl.DataFrame, mapping: SourceMapping) -> tuple[str, ...]
     for name, rows in pairs.group_by("variable").len().iter_rows():
         if name in of:
             found[of[name]] += rows
-    return tuple(f"{found[kind]} {CORRECTED} ({used})" for kind, used in _USED.items() if found[kind])
+    return tuple(f"{found[kind]} {_CORRECTED} ({used})" for kind, used in _USED.items() if found[kind])
 
 
 def _suspects(kept: pl.DataFrame, time: np.ndarray) -> np.ndarray:
