@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Final, final
 
 import numpy as np
@@ -75,11 +76,12 @@ class Usable:
     known: np.ndarray | None = None  # hours; None where no table of the layout says so
 
     def take(self, keep: np.ndarray) -> None:
-        """Only these rows."""
+        """Only these rows, `(row,)` bool."""
+        rows = np.flatnonzero(keep)  # a place is looked up faster than a mask is gone through, once for each column
         self.stay, self.hours, self.name, self.value = (
-            column[keep] for column in (self.stay, self.hours, self.name, self.value)
+            column[rows] for column in (self.stay, self.hours, self.name, self.value)
         )
-        self.known = None if self.known is None else self.known[keep]
+        self.known = None if self.known is None else self.known[rows]
 
 
 def names_of(batch: Batch, table: EventsLayout, reading: Reading, part: FilePart) -> np.ndarray:
@@ -147,16 +149,17 @@ def locate(batch: Batch, table: EventsLayout, reading: Reading, rows: np.ndarray
         rows, stay, beside = _kept(~reading.keys.withdrawn[stay], WITHDRAWN, lost, rows, stay, beside)
     if reading.keys.excluded.any():
         rows, stay, beside = _kept(~reading.keys.excluded[stay], STAY_EXCLUDED, lost, rows, stay, beside)
-    if table.link == "stay" and reading.subject is not None and reading.subject in batch.arrays:
-        others, nobodys = reading.of_others(_at(batch, reading.subject, rows), stay)
+    said = reading.subject_beside(table)
+    if said is not None and said in batch.arrays:
+        others, nobodys = reading.of_others(_at(batch, said, rows), stay)
         rows, stay, beside = _kept(~others, OTHER_SUBJECT, lost, rows, stay, beside)
     if table.time_unit == "datetime":
         hours = (beside - reading.keys.start[stay]) / MICROSECONDS_PER_HOUR
     else:
         rows, stay, hours = _relative(beside, table, rows, stay, lost, reading)
-    ended = reading.keys.length_hours[stay] <= hours
-    ended &= before(hours, reading.until_hours, closed=reading.mapping.closed_window)
-    if ended.any():
+    if reading.keys.any_ends:
+        ended = reading.keys.length_hours[stay] <= hours
+        ended &= before(hours, reading.until_hours, closed=reading.mapping.closed_window)
         rows, stay, hours = _kept(~ended, AFTER_END, lost, rows, stay, hours)
     since = _known(batch, table, reading, rows, stay, hours) if reading.keeps_known else None
     return Located(rows, stay, hours, lost, copies, loose, nobodys, since)
@@ -221,6 +224,22 @@ def _moments(
     return kept
 
 
+def in_window(
+    located: Located, table: EventsLayout, reading: Reading, is_static: Callable[[], np.ndarray | bool]
+) -> Located:
+    """The rows that lie in the window, the others lost; a static `(row,)` may lie before it."""
+    outside = ~before(located.hours, reading.until_hours, closed=reading.mapping.closed_window)
+    early = located.hours < reading.earliest(table)
+    if early.any():
+        outside |= early & ~np.asarray(is_static())
+    if not outside.any():
+        return located
+    lost, keep = [*located.lost, (OUTSIDE_WINDOW, located.rows[outside])], np.flatnonzero(~outside)
+    known = None if located.known is None else located.known[keep]
+    rows, stay, hours = (column[keep] for column in (located.rows, located.stay, located.hours))
+    return replace(located, rows=rows, stay=stay, hours=hours, lost=lost, known=known)
+
+
 def use(
     batch: Batch,
     table: EventsLayout,
@@ -236,14 +255,6 @@ def use(
         fates.drop(reason, name[gone], batch, gone, column)
     rows = located.rows
     found = Usable(located.stay, located.hours, name[rows], np.zeros(0), located.known)
-    outside = ~before(found.hours, reading.until_hours, closed=reading.mapping.closed_window)
-    early = found.hours < reading.earliest(table)
-    if early.any():
-        outside |= early & ~reading.is_static[found.name]
-    if outside.any():
-        fates.drop(OUTSIDE_WINDOW, found.name[outside], batch, rows[outside], column)
-        rows, found.value = rows[~outside], np.zeros(len(outside))
-        found.take(~outside)
     raw = pl.Series("value", np.ones(len(rows))) if table.presence else batch.series(column, rows)
     found.value, why = numbers(raw, reading.layout, reading.is_flag[found.name])
     if table.operator is not None and table.operator in batch.arrays and not reading.layout.take_limits:
