@@ -22,12 +22,13 @@ from pipeline.core.errors import ConfigError
 from pipeline.core.types import Cohort, IngestReport
 from pipeline.ingest.cohort.build import build_cohort
 from pipeline.ingest.cohort.doubts.labels import _standard_errors
+from pipeline.ingest.cohort.doubts.neighbours import in_other_unit
 from pipeline.ingest.cohort.doubts.swaps import swap_notes
 from pipeline.ingest.engine.event_tables import read_event_tables
-from pipeline.ingest.engine.repeats import CORRECTED
 from pipeline.ingest.mapping.load import SourceMapping, load_mapping, parse_mapping
 from pipeline.ingest.sources.embedded import read_embedded
 
+CORRECTED: Final = "times a stay has two values of one code less than a minute apart, and no other near: a correction?"
 Frames = dict[str, pl.DataFrame]
 STAYS: Final = 260
 PAIRS: Final = 20  # stay i and stay i + 20 are of one person
@@ -153,6 +154,15 @@ FAULTS: Final[dict[str, tuple[Spoil, str]]] = {
     "pressures swapped in stays": (
         codes("U", "L", pl.col("stay").is_in(["s003", "s004"])), r"12 of 12 steps of 2 stays have a lower above the up"
     ),
+    "single values in another unit": (
+        lab(
+            pl.when(pl.col("code") == "U", pl.col("t").dt.hour() == 10, pl.col("stay").str.contains("(07|19|33)$"))
+            .then(pl.col("value") / 7.50062)
+            .otherwise("value")
+            .alias("value")
+        ),
+        r"\d values of upper lie apart from the others of their stay, where those in kPa would",
+    ),
     "codes swapped": (codes("P", "U"), r"the middles of pulse and upper lie where each other's would"),
     "another sex": (stays((1 - pl.col("sex")).alias("sex")), ""),
     "sexes of others": (
@@ -229,7 +239,7 @@ def test_real_stays_have_none_of_these_notes() -> None:
 @pytest.mark.parametrize(
     ("kind", "name", "fact", "words"),
     [
-        ("variables", "lower", {"below": ["uper"]}, "below: uper is no variable of the mapping; did you mean upper"),
+        ("variables", "lower", {"below": "upper"}, "below has the wrong type"),
         ("variables", "salt", {"resolution": "fine"}, "resolution has the wrong type"),
         ("statics", "age", {"over_stays": "falls"}, "over_stays is one of same, rising"),
         ("tasks", "died", {"final": 1}, "final has the wrong type"),
@@ -256,6 +266,15 @@ def test_normal_values_that_lie_together_tell_nothing() -> None:
     assert swap_notes(near, [118.0, 37, 4, 82, 60, 70]) != ()
     assert swap_notes(near, [np.nan, 37, 4, 82, 60, 70]) == ()
     assert swap_notes(near, [80.0, 37, 4, 120, 65, 70]) == ()
+
+
+def test_a_value_beside_its_stay_in_another_unit_counted_by_hand() -> None:
+    """Pressures of 120, once in kPa; and low ones of a stay that is low, or that has too few to say."""
+    upper = mapping_of().variables[3]
+    stay, line = np.array([5, 5, 5, 7, 7, 7, 9, 9]), (7.50062, 0.0)
+    assert in_other_unit(stay, np.array([120, 16, 118.0, 22, 20, 21, 120, 16]), line, upper) == 1
+    assert in_other_unit(stay, np.array([120, 12, 118.0, 120, 121, 119, 120, 16]), line, upper) == 0
+    assert in_other_unit(stay, np.full(8, 16.0), (1.36, 0.0), upper) == 0  # units that lie together
 
 
 def test_the_rank_sum_counted_by_hand() -> None:

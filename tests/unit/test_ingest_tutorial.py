@@ -81,10 +81,10 @@ def test_the_draft_of_the_tutorial_finds_what_has_a_known_name(tmp_path: Path) -
 
 def test_reasons_on_the_page_are_those_of_the_code() -> None:
     from pipeline.ingest import source_tables as tables
-    from pipeline.ingest.engine import event_rows, event_tables, event_units, event_values, repeats
+    from pipeline.ingest.engine import event_rows, event_tables, event_times, event_units, event_values, repeats
 
     page = PAGE.read_text(encoding="utf-8")
-    modules = (event_rows, event_tables, event_units, event_values, repeats)
+    modules = (event_rows, event_tables, event_times, event_units, event_values, repeats)
     reasons = {
         value
         for module in modules

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Final, final
 
 import numpy as np
@@ -12,17 +13,15 @@ from pipeline.core.errors import DataError
 from pipeline.ingest.cohort.events import IMPLAUSIBLE, REASONS, plausible
 from pipeline.ingest.engine.coded import ABSENT, Batch, Coded, id_text, loose_ids, plain_text
 from pipeline.ingest.engine.event_stays import BETWEEN, FOUND, UNKNOWN
+from pipeline.ingest.engine.event_times import hours_since_start, kept, moments, rows_of, times_of, when_known
 from pipeline.ingest.engine.event_units import UNIT_REASONS, UNIT_UNKNOWN, Conversions, in_units
 from pipeline.ingest.engine.event_values import VALUE_LIMIT, VALUE_REASONS, mend, numbers
-from pipeline.ingest.engine.instants import MICROSECONDS_PER_HOUR, ClockKinds, instants
+from pipeline.ingest.engine.instants import MICROSECONDS_PER_HOUR
 from pipeline.ingest.engine.reading import Reading
 from pipeline.ingest.engine.row_fates import FilePart, RowFates
 from pipeline.ingest.mapping.layout import EventsLayout
-from pipeline.ingest.number_text import read_numbers
 from pipeline.ingest.source_tables import (
     OUTSIDE_WINDOW,
-    TIME_MISSING,
-    TIME_NOT_FINITE,
     UNKNOWN_VARIABLE,
     UNNAMED,
     VARIABLE_MISSING,
@@ -36,13 +35,9 @@ STAY_EXCLUDED: Final = "stay excluded"
 BETWEEN_STAYS: Final = "outside every stay"
 AFTER_END: Final = "after the end of the stay"
 OTHER_SUBJECT: Final = "another subject than the stay's"
-TIME_UNREADABLE: Final = "unreadable time"
 
-_CLOCKS: Final = ((r"^(\d{1,2})(\d{2})$", "${1}:${2}"), (r"^(\d{1,2})(\d{2})(\d{2})$", "${1}:${2}:${3}"))  # 905
-_MIDNIGHT: Final = r"^(\S+?)[T ]00:00(?::00(?:\.0+)?)?$"
 _LIMITS: Final = ("<", "<=", "=<", ">", ">=", "=>", "\u2264", "\u2265", "4171756", "4171754", "4172704", "4171755")
 """What a column of operators says of limits: the sign, or OMOP's concept of it."""
-_HOURS: Final = {"hours": 1.0, "minutes": 1.0 / 60.0, "days": 24.0}
 
 
 @final
@@ -75,11 +70,12 @@ class Usable:
     known: np.ndarray | None = None  # hours; None where no table of the layout says so
 
     def take(self, keep: np.ndarray) -> None:
-        """Only these rows."""
+        """Only these rows, `(row,)` bool."""
+        rows = np.flatnonzero(keep)  # a place is looked up faster than a mask is gone through, once for each column
         self.stay, self.hours, self.name, self.value = (
-            column[keep] for column in (self.stay, self.hours, self.name, self.value)
+            column[rows] for column in (self.stay, self.hours, self.name, self.value)
         )
-        self.known = None if self.known is None else self.known[keep]
+        self.known = None if self.known is None else self.known[rows]
 
 
 def names_of(batch: Batch, table: EventsLayout, reading: Reading, part: FilePart) -> np.ndarray:
@@ -118,11 +114,11 @@ def locate(batch: Batch, table: EventsLayout, reading: Reading, rows: np.ndarray
     codes = coded.codes if batch.all_rows(rows) else coded.codes[rows]
     texts = id_text(coded.distinct.alias(table.key), table.file)
     named = Coded(codes, texts).look_up((texts.is_not_null() & (texts != "")).fill_null(False).to_numpy(), False)
-    rows, codes, time = _kept(named, STAY_MISSING, lost, rows, codes, _times(batch, table, rows, reading.clock))
+    rows, codes, time = kept(named, STAY_MISSING, lost, rows, codes, times_of(batch, table, rows, reading.clock))
     beside: Any = time  # what tells the hours: a moment, or the time as it is written
     moment = None
     if table.time_unit == "datetime":
-        rows, codes, moment = _moments(time, table, reading, rows, codes, lost)
+        rows, codes, moment = moments(time, table, reading, rows, codes, lost)
         beside = moment
     copies = 0
     if table.link == "subject":
@@ -142,83 +138,41 @@ def locate(batch: Batch, table: EventsLayout, reading: Reading, rows: np.ndarray
         if (why == code).any():
             lost.append((reason, rows[why == code]))
     if why.any():
-        rows, stay, beside = (_of(item, why == FOUND) for item in (rows, stay, beside))
+        rows, stay, beside = (rows_of(item, why == FOUND) for item in (rows, stay, beside))
     if reading.keys.withdrawn.any():
-        rows, stay, beside = _kept(~reading.keys.withdrawn[stay], WITHDRAWN, lost, rows, stay, beside)
+        rows, stay, beside = kept(~reading.keys.withdrawn[stay], WITHDRAWN, lost, rows, stay, beside)
     if reading.keys.excluded.any():
-        rows, stay, beside = _kept(~reading.keys.excluded[stay], STAY_EXCLUDED, lost, rows, stay, beside)
-    if table.link == "stay" and reading.subject is not None and reading.subject in batch.arrays:
-        others, nobodys = reading.of_others(_at(batch, reading.subject, rows), stay)
-        rows, stay, beside = _kept(~others, OTHER_SUBJECT, lost, rows, stay, beside)
+        rows, stay, beside = kept(~reading.keys.excluded[stay], STAY_EXCLUDED, lost, rows, stay, beside)
+    said = reading.subject_beside(table)
+    if said is not None and said in batch.arrays:
+        others, nobodys = reading.of_others(_at(batch, said, rows), stay)
+        rows, stay, beside = kept(~others, OTHER_SUBJECT, lost, rows, stay, beside)
     if table.time_unit == "datetime":
         hours = (beside - reading.keys.start[stay]) / MICROSECONDS_PER_HOUR
     else:
-        rows, stay, hours = _relative(beside, table, rows, stay, lost, reading)
-    ended = reading.keys.length_hours[stay] <= hours
-    ended &= before(hours, reading.until_hours, closed=reading.mapping.closed_window)
-    if ended.any():
-        rows, stay, hours = _kept(~ended, AFTER_END, lost, rows, stay, hours)
-    since = _known(batch, table, reading, rows, stay, hours) if reading.keeps_known else None
+        rows, stay, hours = hours_since_start(beside, table, rows, stay, lost, reading)
+    if reading.keys.any_ends:
+        ended = reading.keys.length_hours[stay] <= hours
+        ended &= before(hours, reading.until_hours, closed=reading.mapping.closed_window)
+        rows, stay, hours = kept(~ended, AFTER_END, lost, rows, stay, hours)
+    since = when_known(batch, table, reading, rows, stay, hours) if reading.keeps_known else None
     return Located(rows, stay, hours, lost, copies, loose, nobodys, since)
 
 
-def _known(
-    batch: Batch, table: EventsLayout, reading: Reading, rows: np.ndarray, stay: np.ndarray, hours: np.ndarray
-) -> np.ndarray:
-    """When each row was known, in hours since its stay's start: never before it was taken; inf = it does not say."""
-    if table.available is None:
-        return hours
-    said = batch.series(table.available, rows)
-    if table.time_unit == "datetime":
-        clock = instants(said, reading.layout.timezone, reading.clock, reading.layout.dates)
-        since = (clock.fill_null(0).to_numpy() - reading.keys.start[stay]) / MICROSECONDS_PER_HOUR
-        found, lacks = since, clock.is_null().to_numpy()
-    else:
-        numbers = plain_text(said).cast(pl.Float64, strict=False)
-        found, lacks = numbers.fill_null(0.0).to_numpy() * _HOURS[table.time_unit], numbers.is_null().to_numpy()
-    known: np.ndarray = np.where(lacks, np.inf, np.maximum(found + table.shift_hours, hours))
-    return known
-
-
-def _times(batch: Batch, table: EventsLayout, rows: np.ndarray, seen: ClockKinds) -> pl.Series:
-    """The times of rows as they are written: of one column, or of a date's and a time of day's together; or the last
-    second of a date, where the layout names one for rows without a time."""
-    time = batch.series(table.time, rows)
-    if table.date is not None:
-        absent = plain_text(time).fill_null("") == ""
-        if not absent.any():
-            return time
-        day = plain_text(batch.series(table.date, rows)).str.replace(_MIDNIGHT, "${1}")
-        dated = pl.select(pl.when(absent & (day != "")).then(day + " 23:59:59").otherwise(plain_text(time))).to_series()
-        seen.note_dated(int((absent & (day != "")).sum()))
-        return dated
-    if table.clock is None:
-        return time
-    clock = plain_text(batch.series(table.clock, rows)).str.replace(r"\.0+$", "")
-    for digits, by in _CLOCKS:
-        clock = clock.str.replace(digits, by)
-    day = plain_text(time).str.replace(_MIDNIGHT, "${1}")
-    return pl.select(pl.when((day != "") & (clock != "")).then(day + " " + clock)).to_series()
-
-
-def _moments(
-    time: pl.Series,
-    table: EventsLayout,
-    reading: Reading,
-    rows: np.ndarray,
-    codes: np.ndarray,
-    lost: list[tuple[str, np.ndarray]],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`rows` and `codes` of the rows whose time can be read, and the times in microseconds."""
-    clock = instants(time, reading.layout.timezone, reading.clock, reading.layout.dates)
-    moment = clock.fill_null(0).to_numpy() + round(table.shift_hours * MICROSECONDS_PER_HOUR)
-    if not clock.null_count():
-        return rows, codes, moment
-    absent = (plain_text(time).fill_null("") == "").to_numpy()
-    rows, codes, moment, clock = _kept(~absent, TIME_MISSING, lost, rows, codes, moment, clock)
-    kept: tuple[np.ndarray, np.ndarray, np.ndarray]
-    kept = _kept(clock.is_not_null().to_numpy(), TIME_UNREADABLE, lost, rows, codes, moment)
-    return kept
+def in_window(
+    located: Located, table: EventsLayout, reading: Reading, is_static: Callable[[], np.ndarray | bool]
+) -> Located:
+    """The rows that lie in the window, the others lost; a static `(row,)` may lie before it."""
+    outside = ~before(located.hours, reading.until_hours, closed=reading.mapping.closed_window)
+    early = located.hours < reading.earliest(table)
+    if early.any():
+        outside |= early & ~np.asarray(is_static())
+    if not outside.any():
+        return located
+    lost, keep = [*located.lost, (OUTSIDE_WINDOW, located.rows[outside])], np.flatnonzero(~outside)
+    known = None if located.known is None else located.known[keep]
+    rows, stay, hours = (column[keep] for column in (located.rows, located.stay, located.hours))
+    return replace(located, rows=rows, stay=stay, hours=hours, lost=lost, known=known)
 
 
 def use(
@@ -236,14 +190,6 @@ def use(
         fates.drop(reason, name[gone], batch, gone, column)
     rows = located.rows
     found = Usable(located.stay, located.hours, name[rows], np.zeros(0), located.known)
-    outside = ~before(found.hours, reading.until_hours, closed=reading.mapping.closed_window)
-    early = found.hours < reading.earliest(table)
-    if early.any():
-        outside |= early & ~reading.is_static[found.name]
-    if outside.any():
-        fates.drop(OUTSIDE_WINDOW, found.name[outside], batch, rows[outside], column)
-        rows, found.value = rows[~outside], np.zeros(len(outside))
-        found.take(~outside)
     raw = pl.Series("value", np.ones(len(rows))) if table.presence else batch.series(column, rows)
     found.value, why = numbers(raw, reading.layout, reading.is_flag[found.name])
     if table.operator is not None and table.operator in batch.arrays and not reading.layout.take_limits:
@@ -271,57 +217,6 @@ def use(
         bad = ~plausible(reading.own[found.name], found.value.astype(np.float32), reading.mapping)
         fates.look(REASONS[IMPLAUSIBLE], found.name[bad], batch, rows[bad], column)
     return found
-
-
-def _relative(
-    time: pl.Series,
-    table: EventsLayout,
-    rows: np.ndarray,
-    stay: np.ndarray,
-    lost: list[tuple[str, np.ndarray]],
-    reading: Reading,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`rows`, `stay`, and hours that count from the stay's start, of times in the table's unit or in their own.
-
-    Raises:
-        DataError: the column holds dates.
-    """
-    decimal_comma = reading.layout.decimal_comma
-    if isinstance(time.dtype, pl.Duration):
-        read = time.dt.total_microseconds() / (MICROSECONDS_PER_HOUR * _HOURS[table.time_unit])
-    elif time.dtype.is_numeric() or time.dtype in (pl.String, pl.Null):
-        read = time.cast(pl.Float64, strict=False)
-        if decimal_comma and time.dtype == pl.String:
-            read = read_numbers(time, decimal_comma=True)[0]
-    else:
-        raise DataError(
-            f"{table.file}: column {table.time} holds values of type {time.dtype}, and the layout says that it counts "
-            f'{table.time_unit} since the start; a time stamp needs time_unit = "datetime"'
-        )
-    if read.null_count():
-        text = plain_text(time)
-        read = read if decimal_comma else text.cast(pl.Float64, strict=False)
-        absent = (text.is_null() | (text == "")).fill_null(True).to_numpy()
-        rows, stay, read = _kept(~absent, TIME_MISSING, lost, rows, stay, read)
-        rows, stay, read = _kept(read.is_not_null().to_numpy(), TIME_UNREADABLE, lost, rows, stay, read)
-    if table.time_unit == "hours" and not isinstance(time.dtype, pl.Duration):
-        reading.clock.note_hours(read.to_numpy())
-    hours = read.to_numpy() * _HOURS[table.time_unit] + table.shift_hours
-    kept: tuple[np.ndarray, np.ndarray, np.ndarray]
-    kept = _kept(np.isfinite(hours), TIME_NOT_FINITE, lost, rows, stay, hours)
-    return kept
-
-
-def _kept(keep: np.ndarray, reason: str, lost: list[tuple[str, np.ndarray]], rows: np.ndarray, *others: Any) -> Any:
-    """`rows` and what lies beside them, less the rows that are not to be kept, which go to `lost`."""
-    if keep.all():
-        return rows, *others
-    lost.append((reason, rows[~keep]))
-    return tuple(_of(item, keep) for item in (rows, *others))
-
-
-def _of(item: Any, keep: np.ndarray) -> Any:
-    return item.filter(pl.Series(keep)) if isinstance(item, pl.Series) else item[keep]
 
 
 def _at(batch: Batch, column: str, rows: np.ndarray) -> Coded:

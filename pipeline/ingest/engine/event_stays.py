@@ -71,6 +71,11 @@ class StayKeys:
         )
         return hours
 
+    @cached_property
+    def any_ends(self) -> bool:
+        """Whether the end of any stay is known."""
+        return bool(np.isfinite(self.length_hours).any())
+
     def find(self, texts: pl.Series, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """By the stay's id, int32 `(row,)` row of the table of stays, -1 = none, and why: `FOUND` or `UNKNOWN`.
 

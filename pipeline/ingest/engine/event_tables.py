@@ -24,7 +24,7 @@ from pipeline.ingest.cohort.stay_blocks import added_up
 from pipeline.ingest.containers import holder
 from pipeline.ingest.engine.batches import Tally, coded_batches, header
 from pipeline.ingest.engine.coded import Batch, id_text
-from pipeline.ingest.engine.event_rows import Usable, locate, names_of, use
+from pipeline.ingest.engine.event_rows import Usable, in_window, locate, names_of, use
 from pipeline.ingest.engine.event_units import UNIT_UNKNOWN, assumed_notes, require_known_units, unit_uses
 from pipeline.ingest.engine.instants import MICROSECONDS_PER_HOUR
 from pipeline.ingest.engine.part_cache import PartCache
@@ -203,20 +203,11 @@ def part_of(usable: Usable, reading: Reading) -> pl.DataFrame:
 
 def _columns(table: EventsLayout, path: Path, reading: Reading) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The columns to read, and those of them that are read as codes."""
-    beside = _if_there(table.operator, table, path), _subject(table, path, reading)
+    beside = _if_there(table.operator, table, path), _if_there(reading.subject_beside(table), table, path)
     coded = [name for name in (*id_columns(table.key), table.code, table.unit, *beside) if name]
     columns = [name for name in (*coded, table.time, table.clock, table.date, table.available, table.value) if name]
     columns += [] if table.code is not None else _wanted(table, path, reading)[0]
     return tuple(dict.fromkeys(columns)), tuple(dict.fromkeys(coded))
-
-
-def _subject(table: EventsLayout, path: Path, reading: Reading) -> str | None:
-    """The column of a table linked by stay that says whose a row is, where it has one."""
-    name = reading.subject
-    read = (*id_columns(table.key), table.time, table.code, table.value, table.unit)
-    if table.link != "stay" or name is None or name in read:
-        return None
-    return _if_there(name, table, path)
 
 
 def _if_there(name: str | None, table: EventsLayout, path: Path) -> str | None:
@@ -245,6 +236,7 @@ def _long(batch: Batch, part: FilePart, reading: Reading) -> list[Usable]:
     part.again(located.copies)
     part.loose += located.loose
     part.nobodys += located.nobodys
+    located = in_window(located, table, reading, lambda: reading.is_static[name[located.rows]])
     return [use(batch, table, located, name, table.value, reading, part.fates, part.done)]
 
 
@@ -261,10 +253,16 @@ def _wide(batch: Batch, part: FilePart, reading: Reading) -> list[Usable]:
     part.again(located.copies * len(wanted))
     part.loose += located.loose * len(wanted)
     part.nobodys += located.nobodys * len(wanted)
+    places = [reading.place[table.prefix + column] for column in wanted]
+    within = {
+        kind: in_window(located, table, reading, lambda kind=kind: kind)  # type: ignore[misc]
+        for kind in {bool(reading.is_static[at]) for at in places}
+    }
     found = []
-    for column in wanted:
-        name = np.full(batch.height, reading.place[table.prefix + column], dtype=np.int32)
-        found.append(use(batch, table, located, name, column, reading, part.fates, part.done))
+    for column, at in zip(wanted, places, strict=True):
+        name = np.full(batch.height, at, dtype=np.int32)
+        own = within[bool(reading.is_static[at])]
+        found.append(use(batch, table, own, name, column, reading, part.fates, part.done))
     return found
 
 

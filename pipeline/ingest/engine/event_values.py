@@ -46,31 +46,31 @@ def numbers(raw: pl.Series, layout: Layout, flag: np.ndarray | None = None) -> t
     number (a duration, a date, a list) is `VALUE_TEXT`.
     """
     words = np.zeros(len(raw), dtype=bool) if raw.dtype != pl.Boolean else raw.is_not_null().to_numpy()
+    why = np.zeros(len(raw), dtype=np.int8)
     if raw.dtype.is_numeric() or raw.dtype in (pl.Boolean, pl.Null):
-        column, odd, why_odd = raw.cast(pl.Float64), raw.is_null(), VALUE_REASONS.index(VALUE_MISSING)
+        value = raw.cast(pl.Float64).to_numpy()  # NaN where there is none
+        if raw.null_count():
+            why[raw.is_null().to_numpy()] = VALUE_REASONS.index(VALUE_MISSING)
     elif raw.dtype in (pl.String, pl.Categorical, pl.Enum):
         text = raw.cast(pl.String)
         column = text.cast(pl.Float64, strict=False)
-        odd, why_odd = column.is_null(), 0
+        odd = column.is_null()
         if layout.decimal_comma and not layout.no_thousands:
             odd = odd | two_ways(text)
+        value, rows = column.to_numpy(), odd.arg_true().to_numpy()
+        if len(rows):
+            read, kind = read_numbers(
+                text.gather(rows),
+                decimal_comma=layout.decimal_comma,
+                no_thousands=layout.no_thousands,
+                take_limits=layout.take_limits,
+            )
+            value = value.copy()
+            value[rows], why[rows] = read.fill_null(float("nan")).to_numpy(), _OF_KIND[kind.to_numpy()]
+            words[rows] = (kind == WORD).to_numpy()
     else:
         codes = [VALUE_REASONS.index(reason) for reason in (VALUE_MISSING, VALUE_TEXT)]
         return np.full(len(raw), np.nan), np.where(raw.is_null().to_numpy(), *codes).astype(np.int8)
-    value, rows = column.fill_null(float("nan")).to_numpy(), odd.arg_true().to_numpy()
-    why = np.zeros(len(value), dtype=np.int8)
-    if len(rows) and why_odd:
-        why[rows] = why_odd
-    elif len(rows):
-        read, kind = read_numbers(
-            text.gather(rows),
-            decimal_comma=layout.decimal_comma,
-            no_thousands=layout.no_thousands,
-            take_limits=layout.take_limits,
-        )
-        value = value.copy()
-        value[rows], why[rows] = read.fill_null(float("nan")).to_numpy(), _OF_KIND[kind.to_numpy()]
-        words[rows] = (kind == WORD).to_numpy()
     if flag is not None and words.any():
         why[words & ~flag] = VALUE_REASONS.index(VALUE_TEXT)
     finite = np.isfinite(value)

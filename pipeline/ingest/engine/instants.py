@@ -75,11 +75,12 @@ class ClockKinds:
 
     def look(self, local: pl.Series) -> None:
         """Count the local times that may be a date to which a program has put a midnight."""
-        since = local.dt.epoch("us") % (24 * MICROSECONDS_PER_HOUR)
-        midnights = int((since == 0).sum())
+        since = local.dt.epoch("us")
+        whole = since.filter(since % MICROSECONDS_PER_HOUR == 0)
+        midnights = int((whole % (24 * MICROSECONDS_PER_HOUR) == 0).sum())
         self.clocks += len(local) - local.null_count()
         self.midnights += midnights
-        self.hours += int((since % MICROSECONDS_PER_HOUR == 0).sum()) - midnights if midnights else 0
+        self.hours += len(whole) - midnights if midnights else 0
 
     def note_dated(self, rows: int) -> None:
         """Also so many rows that have a date and no time; files are read by several threads."""

@@ -19,6 +19,7 @@ from pipeline.ingest.engine.instants import MICROSECONDS_PER_HOUR, ClockKinds
 from pipeline.ingest.engine.stay_table import KEY, StayTable
 from pipeline.ingest.mapping.layout import EventsLayout, Layout
 from pipeline.ingest.mapping.load import SourceMapping
+from pipeline.ingest.mapping.toml_table import id_columns
 from pipeline.ingest.splits import START
 
 
@@ -59,6 +60,11 @@ class Reading:
         """The column that says whose a stay is, where a table of events linked by stay may repeat it."""
         stays = self.layout.stays
         return stays.subject if stays.file is not None and stays.subject_key is None else None
+
+    def subject_beside(self, table: EventsLayout) -> str | None:
+        """`subject`, where a table is linked by stay and reads that column for nothing else."""
+        read = (*id_columns(table.key), table.time, table.code, table.value, table.unit)
+        return None if table.link != "stay" or self.subject in read else self.subject
 
     @cached_property
     def _owners(self) -> tuple[pl.Series, np.ndarray]:

@@ -1,7 +1,7 @@
 """Rows that say the same thing twice, or two things at once: same stay, time and source name.
 
 Most rows are alone in their cell, so a hash of the cell singles out the few that may not be; only these are compared.
-The hash is of ten minutes, so that what is a correction of a row shortly before it is found on the way.
+The hash is of two minutes, so that what is a correction of a row shortly before it is found on the way.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipeline.ingest.source_tables import CountsByVariable
 
 DUPLICATE: Final = "duplicate row"
 CONFLICT: Final = "conflicting value"
-CORRECTED: Final = "times a stay has two values of one code less than a minute apart, and no other near: a correction?"
+_CORRECTED: Final = "times a stay has two values of one code less than a minute apart, and no other near: a correction?"
 _USED: Final[Mapping[Aggregation, str]] = {
     "mean": "their mean is used",
     "last": "the later is used",
@@ -31,8 +31,9 @@ _USED: Final[Mapping[Aggregation, str]] = {
 }
 _CELL: Final = ["row", "hours", "variable"]
 _SPAN: Final = ["row", "span", "variable"]
-_SPANS_PER_HOUR: Final = 6
+_SPANS_PER_HOUR: Final = 30
 _MINUTE: Final = 1 / 60 - 1e-6
+_NEAR: Final = 5 / 60
 _ODD: Final = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F))
 _HIGH: Final = np.uint64(32)
 _SLOT_BITS: Final = np.uint32(10)
@@ -48,7 +49,7 @@ def settle_repeats(
     """
     near = _suspects(kept, np.floor(kept["hours"].to_numpy() * _SPANS_PER_HOUR))
     close = kept[near].with_columns(order=pl.Series(near))
-    corrected = _corrections(close, mapping)
+    corrected = _corrections(kept, close, mapping)
     series = close[_suspects(close, close["hours"].to_numpy())]
     series = series.filter(~pl.col("variable").is_in(list(mapping.static_sources)))
     gone = [np.zeros(0, dtype=np.int64)]
@@ -88,26 +89,32 @@ def _settled(disputed: pl.DataFrame, layout: Layout) -> pl.DataFrame:
     return disputed.unique(_CELL, keep="last", maintain_order=True)
 
 
-def _corrections(close: pl.DataFrame, mapping: SourceMapping) -> tuple[str, ...]:
-    """How often ten minutes of a stay hold just two times of one code, less than a minute apart, with other values.
+def _corrections(kept: pl.DataFrame, close: pl.DataFrame, mapping: SourceMapping) -> tuple[str, ...]:
+    """How often a stay has just two times of one code less than a minute apart, with other values, and none near.
 
-    A sentence for each aggregation, which says what is used of the two. More times than two are a frequent measurement.
+    A sentence for each aggregation, which says what is used of the two. More times than two within five minutes of them
+    are a frequent measurement. `close` are the rows of `kept` that may share their two minutes with another.
     """
     kinds = {variable.name: variable.aggregation for variable in mapping.variables}
     of = {source: kinds[name] for source, name in mapping.source_names.items() if name in kinds}
     span = close.with_columns(span=(pl.col("hours") * _SPANS_PER_HOUR).floor())
-    span = span.filter(pl.len().over(_SPAN) > 1) if close.height else span
     pairs = span.group_by(_SPAN).agg(
         times=pl.col("hours").n_unique(),
-        apart=pl.col("hours").max() - pl.col("hours").min(),
+        first=pl.col("hours").min(),
+        last=pl.col("hours").max(),
         values=pl.col("value").n_unique(),
     )
-    pairs = pairs.filter(pl.col("times") == 2, pl.col("apart") < _MINUTE, pl.col("values") > 1)
+    pairs = pairs.filter(pl.col("times") == 2, pl.col("last") - pl.col("first") < _MINUTE, pl.col("values") > 1)
+    pairs = pairs.filter(pl.col("variable").cast(pl.String).is_in(list(of)))
+    if not pairs.height:
+        return ()
+    beside = kept.select(_CELL).join(pairs.select(*_SPAN, "first", "last"), on=["row", "variable"])
+    beside = beside.filter(pl.col("hours").is_between(pl.col("first") - _NEAR, pl.col("last") + _NEAR))
+    alone = beside.group_by(_SPAN).agg(pl.col("hours").n_unique()).filter(pl.col("hours") == 2)
     found = Counter[Aggregation]()
-    for name, rows in pairs.group_by("variable").len().iter_rows():
-        if name in of:
-            found[of[name]] += rows
-    return tuple(f"{found[kind]} {CORRECTED} ({used})" for kind, used in _USED.items() if found[kind])
+    for name, rows in alone.group_by("variable").len().iter_rows():
+        found[of[name]] += rows
+    return tuple(f"{found[kind]} {_CORRECTED} ({used})" for kind, used in _USED.items() if found[kind])
 
 
 def _suspects(kept: pl.DataFrame, time: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, final
 
 from pipeline.core.errors import ConfigError
-from pipeline.ingest.mapping.toml_table import TomlTable, did_you_mean
+from pipeline.ingest.mapping.toml_table import TomlTable
 
 _KEYS: Final[Mapping[str, frozenset[str]]] = {
     "variables": frozenset({"resolution", "below"}),
@@ -40,7 +40,7 @@ def take_facts(raw: Mapping[str, Any], where: str) -> tuple[dict[str, Any], Fact
     A normal value or a limit of the clinical range that is no whole number says that the variable has decimals.
 
     Raises:
-        ConfigError: a fact of the wrong type, or of a variable that is not there.
+        ConfigError: a fact of the wrong type.
     """
     rest, decimal, below, over_stays, lasting = dict(raw), set[str](), list[tuple[str, str]](), dict[str, str](), set()
     for kind, keys in _KEYS.items():
@@ -60,11 +60,9 @@ def take_facts(raw: Mapping[str, Any], where: str) -> tuple[dict[str, Any], Fact
                     raise ConfigError(f"{table.where}: over_stays is one of {', '.join(_OVER_STAYS)}")
             if table.take("final", bool, False):
                 lasting.add(name)
-    strange = sorted({other for _, other in below} - set(rest.get("variables", {})))
-    if strange:
-        meant = did_you_mean(strange, rest["variables"])
-        raise ConfigError(f"mapping {where}: below: {strange[0]} is no variable of the mapping{meant}")
-    return rest, Facts(frozenset(decimal), tuple(below), over_stays, frozenset(lasting))
+    there = rest["variables"] if isinstance(rest.get("variables"), dict) else {}
+    pairs = tuple(pair for pair in below if pair[1] in there)  # a mapping may take some variables of another alone
+    return rest, Facts(frozenset(decimal), pairs, over_stays, frozenset(lasting))
 
 
 def _resolution(entry: Any) -> float:

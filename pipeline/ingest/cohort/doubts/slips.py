@@ -3,12 +3,14 @@
 Many of a variable's implausible values would be ordinary in another unit of the same quantity (98.6 degrees
 Celsius). Or the middle of all its values lies beyond the clinical range, and would lie inside in another unit (a
 glucose of 6 mg/dL). Or some values lie apart from the others, at the distance of another unit or of a lost decimal
-mark: of one hospital, one device, one year. And codes for "missing" that a plausible range lets pass: a number such as
-999, there ten times as often as any value near it. Only counts are told, and only of ten values or more.
+mark: of one hospital, one device, one year. Or single values lie so apart from the others of their stay. And codes for
+"missing" that a plausible range lets pass: a number such as 999, there ten times as often as any value near it. Only
+counts are told, of ten values or more, or of three that lie apart in their stays.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final, final
 
@@ -16,6 +18,7 @@ import numpy as np
 
 from pipeline.core.types import Variable
 from pipeline.ingest.cohort.doubts.heaps import Values, heap_notes, moved_within
+from pipeline.ingest.cohort.doubts.neighbours import FEWEST, LEAST_SHARE, in_other_unit
 from pipeline.ingest.cohort.events import IMPLAUSIBLE, OUTSIDE, USED, FlatEvents
 from pipeline.ingest.mapping.load import SourceMapping
 from pipeline.ingest.mapping.units import Line, conversion
@@ -54,9 +57,11 @@ class Slips:
     """Looks at the events of one block of stays after the other."""
 
     def __init__(self, mapping: SourceMapping) -> None:
+        self._variables = mapping.variables
         self._looked = [(i, variable, other_units(variable)) for i, variable in enumerate(mapping.variables)]
         none = Values(np.zeros(0), np.zeros(0, np.int64))
         self._bad, self._good = ([none for _ in mapping.variables] for _ in range(2))
+        self._single = Counter[tuple[int, str]]()
 
     def add(self, events: FlatEvents) -> None:
         """Look at the events of further stays."""
@@ -69,17 +74,33 @@ class Slips:
                 here = here[: max(_ENOUGH - len(self._good[index]), 0)]
             value, fate = events.value[here].astype(np.float64), events.fate[here]
             self._bad[index] += _counted(value[fate == IMPLAUSIBLE])
-            self._good[index] += _counted(value[(fate == USED) | (fate == OUTSIDE)])
+            usable = (fate == USED) | (fate == OUTSIDE)
+            self._good[index] += _counted(value[usable])
+            for unit, line in lines:
+                rows = in_other_unit(events.stay[here][usable], value[usable], line, self._variables[index])
+                self._single[index, unit] += rows
 
     def notes(self) -> tuple[str, ...]:
         """A sentence for each likely slip of unit, then for each likely code, in the order of the variables."""
         units = slip_notes((variable, lines, self._bad[i], self._good[i]) for i, variable, lines in self._looked)
-        heaps = (note for i, variable, lines in self._looked for note in heap_notes(variable, lines, self._good[i]))
+        heaps = (note for i, _, lines in self._looked for note in self._apart(i, lines))
         return (
             *units,
             *heaps,
             *(note for i, variable, _ in self._looked for note in code_notes(variable, self._good[i])),
         )
+
+    def _apart(self, index: int, lines: list[tuple[str, Line]]) -> tuple[str, ...]:
+        """The sentence on values in another unit: those of a second heap, or single ones of their stays."""
+        variable, good = self._variables[index], self._good[index]
+        notes = heap_notes(variable, lines, good)
+        for unit, rows in ((unit, self._single[index, unit]) for unit, _ in lines):
+            if not notes and rows >= max(FEWEST, LEAST_SHARE * len(good)):
+                notes = (
+                    f"{rows} values of {variable.name} lie apart from the others of their stay, where those in {unit} "
+                    "would: check the unit of their rows",
+                )
+        return notes
 
     def medians(self) -> list[float]:
         """The middle of each variable's plausible values; NaN of fewer than ten."""
