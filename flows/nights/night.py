@@ -18,11 +18,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, final
 
+from flows.nights.notices import told_of
 from flows.nights.notify import notify
 from flows.nights.pinned import require_pinned
 from flows.stopping import begun, exit_code
 from flows.workspace import accepted
-from flows.workspace.job import REPORT_PAGE, REPORTS, Job, marks_of, new_job
+from flows.workspace.job import REPORT_PAGE, REPORTS, Job, new_job
 from flows.workspace.locks import workspace_lock
 from flows.workspace.logs import labelled
 from flows.workspace.releases import is_proposal, place
@@ -201,7 +202,10 @@ def _finish(config: Config, night: Night) -> Night:
     _open(config).unlink(missing_ok=True)
     with suppress(OSError):  # a copy for people
         _keep_report(config.workspace / "runs" / config.name, night)
-    if failed := notify(config.night, asdict(night), _marks(config, night), good=night.state in GOOD):
+    record_of = asdict(night)
+    if failed := notify(
+        config.night, record_of, lambda: told_of(config, record_of, _last_good(config)), good=night.state in GOOD
+    ):
         with suppress(EnvironmentProblem), writing(_record(config.workspace)) as record:
             record.append("notice not delivered", {"night": night.night, "ways": list(failed)})
     return night
@@ -217,13 +221,10 @@ def _keep_report(folder: Path, night: Night) -> None:
             old.unlink()
 
 
-def _marks(config: Config, night: Night) -> dict[str, list[str]]:
-    """Of what each stage made; none where the key cannot be read, as the night's end is told all the same."""
-    try:
-        mark = marks_of(config.workspace)
-    except EnvironmentProblem:
-        return {}
-    return {label: [mark(digest) for digest in digests] for label, digests in night.digests.items()}
+def _last_good(config: Config) -> str:
+    """When a night of this configuration ended well, last; "" = none has."""
+    nights = reversed(read_record(config.workspace))
+    return next((night.ended for night in nights if night.run == config.name and night.state in GOOD), "")
 
 
 def _now() -> str:

@@ -7,7 +7,7 @@ are written for Prometheus as well, as a file that the node exporter's textfile 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ from flows.nights.night import GOOD, Night, read_record
 from flows.progress import say
 from flows.watch.figures import drift_reports
 from flows.watch.page import clean
-from flows.watch.releases import budget_spent
+from flows.watch.releases import epsilon_left
 from pipeline.core.config import Config
 from pipeline.core.errors import DecoctError, EnvironmentProblem
 from pipeline.core.types.drift import LEVELS as DRIFT_LEVELS
@@ -72,7 +72,13 @@ class Status:
     @property
     def level(self) -> str:
         """The worst of all findings."""
-        return next(level for level in _WORST_FIRST if level in {finding.level for finding in self.findings})
+        return worst(finding.level for finding in self.findings)
+
+
+def worst(levels: Iterable[str]) -> str:
+    """The worst of some levels; without any nothing is known."""
+    found = {*levels} or {UNKNOWN}
+    return next(level for level in _WORST_FIRST if level in found)
 
 
 def status(workspace: Path, *, now: datetime, max_age_hours: float = MAX_AGE_HOURS, only: Sequence[str] = ()) -> Status:
@@ -95,7 +101,7 @@ def status(workspace: Path, *, now: datetime, max_age_hours: float = MAX_AGE_HOU
         nights = read_record(workspace)
         runs = tuple(_figures(workspace, tuple(night for night in nights if not only or night.run in only)))
         newest = {night.run: night for night in nights}
-        findings += [_judged(found, newest[found.run], now, timedelta(hours=max_age_hours)) for found in runs]
+        findings += [judged(found, newest[found.run].sentence, now, timedelta(hours=max_age_hours)) for found in runs]
         for name in only:
             if name not in newest:
                 findings.append(StatusLine(f"run {name}", UNKNOWN, "no scheduled run of this name has ended here"))
@@ -105,7 +111,7 @@ def status(workspace: Path, *, now: datetime, max_age_hours: float = MAX_AGE_HOU
         findings.append(StatusLine("nights", CRITICAL, clean(str(error))))
     epsilon = None
     try:
-        epsilon = _epsilon(workspace)
+        epsilon = epsilon_left(workspace)
         if epsilon is not None:
             left, budget = epsilon
             level = WARNING if left < SHARE_LEFT * budget else OK
@@ -191,11 +197,11 @@ def _figures(workspace: Path, nights: tuple[Night, ...]) -> Iterator[RunFigures]
         )
 
 
-def _judged(found: RunFigures, last: Night, now: datetime, most: timedelta) -> StatusLine:
+def judged(found: RunFigures, sentence: str, now: datetime, most: timedelta) -> StatusLine:
     """Stopped by hand is a warning; refused, failed, killed, or no good end for too long is critical."""
     name = f"run {found.run}"
     if found.state not in GOOD and found.state != "interrupted":
-        return StatusLine(name, CRITICAL, f"{found.state}, exit code {found.exit_code}: {clean(last.sentence)}")
+        return StatusLine(name, CRITICAL, f"{found.state}, exit code {found.exit_code}: {clean(sentence)}")
     if found.last_good is None:
         return StatusLine(name, WARNING, "interrupted, and none has ended well yet")
     age = now.timestamp() - found.last_good
@@ -211,13 +217,6 @@ def _judged(found: RunFigures, last: Night, now: datetime, most: timedelta) -> S
     level = WARNING if found.drift in DRIFT_LEVELS[2:] else OK
     told = f"{found.state} {hours}" + (f", version {found.version}" if found.version else "")
     return StatusLine(name, level, told + (f", drift: {found.drift}" if found.drift not in ("", "none") else ""))
-
-
-def _epsilon(workspace: Path) -> tuple[float, float] | None:
-    spent = budget_spent(workspace)
-    if spent is None or not spent["cohorts"]:
-        return None
-    return min(row["left"] for row in spent["cohorts"]), spent["budget"]["epsilon"]
 
 
 def _moment(night: Night) -> float:
