@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -18,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, final
 
+from flows.nights.forecast import FREE
 from flows.nights.notices import told_of
 from flows.nights.notify import notify
 from flows.nights.pinned import require_pinned
@@ -198,7 +200,7 @@ def _ended(night: Night, made: Mapping[str, Made[Any]], clock: float, outcome: M
 def _finish(config: Config, night: Night) -> Night:
     """On the record first, then told; that somebody could not be told is put on record, and changes nothing."""
     with writing(_record(config.workspace)) as record:
-        record.append("night", asdict(night))
+        record.append("night", {**asdict(night), FREE: shutil.disk_usage(config.workspace).free})
     _open(config).unlink(missing_ok=True)
     with suppress(OSError):  # a copy for people
         _keep_report(config.workspace / "runs" / config.name, night)

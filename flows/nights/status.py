@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Final, final
 
 from flows.environment import FREE_DISK_GIB
-from flows.nights.night import GOOD, Night, read_record
+from flows.nights.forecast import Forecast, forecast
+from flows.nights.night import GOOD, RECORD_FILE, Night, read_record
 from flows.progress import say
 from flows.watch.figures import drift_reports
 from flows.watch.page import clean
 from flows.watch.releases import epsilon_left
+from flows.workspace.accepted import NIGHTS
 from pipeline.core.config import Config
 from pipeline.core.errors import DecoctError, EnvironmentProblem
 from pipeline.core.types.drift import LEVELS as DRIFT_LEVELS
@@ -62,12 +64,16 @@ class RunFigures:
 @final
 @dataclass(frozen=True)
 class Status:
-    """`epsilon` is (left for those who gave most, the whole budget of a period), None where nothing was reserved."""
+    """`epsilon` is (left for those who gave most, the whole budget of a period), None where nothing was reserved.
+
+    `forecast`: None where what it rests on cannot be read, which is a finding.
+    """
 
     findings: tuple[StatusLine, ...]
     runs: tuple[RunFigures, ...]
     disk_free_bytes: int
     epsilon: tuple[float, float] | None
+    forecast: Forecast | None = None
 
     @property
     def level(self) -> str:
@@ -118,7 +124,13 @@ def status(workspace: Path, *, now: datetime, max_age_hours: float = MAX_AGE_HOU
             findings.append(StatusLine("privacy budget", level, f"epsilon {left:.2f} of {budget:.2f} left"))
     except DecoctError as error:
         findings.append(StatusLine("privacy budget", CRITICAL, clean(str(error))))
-    return Status(tuple(findings), runs, free, epsilon)
+    ahead = None
+    try:
+        ahead = forecast(workspace, workspace / NIGHTS / RECORD_FILE, FREE_DISK_GIB * 2**30, now)
+        findings.append(StatusLine("forecast", WARNING if ahead.soon(now) else OK, ahead.told))
+    except DecoctError as error:
+        findings.append(StatusLine("forecast", UNKNOWN, clean(str(error))))
+    return Status(tuple(findings), runs, free, epsilon, ahead)
 
 
 @contextmanager
@@ -153,6 +165,11 @@ def write_metrics(found: Status, path: Path) -> None:
     if found.epsilon is not None:
         gauge("privacy_epsilon_left", "for those who gave most in this period").set(found.epsilon[0])
         gauge("privacy_epsilon_budget", "of a period").set(found.epsilon[1])
+    if found.forecast is not None and found.forecast.disk_full is not None:
+        gauge("disk_full_timestamp_seconds", "when it will be, at the present rate").set(found.forecast.disk_full)
+    if found.forecast is not None and found.forecast.budget_ends is not None:
+        told = "when a query will be refused, at the present rate"
+        gauge("privacy_budget_ends_timestamp_seconds", told).set(found.forecast.budget_ends)
     ended = gauge("night_ended_timestamp_seconds", "when the newest scheduled run ended", "run")
     good = gauge("night_last_good_timestamp_seconds", "when one ended well", "run")
     state = gauge("night_state", "1 for the newest end", "run", "state")
