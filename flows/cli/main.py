@@ -35,6 +35,7 @@ from flows.cli.keep.store import store_app
 from flows.cli.keep.trust import trust_app
 from flows.cli.look.audit import audit_diff, audit_history, audit_tables
 from flows.cli.look.doctor import doctor
+from flows.cli.look.fleet import fleet
 from flows.cli.look.status import status
 from flows.cli.look.watch import watch
 from flows.cli.make.condense import condense
@@ -142,7 +143,7 @@ _stage_verb("validate", "Data contracts on every artefact, then train on condens
 _stage_verb("audit", "Attack the artefacts of a run and print what was found; exit code 13 is FAIL, 14 INCONCLUSIVE.")
 _VERBS: Final[tuple[Callable[..., None], ...]] = (
     *(audit_tables, audit_history, audit_diff, verify, receive, evaluate, pool, send, fetch),
-    *(ledger, night, schedule, forget, status, watch, doctor),
+    *(ledger, night, schedule, forget, status, fleet, watch, doctor),
 )
 for _verb in _VERBS:
     app.command(_verb.__name__.replace("_", "-"))(_verb)

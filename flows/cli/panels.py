@@ -23,6 +23,7 @@ PANELS: Final[Mapping[str, Mapping[str, str]]] = {
     "Look": {
         "show": "What is in the store: names, dates, sizes.",
         "status": "State of the nights, for a monitoring system.",
+        "fleet": "State of many sites, from signed notices.",
         "watch": "Make the page over all runs and releases.",
         "audit-history": "The worst figure of every audit, over time.",
         "audit-diff": "What changed from one audit to another.",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -18,11 +19,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, final
 
+from flows.nights.forecast import FREE
+from flows.nights.notices import told_of
 from flows.nights.notify import notify
 from flows.nights.pinned import require_pinned
 from flows.stopping import begun, exit_code
 from flows.workspace import accepted
-from flows.workspace.job import REPORT_PAGE, REPORTS, Job, marks_of, new_job
+from flows.workspace.job import REPORT_PAGE, REPORTS, Job, new_job
 from flows.workspace.locks import workspace_lock
 from flows.workspace.logs import labelled
 from flows.workspace.releases import is_proposal, place
@@ -197,11 +200,14 @@ def _ended(night: Night, made: Mapping[str, Made[Any]], clock: float, outcome: M
 def _finish(config: Config, night: Night) -> Night:
     """On the record first, then told; that somebody could not be told is put on record, and changes nothing."""
     with writing(_record(config.workspace)) as record:
-        record.append("night", asdict(night))
+        record.append("night", {**asdict(night), FREE: shutil.disk_usage(config.workspace).free})
     _open(config).unlink(missing_ok=True)
     with suppress(OSError):  # a copy for people
         _keep_report(config.workspace / "runs" / config.name, night)
-    if failed := notify(config.night, asdict(night), _marks(config, night), good=night.state in GOOD):
+    record_of = asdict(night)
+    if failed := notify(
+        config.night, record_of, lambda: told_of(config, record_of, _last_good(config)), good=night.state in GOOD
+    ):
         with suppress(EnvironmentProblem), writing(_record(config.workspace)) as record:
             record.append("notice not delivered", {"night": night.night, "ways": list(failed)})
     return night
@@ -217,13 +223,10 @@ def _keep_report(folder: Path, night: Night) -> None:
             old.unlink()
 
 
-def _marks(config: Config, night: Night) -> dict[str, list[str]]:
-    """Of what each stage made; none where the key cannot be read, as the night's end is told all the same."""
-    try:
-        mark = marks_of(config.workspace)
-    except EnvironmentProblem:
-        return {}
-    return {label: [mark(digest) for digest in digests] for label, digests in night.digests.items()}
+def _last_good(config: Config) -> str:
+    """When a night of this configuration ended well, last; "" = none has."""
+    nights = reversed(read_record(config.workspace))
+    return next((night.ended for night in nights if night.run == config.name and night.state in GOOD), "")
 
 
 def _now() -> str:

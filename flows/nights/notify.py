@@ -8,13 +8,13 @@ most; a notice that cannot be delivered is told on stderr and changes nothing ab
 
 from __future__ import annotations
 
-import json
+import functools
 import os
 import smtplib
 import ssl
 import subprocess
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import format_datetime, make_msgid
@@ -27,24 +27,15 @@ from pipeline.core.config import NightConfig
 from pipeline.core.errors import DecoctError, EnvironmentProblem
 from pipeline.core.files.owner import read_owner_file
 from pipeline.core.redaction import outward
+from pipeline.sharing.canonical import canonical
 
 WEBHOOK: Final = "DECOCT_NIGHT_WEBHOOK"
 PASSWORD: Final = "DECOCT_NIGHT_SMTP_PASSWORD"
 PASSWORD_FILE: Final = "DECOCT_NIGHT_SMTP_PASSWORD_FILE"
 SMTP_PORTS: Final = {"none": 25, "starttls": 587, "tls": 465}
 WAIT_SECONDS: Final = 20
-TOLD: Final = ("night", "run", "started", "ended", "state", "exit_code", "sentence", "release", "version")
 
 _kept: Final[dict[str, str]] = {}  # what another place of this process knows instead of the environment
-
-Marks = Mapping[str, Sequence[str]]
-"""Of what each stage made, by its label (`flows.workspace.job.marks_of`)."""
-
-
-def notice(night: Mapping[str, Any], marks: Marks) -> dict[str, Any]:
-    """What is sent: the fields `TOLD` of a night's record, and the marks; no digest of anything."""
-    told = {name: night[name] for name in TOLD} | {"sentence": outward(str(night["sentence"]))}
-    return {"schema": "decoct/night/2", **told, "marks": {label: list(found) for label, found in marks.items()}}
 
 
 def keep(name: str, secret: str) -> None:
@@ -52,13 +43,19 @@ def keep(name: str, secret: str) -> None:
     _kept[name] = secret
 
 
-def notify(settings: NightConfig, night: Mapping[str, Any], marks: Marks, *, good: bool) -> tuple[str, ...]:
-    """Tell everybody that [night] and the environment name; returns the ways that failed, by name."""
+def notify(
+    settings: NightConfig, night: Mapping[str, Any], told: Callable[[], Mapping[str, Any]], *, good: bool
+) -> tuple[str, ...]:
+    """Tell everybody that [night] and the environment name; returns the ways that failed, by name.
+
+    Args:
+        told: makes the notice (`flows.nights.notices`), which takes seconds; not called where nobody is told.
+    """
     if settings.notify_on == "never" or (settings.notify_on == "failure" and good):
         return ()
-    text = json.dumps(notice(night, marks), sort_keys=True)
+    notice = functools.cache(lambda: canonical(told()).decode())
     failed = []
-    for name, send in _ways(settings, text, night):
+    for name, send in _ways(settings, notice, night):
         try:
             send()
         except Exception as error:  # whatever the other side does, the night's own end counts
@@ -68,14 +65,16 @@ def notify(settings: NightConfig, night: Mapping[str, Any], marks: Marks, *, goo
     return tuple(failed)
 
 
-def _ways(settings: NightConfig, text: str, night: Mapping[str, Any]) -> list[tuple[str, Callable[[], None]]]:
+def _ways(
+    settings: NightConfig, notice: Callable[[], str], night: Mapping[str, Any]
+) -> list[tuple[str, Callable[[], None]]]:
     ways: list[tuple[str, Callable[[], None]]] = []
     if settings.notify_command:
-        ways.append(("command", lambda: _run(settings.notify_command, text)))
+        ways.append(("command", lambda: _run(settings.notify_command, notice())))
     if url := os.environ.get(WEBHOOK) or _kept.get(WEBHOOK):
-        ways.append(("webhook", lambda: _post(url, text)))
+        ways.append(("webhook", lambda: _post(url, notice())))
     if settings.mail_to:
-        ways.append(("mail", lambda: _mail(settings, text, night)))
+        ways.append(("mail", lambda: _mail(settings, notice(), night)))
     return ways
 
 

@@ -26,13 +26,13 @@ from flows.nights.night import Night, read_record
 from flows.progress import say
 from flows.run import labels
 from flows.stages.decide import shortfall
+from flows.watch.releases import epsilon_left
 from flows.workspace.job import REPORT_PAGE, Job, marks_of
 from pipeline.core.config import Config, load_config
 from pipeline.core.errors import DecoctError
 from pipeline.core.redaction import outward
 from pipeline.core.types import GateDecision, LeakageReport, UtilityReport
 from pipeline.core.types.drift import DriftReport
-from pipeline.sharing.policy.ledger import last_budget, spent_by_cohort
 from pipeline.sharing.policy.load import load_policy
 from pipeline.sharing.policy.rules import attack_verdicts
 from pipeline.store import Made
@@ -150,11 +150,10 @@ def _drift(job: Job, made: Mapping[str, Made[Any]]) -> str:
 
 
 def _epsilon_left(job: Job) -> str:
-    budget = last_budget(job.config.workspace)
-    if budget is None:
+    found = epsilon_left(job.config.workspace)
+    if found is None:
         return "nothing has been spent"
-    left = min((row.left for row in spent_by_cohort(job.config.workspace, budget)), default=budget.epsilon)
-    return f"{math.floor(10 * left) / 10:.1f} of {budget.epsilon:g}, for the person who gave most"
+    return f"{math.floor(10 * found[0]) / 10:.1f} of {found[1]:g}, for the person who gave most"
 
 
 def _utility(job: Job, made: Mapping[str, Made[Any]]) -> str:

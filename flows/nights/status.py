@@ -7,7 +7,7 @@ are written for Prometheus as well, as a file that the node exporter's textfile 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Final, final
 
 from flows.environment import FREE_DISK_GIB
-from flows.nights.night import GOOD, Night, read_record
+from flows.nights.forecast import Forecast, forecast
+from flows.nights.night import GOOD, RECORD_FILE, Night, read_record
 from flows.progress import say
 from flows.watch.figures import drift_reports
 from flows.watch.page import clean
-from flows.watch.releases import budget_spent
+from flows.watch.releases import epsilon_left
+from flows.workspace.accepted import NIGHTS
 from pipeline.core.config import Config
 from pipeline.core.errors import DecoctError, EnvironmentProblem
 from pipeline.core.types.drift import LEVELS as DRIFT_LEVELS
@@ -62,17 +64,27 @@ class RunFigures:
 @final
 @dataclass(frozen=True)
 class Status:
-    """`epsilon` is (left for those who gave most, the whole budget of a period), None where nothing was reserved."""
+    """`epsilon` is (left for those who gave most, the whole budget of a period), None where nothing was reserved.
+
+    `forecast`: None where what it rests on cannot be read, which is a finding.
+    """
 
     findings: tuple[StatusLine, ...]
     runs: tuple[RunFigures, ...]
     disk_free_bytes: int
     epsilon: tuple[float, float] | None
+    forecast: Forecast | None = None
 
     @property
     def level(self) -> str:
         """The worst of all findings."""
-        return next(level for level in _WORST_FIRST if level in {finding.level for finding in self.findings})
+        return worst(finding.level for finding in self.findings)
+
+
+def worst(levels: Iterable[str]) -> str:
+    """The worst of some levels; without any nothing is known."""
+    found = {*levels} or {UNKNOWN}
+    return next(level for level in _WORST_FIRST if level in found)
 
 
 def status(workspace: Path, *, now: datetime, max_age_hours: float = MAX_AGE_HOURS, only: Sequence[str] = ()) -> Status:
@@ -95,7 +107,7 @@ def status(workspace: Path, *, now: datetime, max_age_hours: float = MAX_AGE_HOU
         nights = read_record(workspace)
         runs = tuple(_figures(workspace, tuple(night for night in nights if not only or night.run in only)))
         newest = {night.run: night for night in nights}
-        findings += [_judged(found, newest[found.run], now, timedelta(hours=max_age_hours)) for found in runs]
+        findings += [judged(found, newest[found.run].sentence, now, timedelta(hours=max_age_hours)) for found in runs]
         for name in only:
             if name not in newest:
                 findings.append(StatusLine(f"run {name}", UNKNOWN, "no scheduled run of this name has ended here"))
@@ -105,14 +117,20 @@ def status(workspace: Path, *, now: datetime, max_age_hours: float = MAX_AGE_HOU
         findings.append(StatusLine("nights", CRITICAL, clean(str(error))))
     epsilon = None
     try:
-        epsilon = _epsilon(workspace)
+        epsilon = epsilon_left(workspace)
         if epsilon is not None:
             left, budget = epsilon
             level = WARNING if left < SHARE_LEFT * budget else OK
             findings.append(StatusLine("privacy budget", level, f"epsilon {left:.2f} of {budget:.2f} left"))
     except DecoctError as error:
         findings.append(StatusLine("privacy budget", CRITICAL, clean(str(error))))
-    return Status(tuple(findings), runs, free, epsilon)
+    ahead = None
+    try:
+        ahead = forecast(workspace, workspace / NIGHTS / RECORD_FILE, FREE_DISK_GIB * 2**30, now)
+        findings.append(StatusLine("forecast", WARNING if ahead.soon(now) else OK, ahead.told))
+    except DecoctError as error:
+        findings.append(StatusLine("forecast", UNKNOWN, clean(str(error))))
+    return Status(tuple(findings), runs, free, epsilon, ahead)
 
 
 @contextmanager
@@ -147,6 +165,11 @@ def write_metrics(found: Status, path: Path) -> None:
     if found.epsilon is not None:
         gauge("privacy_epsilon_left", "for those who gave most in this period").set(found.epsilon[0])
         gauge("privacy_epsilon_budget", "of a period").set(found.epsilon[1])
+    if found.forecast is not None and found.forecast.disk_full is not None:
+        gauge("disk_full_timestamp_seconds", "when it will be, at the present rate").set(found.forecast.disk_full)
+    if found.forecast is not None and found.forecast.budget_ends is not None:
+        told = "when a query will be refused, at the present rate"
+        gauge("privacy_budget_ends_timestamp_seconds", told).set(found.forecast.budget_ends)
     ended = gauge("night_ended_timestamp_seconds", "when the newest scheduled run ended", "run")
     good = gauge("night_last_good_timestamp_seconds", "when one ended well", "run")
     state = gauge("night_state", "1 for the newest end", "run", "state")
@@ -191,11 +214,11 @@ def _figures(workspace: Path, nights: tuple[Night, ...]) -> Iterator[RunFigures]
         )
 
 
-def _judged(found: RunFigures, last: Night, now: datetime, most: timedelta) -> StatusLine:
+def judged(found: RunFigures, sentence: str, now: datetime, most: timedelta) -> StatusLine:
     """Stopped by hand is a warning; refused, failed, killed, or no good end for too long is critical."""
     name = f"run {found.run}"
     if found.state not in GOOD and found.state != "interrupted":
-        return StatusLine(name, CRITICAL, f"{found.state}, exit code {found.exit_code}: {clean(last.sentence)}")
+        return StatusLine(name, CRITICAL, f"{found.state}, exit code {found.exit_code}: {clean(sentence)}")
     if found.last_good is None:
         return StatusLine(name, WARNING, "interrupted, and none has ended well yet")
     age = now.timestamp() - found.last_good
@@ -211,13 +234,6 @@ def _judged(found: RunFigures, last: Night, now: datetime, most: timedelta) -> S
     level = WARNING if found.drift in DRIFT_LEVELS[2:] else OK
     told = f"{found.state} {hours}" + (f", version {found.version}" if found.version else "")
     return StatusLine(name, level, told + (f", drift: {found.drift}" if found.drift not in ("", "none") else ""))
-
-
-def _epsilon(workspace: Path) -> tuple[float, float] | None:
-    spent = budget_spent(workspace)
-    if spent is None or not spent["cohorts"]:
-        return None
-    return min(row["left"] for row in spent["cohorts"]), spent["budget"]["epsilon"]
 
 
 def _moment(night: Night) -> float:

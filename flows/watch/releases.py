@@ -133,6 +133,20 @@ def budget_spent(workspace: Path, *, keep: bool = False) -> Data | None:
     return {"budget": told, "cohorts": rows[-SHOWN:]}
 
 
+def epsilon_left(workspace: Path) -> tuple[float, float] | None:
+    """(left for those who gave most, the whole budget of a period); None = nothing was ever reserved.
+
+    Raises:
+        BudgetError, EnvironmentProblem: as `budget_spent`.
+    """
+    from pipeline.sharing.policy.ledger import last_budget, spent_by_cohort
+
+    budget = last_budget(workspace)
+    if budget is None:
+        return None
+    return min((row.left for row in spent_by_cohort(workspace, budget)), default=budget.epsilon), budget.epsilon
+
+
 def _composed_before(path: Path) -> dict[str, float]:
     try:
         return {str(key): float(epsilon) for key, epsilon in json.loads(path.read_bytes()).items()}

@@ -29,22 +29,27 @@ Data = dict[str, Any]
 
 def watch_page(data: Data) -> str:
     """The page from `flows.watch.page.gather`'s data, for instance read back from figures.json."""
+    return _page(
+        "watch.html.j2",
+        data=data,
+        glance=_glance(data),
+        audit=[_audit_panel(trend, number) for number, trend in enumerate(data["audit"])],
+        utility=[_utility_panel(trend, number) for number, trend in enumerate(data["utility"])],
+        threats=THREAT_MODELS,
+        statistics=STATISTICS,
+    )
+
+
+def fleet_page(data: Data) -> str:
+    """The page over many sites, from what `decoct fleet --json` prints."""
+    return _page("fleet.html.j2", data=data)
+
+
+def _page(template: str, **shown: Any) -> str:
     style = _style()
     digest = base64.b64encode(sha256(style.encode()).digest()).decode()
-    return (
-        environment()
-        .get_template("watch.html.j2")
-        .render(
-            data=data,
-            style=Markup(style),  # ours, from the package
-            style_digest=digest,
-            glance=_glance(data),
-            audit=[_audit_panel(trend, number) for number, trend in enumerate(data["audit"])],
-            utility=[_utility_panel(trend, number) for number, trend in enumerate(data["utility"])],
-            threats=THREAT_MODELS,
-            statistics=STATISTICS,
-        )
-    )
+    ours = Markup(style)  # from the package
+    return environment().get_template(template).render(style=ours, style_digest=digest, **shown)
 
 
 def _style() -> str:

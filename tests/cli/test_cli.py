@@ -21,7 +21,7 @@ from flows.workspace.locks import workspace_lock
 STAGE_VERBS = ["ingest", "encode", "group", "condense", "validate"]
 VERBS = [
     *("demo", "run", *STAGE_VERBS, "verify", "receive", "evaluate", "pool", "send", "fetch", "show", "doctor"),
-    *("status", "watch", "night", "schedule"),
+    *("status", "fleet", "watch", "night", "schedule"),
     *("forget", "store+list", "store+gc", "store+verify"),
     *("audit", "audit-tables", "audit-history", "audit-diff"),
     *("config+init", "config+check", "config+schema", "ledger", "log+show", "log+verify", "log+lost"),

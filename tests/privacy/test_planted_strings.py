@@ -87,6 +87,9 @@ artefact = "private"
 policy = "policy.toml"
 licence = "CC0-1.0"
 site = "Here"
+[night]
+notify_on = "all"
+notify_command = ["tee", "notices/here.json"]
 """
 
 
@@ -148,6 +151,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("site")
     (folder / FOLDER).mkdir()
     write_source(folder / FOLDER)
+    (folder / "notices").mkdir()
     (folder / "run.toml").write_text(CONFIG)
     (folder / "mapping.toml").write_text(MAPPING)
     (folder / "policy.toml").write_text(policy())
@@ -238,13 +242,14 @@ CALLS: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
     "keys identity": (("keys", "identity", *OUT),),
     "keys share": (("keys", "share", "for-b.age", "--to", "B", "--recipient", "age1wrong", *OUT),),
     "keys import": (("keys", "import", "for-b.age", *OUT),),
+    "night": (("night", "run.toml", "--no-prefect"),),
+    "fleet": (("fleet", "notices", *ROOT, "--page", "fleet.html"), ("fleet", "notices", *ROOT, "--json")),
     "trust key": (("trust", "key", "approver", "ann.key"),),
     "trust draft": (("trust", "draft", "absent.toml", "drafted.json"),),
     "trust sign": (("trust", "sign", "root.json", "--key", "ann.key"),),
     "trust show": (("trust", "show", "root.json"),),
     "trust revoke": (("trust", "revoke", "revocations.json", "--root", "root.json"),),
     "forget": (("forget", "run.toml", "--ids", "ids.txt"),),
-    "night": (("night", "run.toml", "--no-prefect"),),
     "status": (("status", *OUT), ("status", "--json", *OUT)),
     "config schema": (("config", "schema"),),
 }
@@ -297,7 +302,8 @@ def test_no_verb_lets_a_planted_string_out(site: Path, decoct: Callable[..., Ans
     failed.pop(CALLS["release approve"][0]), failed.pop(CALLS["release publish"][0])  # there is no such proposal
     failed.pop(CALLS["release review"][0], None)  # this is a release already
     assert not failed
-    for leaves in ("work/releases", "work/proposals", "received", "sent", "fetched"):
+    assert codes[CALLS["fleet"][0]] == 0, "the night's notice is signed, and was read"
+    for leaves in ("work/releases", "work/proposals", "received", "sent", "fetched", "notices"):
         assert looked_through(site / leaves, path_too=True) or leaves == "work/proposals"
     assert looked_through(site / "work" / "runs", path_too=False)
     histories = [path for path in (site / "work").glob("*") if path.is_file() and path.suffix != ".lock"]

@@ -85,6 +85,7 @@ def test_what_a_receiver_does_needs_no_extra(words: tuple[str, ...], folder: Pat
         ("schedule", "--config", "run.toml"),
         ("watch", "--out", "."),
         ("status", "--out", "."),
+        ("fleet", ".", "--root", "root.json"),
         ("doctor",),
     ],
     ids=" ".join,
@@ -101,7 +102,7 @@ def test_a_sites_verb_says_in_one_sentence_what_it_lacks_and_writes_nothing(
 def test_every_command_is_looked_at_here() -> None:
     """A new verb has to be put among those that need an extra, or among those that do not."""
     seen = "verify receive fetch send keys trust log demo run ingest encode group condense validate audit night release"
-    also = "config pool evaluate forget schedule status watch doctor audit-tables audit-history audit-diff"
+    also = "config pool evaluate forget schedule status fleet watch doctor audit-tables audit-history audit-diff"
     elsewhere = {"show", "store", "ledger"}  # they look into a workspace, which a site's verbs make
     verbs = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
     assert verbs | {str(group.name) for group in app.registered_groups} <= {*seen.split(), *also.split(), *elsewhere}

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from flows.nights.notify import WEBHOOK, notice, notify
+from flows.nights.notices import notice
+from flows.nights.notify import WEBHOOK, notify
 from pipeline.core.config import NightConfig
 from pipeline.core.redaction import outward
 
@@ -32,6 +33,11 @@ NIGHT: dict[str, Any] = {
     "version": 0,
 }
 MARKS = {"ingest": ["0123456789ab", "ba9876543210"]}
+ABOUT = {"site": "Here", "decoct": "0.1+ab", "policy": "strict", "last_good": "", "epsilon_left": 1.5}
+
+
+def tell() -> dict[str, Any]:
+    return notice(NIGHT, MARKS, ABOUT, None)
 
 
 class Listener:
@@ -73,14 +79,14 @@ def listener(request: pytest.FixtureRequest) -> Iterator[tuple[int, Listener]]:
 
 
 def test_a_notice_holds_no_path_no_figure_and_no_digest() -> None:
-    told = notice(NIGHT, MARKS)
+    told = tell()
     assert told["sentence"] == "… BUN: … of … break the rule; auroc … [… …]; site-v3 stays"
     assert told["marks"] == MARKS
     text = json.dumps(told)
     assert [word for word in ("a" * 8, "b" * 8, "c" * 8) if word in text] == []
-    told = notice(NIGHT | {"sentence": f"artefact {'a3' * 6} is damaged, and so is {'4b' * 32}"}, {})
+    told = notice(NIGHT | {"sentence": f"artefact {'a3' * 6} is damaged, and so is {'4b' * 32}"}, {}, ABOUT, None)
     assert told["sentence"] == "artefact … is damaged, and so is …"
-    told = notice(NIGHT, MARKS)
+    told = tell()
     assert (told["exit_code"], told["state"], told["run"]) == (11, "refused", "nightly")
     assert "seconds" not in told
     for sentence in ("stay 132539", "7 stays", "C:\\data\\x", "12345678", "p132539.csv"):
@@ -91,17 +97,17 @@ def test_the_command_reads_the_notice_and_no_shell_reads_the_command(tmp_path: P
     code = "import sys; open(sys.argv[1], 'w').write(sys.stdin.read())"
     target = tmp_path / "a $(touch never); b"
     settings = NightConfig(notify_command=(sys.executable, "-c", code, str(target)))
-    assert notify(settings, NIGHT, MARKS, good=False) == ()
-    assert json.loads(target.read_text()) == notice(NIGHT, MARKS)
+    assert notify(settings, NIGHT, tell, good=False) == ()
+    assert json.loads(target.read_text()) == tell()
     assert not (tmp_path / "never").exists()
 
 
 def test_a_good_night_is_told_only_to_who_wants_to_hear_it(tmp_path: Path) -> None:
     command = (sys.executable, "-c", "import sys; open(sys.argv[1], 'w')", str(tmp_path / "told"))
-    notify(NightConfig(notify_command=command), NIGHT, MARKS, good=True)
-    notify(NightConfig(notify_command=command, notify_on="never"), NIGHT, MARKS, good=False)
+    notify(NightConfig(notify_command=command), NIGHT, tell, good=True)
+    notify(NightConfig(notify_command=command, notify_on="never"), NIGHT, tell, good=False)
     assert not (tmp_path / "told").exists()
-    notify(NightConfig(notify_command=command, notify_on="all"), NIGHT, MARKS, good=True)
+    notify(NightConfig(notify_command=command, notify_on="all"), NIGHT, tell, good=True)
     assert (tmp_path / "told").exists()
 
 
@@ -110,19 +116,19 @@ def test_the_webhook_is_sent_the_notice_and_a_redirect_is_not_followed(
 ) -> None:
     status, server = listener
     monkeypatch.setenv(WEBHOOK, server.url)
-    assert notify(NightConfig(), NIGHT, MARKS, good=False) == (() if status == 200 else ("webhook",))
-    assert [json.loads(body) for body in server.kept] == [notice(NIGHT, MARKS)]
+    assert notify(NightConfig(), NIGHT, tell, good=False) == (() if status == 200 else ("webhook",))
+    assert [json.loads(body) for body in server.kept] == [tell()]
     assert "token-in-here" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "http://127.0.0.1:1/x", "no address"])
 def test_a_webhook_that_cannot_be_reached_changes_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(WEBHOOK, url)
-    assert notify(NightConfig(), NIGHT, MARKS, good=False) == ("webhook",)
+    assert notify(NightConfig(), NIGHT, tell, good=False) == ("webhook",)
 
 
 def test_a_command_or_a_mail_host_that_is_not_there_changes_nothing() -> None:
     settings = NightConfig(
         notify_command=("/no/such/command",), mail_to=("on-call@hospital.invalid",), smtp_host="host.invalid"
     )
-    assert notify(settings, NIGHT, MARKS, good=False) == ("command", "mail")
+    assert notify(settings, NIGHT, tell, good=False) == ("command", "mail")

@@ -24,7 +24,8 @@ from pydantic import ValidationError
 
 from flows.nights import night as night_module
 from flows.nights.night import read_record, run_night
-from flows.nights.notify import PASSWORD, PASSWORD_FILE, WEBHOOK, notice, notify
+from flows.nights.notices import notice
+from flows.nights.notify import PASSWORD, PASSWORD_FILE, WEBHOOK, notify
 from pipeline.core.config import NightConfig, parse_config
 from pipeline.core.errors import DataError
 from pipeline.core.files.chained import read_chain
@@ -43,6 +44,10 @@ NIGHT: dict[str, Any] = {
     "version": 0,
 }
 MARKS = {"ingest": ["0123456789ab", "ba9876543210"]}
+
+
+def tell() -> dict[str, Any]:
+    return notice(NIGHT, MARKS, {"site": "Here"}, None)
 
 
 class MailHost(socketserver.ThreadingTCPServer):
@@ -167,7 +172,7 @@ def settings(host: MailHost, **more: Any) -> NightConfig:
 
 
 def test_the_mail_holds_the_notice_and_nothing_else_of_the_night(plain: MailHost) -> None:
-    assert notify(settings(plain), NIGHT, MARKS, good=False) == ()
+    assert notify(settings(plain), NIGHT, tell, good=False) == ()
     (mail,) = plain.mails
     assert mail["Subject"] == "decoct nightly: refused (exit code 11)"
     assert mail["To"] == "on-call@hospital.example, second@hospital.example"
@@ -175,7 +180,7 @@ def test_the_mail_holds_the_notice_and_nothing_else_of_the_night(plain: MailHost
     assert mail["Auto-Submitted"] == "auto-generated"
     sentence, told = mail.get_content().replace("\r\n", "\n").strip().split("\n\n")
     assert sentence == "… BUN: … of … break the rule"
-    assert json.loads(told) == notice(NIGHT, MARKS)
+    assert json.loads(told) == tell()
     assert "132539" not in mail.as_string()
     assert [line for line in plain.said if line.startswith("rcpt")] == [
         "rcpt TO:<on-call@hospital.example>",
@@ -200,7 +205,7 @@ def test_the_password_is_sent_under_encryption_only(
         (tmp_path / "password").chmod(0o600)
         monkeypatch.setenv(PASSWORD_FILE, str(tmp_path / "password"))
     encrypting.at_once = security == "tls"
-    assert notify(settings(encrypting, smtp_security=security, smtp_user="decoct"), NIGHT, MARKS, good=False) == ()
+    assert notify(settings(encrypting, smtp_security=security, smtp_user="decoct"), NIGHT, tell, good=False) == ()
     assert len(encrypting.mails) == 1
     (login,) = [line for line in encrypting.said if "AUTH" in line]
     assert login == "tls AUTH PLAIN " + base64.b64encode(b"\0decoct\0open sesame").decode()
@@ -212,7 +217,7 @@ def test_nothing_is_sent_to_a_host_whose_certificate_is_not_trusted(
 ) -> None:
     monkeypatch.setenv(PASSWORD, "open sesame")
     encrypting.at_once = security == "tls"
-    assert notify(settings(encrypting, smtp_security=security, smtp_user="decoct"), NIGHT, MARKS, good=False) == (
+    assert notify(settings(encrypting, smtp_security=security, smtp_user="decoct"), NIGHT, tell, good=False) == (
         "mail",
     )
     assert not encrypting.mails
@@ -221,7 +226,7 @@ def test_nothing_is_sent_to_a_host_whose_certificate_is_not_trusted(
 
 
 def test_nothing_is_sent_where_encryption_is_asked_for_and_not_offered(plain: MailHost) -> None:
-    assert notify(settings(plain, smtp_security="starttls"), NIGHT, MARKS, good=False) == ("mail",)
+    assert notify(settings(plain, smtp_security="starttls"), NIGHT, tell, good=False) == ("mail",)
     assert not plain.mails
 
 
@@ -234,7 +239,7 @@ def test_without_a_password_nothing_is_sent(
         (tmp_path / "password").write_text("open sesame", encoding="utf-8")
         (tmp_path / "password").chmod(0o644)
         monkeypatch.setenv(PASSWORD_FILE, str(tmp_path / "password"))
-    assert notify(settings(encrypting, smtp_security="starttls", smtp_user="decoct"), NIGHT, MARKS, good=False) == (
+    assert notify(settings(encrypting, smtp_security="starttls", smtp_user="decoct"), NIGHT, tell, good=False) == (
         "mail",
     )
     assert not encrypting.mails
@@ -242,7 +247,7 @@ def test_without_a_password_nothing_is_sent(
 
 def test_one_recipient_that_is_refused_is_a_notice_not_delivered() -> None:
     host = MailHost(refuses="RCPT TO:<SECOND")
-    assert notify(settings(host), NIGHT, MARKS, good=False) == ("mail",)
+    assert notify(settings(host), NIGHT, tell, good=False) == ("mail",)
     assert len(host.mails) == 1
     host.shutdown()
     host.server_close()

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 from flows.cli.main import app
 from flows.nights import night as night_module
 from flows.nights import status as status_module
-from flows.nights.night import GOOD, Night, read_record, run_night
-from flows.nights.status import EXIT_CODES, MAX_AGE_HOURS, _judged, measured, status, write_metrics
+from flows.nights.night import GOOD, read_record, run_night
+from flows.nights.status import EXIT_CODES, MAX_AGE_HOURS, judged, measured, status, write_metrics
 from flows.watch.page import gather
 from flows.workspace.job import REPORT_PAGE, REPORTS, Job
 from pipeline.core.config import Config, parse_config
@@ -100,10 +100,9 @@ def test_nothing_known_is_unknown_and_a_damaged_record_is_critical(plan: Config,
 def test_ok_is_a_good_end_that_is_young_and_has_not_drifted(state: str, age: int, most: int, drift: str) -> None:
     now = datetime(2026, 11, 30, tzinfo=UTC)
     ended = now - timedelta(hours=age)
-    last = Night("n", "ward", "", ended.isoformat(), state, 0, "", "", {}, {}, 0.0, "", 0)
     good = ended.timestamp() if state in GOOD else None
     found = status_module.RunFigures("ward", state, 0, ended.timestamp(), good, 0.0, {}, 0, drift)
-    level = _judged(found, last, now, timedelta(hours=most)).level
+    level = judged(found, "", now, timedelta(hours=most)).level
     calm = state in GOOD and age <= most
     assert (level == "OK") == (calm and drift not in ("warn", "stop"))
     assert calm or level in ("CRITICAL", "WARNING")

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -238,6 +239,30 @@ def last_budget(workspace: Path) -> Budget | None:
     """The budget under which the last query was reserved; None = there is none. Raises as `spent_by_cohort`."""
     entries = _reservations(read_ledger(workspace))
     return Budget(**entries[-1]["budget"]) if entries else None
+
+
+def asked_at(workspace: Path) -> list[datetime]:
+    """When each query was reserved that is no stream's, oldest first. Raises as `spent_by_cohort`."""
+    return [datetime.fromisoformat(entry["when"]) for entry in _apart(read_ledger(workspace))]
+
+
+def still_covered(workspace: Path, budget: Budget, most: int) -> int:
+    """How many queries more like the newest, of its people, the budget covers; counted up to `most`.
+
+    Raises as `spent_by_cohort`.
+    """
+    ledger = read_ledger(workspace)
+    newest = _apart(ledger)[-1]
+    marks = read_marks(workspace / FOLDER, (newest["cohort"],))
+
+    def after(more: int) -> float:
+        return _most_spent(workspace, ledger, marks, budget, newest["events"] * more)
+
+    return bisect_right(range(1, most + 1), budget.epsilon, key=after)
+
+
+def _apart(ledger: Chain) -> list[Mapping[str, Any]]:
+    return [entry for entry in ledger.entries if entry["what"] == RESERVE]
 
 
 def _reservations(ledger: Chain) -> list[Mapping[str, Any]]:

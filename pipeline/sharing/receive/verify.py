@@ -33,7 +33,7 @@ from pipeline.sharing.policy.reevaluation import require_policy_kept
 from pipeline.sharing.receive.state import EMPTY, REVOCATIONS, STATE_FILE, check, check_root, load_state, memory_of
 from pipeline.sharing.trust.keys import PublicKey, TrustRoot
 from pipeline.sharing.trust.revocation import Revocations, load_revocations, require_fresh
-from pipeline.sharing.trust.root import load_trust_root, read_root
+from pipeline.sharing.trust.root import load_trust_root, read_root, require_in_force
 from pipeline.sharing.trust.signing import open_statement, statement_digest
 
 
@@ -229,10 +229,7 @@ def _check_digests(found: Mapping[str, str], subjects: Any, expected: Sequence[s
 
 def _check_in_force(manifest: Mapping[str, Any], root: TrustRoot, today: datetime.date) -> None:
     issued, expires = (datetime.date.fromisoformat(manifest[key]) for key in ("issued", "expires"))
-    if not root.expires:
-        raise ReleaseRefused("the trust root does not say until when it holds")
-    if today > datetime.date.fromisoformat(root.expires):
-        raise ReleaseRefused(f"the trust root expired on {root.expires}: get the next version")
+    require_in_force(root, today)
     if today < issued:
         raise ReleaseRefused(f"the bundle is dated {issued}, which is in the future")
     if today > expires:

@@ -157,6 +157,18 @@ def require_successor(data: bytes, old: TrustRoot, name: str) -> TrustRoot:
     return root
 
 
+def require_in_force(root: TrustRoot, today: datetime.date) -> None:
+    """The root says until when it holds, and it is not later.
+
+    Raises:
+        ReleaseRefused: it does not, or it is.
+    """
+    if not root.expires:
+        raise ReleaseRefused("the trust root does not say until when it holds")
+    if today > datetime.date.fromisoformat(root.expires):
+        raise ReleaseRefused(f"the trust root expired on {root.expires}: get the next version")
+
+
 def require_root_signatures(envelope: Envelope, root: TrustRoot, name: str) -> None:
     """Enough different people have signed with root keys of `root`.
 
