@@ -50,6 +50,15 @@ def quiet(workspace: Path | None = None, *, console: bool = False) -> None:
         os.environ["PREFECT_HOME"] = str(workspace / "prefect")
 
 
+def may_have_server() -> bool:
+    """Whether Prefect may be set to a server, by any of the ways that it knows; asked without loading it."""
+    home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
+    told = {Path("pyproject.toml"): "tool.prefect", Path(".env"): "PREFECT_"}  # what Prefect reads where it starts
+    named = any(word in path.read_text(errors="replace") for path, word in told.items() if path.is_file())
+    set_here = any(os.environ.get(name) for name in ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH"))
+    return named or set_here or (home / "profiles.toml").exists() or Path("prefect.toml").exists()
+
+
 def for_owner_alone(*, readable: bool = False) -> None:
     """Whatever the user's umask: what this process makes from now on is its owner's to write, and only hers to read.
 

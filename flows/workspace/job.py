@@ -43,6 +43,11 @@ STORE_KEY: Final = "store"
 
 
 @final
+class Unmade(Exception):
+    """A stage would have to make something, and the job only looks."""
+
+
+@final
 @dataclass(frozen=True, eq=False)
 class Job:
     """What every stage is given: one object for a verb; it does not travel, a worker opens its own."""
@@ -51,6 +56,7 @@ class Job:
     folder: Path
     resume: bool
     to_release: bool = False  # whether this walk is to end in a release, so that what forbids one stops it early
+    looks: bool = False  # finds what is there, and makes nothing: `Unmade` instead
     night: bool = False  # nobody waits for it: no stage may take for ever, and what cannot be released is not made
 
     @cached_property
@@ -90,7 +96,13 @@ class Job:
         code = stage_code(make.__module__, named_by(self.config) if points is None else points)
         reached = replace(provenance, code_version=code)
         key = digest_json(to_plain(reached))
-        made = self.store.once(key, lambda: make(provenance), resume=self.resume, stage=stage, parents=parents)
+
+        def anew() -> tuple[Any, ...]:
+            if self.looks:
+                raise Unmade(stage)
+            return make(provenance)
+
+        made = self.store.once(key, anew, resume=self.resume, stage=stage, parents=parents)
         self.store.used(self.config.name, key)
         return made
 

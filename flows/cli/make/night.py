@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli.common import AsJson, ConfigPath, Verbose, print_json
-from flows.environment import quiet
+from flows.environment import may_have_server, quiet
 from pipeline.core.errors import UsageError
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="The night's TOML file.", show_default=False)]
@@ -110,6 +110,12 @@ def _night(config: Path, plan: Any, no_prefect: bool) -> Any:
 
         with watched(plan.workspace), measured(plan):
             return run_night(plan, lambda job, made: walk_until(job, made=made))
+    if not may_have_server():
+        say("looking whether anything has changed (a few seconds)")
+        from flows.nights.unchanged import run_unchanged
+
+        if (found := run_unchanged(plan)) is not None:
+            return found
     say("starting Prefect (about ten seconds)")
     from flows.nights.scheduled import night_through_prefect
 
