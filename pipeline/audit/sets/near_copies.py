@@ -2,7 +2,7 @@
 
 One figure decides, `count`: samples that stand closer to one member than strangers do, in any view. A sample is judged
 by its distance to the nearest member over that to the second nearest, as it is (shifts in time forgiven) and in views
-that do not see a disguise (`pipeline.audit.sets.disguises`): units, mirrors, order, half of the columns, one channel. No
+that do not see a disguise (`pipeline.audit.sets.disguises`): units, mirrors, order, half of it, one channel. No
 distance is chosen: in each view holdout records set what is usual, and all views together accuse a set that depends on
 nobody in one audit of fifty, however many samples it has (`pipeline.audit.sets.strangeness`). A verbatim copy counts
 whatever the tail says, unless strangers are copies, too: real records have twins (stays with hardly a measurement).
