@@ -196,7 +196,8 @@ class CondensedScene(ArrayRecord):
     """A condensed set, the stays it was made from (members) and stays of other subjects (holdout), encoded alike.
 
     Shadow sets hold what a set holds: `shadow_folder` lies inside the site's workspace, or is None. `zero`: where the
-    zero of the source's units lies in each channel; None where it is zero. `keep`: finds pieces that were made before.
+    zero of the source's units lies in each channel, `unit`: how many of these make one of the channel's; None means
+    0 and 1. `keep`: finds pieces that were made before.
     """
 
     artefact: str
@@ -213,6 +214,7 @@ class CondensedScene(ArrayRecord):
     mechanism: Mechanism | None = None  # what made the set, to be called on cohorts of the auditor's making
     receiver: Receiver | None = None  # how a receiver trains, so that models of the set can be attacked
     zero: Float[np.ndarray, " channel"] | None = None
+    unit: Float[np.ndarray, " channel"] | None = None
     keep: Keep | None = None
 
     def __post_init__(self) -> None:
@@ -221,8 +223,8 @@ class CondensedScene(ArrayRecord):
             raise DataError(f"scene {self.artefact}: samples, members and holdout differ in steps or channels")
         if len(self.member_subjects) != len(self.members) or len(self.holdout_subjects) != len(self.holdout):
             raise DataError(f"scene {self.artefact}: every stay needs its subject")
-        if self.zero is not None and self.zero.shape != shape[1:]:
-            raise DataError(f"scene {self.artefact}: {shape[1]} channels need as many zeros")
+        if any(given is not None and given.shape != shape[1:] for given in (self.zero, self.unit)):
+            raise DataError(f"scene {self.artefact}: {shape[1]} channels need as many zeros and units")
         tasks = len(self.condensed.tasks)
         for labels, series in ((self.member_labels, self.members), (self.holdout_labels, self.holdout)):
             if labels is not None and labels.shape != (len(series), tasks):

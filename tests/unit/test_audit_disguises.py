@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -17,6 +18,7 @@ from pipeline.audit.tables.scene import Tables, tabular_scene
 from pipeline.core.types import AttackResult, CondensedSet, Provenance
 
 N, COLUMNS, STEPS = 80, 10, 12
+REGISTER = Path(__file__).parents[2] / "docs" / "benchmarks" / "audit.md"
 Disguise = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -87,6 +89,54 @@ def test_a_table_of_which_every_column_has_units_of_its_own_is_counted() -> None
     assert "every column fitted" in found.detail["found_by_view"]
 
 
+def spread_over_two(rows: np.ndarray, strangers: np.ndarray) -> np.ndarray:
+    """Each of half as many members: its first columns (or steps) in one row, the others in another."""
+    n, cut = len(rows) // 2, rows.shape[1] // 2
+    kept = strangers.copy()
+    kept[:n, :cut], kept[n : 2 * n, cut:] = rows[:n, :cut], rows[:n, cut:]
+    return kept
+
+
+def reordered_by_group(rows: np.ndarray, _: np.ndarray) -> np.ndarray:
+    rng = np.random.default_rng(5)
+    return np.concatenate([part[:, rng.permutation(COLUMNS)] for part in np.array_split(rows, 4)])
+
+
+FACTORS = np.random.default_rng(4).uniform(0.5, 2, COLUMNS)
+SIGNS = np.where(np.arange(COLUMNS) % 3 == 0, -1, 1)
+IN_EVERY_ROW: dict[str, tuple[str, Disguise]] = {
+    "× 1,000": ("one scale", lambda rows, _: 1000 * rows),
+    "another sign in some columns": ("one scale", lambda rows, _: SIGNS * rows),
+    "some columns mirrored": (
+        "mirrors forgotten",
+        lambda rows, _: np.where(SIGNS < 0, 2 * REAL.mean(axis=0) - rows, rows),
+    ),
+    "columns in another order": ("order of columns forgotten", reordered_by_group),
+    "blended with the mean": ("one scale and shift", lambda rows, _: (rows + REAL.mean(axis=0)) / 2),
+    "half of the columns in other units": (
+        "the half that agrees",
+        lambda rows, _: np.where(np.arange(COLUMNS) % 2, FACTORS * rows, rows),
+    ),
+    "spread over two rows": ("the half that agrees", spread_over_two),
+    "a factor for every column": ("ratios of two rows", lambda rows, _: FACTORS * rows),
+}
+IN_A_WHOLE_TABLE: dict[str, tuple[str, Disguise]] = {
+    "logarithms": ("every column fitted", lambda rows, _: np.log(np.abs(rows))),
+    "roots": ("every column fitted", lambda rows, _: np.sqrt(np.abs(rows))),
+    "squares": ("every column fitted", lambda rows, _: rows**2),
+    "ranks": ("every column fitted", lambda rows, _: rows.argsort(axis=0).argsort(axis=0)),
+}
+
+
+@pytest.mark.parametrize("name", [*IN_EVERY_ROW, *IN_A_WHOLE_TABLE])
+def test_the_view_that_the_register_names_counts_the_rows(name: str) -> None:
+    view, disguise = (IN_EVERY_ROW | IN_A_WHOLE_TABLE)[name]
+    hidden = 4 if name in IN_EVERY_ROW else N
+    shared = people(N, 3)
+    shared[:hidden] = disguise(REAL[:hidden], shared[:hidden])
+    assert count(shared).detail["found_by_view"].get(view, 0) >= 0.75 * hidden
+
+
 def walks(n: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     level = rng.uniform(0.3, 0.7, (n, 1, 4))
@@ -103,6 +153,33 @@ OF_SERIES: dict[str, Disguise] = {
     "every record its own": lambda rows, _: rows * np.linspace(0.5, 1.5, len(rows))[:, None, None],
     "half of the channels": lambda rows, others: np.concatenate([rows[:, :, :2], others[:, :, 2:]], axis=2),
 }
+
+
+def one_channel(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    return np.concatenate([rows[:, :, :1], others[:, :, 1:]], axis=2)
+
+
+IN_EVERY_SERIES: dict[str, tuple[str, Disguise]] = {
+    "backwards": ("order of steps forgotten", lambda rows, _: 1.1 * rows[:, ::-1]),
+    "channels in another order": ("order of columns forgotten", lambda rows, _: rows[:, :, [2, 3, 1, 0]]),
+    "logarithms": ("ranks in every channel", lambda rows, _: np.log(np.abs(rows) + 0.1)),
+    "one channel": ("shape of one channel", one_channel),
+    "spread over two samples": ("half of the time", spread_over_two),
+}
+
+
+@pytest.mark.parametrize("name", list(IN_EVERY_SERIES))
+def test_the_view_that_the_register_names_counts_the_series(name: str) -> None:
+    view, disguise = IN_EVERY_SERIES[name]
+    samples = walks(N, 3)
+    samples[:4] = disguise(MEMBERS[:4], samples[:4])
+    assert of_series(samples).detail["found_by_view"].get(view, 0) >= 3
+
+
+def test_the_register_has_a_row_for_every_disguise_and_names_its_view() -> None:
+    rows = [line for line in REGISTER.read_text().splitlines() if line.startswith("|")]
+    for name, (view, _) in (IN_EVERY_ROW | IN_A_WHOLE_TABLE | IN_EVERY_SERIES).items():
+        assert any(name in row and view in row for row in rows), name
 
 
 def of_series(samples: np.ndarray, seed: int = 0) -> AttackResult:

@@ -2,7 +2,7 @@
 
 One figure decides, `count`: samples that stand closer to one member than strangers do, in any view. A sample is judged
 by its distance to the nearest member over that to the second nearest, as it is (shifts in time forgiven) and in views
-that do not see a disguise (`pipeline.audit.sets.disguises`): a scale, a shift, a mirror, half of the columns. No
+that do not see a disguise (`pipeline.audit.sets.disguises`): units, mirrors, order, half of it, one channel. No
 distance is chosen: in each view holdout records set what is usual, and all views together accuse a set that depends on
 nobody in one audit of fifty, however many samples it has (`pipeline.audit.sets.strangeness`). A verbatim copy counts
 whatever the tail says, unless strangers are copies, too: real records have twins (stays with hardly a measurement).
@@ -26,8 +26,10 @@ from scipy import stats
 from pipeline.audit.foreseen import Crowd
 from pipeline.audit.result import Controls, Figure, result
 from pipeline.audit.scene import MIN_SUBJECTS, CondensedScene
-from pipeline.audit.sets.disguises.reference import PLAIN, Found, Reference, found_among, reference
-from pipeline.audit.sets.disguises.views import HALF, disguised, space_of
+from pipeline.audit.sets.disguises.pairs import PAIRED, kept
+from pipeline.audit.sets.disguises.planted import disguised
+from pipeline.audit.sets.disguises.reference import PLAIN, Found, Reference, found_among, reference, share_found
+from pipeline.audit.sets.disguises.views import ANY_STEPS, HALF, space_of
 from pipeline.audit.sets.distances import EXACT, MAX_LAG, channel_scale
 from pipeline.audit.statistics import CONTROL_LEVEL, Interval, clopper_pearson
 from pipeline.core.seeds import generator
@@ -38,6 +40,7 @@ IN_DISGUISE: Final = 10  # of the planted, in each disguise
 FOUND: Final = 0.9
 FOUND_IN_DISGUISE: Final = 0.5
 QUIET_SHARE: Final = 0.05
+SOUGHT: Final = {HALF: "halves of records", ANY_STEPS: "reversed records", PAIRED: "records in units of their own"}
 
 
 @final
@@ -67,11 +70,13 @@ class NearCopies:
         order = rng.permutation(len(holdout))
         apart = order[: min(PLANTED, len(holdout) // 4)]  # the negative control's samples, strangers to the reference
         chosen = members[rng.permutation(len(members))[: len(apart)]]
-        space = space_of(members, holdout, None if scene.zero is None else scene.zero / scale)
+        unit = scale if scene.unit is None else scale * scene.unit
+        space = space_of(members, holdout, None if scene.zero is None else scene.zero / scale, unit)
         known, n = reference(members, holdout[order[len(apart) :]], space, len(samples)), len(samples)
         found, positive, negative = (found_among(rows, known, n) for rows in (samples, chosen, holdout[apart]))
-        hidden = disguised(chosen[positive.alone][:IN_DISGUISE], holdout[apart], space, rng, not known.too_coarse(n))
-        seen = {name: found_among(rows, known, n).copies / len(rows) for name, rows in hidden.items()}
+        whole, other = chosen[positive.alone][:IN_DISGUISE], members[rng.permutation(kept(len(members)))[:IN_DISGUISE]]
+        hidden = disguised(whole, holdout[apart], space, rng, known.told(n), other)
+        seen = {name: share_found(rows, known, n) for name, rows in hidden.items()}
         return (
             _copies(scene, found, positive, negative, known, seen),
             _excess(scene, found, positive, negative, known),
@@ -94,7 +99,9 @@ def _copies(
     alarms, strangers = found.strangers(known)
     least = min(seen.values(), default=1.0)
     hidden = f" and in disguise {least:.0%} or more" if seen else ""
-    coarse = "; its columns are too coarse to seek halves of records" if known.too_coarse(found.n) else ""
+    too_coarse = known.too_coarse(found.n)
+    coarse = f"; its columns are too coarse to seek {' and '.join(SOUGHT[name] for name in too_coarse)}"
+    coarse = coarse if too_coarse else ""
     return result(
         scene,
         NearCopies,
@@ -117,7 +124,7 @@ def _copies(
             "n_null_records": strangers,
             "null_records_flagged": alarms,
             "views": list(known.looks),
-            "too_coarse": [HALF] if coarse else [],
+            "too_coarse": list(too_coarse),
             "found_by_view": by_view,
             "planted_in_disguise": {name: round(share, 4) for name, share in seen.items()},
             "n_planted": int(positive.alone.sum()),

@@ -87,7 +87,7 @@ def tabular_scene(tables: Tables, *, name: str = "shared", shared_bytes: bytes |
     _enough(people, {role: frame.height for role, frame in parts.items()})
     columns = [column for column in parts["holdout"].columns if column != _PERSON]
     _apart(parts, columns, tables.subject_column is not None)
-    matrices, channels, zero, more = encoded(parts, columns)
+    matrices, channels, (zero, unit), more = encoded(parts, columns)
     condensed = CondensedSet(
         features=matrices["shared"][:, None, :],
         labels=np.zeros((len(matrices["shared"]), 0), np.float32),
@@ -113,6 +113,7 @@ def tabular_scene(tables: Tables, *, name: str = "shared", shared_bytes: bytes |
             member_subjects=np.array([codes[person] for person in real.tolist()], np.int32),
             holdout_subjects=np.array([codes[person] for person in holdout.tolist()], np.int32),
             zero=zero,
+            unit=unit,
         )
     ]
     leading = [tables.subject_column, tables.time_column] if tables.time_column else []  # by which a long table lies

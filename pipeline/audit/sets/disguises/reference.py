@@ -10,8 +10,24 @@ from typing import Final, final
 import numpy as np
 
 from pipeline.audit.multiplicity import p_of_hits
+from pipeline.audit.sets.disguises.fitted import aligned, may_align
+from pipeline.audit.sets.disguises.pairs import MOST_ROWS, PAIRED, paired, pairs_of
 from pipeline.audit.sets.disguises.strangeness import Usual, ratio, usual
-from pipeline.audit.sets.disguises.views import HALF, MIN_STEPS, Space, View, aligned, joined, looked, may_align, views
+from pipeline.audit.sets.disguises.views import (
+    ANY_COLUMNS,
+    ANY_STEPS,
+    HALF,
+    HALF_TIME,
+    MIN_STEPS,
+    MIRRORS,
+    ONE_CHANNEL,
+    ONE_DIGIT,
+    Space,
+    View,
+    joined,
+    looked,
+    views,
+)
 from pipeline.audit.sets.distances import EXACT, Nearest, lag_distances, nearest
 
 NULL_QUERIES: Final = 600  # holdout records that set how close to one record a stranger gets
@@ -20,9 +36,12 @@ NULL_OF_TABLES: Final = 2000  # of either, where a record is no series and costs
 FAMILY: Final = 0.02  # false alarms of all views together; half of it is the plain view's
 UNDONE: Final = 0.01  # of the second nearest distance: a scale that is undone leaves what rounding leaves
 AGREED: Final = 0.05  # likewise: what is left where a half agrees as finely as columns are recorded
-TELLS: Final = 0.8  # of halves that are the same must be flagged, or columns are too coarse to seek them
+TELLS: Final = 0.8  # of halves (or steps, or pairs) that are the same must be flagged, or columns are too coarse
 PLAIN: Final = "as it is"
 ALIGNED: Final = "every column fitted"
+SHARP: Final = {ANY_STEPS, ANY_COLUMNS, MIRRORS, ONE_DIGIT, ONE_CHANNEL, HALF_TIME, PAIRED}
+SHARP_SHARE: Final = 0.1
+NULL_OF_PAIRS: Final = 2  # sets of strangers
 
 
 @final
@@ -36,9 +55,20 @@ class Reference:
     usual: dict[str, Usual]
     agreed: float  # between records whose halves are the same
 
-    def too_coarse(self, n: int) -> bool:
-        """Whether columns are so coarse that of n samples not even the very half of a member would be flagged."""
-        return HALF in self.usual and self.usual[HALF].tells(self.agreed, self.level(HALF), n) < TELLS
+    def told(self, n: int) -> tuple[str, ...]:
+        """Of the views for one disguise alone: those in which of n samples the very disguise would be flagged."""
+        return tuple(name for name in self._sought if name not in self.too_coarse(n))
+
+    def too_coarse(self, n: int) -> tuple[str, ...]:
+        """Views in which columns are so coarse that of n samples not even the very disguise would be flagged."""
+        exact = {HALF: self.agreed}
+        return tuple(
+            name for name in self._sought if self.usual[name].tells(exact.get(name, 0.0), self.level(name), n) < TELLS
+        )
+
+    @property
+    def _sought(self) -> tuple[str, ...]:
+        return tuple(name for name in (HALF, ANY_STEPS, PAIRED) if name in self.usual)
 
     @property
     def member_share(self) -> float:
@@ -46,8 +76,11 @@ class Reference:
         return len(self.members) / (len(self.members) + len(self.holdout))
 
     def level(self, view: str) -> float:
-        """The plain view's half of the family, and equal parts of the other half."""
-        return FAMILY / 2 if view == PLAIN else FAMILY / 2 / max(1, len(self.usual) - 1)
+        """The plain view's half of the family; of the other, equal parts of a tenth where a disguise leaves nothing."""
+        if view == PLAIN:
+            return FAMILY / 2
+        alike = [name for name in self.usual if name != PLAIN and (name in SHARP) == (view in SHARP)]
+        return FAMILY / 2 * (SHARP_SHARE if view in SHARP else 1 - SHARP_SHARE) / len(alike)
 
 
 @final
@@ -115,20 +148,25 @@ def reference(members: np.ndarray, strangers: np.ndarray, space: Space, n: int) 
         some = some[:NULL_IN_DISGUISE]
         parts = np.array_split(some, max(1, len(some) // n))  # sets of as many rows, for each is fitted by itself
         null[ALIGNED] = joined([aligned(part, members, space) for part in parts])
+    together = pairs_of(members, space)
+    if together is not None and len(some) >= MOST_ROWS:
+        looks[PAIRED] = partial(paired, known=together, space=space)
+        parts = [some[at : at + MOST_ROWS] for at in range(0, len(some) - MOST_ROWS + 1, MOST_ROWS)][:NULL_OF_PAIRS]
+        null[PAIRED] = joined([paired(part, together, space) for part in parts])
     most = {name: {PLAIN: 1.0, HALF: AGREED}.get(name, UNDONE) for name in null}
-    judged = {name: usual(item, name != ALIGNED, most[name]) for name, item in null.items()}
+    judged = {name: usual(item, name not in (ALIGNED, PAIRED), most[name]) for name, item in null.items()}
     return Reference(members, strangers, looks, judged, space.agreed)
 
 
 def found_among(samples: np.ndarray, known: Reference, n: int) -> Found:
     """How near samples come; each is judged as one of n."""
-    near = {name: look(samples) for name, look in known.looks.items()}
+    near = _looked(samples, known)
     to_others = lag_distances(samples, known.holdout)
     to_holdout = to_others.min(axis=1)
     inside = near[PLAIN].first < to_holdout
     members = len(np.unique(near[PLAIN].index[inside]))
     return Found(
-        flagged={name: known.usual[name].flagged(item, known.level(name), n) for name, item in near.items()},
+        flagged=_flagged(near, known, n),
         ratios={name: ratio(item) for name, item in near.items()},
         nearest_members=members,
         nearest_records=members + len(np.unique(to_others.argmin(axis=1)[~inside])),
@@ -137,6 +175,19 @@ def found_among(samples: np.ndarray, known: Reference, n: int) -> Found:
         to_member=near[PLAIN].first,
         to_holdout=to_holdout,
     )
+
+
+def share_found(samples: np.ndarray, known: Reference, n: int) -> float:
+    """Of samples that are flagged in any view, each as one of n."""
+    return float(np.any(list(_flagged(_looked(samples, known), known, n).values()), axis=0).mean())
+
+
+def _looked(samples: np.ndarray, known: Reference) -> dict[str, Nearest]:
+    return {name: look(samples) for name, look in known.looks.items()}
+
+
+def _flagged(near: dict[str, Nearest], known: Reference, n: int) -> dict[str, np.ndarray]:
+    return {name: known.usual[name].flagged(item, known.level(name), n) for name, item in near.items()}
 
 
 def _plain(members: np.ndarray, rows: np.ndarray) -> Nearest:

@@ -12,19 +12,23 @@ from dataclasses import dataclass
 from typing import Final, final
 
 import numpy as np
+from scipy import stats
 
 from pipeline.audit.sets.distances import Nearest, nearest
 
 HALF: Final = "the half that agrees"
+ANY_STEPS: Final = "order of steps forgotten"
+ANY_COLUMNS: Final = "order of columns forgotten"
+MIRRORS: Final = "mirrors forgotten"
+ONE_DIGIT: Final = "one digit"
+ONE_CHANNEL: Final = "shape of one channel"
+HALF_TIME: Final = "half of the time"
 BLOCK: Final = 4_000_000  # numbers held at once
 MIN_NUMBERS: Final = 5  # of a record: two are spent on a scale and a shift
 MIN_CHANNELS: Final = 4  # of which a half is looked for
 MIN_STEPS: Final = 4  # of a series whose shape tells something
-MIN_ROWS: Final = 20  # of a set that is fitted column by column
-FACTOR: Final = 1.1  # of the planted copies
 FLAT: Final = 1e-3  # of a channel's spread: a series that varies less has no shape
-FITS: Final = 4
-MOST_STRETCHED: Final = 2.0  # of a column, by one fit: a set does not shrink onto one record
+TURNS: Final = 6  # values in time of a channel whose shape by itself tells one person from another
 RESOLUTION_ROWS: Final = 400
 
 Compare = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -46,7 +50,9 @@ class Space:
 
     free: np.ndarray  # channels that hold more than yes or no
     zero: np.ndarray
+    unit: np.ndarray  # of the source, in one of the records'
     middle: np.ndarray
+    curve: np.ndarray  # `(step, channel)`, the same at each step
     spread: np.ndarray
     resolution: np.ndarray  # how finely values are told apart
 
@@ -56,7 +62,7 @@ class Space:
         return float(np.sqrt((self.resolution[self.free] ** 2).mean() / 12)) if self.free.size else 0.0
 
 
-def space_of(members: np.ndarray, holdout: np.ndarray, zero: np.ndarray | None) -> Space:
+def space_of(members: np.ndarray, holdout: np.ndarray, zero: np.ndarray | None, unit: np.ndarray) -> Space:
     """From members and strangers `(stay, step, channel)`; how fine values are is read off both."""
     both = np.concatenate([members[:RESOLUTION_ROWS], holdout[:RESOLUTION_ROWS]]).astype(np.float64)
     columns = both.reshape(-1, both.shape[2])
@@ -66,7 +72,9 @@ def space_of(members: np.ndarray, holdout: np.ndarray, zero: np.ndarray | None) 
     return Space(
         free=np.flatnonzero([len(one) > 2 and wide > 0 for one, wide in zip(values, spread, strict=True)]),
         zero=np.zeros(both.shape[2]) if zero is None else np.asarray(zero, np.float64),
+        unit=np.asarray(unit, np.float64),
         middle=members.mean(axis=(0, 1), dtype=np.float64),
+        curve=members.mean(axis=0, dtype=np.float64),
         spread=np.maximum(spread, 1e-12),
         resolution=np.array(gaps) / np.maximum(spread, 1e-12),
     )
@@ -77,33 +85,20 @@ def views(space: Space, steps: int) -> Mapping[str, View]:
     channels = len(space.free)
     found: dict[str, View] = {}
     if channels * steps >= MIN_NUMBERS:
-        found["one scale"] = View(lambda rows: _unit(_from_zero(rows, space)), _sines)
+        found["one scale"] = View(lambda rows: _unit(np.abs(_from_zero(rows, space))), _sines)
         found["one scale and shift"] = View(lambda rows: _unit(_centred(rows, space)), _sines)
+        if steps < MIN_STEPS:
+            found[ONE_DIGIT] = View(lambda rows: _one_digit(rows, space), distances)
+            found[MIRRORS] = View(lambda rows: _unit(np.abs(_about_middle(rows, space))), _sines)
+        found[ANY_COLUMNS] = View(lambda rows: _in_order(rows, space), distances)
     if channels >= MIN_CHANNELS:
         found[HALF] = View(lambda rows: _by_channel(rows, space), lambda a, b: _half(a, b, space))
     if channels and steps >= MIN_STEPS:
-        found["shape of every channel"] = View(lambda rows: _moves(_by_channel(rows, space)), _shapes)
+        found[ANY_STEPS] = View(lambda rows: _unit(_sorted_steps(rows, space)), _sines)
+        found[ONE_CHANNEL] = View(lambda rows: _turning(_by_channel(rows, space)), _one_shape)
+        found["ranks in every channel"] = View(lambda rows: _moves(_ranks(_by_channel(rows, space))), _shapes)
+        found[HALF_TIME] = View(lambda rows: _half_times(rows, space), _one_half)
     return found
-
-
-def disguised(
-    rows: np.ndarray, strangers: np.ndarray, space: Space, rng: np.random.Generator, halves: bool
-) -> dict[str, np.ndarray]:
-    """Members as one might hide them: scaled from zero, mirrored, shifted, or (`halves`) half of their columns only."""
-    free = space.free
-    scaled, mirrored, shifted = rows.copy(), rows.copy(), rows.copy()
-    scaled[..., free] = FACTOR * (rows[..., free] - space.zero[free]) + space.zero[free]
-    mirrored[..., free] = 2 * space.middle[free] - rows[..., free]
-    shifted[..., free] = rows[..., free] + 0.5 * space.spread[free]
-    planted = (
-        {"scaled": scaled, "mirrored": mirrored, "shifted": shifted} if free.size * rows.shape[1] >= MIN_NUMBERS else {}
-    )
-    if halves and free.size >= MIN_CHANNELS:
-        half = strangers[rng.integers(len(strangers), size=len(rows))].copy()
-        kept = rng.permutation(free)[: (len(free) + 1) // 2]
-        half[..., kept] = rows[..., kept]
-        planted["half of the columns"] = half
-    return planted
 
 
 def looked(view: View, queries: np.ndarray, prepared: np.ndarray) -> Nearest:
@@ -120,48 +115,7 @@ def joined(parts: Sequence[Nearest]) -> Nearest:
     return Nearest(*(np.concatenate(column) for column in together))
 
 
-def may_align(space: Space, steps: int, rows: int) -> bool:
-    """Whether `aligned` tells anything: enough columns and rows to fit; series have their shapes instead."""
-    return steps < MIN_STEPS and len(space.free) >= MIN_CHANNELS and rows >= MIN_ROWS
-
-
-def aligned(queries: np.ndarray, members: np.ndarray, space: Space) -> Nearest:
-    """Each side in its own units, then a scale and a shift of every column fitted to the pairs that match, in turn.
-
-    The whole set shares the fit, upright or upside down: a set that is one table in other units comes to lie on it.
-    """
-    own, theirs = (_own_units(rows[..., space.free].astype(np.float64)) for rows in (queries, members))
-    found = [_fitted(sign * own, theirs) for sign in (1.0, -1.0)]
-    return min(found, key=lambda item: float(np.median(item.first)))
-
-
-def _fitted(own: np.ndarray, theirs: np.ndarray) -> Nearest:
-    found = _looked_flat(own, theirs)
-    for _ in range(FITS):
-        told = np.argsort(found.first / np.maximum(found.second, 1e-12), kind="stable")[
-            : max(len(own) // 2, MIN_ROWS // 2)
-        ]
-        pairs = theirs[found.index[told]]
-        here, there = own[told].mean(axis=(0, 1)), pairs.mean(axis=(0, 1))
-        apart, wanted = own[told] - here, pairs - there
-        wide, sign = (apart**2).sum(axis=(0, 1)), np.sign((apart * wanted).sum(axis=(0, 1)))
-        slope = np.sqrt(np.divide((wanted**2).sum(axis=(0, 1)), wide, out=np.ones_like(wide), where=wide > 0))
-        slope = np.where(sign < 0, -1, 1) * np.clip(slope, 1 / MOST_STRETCHED, MOST_STRETCHED)
-        own = (own - here) * slope + there
-        found = _looked_flat(own, theirs)
-    return found
-
-
-def _looked_flat(own: np.ndarray, theirs: np.ndarray) -> Nearest:
-    return nearest(_distances(own.reshape(len(own), -1), theirs.reshape(len(theirs), -1)))
-
-
-def _own_units(rows: np.ndarray) -> np.ndarray:
-    wide = rows.std(axis=(0, 1))
-    return np.asarray((rows - np.median(rows, axis=(0, 1))) / np.where(wide > 0, wide, 1.0))
-
-
-def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     square = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2 * (a @ b.T)
     return np.asarray(np.sqrt(np.maximum(square, 0) / a.shape[1]))
 
@@ -171,10 +125,60 @@ def _from_zero(rows: np.ndarray, space: Space) -> np.ndarray:
     return np.asarray(((rows[..., free] - space.zero[free]) / space.spread[free]).reshape(len(rows), -1))
 
 
-def _centred(rows: np.ndarray, space: Space) -> np.ndarray:
+def _about_middle(rows: np.ndarray, space: Space) -> np.ndarray:
     free = space.free
-    flat = ((rows[..., free] - space.middle[free]) / space.spread[free]).reshape(len(rows), -1)
+    return np.asarray(((rows[..., free] - space.curve[:, free]) / space.spread[free]).reshape(len(rows), -1))
+
+
+def _centred(rows: np.ndarray, space: Space) -> np.ndarray:
+    flat = _about_middle(rows, space)
     return np.asarray(flat - flat.mean(axis=1, keepdims=True))
+
+
+def _in_order(rows: np.ndarray, space: Space) -> np.ndarray:
+    """What a step holds, by size in the source's units, of which the logarithm makes small and large ones count."""
+    return np.asarray(np.sort(np.arcsinh((rows - space.zero) * space.unit)).reshape(len(rows), -1))
+
+
+def _one_digit(rows: np.ndarray, space: Space) -> np.ndarray:
+    """In the source's units to one digit: what a rounded set and the records it was rounded from have in common."""
+    free = space.free
+    raw = ((rows - space.zero) * space.unit)[..., free]
+    digit = 10 ** np.floor(np.log10(np.maximum(np.abs(raw), 1e-9)))
+    return np.asarray((np.round(raw / digit) * digit / (space.unit * space.spread)[free]).reshape(len(rows), -1))
+
+
+def _sorted_steps(rows: np.ndarray, space: Space) -> np.ndarray:
+    return _from_zero(np.sort(rows, axis=1), space)
+
+
+def _half_times(rows: np.ndarray, space: Space) -> np.ndarray:
+    """`(half, row, number)`."""
+    parts = np.array_split(rows[:, : rows.shape[1] // 2 * 2], 2, axis=1)
+    return np.stack([_from_zero(part, space) for part in parts]).astype(np.float32)
+
+
+def _one_half(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.asarray(np.minimum(*(distances(one, other) for one, other in zip(a, b, strict=True))))
+
+
+def _ranks(channels: np.ndarray) -> np.ndarray:
+    """Of the values of each series among themselves: what a monotone function of a channel leaves."""
+    return np.asarray(stats.rankdata(channels, axis=2) / channels.shape[2], np.float32)
+
+
+def _turning(channels: np.ndarray) -> np.ndarray:
+    """As `_moves`, of series that hold enough values; zero of others, as anybody may be alike in these."""
+    values = (np.diff(np.sort(channels, axis=2), axis=2) > FLAT).sum(axis=2, keepdims=True) + 1
+    return _moves(np.where(values < TURNS, np.float32(0), channels))
+
+
+def _one_shape(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """In the channel that agrees best, another one for each pair."""
+    most = np.zeros((a.shape[1], b.shape[1]), np.float32)
+    for one, other in zip(a, b, strict=True):
+        np.maximum(most, np.abs(one @ other.T), out=most)
+    return np.asarray(np.sqrt(np.maximum(1 - np.minimum(most, 1) ** 2, 0)))
 
 
 def _sines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -202,7 +206,7 @@ def _half(a: np.ndarray, b: np.ndarray, space: Space) -> np.ndarray:
     square = np.empty((a.shape[1], b.shape[1], len(a)), np.float32)
     for place, channel in enumerate(space.free):
         one, other = a[place], b[place]
-        apart = (one - other.T) ** 2 if one.shape[1] == 1 else _distances(one, other) ** 2
+        apart = (one - other.T) ** 2 if one.shape[1] == 1 else distances(one, other) ** 2
         square[..., place] = apart + space.resolution[channel] ** 2 / 12
     kept = (len(a) + 1) // 2
     square.partition(kept - 1, axis=2)
