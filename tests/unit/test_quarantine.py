@@ -113,7 +113,7 @@ def test_a_reason_that_is_none_is_named(tmp_path: Path) -> None:
 
 
 def test_the_copies_are_capped_and_the_rest_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.ingest.engine.row_fates.MOST_KEPT", 2)
+    monkeypatch.setattr("pipeline.ingest.engine.parts.row_fates.MOST_KEPT", 2)
     quarantine = read(tmp_path, mapping(ALL)).quarantine
     assert quarantine is not None
     assert quarantine.frame.height == 2

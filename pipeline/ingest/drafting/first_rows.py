@@ -15,8 +15,8 @@ import polars as pl
 
 from pipeline.core.errors import ConfigError
 from pipeline.ingest.engine.event_tables import needed_columns, read_file
+from pipeline.ingest.engine.parts.row_fates import FilePart, gather
 from pipeline.ingest.engine.reading import Reading
-from pipeline.ingest.engine.row_fates import FilePart, gather
 from pipeline.ingest.engine.stay_table import read_stays, stays_of_files
 from pipeline.ingest.engine.together.small_files import grouped
 from pipeline.ingest.mapping.layout import CRITICAL_REASONS, EventsLayout

@@ -17,8 +17,8 @@ from pipeline.ingest.engine.event_times import hours_since_start, kept, moments,
 from pipeline.ingest.engine.event_units import UNIT_REASONS, UNIT_UNKNOWN, Conversions, in_units
 from pipeline.ingest.engine.event_values import VALUE_LIMIT, VALUE_REASONS, mend, numbers
 from pipeline.ingest.engine.instants import MICROSECONDS_PER_HOUR
+from pipeline.ingest.engine.parts.row_fates import FilePart, RowFates
 from pipeline.ingest.engine.reading import Reading
-from pipeline.ingest.engine.row_fates import FilePart, RowFates
 from pipeline.ingest.mapping.layout import EventsLayout
 from pipeline.ingest.source_tables import (
     OUTSIDE_WINDOW,

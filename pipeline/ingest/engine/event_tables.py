@@ -27,10 +27,10 @@ from pipeline.ingest.engine.coded import Batch, id_text
 from pipeline.ingest.engine.event_rows import Usable, in_window, locate, names_of, use
 from pipeline.ingest.engine.event_units import UNIT_UNKNOWN, assumed_notes, require_known_units, unit_uses
 from pipeline.ingest.engine.instants import MICROSECONDS_PER_HOUR
-from pipeline.ingest.engine.part_cache import PartCache
+from pipeline.ingest.engine.parts.part_cache import PartCache
+from pipeline.ingest.engine.parts.row_fates import FilePart, RowFates, add_count, gather
 from pipeline.ingest.engine.reading import Reading
 from pipeline.ingest.engine.repeats import settle_repeats
-from pipeline.ingest.engine.row_fates import FilePart, RowFates, add_count, gather
 from pipeline.ingest.engine.stay_table import END, EXCLUDED, KEY, exclude_withdrawn, read_stays, stays_of_files
 from pipeline.ingest.engine.table_account import loose_notes, require_used, table_notes, table_uses, told
 from pipeline.ingest.engine.together.small_files import Group, grouped, joined_batches

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.core.types import Aggregation
-from pipeline.ingest.engine.row_fates import add_count
+from pipeline.ingest.engine.parts.row_fates import add_count
 from pipeline.ingest.mapping.layout import Layout
 from pipeline.ingest.mapping.load import SourceMapping
 from pipeline.ingest.source_tables import CountsByVariable

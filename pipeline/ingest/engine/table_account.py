@@ -15,7 +15,7 @@ from pipeline.core.errors import DataError
 from pipeline.core.types import TableUse
 from pipeline.ingest.engine.coded import ID_FORMS, LOOSE_HINT
 from pipeline.ingest.engine.event_rows import STAY_UNKNOWN
-from pipeline.ingest.engine.row_fates import FilePart
+from pipeline.ingest.engine.parts.row_fates import FilePart
 from pipeline.ingest.mapping.layout import CRITICAL_REASONS
 from pipeline.ingest.mapping.load import SourceMapping
 from pipeline.ingest.mapping.named_units import named_unit

@@ -22,8 +22,8 @@ from pipeline.ingest.containers import holder
 from pipeline.ingest.engine.batches import FILE_STEM
 from pipeline.ingest.engine.event_units import Seen
 from pipeline.ingest.engine.instants import ClockKinds
+from pipeline.ingest.engine.parts.row_fates import FilePart, RowFates
 from pipeline.ingest.engine.reading import Reading
-from pipeline.ingest.engine.row_fates import FilePart, RowFates
 from pipeline.ingest.engine.stay_table import END, EXCLUDED, KEY
 from pipeline.ingest.engine.together.small_files import Group
 from pipeline.ingest.kept.pieces import Pieces
