@@ -146,7 +146,9 @@ def test_what_is_read_from_a_workspace_is_read(page: str, tmp_path: Path, monkey
 
 def test_the_two_tables_and_the_mapping_of_ones_own_data_are_read(tmp_path: Path) -> None:
     events, stays = of("docs/how-to/own-data.md", "csv")
-    mapped, configured = of("docs/how-to/own-data.md", "toml")
+    mapped, listed, configured = of("docs/how-to/own-data.md", "toml")
+    label = next(line for line in mapped.splitlines() if line.startswith("died = "))
+    mapped = mapped.replace(f"[tasks]\n{label}", "") + listed  # the task in its longer form
     for name, text in {"events.csv": events, "stays.csv": stays, "ward.toml": mapped}.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     raw = tomllib.loads(brief_config()) | tomllib.loads(configured)
@@ -160,6 +162,7 @@ def test_the_two_tables_and_the_mapping_of_ones_own_data_are_read(tmp_path: Path
     assert cohort.labels[:, 0].tolist() == [0, 1]
     assert cohort.values[0, 1, 2] == pytest.approx(2.4)
     assert (report.rows_read, dict(report.rows_dropped)) == (4, {})
+    assert [item.variable for item in cohort.tasks[0].score_items] == ["HR", "MAP", "age"]
 
 
 def test_a_receivers_lines_run_on_a_bundle(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,8 @@ import json
 import re
 from typing import Final
 
-from pipeline.core.types import Cohort, StaticVariable, Variable
+from pipeline.core.types import Cohort, ScoreItem, StaticVariable, Task, Variable
+from pipeline.ingest.mapping.score_items import KEY
 
 STATIC_PREFIX: Final = "STATIC//"
 
@@ -60,10 +61,21 @@ def mapping_toml(cohort: Cohort) -> str:
     parts.append("\n[statics]\n" + "".join(_static(static) for static in cohort.static_variables))
     tasks = (
         f'{_text(task.name)} = {{ kind = "binary", column = {_text("label/" + task.name)}, '
-        f"description = {_text(task.description)} }}\n"
+        f"description = {_text(task.description)}{_score(task)} }}\n"
         for task in cohort.tasks
     )
     return "".join((*parts, "\n[tasks]\n", *tasks))
+
+
+def _score(task: Task) -> str:
+    """What the task's score reads; what is as by default is not written."""
+    bare = ScoreItem("")
+    items = []
+    for item in task.score_items:
+        chosen = {key: getattr(item, key) for key in ("statistic", "window", "side")}
+        said = {"variable": item.variable, **{key: text for key, text in chosen.items() if text != getattr(bare, key)}}
+        items.append("{ " + ", ".join(f"{key} = {_text(text)}" for key, text in said.items()) + " }")
+    return f", {KEY} = [{', '.join(items)}]" if items else ""
 
 
 def _series(variable: Variable) -> str:

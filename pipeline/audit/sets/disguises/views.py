@@ -27,6 +27,7 @@ BLOCK: Final = 4_000_000  # numbers held at once
 MIN_NUMBERS: Final = 5  # of a record: two are spent on a scale and a shift
 MIN_CHANNELS: Final = 4  # of which a half is looked for
 MIN_STEPS: Final = 4  # of a series whose shape tells something
+MIN_RANKED: Final = 12  # of one whose ranks alone do: four steps have 24 orders, and many records share one
 FLAT: Final = 1e-3  # of a channel's spread: a series that varies less has no shape
 TURNS: Final = 6  # values in time of a channel whose shape by itself tells one person from another
 RESOLUTION_ROWS: Final = 400
@@ -96,7 +97,10 @@ def views(space: Space, steps: int) -> Mapping[str, View]:
     if channels and steps >= MIN_STEPS:
         found[ANY_STEPS] = View(lambda rows: _unit(_sorted_steps(rows, space)), _sines)
         found[ONE_CHANNEL] = View(lambda rows: _turning(_by_channel(rows, space)), _one_shape)
-        found["ranks in every channel"] = View(lambda rows: _moves(_ranks(_by_channel(rows, space))), _shapes)
+        if steps >= MIN_RANKED:
+            found["ranks in every channel"] = View(lambda rows: _moves(_ranks(_by_channel(rows, space))), _shapes)
+        else:
+            found["shape of every channel"] = View(lambda rows: _moves(_by_channel(rows, space)), _shapes)
         found[HALF_TIME] = View(lambda rows: _half_times(rows, space), _one_half)
     return found
 
