@@ -50,10 +50,14 @@ def ending(record: Data, places: Places) -> list[str]:
         ("UNKNOWN", found["unknown"].sentences),
         (verdict, [condition(record)]),
     ]
-    lines = [f"Done: {len(record['stages'])} stages in {_duration(seconds)}."]
-    for head, sentences in parts:
-        lines += _block(head, sentences)
-    return [*lines, "", *_next(places, is_proposal=record["awaits_approval"])]
+    first = f"Done: {len(record['stages'])} stages in {_duration(seconds)}."
+    last = _next(places, is_proposal=record["awaits_approval"])
+
+    def said(*, in_one: bool) -> list[str]:
+        return [line for head, found in parts for line in _block(head, ["; ".join(found)] if in_one else found)]
+
+    apart = [first, *said(in_one=False), "", *last]  # a line for each sentence, where the screen has room
+    return apart if len(apart) <= MAX_LINES else [first, *said(in_one=True), "", *last]
 
 
 def coloured(lines: Sequence[str], stream: TextIO, environment: Mapping[str, str] = os.environ) -> list[str]:
