@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, final
+from typing import Any, Final, NamedTuple, final
 
 import numpy as np
 
@@ -19,34 +19,42 @@ def logarithmic(shares: np.ndarray, skewed: np.ndarray, slope: float) -> np.ndar
     return np.where(skewed, np.log1p(slope * shares) / np.log1p(slope), shares)
 
 
+class Feature(NamedTuple):
+    """One number that a teacher reads off one channel."""
+
+    channel: int
+    statistic: str
+    first: int  # step
+    last: int  # the step after it
+    side: str
+    normal: float
+    logarithmic: bool
+
+
 @final
 @dataclass(frozen=True)
 class Features:
-    """What a teacher reads off a prepared series, one number per item; none in any other place."""
+    """What a teacher reads off a prepared series: a number for each item."""
 
     low: float
     high: float
     log_slope: float
-    items: tuple[tuple[int, str, int, int, str, float, bool], ...]
-    """Of each: channel, statistic, first step, step after the last, side, normal value, whether logarithmic."""
-
-    def __len__(self) -> int:
-        return len(self.items)
+    items: tuple[Feature, ...]
 
     def of(self, series: np.ndarray) -> np.ndarray:
         """`(stay, step, channel)`, clipped to the range -> `(stay, item)` in [-1/2, 1/2]."""
         shares = (np.clip(np.asarray(series, dtype=np.float64), self.low, self.high) - self.low) / (
             self.high - self.low
         )
-        channels = np.array([item[0] for item in self.items], dtype=np.int64)
+        channels = np.array([item.channel for item in self.items])
         found = np.empty((len(shares), len(self.items)))
-        windows = [item[1:4] for item in self.items]
-        for statistic, first, last in dict.fromkeys(windows):
-            places = [place for place, window in enumerate(windows) if window == (statistic, first, last)]
+        windows = [(item.statistic, item.first, item.last) for item in self.items]
+        for window in dict.fromkeys(windows):
+            statistic, first, last = window
+            places = [place for place, other in enumerate(windows) if other == window]
             found[:, places] = getattr(shares[:, first:last, channels[places]], statistic)(axis=1)
-        side = np.array([item[4] for item in self.items])
-        normal = np.array([item[5] for item in self.items])
-        levels = logarithmic(found, np.array([item[6] for item in self.items]), self.log_slope)
+        side, normal = np.array([item.side for item in self.items]), np.array([item.normal for item in self.items])
+        levels = logarithmic(found, np.array([item.logarithmic for item in self.items]), self.log_slope)
         beyond = np.maximum(np.where(side == "above", found - normal, normal - found), 0.0)
         return np.where(side == "level", levels, beyond) - 0.5
 
@@ -56,14 +64,14 @@ def features_of(description: Mapping[str, Any], channels: Sequence[str], n_steps
     place = {name: index for index, name in enumerate(channels)}
     low, high = description["range"]
     items = tuple(
-        (
-            place[item["channel"]],
-            str(item["statistic"]),
-            int(item["steps"][0]),
-            int(item["steps"][1]),
-            str(item["side"]),
-            float(item["normal"]),
-            item["side"] == "level" and item["channel"] in description["skewed"],
+        Feature(
+            channel=place[item["channel"]],
+            statistic=str(item["statistic"]),
+            first=int(item["steps"][0]),
+            last=int(item["steps"][1]),
+            side=str(item["side"]),
+            normal=float(item["normal"]),
+            logarithmic=item["side"] == "level" and item["channel"] in description["skewed"],
         )
         for item in items_of(description, channels, n_steps)
     )
